@@ -1,0 +1,55 @@
+"""Neural speech codecs at about 1 kbps: one command, one library, one file format.
+
+    import codectool
+
+    codec = codectool.load("bigcodec", checkpoint="bigcodec.pt")
+    tokens = codec.encode(samples, sample_rate)
+    codectool.write("speech.hcd", tokens, tags={"speaker": "p253"})
+    audio = codec.decode(codectool.read("speech.hcd"))
+
+Names are resolved when first used (PEP 562): reading a container needs no torch.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+from codectool._version import __version__
+
+if TYPE_CHECKING:
+    from codectool.codec import Codec, load
+    from codectool.errors import CodectoolError
+    from codectool.hcd import read, write
+    from codectool.tokens import TokenLayout, Tokens
+
+__all__ = [
+    "Codec",
+    "CodectoolError",
+    "TokenLayout",
+    "Tokens",
+    "__version__",
+    "load",
+    "read",
+    "write",
+]
+
+_HOMES = {
+    "Codec": "codec",
+    "load": "codec",
+    "read": "hcd",
+    "write": "hcd",
+    "CodectoolError": "errors",
+    "TokenLayout": "tokens",
+    "Tokens": "tokens",
+}
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOMES:
+        raise AttributeError(f"module 'codectool' has no attribute {name!r}")
+    return getattr(import_module(f"codectool.{_HOMES[name]}"), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)

@@ -1,0 +1,118 @@
+"""Audio files in and out, through libsndfile."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import numpy.typing as npt
+import soundfile
+
+from codectool.errors import AudioError, UsageError
+
+FRAMES_AT_ONCE = 1 << 20
+FORMATS = {"wav": "PCM_16", "flac": "PCM_16"}  # container -> subtype unless one is asked for
+
+Samples = npt.NDArray[np.float32]
+
+
+def read_audio(file: Path | BinaryIO, name: str) -> tuple[Samples, int]:
+    """Read a whole file of any format that libsndfile knows.
+
+    Args:
+        file: a path, or a seekable file object.
+        name: what to call it in messages.
+
+    Returns:
+        float32 ``(C, N)``, in [-1, 1] for integer formats, and the sampling rate in Hz.
+
+    Raises:
+        AudioError: not audio, damaged, or a sample is NaN or infinite.
+    """
+    try:
+        with soundfile.SoundFile(file) as sound:
+            rate, channels = sound.samplerate, sound.channels
+            # Piece by piece: a header may promise more frames than memory holds.
+            pieces = []
+            while len(piece := sound.read(FRAMES_AT_ONCE, dtype="float32", always_2d=True)):
+                pieces.append(piece.T)
+    except (soundfile.LibsndfileError, OSError, ValueError) as error:
+        raise AudioError(f"{name}: {_why(file, error)}") from error
+    samples = np.concatenate(pieces, axis=1) if pieces else np.zeros((channels, 0), np.float32)
+    check_finite(samples, name)
+    return np.ascontiguousarray(samples), rate
+
+
+def _why(file: Path | BinaryIO, error: Exception) -> str:
+    if isinstance(error, soundfile.LibsndfileError):
+        if isinstance(file, Path):
+            if not file.exists():
+                return "no such file"
+            if file.is_dir():
+                return "is a folder; `encode` takes one file"
+            if file.stat().st_size == 0:
+                return "is empty (0 bytes)"
+        elif file.seek(0, io.SEEK_END) == 0:
+            return "is empty (0 bytes)"
+        return f"not audio that libsndfile can read ({error.error_string.rstrip('.')})"
+    return str(error)
+
+
+def check_finite(samples: Samples, name: str) -> None:
+    """Refuse NaN and infinite samples.
+
+    Raises:
+        AudioError: naming the first of them.
+    """
+    finite = np.isfinite(samples)
+    if not finite.all():
+        channel, sample = np.argwhere(~finite)[0]
+        raise AudioError(
+            f"{name}: sample {sample} of channel {channel} is {samples[channel, sample]}; "
+            f"{int((~finite).sum())} samples are not finite numbers"
+        )
+
+
+def check_format(container: str, subtype: str | None) -> str:
+    """The subtype to write.
+
+    Raises:
+        UsageError: this container cannot hold it.
+    """
+    subtype = (subtype or FORMATS[container]).upper()
+    if not soundfile.check_format(container, subtype):
+        known = ", ".join(soundfile.available_subtypes(container))
+        raise UsageError(f"{container} cannot hold subtype {subtype}; it can hold {known}")
+    return subtype
+
+
+def write_audio(
+    file: BinaryIO, samples: Samples, rate: int, container: str = "wav", subtype: str | None = None
+) -> None:
+    """Write ``(C, N)`` float32 to a seekable file object.
+
+    Integer subtypes are rounded by libsndfile: towards minus infinity, clipped at full scale.
+
+    Args:
+        file: where to.
+        samples: in [-1, 1].
+        rate: sampling rate in Hz.
+        container: ``"wav"`` or ``"flac"``.
+        subtype: libsndfile's name of the sample format; None is 16 bit.
+
+    Raises:
+        AudioError: this container cannot hold so many channels or such a rate.
+    """
+    subtype = check_format(container, subtype)
+    try:
+        with soundfile.SoundFile(
+            file, "w", rate, samples.shape[0], subtype, format=container.upper()
+        ) as sound:
+            sound.write(samples.T)
+    except soundfile.LibsndfileError as error:
+        raise AudioError(
+            f"cannot write {samples.shape[0]} channels at {rate} Hz as {container} {subtype}: "
+            f"{error.error_string}"
+        ) from error

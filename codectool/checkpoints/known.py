@@ -1,0 +1,75 @@
+"""A small local list of checkpoints seen, so that `decode` finds the weights a file was made with.
+
+One JSON file, ``checkpoints.json`` in `home`: fingerprint -> family, path of the checkpoint, path
+of its config where one was given. The list is a convenience: what it says is checked again when the
+weights are loaded, and a list that cannot be read or written is worth a warning, not a failure.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+from codectool.files import atomic_output
+
+LIST_NAME = "checkpoints.json"
+
+
+@dataclass(frozen=True)
+class KnownCheckpoint:
+    """Where weights were last seen."""
+
+    family: str
+    path: str
+    config: str | None = None
+
+
+def home() -> Path:
+    """Folder of codectool's own files: ``CODECTOOL_HOME``, or the user's data folder."""
+    if folder := os.environ.get("CODECTOOL_HOME"):
+        return Path(folder)
+    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    return Path(data) / "codectool"
+
+
+def find(fingerprint: str) -> KnownCheckpoint | None:
+    """Where the weights of this fingerprint were last seen, if they are still there."""
+    known = _parse(_read().get(fingerprint))
+    return known if known and Path(known.path).exists() else None
+
+
+def remember(fingerprint: str, known: KnownCheckpoint) -> None:
+    """Add or renew an entry.
+
+    Raises:
+        OSError: the list cannot be written.
+    """
+    entries = _read()
+    if entries.get(fingerprint) == asdict(known):
+        return
+    folder = home()
+    folder.mkdir(parents=True, exist_ok=True)
+    text = json.dumps({**entries, fingerprint: asdict(known)}, indent=1, sort_keys=True)
+    with atomic_output(folder / LIST_NAME, overwrite=True) as file:
+        file.write(text.encode())
+
+
+def _read() -> dict[str, Any]:
+    try:
+        entries = json.loads((home() / LIST_NAME).read_bytes())
+    except (OSError, ValueError):
+        return {}
+    return entries if isinstance(entries, dict) else {}
+
+
+def _parse(entry: Any) -> KnownCheckpoint | None:
+    if not isinstance(entry, Mapping):
+        return None
+    family, path, config = (entry.get(key) for key in ("family", "path", "config"))
+    if not isinstance(family, str) or not isinstance(path, str):
+        return None
+    return KnownCheckpoint(family, path, config if isinstance(config, str) else None)

@@ -1,0 +1,95 @@
+"""From a path to a model that is ready to run."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from codectool.checkpoints.configs import read_json
+from codectool.checkpoints.fingerprint import fingerprint
+from codectool.checkpoints.native import TENSORS_NAME, read_native
+from codectool.checkpoints.pickles import looks_like_torch_file
+from codectool.checkpoints.published import canonical_name, model_name, read_published
+from codectool.codecs.base import CodecModel
+from codectool.codecs.registry import model_class
+from codectool.errors import CheckpointError, ConfigError
+from codectool.nn.loading import TensorMismatchError
+
+
+@dataclass(frozen=True)
+class LoadedModel:
+    """A model and the name of its weights."""
+
+    model: CodecModel
+    fingerprint: str
+    path: Path
+
+
+def load_model(
+    path: Path, family: str | None = None, config: Path | Mapping[str, Any] | None = None
+) -> LoadedModel:
+    """Read a checkpoint of any layout that we know.
+
+    Args:
+        path: a released or training checkpoint of the authors, or our own file or folder.
+        family: what the user thinks it is; None takes what the file says.
+        config: hyper-parameters, or the JSON file that holds them; None takes what lies beside the
+            file or is read off the tensors.
+
+    Raises:
+        CheckpointError: the file cannot be used; the message names it and every offending tensor.
+        ConfigError: the hyper-parameters are missing or wrong.
+    """
+    path = _locate(path)
+    found, state, beside = _read(path)
+    if family is not None and found != family:
+        raise CheckpointError(f"{path}: is a {found} checkpoint; use `--model {found}`")
+    if isinstance(config, Path):
+        config = read_json(config)
+    model = _build(path, found, state, beside if config is None else config)
+    return LoadedModel(model, fingerprint(found, model.hyper_parameters, state), path)
+
+
+def _locate(path: Path) -> Path:
+    """The file that a folder means, or the folder itself if it is one of ours."""
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such file or folder")
+    if not path.is_dir() or (path / TENSORS_NAME).is_file():
+        return path
+    generators = [file for file in path.iterdir() if re.fullmatch(r"g_\d{8}", file.name)]
+    if generators:
+        return max(generators, key=lambda file: file.name)  # the latest step
+    if (path / "bigcodec.pt").is_file():
+        return path / "bigcodec.pt"
+    raise CheckpointError(
+        f"{path}: no checkpoint in this folder (looked for {TENSORS_NAME}, g_XXXXXXXX, bigcodec.pt)"
+    )
+
+
+def _read(path: Path) -> tuple[str, dict[str, Tensor], Mapping[str, Any] | None]:
+    if path.is_dir():
+        return read_native(path)
+    try:
+        with path.open("rb") as file:
+            is_torch = looks_like_torch_file(file)
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror or error}") from error
+    return read_published(path) if is_torch else read_native(path)
+
+
+def _build(
+    path: Path, family: str, state: Mapping[str, Tensor], config: Mapping[str, Any] | None
+) -> CodecModel:
+    named = {model_name(family, name): tensor for name, tensor in state.items()}
+    try:
+        return model_class(family).from_state(named, config)
+    except TensorMismatchError as error:
+        text = error.describe(lambda name: canonical_name(family, name))
+        raise CheckpointError(f"{path}: {text}") from error
+    except (CheckpointError, ConfigError) as error:
+        raise type(error)(f"{path}: {error}") from error

@@ -1,0 +1,91 @@
+"""Our own checkpoints: tensors as safetensors, hyper-parameters as JSON.
+
+Either a folder with ``model.safetensors`` and ``config.json``, or one ``.safetensors`` file whose
+metadata hold the same JSON under the key ``codectool``. The JSON is
+``{"family": "hac", "model": {...}}``; other keys beside those (a training recipe, say) stay unread.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save
+from torch import Tensor
+
+from codectool.checkpoints.configs import parse_json, read_json
+from codectool.errors import CheckpointError, ConfigError
+from codectool.files import atomic_output
+
+TENSORS_NAME = "model.safetensors"
+CONFIG_NAME = "config.json"
+METADATA_KEY = "codectool"
+
+
+def read_native(path: Path) -> tuple[str, dict[str, Tensor], Mapping[str, Any]]:
+    """Read a folder or a file.
+
+    Returns:
+        Family, tensors by canonical name, model config.
+
+    Raises:
+        CheckpointError: damaged, or no such checkpoint.
+        ConfigError: the JSON is missing or says too little.
+    """
+    file = path / TENSORS_NAME if path.is_dir() else path
+    try:
+        with safe_open(file, framework="pt", device="cpu") as tensors:
+            metadata = tensors.metadata() or {}
+            state = {name: tensors.get_tensor(name) for name in tensors.keys()}  # noqa: SIM118
+    except (SafetensorError, OSError) as error:
+        raise CheckpointError(
+            f"{file}: not a safetensors file, or a damaged one ({error})"
+        ) from error
+    for name, tensor in state.items():
+        if not tensor.is_floating_point():
+            raise CheckpointError(f"{file}: tensor {name:.80} is {tensor.dtype}, not float")
+    config, source = _config(file, metadata)
+    family, model = config.get("family"), config.get("model")
+    if not isinstance(family, str) or not isinstance(model, Mapping):
+        raise ConfigError(f"{source}: must hold `family` (a name) and `model` (an object)")
+    return family, state, model
+
+
+def _config(file: Path, metadata: Mapping[str, str]) -> tuple[Mapping[str, Any], str]:
+    if METADATA_KEY in metadata:
+        return parse_json(metadata[METADATA_KEY], f"{file} (metadata)"), f"{file} (metadata)"
+    beside = file.with_name(CONFIG_NAME)
+    if not beside.is_file():
+        raise ConfigError(
+            f"{file}: no hyper-parameters: neither {CONFIG_NAME} beside it nor the metadata "
+            f"key `{METADATA_KEY}`"
+        )
+    return read_json(beside), str(beside)
+
+
+def write_native(
+    path: Path,
+    family: str,
+    model_config: Mapping[str, Any],
+    state: Mapping[str, Tensor],
+    dtype: torch.dtype = torch.float32,
+    overwrite: bool = False,
+) -> None:
+    """Write one self-contained ``.safetensors`` file.
+
+    Args:
+        path: where to.
+        family: codec family.
+        model_config: what the family's `from_state` takes.
+        state: tensors by canonical name.
+        dtype: what to store them as: float32 or bfloat16.
+        overwrite: replace an existing file.
+    """
+    metadata = {METADATA_KEY: json.dumps({"family": family, "model": model_config})}
+    tensors = {name: tensor.detach().cpu().to(dtype).contiguous() for name, tensor in state.items()}
+    with atomic_output(path, overwrite) as file:
+        file.write(save(tensors, metadata))

@@ -1,0 +1,144 @@
+"""The layouts that the authors of BigCodec and SuperCodec publish, and how their names map to ours.
+
+This is the only place that knows them. Canonical names, over which fingerprints are computed, are
+those of the released file; a model's own names are reached by the tables at the foot.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from codectool.checkpoints.configs import read_json
+from codectool.checkpoints.pickles import read_torch_file
+from codectool.errors import CheckpointError
+from codectool.nn.weight_norm import to_new_name, to_old_name
+
+State = dict[str, Tensor]
+
+
+def read_published(path: Path) -> tuple[str, State, Mapping[str, Any] | None]:
+    """Read a checkpoint in one of the authors' layouts.
+
+    Args:
+        path: a released ``bigcodec.pt``, a BigCodec Lightning ``.ckpt``, or a SuperCodec
+            ``g_XXXXXXXX``.
+
+    Returns:
+        Family, tensors by canonical name, and the config lying beside the file, if any.
+
+    Raises:
+        CheckpointError: no layout that we know; the top-level keys are named.
+    """
+    content = read_torch_file(path)
+    if {"CodecEnc", "generator"} <= content.keys():
+        return "bigcodec", _bigcodec_released(path, content), None
+    if "state_dict" in content:
+        return "bigcodec", _bigcodec_lightning(path, content), None
+    if "generator" in content:
+        beside = path.with_name("config.json")
+        config = read_json(beside) if beside.is_file() else None
+        return "supercodec", _tensors(path, content["generator"], ""), config
+    if "optim_g" in content:
+        raise CheckpointError(
+            f"{path}: holds a discriminator and optimizers; "
+            f"the model is in the file `g_{path.name.removeprefix('do_')}` beside it"
+        )
+    keys = ", ".join(sorted(str(key) for key in content)[:5]) or "none"
+    raise CheckpointError(
+        f"{path}: no layout that codectool knows (top-level keys: {keys:.200}). It reads BigCodec "
+        "(`CodecEnc` and `generator`, or Lightning's `state_dict`), SuperCodec (`generator`), and "
+        "safetensors"
+    )
+
+
+def _bigcodec_released(path: Path, content: Mapping[str, Any]) -> State:
+    return {
+        **_tensors(path, content["CodecEnc"], "CodecEnc."),
+        **_tensors(path, content["generator"], "generator."),
+    }
+
+
+def _bigcodec_lightning(path: Path, content: Mapping[str, Any]) -> State:
+    """The codec's part of a training checkpoint; discriminators and loss filters stay behind."""
+    state = _tensors(path, content["state_dict"], "")
+    codec = {
+        name.removeprefix("model."): tensor
+        for name, tensor in state.items()
+        if name.startswith(("model.CodecEnc.", "model.generator."))
+    }
+    if not codec:
+        raise CheckpointError(
+            f"{path}: a Lightning checkpoint, but of no BigCodec model "
+            "(no tensors under `model.CodecEnc.` and `model.generator.`)"
+        )
+    return codec
+
+
+def _tensors(path: Path, state: Any, prefix: str) -> State:
+    if not isinstance(state, Mapping):
+        raise CheckpointError(f"{path}: `{prefix.rstrip('.') or 'state'}` is not a dictionary")
+    for name, value in state.items():
+        if not isinstance(name, str) or not isinstance(value, Tensor):
+            raise CheckpointError(f"{path}: entry {prefix}{name!s:.80} is not a named tensor")
+        if not value.is_floating_point():
+            raise CheckpointError(f"{path}: tensor {prefix}{name:.80} is {value.dtype}, not float")
+    return {prefix + name: tensor for name, tensor in state.items()}
+
+
+# Their name <-> ours, as pairs of regular expressions and replacements; each pair is undone by its
+# mirror image. Weight norm's g and v come on top.
+BIGCODEC_NAMES = [
+    (r"^CodecEnc\.", "encoder."),
+    (r"^generator\.quantizer\.", "quantizer."),
+    (r"^generator\.model\.", "decoder.model."),
+    (r"\.act\.(alpha|beta)$", r".\1"),
+    (r"\.upsample\.filter$", ".up_taps"),
+    (r"\.downsample\.lowpass\.filter$", ".down_taps"),
+    (r"\._codebook\.", ".codebook."),
+]
+BIGCODEC_NAMES_BACK = [
+    (r"^encoder\.", "CodecEnc."),
+    (r"^quantizer\.", "generator.quantizer."),
+    (r"^decoder\.model\.", "generator.model."),
+    (r"\.(alpha|beta)$", r".act.\1"),
+    (r"\.up_taps$", ".upsample.filter"),
+    (r"\.down_taps$", ".downsample.lowpass.filter"),
+    (r"\.codebook\.", "._codebook."),
+]
+SUPERCODEC_NAMES = [
+    (r"\._codebook\.", "."),
+    (r"\.skn\.fc\.0\.", ".fuse.squeeze."),
+    (r"\.skn\.fcs\.0\.", ".fuse.select_a."),
+    (r"\.skn\.fcs\.1\.", ".fuse.select_b."),
+    (r"\.res_four\.convs1\.", ".res_four.convs."),
+]
+SUPERCODEC_NAMES_BACK = [
+    (r"^(rq\.layers\.\d+)\.", r"\1._codebook."),
+    (r"\.fuse\.squeeze\.", ".skn.fc.0."),
+    (r"\.fuse\.select_a\.", ".skn.fcs.0."),
+    (r"\.fuse\.select_b\.", ".skn.fcs.1."),
+    (r"\.res_four\.convs\.", ".res_four.convs1."),
+]
+TO_MODEL = {"bigcodec": BIGCODEC_NAMES, "supercodec": SUPERCODEC_NAMES}
+TO_CANONICAL = {"bigcodec": BIGCODEC_NAMES_BACK, "supercodec": SUPERCODEC_NAMES_BACK}
+
+
+def model_name(family: str, canonical: str) -> str:
+    """The model's own name of a tensor, weight norm in PyTorch's new naming."""
+    return to_new_name(_rename(TO_MODEL.get(family, []), canonical))
+
+
+def canonical_name(family: str, name: str) -> str:
+    """The inverse of `model_name`."""
+    return _rename(TO_CANONICAL.get(family, []), to_old_name(name))
+
+
+def _rename(table: list[tuple[str, str]], name: str) -> str:
+    for pattern, replacement in table:
+        name = re.sub(pattern, replacement, name)
+    return name

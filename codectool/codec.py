@@ -1,0 +1,389 @@
+"""The waist of codectool: samples of any rate and channel count to `Tokens`, and back.
+
+    codec = load("bigcodec", checkpoint="bigcodec.pt")
+    tokens = codec.encode(samples, sample_rate)
+    audio = codec.decode(tokens)
+
+Letters used in shapes: C channels, K streams, F frames, N samples.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from codectool.audio.files import check_finite
+from codectool.audio.resample import resample
+from codectool.checkpoints.load import LoadedModel, load_model
+from codectool.codecs.base import CodecModel
+from codectool.codecs.registry import FAMILIES, model_class
+from codectool.errors import (
+    AudioError,
+    CheckpointError,
+    DamagedError,
+    FingerprintError,
+    UsageError,
+    WeightsMissingError,
+)
+from codectool.tokens import MAX_CHANNELS, TokenLayout, Tokens
+
+Samples = npt.NDArray[np.float32]
+Codes = npt.NDArray[np.int32]
+Framing = Literal["whole", "upstream"]
+
+PRECISIONS: dict[str, torch.dtype | None] = {
+    "fp32": None,
+    "bf16": torch.bfloat16,
+    "fp16": torch.float16,
+}
+
+
+def load(
+    model: str | None = None,
+    checkpoint: str | Path | None = None,
+    *,
+    config: str | Path | Mapping[str, Any] | None = None,
+    device: str = "auto",
+    precision: str = "fp32",
+    framing: Framing = "whole",
+    quantizers: int | None = None,
+) -> Codec:
+    """Load a codec.
+
+    Args:
+        model: ``"hac"``, ``"bigcodec"`` or ``"supercodec"``; None takes what the checkpoint is.
+        checkpoint: file or folder with the weights, in the authors' layout or ours.
+        config: hyper-parameters, or a JSON file with them; needed only where the checkpoint does
+            not say them.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:N"``, ``"mps"``, or ``"auto"``, the best there is.
+        precision: ``"fp32"``, or ``"bf16"`` or ``"fp16"`` for the matrix products; only fp32 gives
+            the tokens of the published code.
+        framing: what happens at the ends of a file. ``"whole"`` loses nothing; ``"upstream"`` does
+            what the paper's script does, for comparison.
+        quantizers: encode with the first so many codebooks only; None takes all.
+
+    Raises:
+        WeightsMissingError: no checkpoint was given and none ships for this model.
+        CheckpointError: the checkpoint cannot be used.
+        ConfigError: hyper-parameters are missing or wrong.
+        UsageError: there is no such model, device or precision.
+    """
+    if model is not None and model not in FAMILIES:
+        model_class(model)  # raises, naming the families
+    where = find_device(device)
+    if checkpoint is None:
+        raise _no_weights(model)
+    if isinstance(config, str):
+        config = Path(config)
+    loaded = load_model(Path(checkpoint), model, config)
+    return Codec(loaded, where, precision, framing, quantizers)
+
+
+def _no_weights(model: str | None) -> CheckpointError:
+    if model == "hac":
+        return WeightsMissingError(
+            "this version ships no trained HAC weights; give yours with `--checkpoint PATH`"
+        )
+    if model is None:
+        return WeightsMissingError("give the weights with `--checkpoint PATH`")
+    where = {
+        "bigcodec": "the authors publish one file, bigcodec.pt",
+        "supercodec": "a folder with g_XXXXXXXX and config.json, as its training writes",
+    }
+    hint = f" ({where[model]})" if model in where else ""
+    return WeightsMissingError(f"no weights for {model}: give `--checkpoint PATH`{hint}")
+
+
+def find_device(name: str) -> torch.device:
+    """The device of this name.
+
+    Raises:
+        UsageError: there is none here.
+    """
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    kind, _, number = name.partition(":")
+    if kind not in ("cpu", "cuda", "mps") or (number and not (kind == "cuda" and number.isdigit())):
+        raise UsageError(f"no device is called `{name}`; use cpu, cuda, cuda:N, mps or auto")
+    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+        raise UsageError(
+            f"device {name}: this machine has {torch.cuda.device_count()} CUDA devices"
+        )
+    if kind == "mps" and not torch.backends.mps.is_available():
+        raise UsageError("device mps: this machine has none")
+    return torch.device(name)
+
+
+class Codec:
+    """A model with its weights, on a device: what encodes and decodes audio.
+
+    Attributes:
+        model: the network.
+        layout: what its tokens look like.
+        fingerprint: eight hexadecimal digits naming the weights.
+        checkpoint: where they came from.
+        device: where the network runs.
+        framing: what happens at the ends of a file; see `load`.
+    """
+
+    def __init__(
+        self,
+        loaded: LoadedModel,
+        device: torch.device,
+        precision: str = "fp32",
+        framing: Framing = "whole",
+        quantizers: int | None = None,
+    ):
+        if precision not in PRECISIONS:
+            raise UsageError(f"no precision is called `{precision}`; use {', '.join(PRECISIONS)}")
+        if framing not in ("whole", "upstream"):
+            raise UsageError(f"no framing is called `{framing}`; use whole or upstream")
+        self.model: CodecModel = loaded.model.to(device).eval()
+        self.fingerprint = loaded.fingerprint
+        self.checkpoint = loaded.path
+        self.device = device
+        self.framing = framing
+        self.precision = precision
+        self.layout = _layout(self.model, quantizers)
+
+    @property
+    def sample_rate(self) -> int:
+        """Sampling rate of the model in Hz."""
+        return self.layout.sample_rate
+
+    @property
+    def hop_length(self) -> int:
+        """Samples per frame at the model's rate."""
+        return self.layout.hop_length
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames per second."""
+        return self.layout.frame_rate
+
+    @property
+    def bits_per_frame(self) -> int:
+        """Bits of one frame of one channel."""
+        return self.layout.bits_per_frame
+
+    def encode(
+        self, samples: npt.ArrayLike, sample_rate: int, tags: Mapping[str, str] | None = None
+    ) -> Tokens:
+        """Encode audio of any rate and channel count; each channel is encoded alone.
+
+        Args:
+            samples: float ``(N,)`` or ``(C, N)`` in [-1, 1].
+            sample_rate: its sampling rate in Hz.
+            tags: text to go with the tokens.
+
+        Returns:
+            Tokens with codes ``(C, K, F)``.
+
+        Raises:
+            AudioError: wrong type or shape, or samples that are not finite.
+        """
+        wave = _as_channels(samples)
+        if sample_rate < 1:
+            raise AudioError(f"sampling rate {sample_rate} Hz is not positive")
+        native = resample(wave, sample_rate, self.sample_rate)
+        frames = self._num_frames(native.shape[1])
+        codes = np.stack([self._encode_channel(row, frames) for row in native])
+        num_samples = wave.shape[1]
+        if self.framing == "upstream":
+            num_samples = frames * self.hop_length * sample_rate // self.sample_rate
+        return Tokens(
+            codes=codes,
+            layout=self.layout,
+            fingerprint=self.fingerprint,
+            sample_rate=sample_rate,
+            num_samples=num_samples,
+            segment_frames=self._segment_frames(codes.shape[2]),
+            tags=dict(tags or {}),
+        )
+
+    def decode(self, tokens: Tokens, *, native_rate: bool = False, force: bool = False) -> Samples:
+        """Decode tokens to audio of the length and rate that was encoded.
+
+        Args:
+            tokens: made with these weights.
+            native_rate: leave the audio at the model's own sampling rate.
+            force: decode tokens of other weights, too; what comes out is anyone's guess.
+
+        Returns:
+            float32 ``(C, N)``.
+
+        Raises:
+            FingerprintError: the tokens were made with other weights.
+            DamagedError: a code is larger than its codebook.
+        """
+        self.check_made_by(tokens.layout, tokens.fingerprint, force)
+        wave = self.decode_frames(tokens.codes, tokens.segment_frames)
+        rate, length = tokens.sample_rate, tokens.num_samples
+        if native_rate:
+            rate, length = self.sample_rate, self.layout.model_samples(length, rate)
+        return fit(resample(wave, self.sample_rate, rate), length)
+
+    def decode_frames(self, codes: Codes, segment_frames: int | None = None) -> Samples:
+        """Decode codes to the audio they stand for, at the model's rate, nothing cut off.
+
+        Args:
+            codes: ``(C, K', F)`` with K' <= K.
+            segment_frames: length of the segments that were encoded alone; None for one whole.
+
+        Returns:
+            float32 ``(C, F * hop_length)``.
+
+        Raises:
+            DamagedError: a code is larger than its codebook.
+        """
+        self._check_range(codes)
+        channels, _, frames = codes.shape
+        step = segment_frames or max(frames, 1)
+        wave = np.zeros((channels, frames * self.hop_length), np.float32)
+        for channel in range(channels):
+            for first in range(0, frames, step):
+                part = self._decode_segment(codes[channel, :, first : first + step])
+                at = first * self.hop_length
+                wave[channel, at : at + len(part)] = part
+        return wave
+
+    def check_made_by(self, layout: TokenLayout, fingerprint: str, force: bool = False) -> None:
+        """Refuse tokens of another model, and of other weights unless forced.
+
+        Raises:
+            FingerprintError: they are.
+        """
+        mine = self.layout
+        same_kind = (layout.family, layout.sample_rate, layout.hop_length) == (
+            mine.family,
+            mine.sample_rate,
+            mine.hop_length,
+        )
+        all_bits = stream_bits(self.model)
+        if not same_kind or layout.stream_bits != all_bits[: layout.num_streams]:
+            raise FingerprintError(
+                f"the tokens are {describe(layout)}; this checkpoint decodes "
+                f"{describe(dataclasses.replace(mine, stream_bits=all_bits))}"
+            )
+        if fingerprint != self.fingerprint and not force:
+            raise FingerprintError(
+                f"the tokens were made with weights {fingerprint}, but {self.checkpoint} holds "
+                f"{self.fingerprint}; give the right one with `--checkpoint`, "
+                "or decode all the same with `--force`"
+            )
+
+    # How many frames
+
+    def _num_frames(self, num_samples: int) -> int:
+        if self.framing == "whole":
+            return self.model.num_frames(num_samples)
+        frames = self.model.upstream_frames(num_samples)
+        if frames < self.model.min_frames:
+            raise AudioError(
+                f"{num_samples} samples at {self.sample_rate} Hz are too few for the published "
+                f"script of {self.layout.family}, which needs "
+                f"{self.model.min_frames * self.hop_length}; framing `whole` takes any length"
+            )
+        return frames
+
+    def _segment_frames(self, frames: int) -> int | None:
+        limit = self.model.segment_frames
+        if self.framing == "upstream" or limit is None or frames <= limit:
+            return None
+        return limit
+
+    # One channel, one segment
+
+    def _encode_channel(self, wave: Samples, frames: int) -> Codes:
+        limit = self._segment_frames(frames) or max(frames, 1)
+        parts = [
+            self._encode_segment(wave, first, min(limit, frames - first))
+            for first in range(0, frames, limit)
+        ]
+        empty = np.zeros((self.layout.num_streams, 0), np.int32)
+        return np.concatenate([empty, *parts], axis=1)
+
+    def _encode_segment(self, wave: Samples, first: int, frames: int) -> Codes:
+        hop = self.hop_length
+        frames = max(frames, self.model.min_frames)
+        padded = torch.zeros(1, 1, frames * hop)
+        piece = torch.from_numpy(wave[first * hop : (first + frames) * hop])
+        padded[0, 0, : len(piece)] = piece
+        with self._running():
+            codes = self.model.encode(padded.to(self.device))
+        kept = codes[0, : self.layout.num_streams]
+        return cast(Codes, kept.to("cpu", torch.int32).numpy())
+
+    def _decode_segment(self, codes: Codes) -> Samples:
+        frames = codes.shape[1]
+        # Fewer frames than the model can decode are not ours, but a published script makes them.
+        missing = max(0, self.model.min_frames - frames)
+        padded = np.pad(codes.astype(np.int64), ((0, 0), (0, missing)), mode="edge")
+        with self._running():
+            wave = self.model.decode(torch.from_numpy(padded)[None].to(self.device))
+        return cast(Samples, wave[0, 0, : frames * self.hop_length].float().cpu().numpy())
+
+    def _check_range(self, codes: Codes) -> None:
+        for stream, size in enumerate(self.model.codebook_sizes[: codes.shape[1]]):
+            largest = int(codes[:, stream].max(initial=0))
+            if largest >= size:
+                raise DamagedError(
+                    f"stream {stream} holds code {largest}, but the codebook has {size} entries"
+                )
+
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        dtype = PRECISIONS[self.precision]
+        with (
+            torch.inference_mode(),
+            torch.autocast(self.device.type, dtype or torch.float32, enabled=dtype is not None),
+        ):
+            yield
+
+
+def stream_bits(model: CodecModel) -> tuple[int, ...]:
+    """Bits that a token of each stream takes."""
+    return tuple(max(1, (size - 1).bit_length()) for size in model.codebook_sizes)
+
+
+def describe(layout: TokenLayout) -> str:
+    """One phrase: ``bigcodec at 16000 Hz, hop 200, 13 bits per frame``."""
+    return (
+        f"{layout.family} at {layout.sample_rate} Hz, hop {layout.hop_length}, "
+        f"{'+'.join(map(str, layout.stream_bits))} bits per frame"
+    )
+
+
+def _layout(model: CodecModel, quantizers: int | None) -> TokenLayout:
+    bits = stream_bits(model)
+    if quantizers is not None and not 1 <= quantizers <= len(bits):
+        raise UsageError(f"{quantizers} quantizers: this {model.family} model has 1 to {len(bits)}")
+    return TokenLayout(model.family, model.sample_rate, model.hop_length, bits[:quantizers])
+
+
+def _as_channels(samples: npt.ArrayLike) -> Samples:
+    wave = np.asarray(samples)
+    if not np.issubdtype(wave.dtype, np.floating):
+        raise AudioError(f"samples must be float in [-1, 1], not {wave.dtype}")
+    if wave.ndim == 1:
+        wave = wave[None]
+    if wave.ndim != 2 or not 1 <= wave.shape[0] <= MAX_CHANNELS:
+        raise AudioError(f"samples must have the shape (n,) or (channels, n), not {wave.shape}")
+    wave = np.ascontiguousarray(wave, dtype=np.float32)
+    check_finite(wave, "samples")
+    return wave
+
+
+def fit(wave: Samples, length: int) -> Samples:
+    """Cut ``(C, N)`` to ``(C, length)``, or fill it up with zeros."""
+    missing = max(0, length - wave.shape[1])
+    return np.ascontiguousarray(np.pad(wave[:, :length], ((0, 0), (0, missing))))

@@ -1,0 +1,49 @@
+"""Writing files so that a reader never sees half of one."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
+from pathlib import Path
+from typing import BinaryIO, cast
+
+from codectool.errors import UsageError
+
+
+@contextmanager
+def atomic_output(path: Path, overwrite: bool = False) -> Iterator[BinaryIO]:
+    """Open a temporary file beside ``path`` that takes its name if nothing goes wrong.
+
+    Args:
+        path: the final name.
+        overwrite: replace a file that has this name.
+
+    Raises:
+        UsageError: the file exists, or cannot be made.
+    """
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path}: exists; give `--overwrite` to replace it")
+    try:
+        handle, name = tempfile.mkstemp(
+            prefix=f".{path.name[:100]}.", suffix=".part", dir=path.parent
+        )
+    except OSError as error:
+        raise UsageError(f"{path}: cannot be written ({error.strerror or error})") from error
+    temporary = Path(name)
+    try:
+        with os.fdopen(handle, "w+b") as file:
+            yield cast(BinaryIO, file)
+        temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files; ours are ordinary ones
+        temporary.replace(path)
+    except BaseException:
+        with suppress(OSError):
+            temporary.unlink()
+        raise
+
+
+def _umask() -> int:
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask

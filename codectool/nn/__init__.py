@@ -1,0 +1,1 @@
+"""Layers without opinion, shared by the codecs."""

@@ -1,0 +1,151 @@
+"""`Tokens`: the one value that travels between codec and container.
+
+Letters used in shapes: C channels, K streams (codebooks), F frames.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from fractions import Fraction
+
+import numpy as np
+import numpy.typing as npt
+
+MAX_CHANNELS = 1024  # libsndfile's own limit
+MAX_STREAMS = 64
+MAX_STREAM_BITS = 24
+MAX_SAMPLE_RATE = 10_000_000
+
+
+@dataclass(frozen=True)
+class TokenLayout:
+    """What the tokens of a codec look like and how they relate to time.
+
+    Attributes:
+        family: codec family, for example ``"bigcodec"`` (lower-case ASCII letters, digits, ``-``).
+        sample_rate: sampling rate of the model in Hz.
+        hop_length: samples at the model's rate that one frame stands for.
+        stream_bits: bits per token of each stream, for example ``(10, 10)`` for two codebooks of
+            1024 entries. HAC's 18 binary scalars are one stream of 18 bits.
+    """
+
+    family: str
+    sample_rate: int
+    hop_length: int
+    stream_bits: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        if not re.fullmatch(r"[a-z][a-z0-9-]{0,30}", self.family):
+            raise ValueError(f"codec family {self.family!r} is not a short lower-case ASCII name")
+        if not 1 <= self.sample_rate <= MAX_SAMPLE_RATE:
+            raise ValueError(f"sampling rate {self.sample_rate} Hz is not in 1..{MAX_SAMPLE_RATE}")
+        if not 1 <= self.hop_length <= MAX_SAMPLE_RATE:
+            raise ValueError(f"hop length {self.hop_length} is not in 1..{MAX_SAMPLE_RATE}")
+        if not 1 <= len(self.stream_bits) <= MAX_STREAMS:
+            raise ValueError(f"{len(self.stream_bits)} streams is not in 1..{MAX_STREAMS}")
+        for bits in self.stream_bits:
+            if not 1 <= bits <= MAX_STREAM_BITS:
+                raise ValueError(f"{bits} bits per token is not in 1..{MAX_STREAM_BITS}")
+
+    @property
+    def num_streams(self) -> int:
+        """Number of streams (codebooks) per channel."""
+        return len(self.stream_bits)
+
+    @property
+    def frame_rate(self) -> float:
+        """Frames per second."""
+        return self.sample_rate / self.hop_length
+
+    @property
+    def bits_per_frame(self) -> int:
+        """Bits of one frame of one channel."""
+        return sum(self.stream_bits)
+
+    @property
+    def bit_rate(self) -> float:
+        """Bits per second of one channel, without container."""
+        return float(Fraction(self.bits_per_frame * self.sample_rate, self.hop_length))
+
+    def model_samples(self, num_samples: int, sample_rate: int) -> int:
+        """Samples at the model's rate of a signal of ``num_samples`` at ``sample_rate`` Hz."""
+        return -(-num_samples * self.sample_rate // sample_rate)
+
+
+@dataclass(frozen=True, eq=False)
+class Tokens:
+    """Speech as integers, with all that is needed to decode it and nothing else.
+
+    Attributes:
+        codes: int32 ``(C, K, F)``, each value below ``2 ** layout.stream_bits[k]``.
+        layout: what the integers mean.
+        fingerprint: eight hexadecimal digits naming the weights that made them.
+        sample_rate: sampling rate in Hz of the audio that was encoded.
+        num_samples: samples per channel at ``sample_rate`` that decoding gives back.
+        segment_frames: frames that a whole-signal codec saw at once; None if it does not matter.
+        tags: text to go with the file, for example ``{"speaker": "p253"}``.
+    """
+
+    codes: npt.NDArray[np.int32]
+    layout: TokenLayout
+    fingerprint: str
+    sample_rate: int
+    num_samples: int
+    segment_frames: int | None = None
+    tags: Mapping[str, str] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        codes = np.asarray(self.codes)
+        if codes.ndim != 3 or not np.issubdtype(codes.dtype, np.integer):
+            raise ValueError(
+                "codes must be integers of shape (channels, streams, frames), "
+                f"not {codes.dtype} {codes.shape}"
+            )
+        if codes.shape[1] != self.layout.num_streams:
+            raise ValueError(
+                f"codes have {codes.shape[1]} streams, the layout has {self.layout.num_streams}"
+            )
+        if not 1 <= codes.shape[0] <= MAX_CHANNELS:
+            raise ValueError(f"{codes.shape[0]} channels is not in 1..{MAX_CHANNELS}")
+        for stream, bits in enumerate(self.layout.stream_bits):
+            row = codes[:, stream]
+            if row.size and not (int(row.min()) >= 0 and int(row.max()) < 1 << bits):
+                raise ValueError(f"codes of stream {stream} are not all in 0..{(1 << bits) - 1}")
+        if not re.fullmatch(r"[0-9a-f]{8}", self.fingerprint):
+            raise ValueError(f"fingerprint {self.fingerprint!r} is not eight hexadecimal digits")
+        if not 1 <= self.sample_rate <= MAX_SAMPLE_RATE:
+            raise ValueError(f"sampling rate {self.sample_rate} Hz is not in 1..{MAX_SAMPLE_RATE}")
+        if self.num_samples < 0:
+            raise ValueError(f"num_samples is negative: {self.num_samples}")
+        if self.segment_frames is not None and self.segment_frames < 1:
+            raise ValueError(f"segment_frames must be positive, not {self.segment_frames}")
+        object.__setattr__(self, "codes", codes.astype(np.int32, copy=False))
+
+    @property
+    def num_channels(self) -> int:
+        """Number of channels C."""
+        return int(self.codes.shape[0])
+
+    @property
+    def num_frames(self) -> int:
+        """Number of frames F."""
+        return int(self.codes.shape[2])
+
+    @property
+    def duration(self) -> float:
+        """Seconds of audio."""
+        return self.num_samples / self.sample_rate
+
+    @property
+    def bits(self) -> npt.NDArray[np.uint8]:
+        """The bits of each frame, most significant first: uint8 ``(C, F, bits_per_frame)``.
+
+        For HAC these are the 18 binary scalars, 1 for +1 and 0 for -1.
+        """
+        columns = [
+            (self.codes[:, stream, :, None] >> np.arange(bits - 1, -1, -1, dtype=np.int32)) & 1
+            for stream, bits in enumerate(self.layout.stream_bits)
+        ]
+        return np.concatenate(columns, axis=-1).astype(np.uint8)
