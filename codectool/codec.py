@@ -345,6 +345,8 @@ class Codec:
         dtype = PRECISIONS[self.precision]
         with (
             torch.inference_mode(),
+            # CUDA's convolutions round to TF32 unless told otherwise, which changes tokens.
+            torch.backends.cudnn.flags(enabled=True, allow_tf32=dtype is not None),
             torch.autocast(self.device.type, dtype or torch.float32, enabled=dtype is not None),
         ):
             yield

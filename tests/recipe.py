@@ -118,9 +118,8 @@ def supercodec_state() -> dict[str, torch.Tensor]:
     return {key: supercodec_tensor(key, shape) for key, shape in shapes.items()}
 
 
-def write_bigcodec(path: Path, taps: torch.Tensor) -> None:
+def write_bigcodec(path: Path, state: dict[str, torch.Tensor]) -> None:
     """Write a released-layout ``bigcodec.pt`` (638 MB)."""
-    state = bigcodec_state(taps)
     sections = {
         section: {
             key.removeprefix(f"{section}."): tensor
@@ -157,6 +156,6 @@ def golden_taps() -> torch.Tensor:
 if __name__ == "__main__":
     family, target = sys.argv[1], Path(sys.argv[2])
     if family == "bigcodec":
-        write_bigcodec(target, golden_taps())
+        write_bigcodec(target, bigcodec_state(golden_taps()))
     else:
         write_supercodec(target)

@@ -1,0 +1,161 @@
+"""Binary scalar quantization without a codebook: the sign of each channel is its bit.
+
+In the manner of MaskBit (arXiv 2409.16211) and LFQ (arXiv 2310.05737). Signs are taken after a
+whitening that follows the data by exponential moving averages: it puts the threshold where each
+bit is balanced, so that no bit can stay constant, and removes the linear dependence between bits.
+
+Letters used in shapes: B batch, T time, K bits per token.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+
+def signs_to_index(values: Tensor) -> Tensor:
+    """Number the sign patterns, channel 0 being the most significant bit.
+
+    Args:
+        values: ``(..., K)``; above zero is bit 1, anything else bit 0.
+
+    Returns:
+        int64 ``(...)`` in ``0 .. 2^K - 1``.
+
+    Examples:
+        >>> signs_to_index(torch.tensor([0.3, -0.1, 0.0, 2.0]))
+        tensor(9)
+    """
+    num_bits = values.shape[-1]
+    places = torch.arange(num_bits - 1, -1, -1, device=values.device)
+    return ((values > 0).long() << places).sum(-1)
+
+
+def index_to_signs(index: Tensor, num_bits: int) -> Tensor:
+    """Undo `signs_to_index`: integers ``(...)`` to float32 ``(..., K)`` of -1 and +1.
+
+    Examples:
+        >>> index_to_signs(torch.tensor(9), 4)
+        tensor([ 1., -1., -1.,  1.])
+    """
+    places = torch.arange(num_bits - 1, -1, -1, device=index.device)
+    bits = (index.unsqueeze(-1) >> places) & 1
+    return bits.float() * 2 - 1
+
+
+@dataclass(frozen=True)
+class BinaryOutput:
+    """What the bottleneck hands to the decoder and to the training loss.
+
+    Attributes:
+        signs: ``(B, T, K)`` of -1 and +1; their gradient is passed straight to `values`.
+        values: ``(B, T, K)``, whitened, before the sign is taken.
+        commitment: mean squared distance of `values` from their signs.
+        sample_entropy: mean uncertainty of one bit of one token in nats, to be made small.
+        batch_entropy: spread of the tokens over their codes in nats per bit, to be made large.
+    """
+
+    signs: Tensor
+    values: Tensor
+    commitment: Tensor
+    sample_entropy: Tensor
+    batch_entropy: Tensor
+
+
+def bit_entropy(logits: Tensor) -> Tensor:
+    """Entropy in nats of ``sigmoid(logits)``, elementwise and safe for any size of logit."""
+    size = logits.abs()
+    return F.softplus(-size) + size * torch.sigmoid(-size)
+
+
+def group_entropy(logits: Tensor, group_bits: int) -> Tensor:
+    """Entropy of the mean code distribution in nats per bit, at most ``ln 2``.
+
+    All ``2^K`` codes would be far too many, so bits are taken in groups that are treated apart, as
+    BSQ does (arXiv 2406.07548).
+
+    Args:
+        logits: ``(N, K)``, one row per token.
+        group_bits: bits per group; the last group may be smaller.
+    """
+    total = logits.new_zeros(())
+    ones = torch.sigmoid(logits)
+    for first in range(0, logits.shape[-1], group_bits):
+        codes = logits.new_ones(len(logits), 1)
+        for one in ones[:, first : first + group_bits].unbind(-1):
+            codes = torch.cat([codes * (1 - one)[:, None], codes * one[:, None]], dim=-1)
+        mean = codes.mean(0)
+        total = total - torch.xlogy(mean, mean).sum()
+    return total / logits.shape[-1]
+
+
+class BinaryBottleneck(nn.Module):
+    """Whiten, take the sign, pass the gradient straight through.
+
+    With the moving averages mu and C (covariance) of the input p:
+
+        A = (C + 0.01 tr(C) / K I)^(-1/2)      symmetric root (arXiv 1804.08450)
+        e = A (p - mu)                         A and mu are constants for the gradient
+        q = +1 where e > 0, else -1
+
+    Everything is computed in float32, whatever autocast says: a sign has no tolerance.
+
+    Attributes:
+        updating: whether training steps update the averages; they never move in evaluation.
+        min_weight: smallest weight of a new batch in the averages; the n-th has at least 1/n.
+    """
+
+    def __init__(self, num_bits: int, group_bits: int = 6) -> None:
+        super().__init__()
+        self.num_bits = num_bits
+        self.group_bits = group_bits
+        self.updating = True
+        self.min_weight = 0.01
+        self.mean: Tensor
+        self.covariance: Tensor
+        self.whitening: Tensor
+        self.count: Tensor
+        self.register_buffer("mean", torch.zeros(num_bits))
+        self.register_buffer("covariance", torch.eye(num_bits))
+        self.register_buffer("whitening", torch.eye(num_bits))
+        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+
+    def forward(self, projected: Tensor) -> BinaryOutput:
+        """Quantize ``(B, T, K)``."""
+        with torch.autocast(projected.device.type, enabled=False):
+            projected = projected.float()
+            if self.training and self.updating:
+                self._update(projected.detach().flatten(0, -2))
+            values = (projected - self.mean) @ self.whitening  # A is its own transpose
+            hard = torch.where(values > 0, 1.0, -1.0)
+            logits = 2 * values.flatten(0, -2)
+            return BinaryOutput(
+                signs=values + (hard - values).detach(),
+                values=values,
+                commitment=(values - hard).square().mean(),
+                sample_entropy=bit_entropy(logits).mean(),
+                batch_entropy=group_entropy(logits, self.group_bits),
+            )
+
+    @torch.no_grad()
+    def whiten_projection_(self, weight: Tensor, bias: Tensor) -> None:
+        """Make the projection ``(K, C)``, ``(K,)`` before the bottleneck do the whitening too."""
+        bias.copy_(self.whitening @ (bias - self.mean))
+        weight.copy_(self.whitening @ weight)
+
+    @torch.no_grad()
+    def _update(self, rows: Tensor) -> None:
+        self.count += 1
+        weight = (1 / self.count).clamp(min=self.min_weight)
+        self.mean.lerp_(rows.mean(0), weight)
+        centred = rows - self.mean
+        self.covariance.lerp_(centred.T @ centred / len(rows), weight)
+        # float64: the smallest of the roots decides how well the bits are decorrelated
+        covariance = self.covariance.double()
+        floor = 0.01 * covariance.diagonal().mean()
+        sizes, directions = torch.linalg.eigh(covariance)
+        root = directions * (sizes.clamp(min=0) + floor).rsqrt() @ directions.T
+        self.whitening.copy_(root)

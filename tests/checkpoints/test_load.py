@@ -1,0 +1,254 @@
+"""Checkpoints of every layout, and what is said of those that do not fit."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from codectool.checkpoints import known
+from codectool.checkpoints.fingerprint import fingerprint
+from codectool.checkpoints.load import load_model
+from codectool.checkpoints.native import METADATA_KEY, read_native, write_native
+from codectool.checkpoints.published import canonical_name, model_name, read_published
+from codectool.codecs.hac import untrained
+from codectool.codecs.hac_config import load_preset
+from codectool.errors import CheckpointError, ConfigError
+from tests.conftest import GOLDEN
+
+BIGCODEC = GOLDEN / "bigcodec_micro.pt"
+SUPERCODEC = GOLDEN / "supercodec_micro"
+
+
+def changed(path: Path, target: Path, change: Any) -> Path:
+    content = torch.load(path, weights_only=True)
+    change(content)
+    torch.save(content, target)
+    return target
+
+
+@pytest.mark.parametrize("path", [BIGCODEC, SUPERCODEC / "g_00000001"])
+def test_names_map_there_and_back(path: Path) -> None:
+    family, state, _ = read_published(path)
+    ours = [model_name(family, name) for name in state]
+    assert [canonical_name(family, name) for name in ours] == list(state)
+    assert len(set(ours)) == len(ours)
+
+
+def test_missing_unexpected_and_misshapen_tensors_are_named(tmp_path: Path) -> None:
+    def change(content: dict[str, dict[str, torch.Tensor]]) -> None:
+        del content["CodecEnc"]["block.0.weight_g"]
+        content["generator"]["model.99.bias"] = torch.zeros(1)
+        content["generator"]["model.0.bias"] = torch.zeros(3)
+
+    path = changed(BIGCODEC, tmp_path / "bad.pt", change)
+    with pytest.raises(CheckpointError) as caught:
+        load_model(path, "bigcodec")
+    text = str(caught.value)
+    assert text.startswith(f"{path}: ")
+    assert "1 missing: CodecEnc.block.0.weight_g" in text
+    assert "1 unexpected: generator.model.99.bias" in text
+    assert "generator.model.0.bias (3,) instead of (32,)" in text
+    assert "\n" not in text
+
+
+def test_long_lists_of_tensors_are_cut(tmp_path: Path) -> None:
+    def change(content: dict[str, dict[str, torch.Tensor]]) -> None:
+        for name in list(content["generator"])[5:40]:
+            del content["generator"][name]
+
+    path = changed(SUPERCODEC / "g_00000001", tmp_path / "g_00000001", change)
+    shutil.copy(SUPERCODEC / "config.json", tmp_path)
+    with pytest.raises(CheckpointError, match="35 missing: .* and 31 more"):
+        load_model(path)
+
+
+def test_wrong_checkpoint_for_the_model() -> None:
+    with pytest.raises(
+        CheckpointError, match="is a supercodec checkpoint; use `--model supercodec`"
+    ):
+        load_model(SUPERCODEC, "bigcodec")
+
+
+def test_folder_means_its_latest_step(tmp_path: Path) -> None:
+    shutil.copytree(SUPERCODEC, tmp_path / "run")
+    shutil.copy(tmp_path / "run" / "g_00000001", tmp_path / "run" / "g_00000200")
+    assert load_model(tmp_path / "run").path.name == "g_00000200"
+
+
+def test_released_file_in_a_folder(tmp_path: Path) -> None:
+    shutil.copy(BIGCODEC, tmp_path / "bigcodec.pt")
+    assert load_model(tmp_path).model.family == "bigcodec"
+
+
+def test_folder_without_checkpoint(tmp_path: Path) -> None:
+    with pytest.raises(CheckpointError, match="no checkpoint in this folder"):
+        load_model(tmp_path)
+    with pytest.raises(CheckpointError, match="no such file or folder"):
+        load_model(tmp_path / "nothing")
+
+
+def test_supercodec_needs_its_config(tmp_path: Path) -> None:
+    path = Path(shutil.copy(SUPERCODEC / "g_00000001", tmp_path))
+    with pytest.raises(ConfigError, match=r"config\.json beside the checkpoint"):
+        load_model(path)
+    config = SUPERCODEC / "config.json"
+    assert load_model(path, config=config).fingerprint == load_model(SUPERCODEC).fingerprint
+
+
+def test_training_keys_do_not_change_the_fingerprint(tmp_path: Path) -> None:
+    run = Path(shutil.copytree(SUPERCODEC, tmp_path / "run"))
+    config = json.loads((run / "config.json").read_text())
+    (run / "config.json").write_text(json.dumps({**config, "batch_size": 99}))
+    assert load_model(run).fingerprint == load_model(SUPERCODEC).fingerprint
+    (run / "config.json").write_text(json.dumps({**config, "sampling_rate": 24000}))
+    assert load_model(run).fingerprint != load_model(SUPERCODEC).fingerprint
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"strides": None}, "`strides` must be a short list of positive integers, not None"),
+        ({"strides": [4, 5, 2]}, "must have the same length"),
+        ({"strides": [4, "5"]}, "short list of positive integers"),
+        ({"codebook_size": 0}, "`codebook_size` must be a positive integer, not 0"),
+        ({"sampling_rate": 1 << 60}, "`sampling_rate` must be a positive integer"),
+        ({"codebook_dim": 17}, "of the wrong shape"),
+    ],
+)
+def test_bad_configs(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+    config = json.loads((SUPERCODEC / "config.json").read_text())
+    with pytest.raises((ConfigError, CheckpointError), match=message):
+        load_model(SUPERCODEC, config={**config, **change})
+
+
+def test_missing_and_unknown_keys_of_bigcodec_configs() -> None:
+    config = json.loads((GOLDEN / "bigcodec_micro.json").read_text())
+    del config["codec_encoder"]["ngf"]
+    with pytest.raises(ConfigError, match="codec_encoder: key `ngf` is missing"):
+        load_model(BIGCODEC, config=config)
+    config["codec_encoder"] |= {"ngf": 2, "typo": 1}
+    with pytest.raises(ConfigError, match="codec_encoder: unknown key `typo`"):
+        load_model(BIGCODEC, config=config)
+
+
+@pytest.mark.parametrize("text", ["", "[1]", "{", "nan"])
+def test_configs_that_are_no_json_objects(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "config.json"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"config\.json: "):
+        load_model(BIGCODEC, config=path)
+
+
+def test_codebooks_that_were_never_initialised(tmp_path: Path) -> None:
+    def change(content: dict[str, dict[str, torch.Tensor]]) -> None:
+        content["generator"]["rq.layers.1._codebook.initted"].zero_()
+
+    path = changed(SUPERCODEC / "g_00000001", tmp_path / "g_00000001", change)
+    shutil.copy(SUPERCODEC / "config.json", tmp_path)
+    with pytest.raises(CheckpointError, match="codebook 1 was never initialised"):
+        load_model(path)
+
+
+def test_discriminator_file_points_to_the_model(tmp_path: Path) -> None:
+    torch.save({"discriminator": {}, "optim_g": {}, "optim_d": {}}, tmp_path / "do_00000001")
+    with pytest.raises(CheckpointError, match="`g_00000001` beside it"):
+        load_model(tmp_path / "do_00000001")
+
+
+@pytest.mark.parametrize("content", [{}, {"a": 1}, {"generator": [1]}, {"generator": {"a": 1}}])
+def test_layouts_that_nobody_knows(tmp_path: Path, content: Any) -> None:
+    torch.save(content, tmp_path / "x.pt")
+    with pytest.raises(CheckpointError, match=r"x\.pt: "):
+        load_model(tmp_path / "x.pt")
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("layout", ["file", "folder"])
+def test_native_checkpoints(tmp_path: Path, dtype: torch.dtype, layout: str) -> None:
+    codec = untrained(load_preset("hac-tiny"))
+    if layout == "file":
+        path = tmp_path / "hac.safetensors"
+        write_native(path, "hac", codec.hyper_parameters, codec.state_dict(), dtype)
+    else:
+        path = tmp_path
+        tensors = {name: tensor.to(dtype) for name, tensor in codec.state_dict().items()}
+        save_file(tensors, path / "model.safetensors")
+        config = {"family": "hac", "model": codec.hyper_parameters, "training": {"lr": 1}}
+        (path / "config.json").write_text(json.dumps(config))
+    loaded = load_model(path)
+    assert loaded.model.family == "hac"
+    for name, tensor in loaded.model.state_dict().items():
+        assert tensor.dtype == torch.float32
+        torch.testing.assert_close(tensor, codec.state_dict()[name].to(dtype).float())
+    stored = {name: tensor.to(dtype) for name, tensor in codec.state_dict().items()}
+    assert loaded.fingerprint == fingerprint("hac", codec.hyper_parameters, stored)
+
+
+def test_any_family_can_be_stored_natively(tmp_path: Path) -> None:
+    """The same weights keep their fingerprint when they move into a file of ours."""
+    for path in (BIGCODEC, SUPERCODEC):
+        original = load_model(path)
+        source = path if path.is_file() else path / "g_00000001"
+        family, state, _ = read_published(source)
+        target = tmp_path / f"{family}.safetensors"
+        write_native(target, family, original.model.hyper_parameters, state)
+        assert load_model(target).fingerprint == original.fingerprint
+
+
+def test_fingerprint_covers_names_shapes_dtypes_values_and_hyper_parameters() -> None:
+    base = {"a": torch.arange(4.0), "b": torch.ones(2)}
+    variants = [
+        ("hac", {"x": 1}, base),
+        ("bigcodec", {"x": 1}, base),
+        ("hac", {"x": 2}, base),
+        ("hac", {"x": 1}, {"c": base["a"], "b": base["b"]}),
+        ("hac", {"x": 1}, {**base, "a": base["a"].reshape(2, 2)}),
+        ("hac", {"x": 1}, {**base, "a": base["a"].bfloat16()}),
+        ("hac", {"x": 1}, {**base, "a": torch.tensor([0.0, 1.0, 2.0, 3.0000002])}),
+    ]
+    names = [fingerprint(*variant) for variant in variants]
+    assert len(set(names)) == len(names)
+    swapped = dict(reversed(base.items()))
+    assert fingerprint("hac", {"x": 1}, swapped) == names[0]
+    strided = {**base, "a": torch.arange(8.0).reshape(4, 2)[:, 0] / 2}
+    assert fingerprint("hac", {"x": 1}, strided) == names[0]
+
+
+def test_native_files_that_are_damaged(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    for content in (b"", b"\x08", b"\xff" * 8 + b"{}", b"not a checkpoint at all"):
+        path.write_bytes(content)
+        with pytest.raises(CheckpointError, match=r"x\.safetensors: not a safetensors file"):
+            load_model(path)
+
+
+def test_native_files_without_hyper_parameters(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    save_file({"a": torch.zeros(1)}, path)
+    with pytest.raises(ConfigError, match="no hyper-parameters"):
+        read_native(path)
+    save_file({"a": torch.zeros(1)}, path, {METADATA_KEY: '{"family": 1}'})
+    with pytest.raises(ConfigError, match="must hold `family`"):
+        read_native(path)
+    save_file({"a": torch.zeros(1, dtype=torch.int64)}, path, {METADATA_KEY: "{}"})
+    with pytest.raises(CheckpointError, match="not float"):
+        read_native(path)
+
+
+def test_known_checkpoints(own_home: Path, tmp_path: Path) -> None:
+    assert known.find("01234567") is None
+    entry = known.KnownCheckpoint("hac", str(BIGCODEC), None)
+    known.remember("01234567", entry)
+    known.remember("89abcdef", known.KnownCheckpoint("hac", str(tmp_path / "gone")))
+    assert known.find("01234567") == entry
+    assert known.find("89abcdef") is None  # no longer there
+    (own_home / known.LIST_NAME).write_text("[not json")
+    assert known.find("01234567") is None
+    known.remember("01234567", entry)
+    assert known.find("01234567") == entry

@@ -1,0 +1,107 @@
+"""Tokens and audio of the published code, from its own checkpoints, on the CPU in float32."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import codectool
+from codectool.codec import Codec
+from tests.conftest import GOLDEN, shared
+
+RELATIVE = 1e-4
+
+CASES = {
+    "bigcodec_micro": "bigcodec_micro.pt",
+    "supercodec_micro": "supercodec_micro",
+    "bigcodec_tiny": "bigcodec_tiny.pt",
+    "bigcodec_tiny_1q": "bigcodec_tiny_1q.pt",
+    "bigcodec_tiny_lightning": "bigcodec_tiny_lightning.ckpt",
+    "supercodec_tiny": "supercodec_tiny",
+    "supercodec_tiny8": "supercodec_tiny8",
+}
+
+
+def locate(name: str) -> Path:
+    return GOLDEN / name if (GOLDEN / name).exists() else shared("golden", name)
+
+
+def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
+    return float(np.abs(found - expected).max() / np.abs(expected).max())
+
+
+def assert_same_tokens(codes: np.ndarray, expected: np.ndarray, margin: np.ndarray) -> None:
+    """Equal, or else a tie: the two nearest codewords equally far within rounding."""
+    assert codes.shape == expected.shape
+    wrong = codes != expected
+    if wrong.any():
+        first = np.argwhere(wrong.any(0))[0, 0]  # later stages follow from the first difference
+        stage = np.argwhere(wrong[:, first])[0, 0]
+        assert margin[stage, first] < 1e-5, f"frame {first}, stage {stage}: no tie"
+
+
+@pytest.fixture(params=CASES)
+def case(request: pytest.FixtureRequest) -> tuple[Codec, dict[str, np.ndarray]]:
+    name = request.param
+    codec = codectool.load(checkpoint=locate(CASES[name]), device="cpu", framing="upstream")
+    with np.load(locate(f"{name}.npz")) as file:
+        golden = {key: file[key] for key in file.files}
+    return codec, golden
+
+
+def test_golden_cases(case: tuple[Codec, dict[str, np.ndarray]]) -> None:
+    codec, golden = case
+    for name in golden["names"]:
+        wave = golden[f"{name}/wav"]
+        tokens = codec.encode(wave, 16000)
+        assert_same_tokens(tokens.codes[0], golden[f"{name}/codes"], golden[f"{name}/margin"])
+        audio = codec.decode(tokens)[0]
+        expected = golden[f"{name}/rec_from_codes"]
+        assert len(audio) == len(expected) == tokens.num_samples
+        assert relative_error(audio, expected) < RELATIVE, name
+
+        frames = tokens.num_frames
+        padded = np.zeros(frames * codec.hop_length, np.float32)
+        padded[: len(wave)] = wave[: len(padded)]
+        with torch.inference_mode():
+            latent = codec.model.latent(torch.from_numpy(padded)[None, None])[0]  # type: ignore[operator]
+        assert relative_error(latent.numpy(), golden[f"{name}/enc"]) < RELATIVE, name
+
+
+def test_whole_framing_agrees_where_upstream_loses_nothing() -> None:
+    whole = codectool.load(checkpoint=GOLDEN / "supercodec_micro", device="cpu")
+    with np.load(GOLDEN / "supercodec_micro.npz") as golden:
+        tokens = whole.encode(golden["noise_3200/wav"], 16000)
+        np.testing.assert_array_equal(tokens.codes[0], golden["noise_3200/codes"])
+
+
+@pytest.mark.parametrize("name", ["bigcodec_micro", "bigcodec_tiny", "bigcodec_tiny_1q"])
+def test_config_says_what_shapes_say(name: str) -> None:
+    config = json.loads(locate(f"{name}.json").read_text())
+    given = codectool.load("bigcodec", locate(f"{name}.pt"), config=config, device="cpu")
+    read_off = codectool.load("bigcodec", locate(f"{name}.pt"), device="cpu")
+    assert given.fingerprint == read_off.fingerprint
+    assert given.model.hyper_parameters == read_off.model.hyper_parameters
+
+
+def test_items_of_a_batch_do_not_influence_each_other() -> None:
+    """Upstream's SuperCodec gave all items the gate of the first; alone is the reference."""
+    codec = codectool.load(checkpoint=locate("supercodec_tiny"), device="cpu")
+    with np.load(shared("golden", "supercodec_tiny.npz")) as golden:
+        batch = torch.from_numpy(golden["batch/wav"])[:, None]
+        with torch.inference_mode():
+            codes = codec.model.encode(batch)
+            audio = codec.model.decode(codes)
+        np.testing.assert_array_equal(codes[1].numpy().T, golden["batch/codes_item1_alone"][0])
+        assert (golden["batch/codes_upstream_batched"][1] != codes[1].numpy().T).any()
+        assert relative_error(audio[1, 0].numpy(), golden["batch/rec_item1_alone"]) < RELATIVE
+
+
+def test_fingerprints_stay_what_they_are() -> None:
+    """They are in files that people keep: a renamed tensor must not change them."""
+    for name, expected in {"bigcodec_micro.pt": "218b61c7", "supercodec_micro": "fe0e1f7f"}.items():
+        assert codectool.load(checkpoint=GOLDEN / name, device="cpu").fingerprint == expected

@@ -1,0 +1,115 @@
+import math
+
+import pytest
+import torch
+
+from codectool.nn.binary import (
+    BinaryBottleneck,
+    bit_entropy,
+    group_entropy,
+    index_to_signs,
+    signs_to_index,
+)
+
+
+def noise(*shape, seed=0):
+    return torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
+
+
+def correlated_noise(seed):
+    """Unbalanced, mixed channels of very different size, as a projection gives at the start."""
+    mixing = noise(18, 18, seed=100) * torch.logspace(-2, 1, 18)
+    return noise(4, 75, 18, seed=seed) @ mixing + 5
+
+
+def test_channel_0_is_the_most_significant_bit():
+    signs = -torch.ones(18)
+    signs[0] = 1
+    assert signs_to_index(signs) == 131072
+
+
+def test_zero_is_bit_0():
+    assert signs_to_index(torch.zeros(18)) == 0
+
+
+def test_index_and_signs_are_inverse():
+    index = torch.arange(2**18)
+    assert torch.equal(signs_to_index(index_to_signs(index, 18)), index)
+
+
+def test_every_bit_is_balanced_and_uncorrelated_after_50_steps():
+    bottleneck = BinaryBottleneck(18).train()
+    for step in range(50):
+        bottleneck(correlated_noise(step))
+    values = bottleneck.eval()(correlated_noise(1000)).values.flatten(0, 1)
+    bits = (values > 0).double()
+    assert bits.mean(0).min() > 0.2
+    assert bits.mean(0).max() < 0.8
+    correlation = torch.corrcoef(bits.T) - torch.eye(18)
+    assert correlation.abs().sum() / (18 * 17) < 0.25
+
+
+def test_without_whitening_the_same_data_has_constant_bits():
+    bits = (correlated_noise(1000).flatten(0, 1) > 0).double().mean(0)
+    assert bits.max() > 0.95
+
+
+def test_gradient_passes_straight_through():
+    projected = noise(2, 5, 6).requires_grad_()
+    bottleneck = BinaryBottleneck(6).eval()
+    output = bottleneck(projected)
+    assert set(output.signs.detach().unique().tolist()) <= {-1.0, 1.0}
+    output.signs.sum().backward()
+    torch.testing.assert_close(projected.grad, torch.ones(2, 5, 6))
+
+
+def test_averages_move_only_in_training_and_only_if_asked():
+    bottleneck = BinaryBottleneck(6)
+    for training, updating, moved in ((False, True, 0), (True, False, 0), (True, True, 1)):
+        bottleneck.train(training).updating = updating
+        bottleneck(noise(2, 50, 6))
+        assert bottleneck.count == moved
+
+
+def test_first_batch_is_whitened_at_once():
+    bottleneck = BinaryBottleneck(6).train()
+    mixing = torch.eye(6) + 0.3 * noise(6, 6, seed=3)
+    values = bottleneck(noise(4, 500, 6) @ mixing + 2).values.flatten(0, 1)
+    torch.testing.assert_close(values.mean(0), torch.zeros(6), atol=1e-4, rtol=0)
+    assert (torch.cov(values.T) - torch.eye(6)).abs().max() < 0.1  # not 0: the floor
+
+
+def test_projection_takes_over_the_whitening():
+    bottleneck = BinaryBottleneck(6).train()
+    bottleneck(noise(4, 100, 6) @ noise(6, 6, seed=3) + 2)
+    bottleneck.eval()
+    weight, bias, x = noise(6, 10, seed=4), noise(6, seed=5), noise(3, 7, 10, seed=6)
+    expected = bottleneck(x @ weight.T + bias).values
+    bottleneck.whiten_projection_(weight, bias)
+    torch.testing.assert_close(x @ weight.T + bias, expected, atol=1e-4, rtol=1e-4)
+
+
+def test_stays_in_float32_under_autocast():
+    bottleneck = BinaryBottleneck(6).train()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        output = bottleneck(noise(2, 5, 6).bfloat16())
+    assert output.values.dtype == torch.float32
+    assert bottleneck.whitening.dtype == torch.float32
+
+
+def test_bit_entropy_of_known_odds():
+    torch.testing.assert_close(bit_entropy(torch.tensor([0.0])), torch.tensor([math.log(2)]))
+    assert bit_entropy(torch.tensor([-200.0, 200.0])).max() < 1e-6
+
+
+@pytest.mark.parametrize("group_bits", [2, 3, 5, 6])
+def test_group_entropy_of_known_codes(group_bits):
+    everything = index_to_signs(torch.arange(64), 6) * 50
+    torch.testing.assert_close(group_entropy(everything, group_bits), torch.tensor(math.log(2)))
+    assert group_entropy(everything[:1], group_bits) < 1e-6
+
+
+def test_group_entropy_sees_dependent_bits_where_single_bits_look_perfect():
+    twins = torch.tensor([[50.0, 50.0], [-50.0, -50.0]])
+    torch.testing.assert_close(group_entropy(twins, 1), torch.tensor(math.log(2)))
+    torch.testing.assert_close(group_entropy(twins, 2), torch.tensor(math.log(2) / 2))

@@ -1,0 +1,37 @@
+import torch
+
+from codectool.nn.snake import Snake, snake
+
+
+def test_values_by_the_definition_of_the_paper():
+    x = torch.linspace(-3, 3, 31).view(-1, 1).expand(-1, 2)
+    log_alpha = torch.tensor([0.0, 1.2])
+    alpha = log_alpha.exp()
+    torch.testing.assert_close(snake(x, log_alpha), x + torch.sin(alpha * x) ** 2 / alpha)
+
+
+def test_gradient_against_numerical_differences():
+    generator = torch.Generator().manual_seed(1)
+    x = torch.randn(2, 3, 4, dtype=torch.float64, generator=generator, requires_grad=True)
+    log_alpha = torch.randn(4, dtype=torch.float64, generator=generator, requires_grad=True)
+    assert torch.autograd.gradcheck(snake, (x, log_alpha), eps=1e-6, atol=1e-6)
+
+
+def test_bfloat16_stays_bfloat16():
+    x = torch.randn(2, 3, 4, dtype=torch.bfloat16, requires_grad=True)
+    layer = Snake(4)
+    y = layer(x)
+    y.float().sum().backward()
+    assert (y.dtype, x.grad.dtype, layer.log_alpha.grad.dtype) == (
+        torch.bfloat16,
+        torch.bfloat16,
+        torch.float32,
+    )
+
+
+def test_absorbs_a_scale():
+    x, sigma = torch.linspace(-4, 4, 20).view(-1, 1), torch.tensor(2.5)
+    layer = Snake(1)
+    before = layer(x / sigma)
+    layer.absorb_(sigma)
+    torch.testing.assert_close(layer(x) / sigma, before)
