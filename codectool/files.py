@@ -23,8 +23,7 @@ def atomic_output(path: Path, overwrite: bool = False) -> Iterator[BinaryIO]:
     Raises:
         UsageError: the file exists, or cannot be made.
     """
-    if path.exists() and not overwrite:
-        raise UsageError(f"{path}: exists; give `--overwrite` to replace it")
+    check_writable(path, overwrite)
     try:
         handle, name = tempfile.mkstemp(
             prefix=f".{path.name[:100]}.", suffix=".part", dir=path.parent
@@ -41,6 +40,20 @@ def atomic_output(path: Path, overwrite: bool = False) -> Iterator[BinaryIO]:
         with suppress(OSError):
             temporary.unlink()
         raise
+
+
+def check_writable(path: Path, overwrite: bool) -> None:
+    """Refuse a name that `atomic_output` would refuse, before the work is done.
+
+    Raises:
+        UsageError: it is a folder, its folder is missing, or it exists.
+    """
+    if path.is_dir():
+        raise UsageError(f"{path}: is a folder; name a file")
+    if not path.parent.is_dir():
+        raise UsageError(f"{path}: there is no folder {path.parent}")
+    if path.exists() and not overwrite:
+        raise UsageError(f"{path}: exists; give `--overwrite` to replace it")
 
 
 def _umask() -> int:

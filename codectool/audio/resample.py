@@ -2,12 +2,23 @@
 
 from __future__ import annotations
 
+import math
+
 import numpy as np
 import numpy.typing as npt
 
-# Output samples on either side that a sample of the result depends on, at the lower rate: the
-# filter's half length with some room. Excerpts are cut with this margin.
-MARGIN_SAMPLES = 512
+# Half length of the filter with some room, in samples of the lower rate.
+FILTER_REACH = 512
+
+
+def margin_samples(rate: int, new_rate: int) -> int:
+    """Samples at ``rate`` around a stretch that are enough to resample it as within the whole.
+
+    They cover the filter and the way to the next sample that both rates share.
+    """
+    if rate == new_rate:
+        return 0
+    return FILTER_REACH * max(1, -(-rate // new_rate)) + rate // math.gcd(rate, new_rate)
 
 
 def resample(samples: npt.NDArray[np.float32], rate: int, new_rate: int) -> npt.NDArray[np.float32]:

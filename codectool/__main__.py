@@ -1,0 +1,6 @@
+"""`python -m codectool`."""
+
+from codectool.cli import main
+
+if __name__ == "__main__":
+    main()

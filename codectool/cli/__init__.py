@@ -1,0 +1,85 @@
+"""The command line: thin, one file per command; commands are imported when they are called."""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from importlib import import_module
+
+import click
+
+from codectool._version import __version__
+from codectool.cli.console import Settings, report_error
+from codectool.errors import CodectoolError
+
+COMMANDS = {
+    "encode": "audio file to .hcd file",
+    "decode": ".hcd file to audio file",
+    "info": "what .hcd files say about themselves",
+    "verify": "check every bit of .hcd files",
+}
+EXIT_BAD_INPUT = 2
+EXIT_BUG = 70
+EXIT_INTERRUPTED = 130
+
+
+class Commands(click.Group):
+    """Knows the names of the commands without importing them."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        """In the order a newcomer needs them."""
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        """Import the one command that is called."""
+        if cmd_name not in COMMANDS:
+            return None
+        command = getattr(import_module(f"codectool.cli.{cmd_name}"), cmd_name)
+        assert isinstance(command, click.Command)
+        return command
+
+    def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """List the commands without importing any."""
+        with formatter.section("Commands"):
+            formatter.write_dl(list(COMMANDS.items()))
+
+
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(__version__, "-V", "--version", prog_name="codectool")
+def codectool() -> None:
+    """Neural speech codecs at about 1 kbps: SuperCodec, BigCodec and HAC.
+
+    \b
+    Examples:
+      codectool encode in.wav out.hcd --model bigcodec --checkpoint bigcodec.pt
+      codectool info out.hcd
+      codectool decode out.hcd out.wav
+
+    `-` as a file name is standard input or output. Exit codes: 0 done, 2 bad usage or bad input,
+    3 decoded with damage concealed.
+    """
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the command line and leave the process with its exit code."""
+    settings = Settings()
+    try:
+        code = codectool.main(arguments, standalone_mode=False, obj=settings)
+    except click.exceptions.Exit as error:
+        code = error.exit_code
+    except click.ClickException as error:
+        error.show()
+        code = error.exit_code
+    except (KeyboardInterrupt, click.Abort):
+        code = EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has left; that is no error worth a word.
+        sys.stderr.close()
+        code = EXIT_BAD_INPUT
+    except (CodectoolError, OSError, MemoryError) as error:
+        report_error(error, settings)
+        code = EXIT_BAD_INPUT
+    except Exception as error:
+        report_error(error, settings, unexpected=True)
+        code = EXIT_BUG
+    sys.exit(code if isinstance(code, int) else 0)

@@ -1,0 +1,67 @@
+"""From options to a codec, and from a fingerprint to the weights last seen under it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+from codectool.checkpoints import known
+from codectool.cli.console import warn, working
+from codectool.codec import Codec, Framing, load
+from codectool.errors import WeightsMissingError
+
+
+def load_codec(
+    model: str | None,
+    checkpoint: Path | None,
+    config: Path | None,
+    device: str,
+    precision: str,
+    framing: str = "whole",
+    quantizers: int | None = None,
+) -> Codec:
+    """Load what the options ask for, and remember where it lies."""
+    mode: Framing = "upstream" if framing == "upstream" else "whole"
+    if checkpoint is None and model is None:
+        model = "hac"
+    with working("loading the codec"):
+        codec = load(
+            model,
+            checkpoint,
+            config=config,
+            device=device,
+            precision=precision,
+            framing=mode,
+            quantizers=quantizers,
+        )
+    _remember(codec, config)
+    return codec
+
+
+def load_known_codec(
+    fingerprint: str, family: str, device: str, precision: str, name: str
+) -> Codec:
+    """Load the weights that a file names, if this machine has seen them.
+
+    Raises:
+        WeightsMissingError: it has not.
+    """
+    entry = known.find(fingerprint)
+    if entry is None:
+        raise WeightsMissingError(
+            f"{name}: made with {family} weights {fingerprint}, which this machine has not seen; "
+            "give them with `--checkpoint PATH`"
+        )
+    config = Path(entry.config) if entry.config else None
+    return load_codec(None, Path(entry.path), config, device, precision)
+
+
+def _remember(codec: Codec, config: Path | None) -> None:
+    entry = known.KnownCheckpoint(
+        family=codec.layout.family,
+        path=str(codec.checkpoint.resolve()),
+        config=str(config.resolve()) if config else None,
+    )
+    try:
+        known.remember(codec.fingerprint, entry)
+    except OSError as error:
+        warn(f"{known.home()}: cannot remember this checkpoint ({error.strerror or error})")

@@ -1,0 +1,127 @@
+"""`codectool decode`: .hcd file to audio file."""
+
+from __future__ import annotations
+
+import re
+import sys
+from pathlib import Path
+
+import click
+
+from codectool.cli.console import note, warn, working
+from codectool.cli.options import (
+    PIPE,
+    check_output,
+    codec_options,
+    debug_option,
+    open_input,
+    open_output,
+    overwrite_option,
+)
+from codectool.errors import UsageError
+
+EXIT_CONCEALED = 3
+
+
+class Seconds(click.ParamType[float]):
+    """A time: ``90``, ``1:30`` or ``1:00:02.5``."""
+
+    name = "TIME"
+
+    def convert(
+        self, value: str | float, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """Seconds of a time."""
+        if isinstance(value, float):
+            return value
+        match = re.fullmatch(r"(?:(?:(\d{1,6}):)?(\d{1,6}):)?(\d{1,9}(?:\.\d*)?)", value)
+        if not match:
+            self.fail(f"`{value}` is no time; write seconds or h:mm:ss", param, ctx)
+        hours, minutes, seconds = match.groups(default="0")
+        return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
+
+
+@click.command(short_help=".hcd file to audio file")
+@click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
+@click.argument("target", metavar="[OUTPUT]", type=click.Path(path_type=Path), required=False)
+@codec_options
+@click.option("--start", type=Seconds(), default=0.0, help="Begin here: seconds or h:mm:ss.")
+@click.option("--duration", type=Seconds(), help="Decode so much; default: up to the end.")
+@click.option(
+    "--conceal",
+    is_flag=True,
+    help="Write silence for damaged blocks and what is left of a file that was cut off (exit 3).",
+)
+@click.option("--force", is_flag=True, help="Decode even if the weights are not the file's.")
+@click.option("--native-rate", is_flag=True, help="Leave the audio at the model's sampling rate.")
+@click.option(
+    "--format",
+    "container",
+    type=click.Choice(["wav", "flac"]),
+    help="Default: by the suffix of OUTPUT, else wav.",
+)
+@click.option("--subtype", metavar="NAME", help="Sample format: PCM_16 (default), PCM_24, FLOAT.")
+@overwrite_option
+@debug_option
+def decode(
+    source: Path,
+    target: Path | None,
+    model: str | None,
+    checkpoint: Path | None,
+    config: Path | None,
+    device: str,
+    precision: str,
+    start: float,
+    duration: float | None,
+    conceal: bool,
+    force: bool,
+    native_rate: bool,
+    container: str | None,
+    subtype: str | None,
+    overwrite: bool,
+) -> None:
+    """Decode INPUT to OUTPUT, at the rate, length and channel count that were encoded.
+
+    OUTPUT is INPUT with the suffix .wav or .flac unless named. The weights are those that the file
+    was made with, if this machine has seen them; otherwise give them with --checkpoint.
+
+    \b
+    Examples:
+      codectool decode out.hcd out.wav
+      codectool decode talk.hcd minute.flac --start 1:00:00 --duration 60
+      codectool decode - - --checkpoint bigcodec.pt < out.hcd | aplay
+    """
+    if container is None:
+        container = "flac" if target and target.suffix.lower() == ".flac" else "wav"
+    target = target or (PIPE if source == PIPE else source.with_suffix(f".{container}"))
+    check_output(target, source, overwrite)
+
+    from codectool.audio.files import check_format, write_audio
+    from codectool.container import Reader
+
+    subtype = check_format(container, subtype)
+    with open_input(source) as (file, name):
+        reader = Reader(file, name, damaged="keep" if conceal else "raise")
+
+        from codectool.cli.codec import load_codec, load_known_codec
+        from codectool.decoding import decode_reader
+
+        header = reader.header
+        family = header.layout.family
+        if model is not None and model != family:
+            raise UsageError(f"{name}: was made by {family}, not by {model}")
+        if checkpoint is not None:
+            codec = load_codec(family, checkpoint, config, device, precision)
+        else:
+            codec = load_known_codec(header.fingerprint, family, device, precision, name)
+        with working(f"decoding {name}"):
+            decoded = decode_reader(
+                codec, reader, start, duration, native_rate=native_rate, force=force
+            )
+    with open_output(target, overwrite) as output:
+        write_audio(output, decoded.samples, decoded.sample_rate, container, subtype)
+    for sentence in decoded.damage:
+        warn(sentence)
+    note(f"{name}: {decoded.samples.shape[1] / decoded.sample_rate:.2f} s -> {target}")
+    if decoded.damage:
+        sys.exit(EXIT_CONCEALED)

@@ -1,0 +1,126 @@
+"""Options that several commands share, and the meaning of `-`."""
+
+from __future__ import annotations
+
+import io
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, BinaryIO, TypeVar
+
+import click
+
+from codectool.cli.console import Settings
+from codectool.codecs.registry import FAMILIES
+from codectool.errors import UsageError
+from codectool.files import atomic_output, check_writable
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+PIPE = Path("-")
+
+
+def _set_debug(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
+    settings = ctx.find_object(Settings)
+    if settings is not None and value:
+        settings.debug = True
+
+
+def debug_option(function: Function) -> Function:
+    """``--debug``."""
+    return click.option(
+        "--debug",
+        is_flag=True,
+        expose_value=False,
+        callback=_set_debug,
+        help="On an error, show the traceback as well.",
+    )(function)
+
+
+def codec_options(function: Function) -> Function:
+    """The options that choose a codec and where it runs."""
+    for decorator in (
+        click.option(
+            "--precision",
+            type=click.Choice(["fp32", "bf16", "fp16"]),
+            default="fp32",
+            show_default=True,
+            help="Of the matrix products; only fp32 gives the tokens of the published code.",
+        ),
+        click.option(
+            "--device",
+            default="auto",
+            show_default=True,
+            metavar="DEVICE",
+            help="cpu, cuda, cuda:N, mps, or auto: the best there is.",
+        ),
+        click.option(
+            "--config",
+            type=click.Path(path_type=Path),
+            metavar="JSON",
+            help="Hyper-parameters, where neither the checkpoint nor its folder says them.",
+        ),
+        click.option(
+            "--checkpoint",
+            type=click.Path(path_type=Path),
+            metavar="PATH",
+            help="Weights: a file or folder in the authors' layout or ours.",
+        ),
+        click.option("--model", type=click.Choice(list(FAMILIES)), help="The codec."),
+    ):
+        function = decorator(function)
+    return function
+
+
+def overwrite_option(function: Function) -> Function:
+    """``--overwrite``."""
+    return click.option("--overwrite", is_flag=True, help="Replace OUTPUT if it exists.")(function)
+
+
+def files_argument(function: Function) -> Function:
+    """One or more FILEs as ``sources``."""
+    return click.argument(
+        "sources", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path)
+    )(function)
+
+
+@contextmanager
+def open_input(path: Path) -> Iterator[tuple[BinaryIO, str]]:
+    """A binary file object for a path or `-`, and what messages call it."""
+    if path == PIPE:
+        yield sys.stdin.buffer, "<stdin>"
+        return
+    try:
+        file = path.open("rb")
+    except OSError as error:
+        raise UsageError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+    with file:
+        yield file, str(path)
+
+
+def check_output(path: Path, source: Path, overwrite: bool) -> None:
+    """Refuse what cannot be written before any work is done.
+
+    Raises:
+        UsageError: the file exists, is the input itself, is a folder or a terminal.
+    """
+    if path == PIPE:
+        if sys.stdout.isatty():
+            raise UsageError("binary data would go to the terminal; name an OUTPUT, or pipe it on")
+        return
+    if source != PIPE and path.exists() and source.exists() and path.samefile(source):
+        raise UsageError(f"{path}: is the input itself; name another OUTPUT")
+    check_writable(path, overwrite)
+
+
+@contextmanager
+def open_output(path: Path, overwrite: bool) -> Iterator[BinaryIO]:
+    """A seekable binary file object that becomes OUTPUT if all goes well."""
+    if path != PIPE:
+        with atomic_output(path, overwrite) as file:
+            yield file
+        return
+    buffer = io.BytesIO()
+    yield buffer
+    sys.stdout.buffer.write(buffer.getbuffer())
+    sys.stdout.buffer.flush()

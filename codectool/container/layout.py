@@ -1,0 +1,221 @@
+"""The layout of a `.hcd` file as declarations: numbers, tables, records, checks.
+
+This is `docs/hcd-format.md` in Python; where the two differ, the document is right. Everything
+here is small and never touches a payload: tokens are packed in `bitpack`.
+"""
+
+from __future__ import annotations
+
+import binascii
+import struct
+import zlib
+from typing import NamedTuple
+
+from construct import (
+    BitsInteger,
+    BitStruct,
+    Byte,
+    Bytes,
+    Check,
+    Const,
+    ExprAdapter,
+    Flag,
+    If,
+    Int8ub,
+    Int16ul,
+    Int32ul,
+    Nibble,
+    PascalString,
+    RepeatUntil,
+    Struct,
+    this,
+)
+
+from codectool.tokens import MAX_STREAMS, TokenLayout
+
+MAGIC = b"HCD"
+VERSION = 1
+
+# Limits: each is compared before memory is asked for.
+MAX_VARINT_BYTES = 9  # nine groups of seven bits: every value below 2 ** 63
+MAX_BLOCK_TOKENS = 1 << 20  # channels * streams * frames of a block: 3 MiB packed, 4 MiB as int32
+MAX_SECTION_BYTES = 65_536  # payload of one section
+MAX_SECTIONS_BYTES = 1 << 20  # all sections with their framing
+MAX_SECTIONS = 256
+MAX_FRAME_SAMPLES = 65_536  # samples one frame may stand for, at the model's and at the input rate
+
+# Sampling rates that fit in half a byte. 0 says that a varint follows, 14 and 15 are reserved.
+SAMPLE_RATES = {
+    1: 8_000,
+    2: 11_025,
+    3: 12_000,
+    4: 16_000,
+    5: 22_050,
+    6: 24_000,
+    7: 32_000,
+    8: 44_100,
+    9: 48_000,
+    10: 88_200,
+    11: 96_000,
+    12: 176_400,
+    13: 192_000,
+}
+RATE_CODES = {rate: code for code, rate in SAMPLE_RATES.items()}
+
+# Families of an explicit profile. 0 says that the name follows, 4 to 15 are reserved.
+FAMILIES = {1: "hac", 2: "bigcodec", 3: "supercodec"}
+FAMILY_CODES = {family: code for code, family in FAMILIES.items()}
+
+
+class Profile(NamedTuple):
+    """A codec everybody knows: one byte in the header instead of six or more."""
+
+    name: str
+    layout: TokenLayout
+
+
+PROFILES = {
+    1: Profile("hac", TokenLayout("hac", 24_000, 320, (18,))),
+    2: Profile("bigcodec", TokenLayout("bigcodec", 16_000, 200, (13,))),
+    3: Profile("supercodec", TokenLayout("supercodec", 16_000, 320, (10, 10))),
+    4: Profile("supercodec-24k", TokenLayout("supercodec", 24_000, 320, (10, 10))),
+}
+PROFILE_NUMBERS = {profile.layout: number for number, profile in PROFILES.items()}
+BLOCK_SECONDS = 24  # of a block, unless the header says otherwise
+
+
+def default_block_frames(layout: TokenLayout, channels: int) -> int:
+    """Frames per block when the header names no other number: 24 s, or what the limit allows."""
+    frames = -(-BLOCK_SECONDS * layout.sample_rate // layout.hop_length)
+    return min(frames, MAX_BLOCK_TOKENS // (channels * layout.num_streams))
+
+
+def encode_varint(value: int) -> bytes:
+    """Unsigned LEB128: seven bits per byte, least significant first, top bit = more follow.
+
+    Raises:
+        ValueError: the value is not in 0..2**63 - 1.
+
+    >>> encode_varint(48000).hex(" ")
+    '80 f7 02'
+    """
+    if not 0 <= value < 1 << 63:
+        raise ValueError(f"{value} is not in 0..2^63 - 1")
+    groups = bytearray()
+    while value > 0x7F:
+        groups.append(value & 0x7F | 0x80)
+        value >>= 7
+    groups.append(value)
+    return bytes(groups)
+
+
+def decode_varint(data: bytes) -> int:
+    """Value of one whole varint; the shortest form is the only one.
+
+    Raises:
+        ValueError: the last byte says that more follow, or the form is not the shortest.
+    """
+    if data[-1] & 0x80:
+        raise ValueError(f"a varint is longer than {MAX_VARINT_BYTES} bytes")
+    if len(data) > 1 and data[-1] == 0:
+        raise ValueError("a varint is not in its shortest form")
+    return sum((byte & 0x7F) << 7 * place for place, byte in enumerate(data))
+
+
+VARINT = ExprAdapter(
+    RepeatUntil(
+        lambda byte, so_far, _: byte < 0x80 or len(so_far) == MAX_VARINT_BYTES,
+        Byte,
+    ),
+    decoder=lambda groups, _: decode_varint(bytes(groups)),
+    encoder=lambda value, _: list(encode_varint(value)),
+)
+
+PREAMBLE = Struct(
+    "magic" / Const(MAGIC),
+    "version" / Int8ub,
+)
+
+EXPLICIT_PROFILE = Struct(
+    "codes" / BitStruct("family" / Nibble, "sample_rate" / Nibble),
+    "family" / If(this.codes.family == 0, PascalString(Int8ub, "ascii")),
+    "sample_rate" / If(this.codes.sample_rate == 0, VARINT),
+    "hop_length" / VARINT,
+    "num_streams" / VARINT,
+    # Before the list below is believed.
+    Check(lambda fields: 1 <= fields.num_streams <= MAX_STREAMS),
+    "bits" / Int8ub,
+    "stream_bits" / If(this.bits == 0, Bytes(this.num_streams)),
+)
+
+FIELDS = Struct(
+    "flags"
+    / BitStruct(
+        "reserved" / BitsInteger(2),
+        "extra_frames" / BitsInteger(2),
+        "block_length" / Flag,
+        "segmented" / Flag,
+        "sections" / Flag,
+        "length_known" / Flag,
+    ),
+    "profile" / Int8ub,
+    "fingerprint" / Bytes(4),
+    "codes" / BitStruct("sample_rate" / Nibble, "channels" / Nibble),
+    "sample_rate" / If(this.codes.sample_rate == 0, VARINT),
+    "channels" / If(this.codes.channels == 0, VARINT),
+    "explicit" / If(this.profile == 0, EXPLICIT_PROFILE),
+    "num_samples" / If(this.flags.length_known, VARINT),
+    "extra_frames" / If((this.flags.extra_frames == 3) & this.flags.length_known, VARINT),
+    "segment_frames" / If(this.flags.segmented, VARINT),
+    "block_frames" / If(this.flags.block_length, VARINT),
+)
+
+CHECK32 = Int32ul
+CHECK16 = Int16ul
+
+# Sections stand between header and blocks; type 0 ends them.
+SECTIONS_END = 0
+TEXT_TAGS = 1
+MUST_UNDERSTAND = 0x80
+SECTION_START = Struct("type" / Int8ub, "length" / If(this.type != SECTIONS_END, VARINT))
+TEXT_TAG = Struct("key" / PascalString(VARINT, "utf8"), "value" / PascalString(VARINT, "utf8"))
+
+# Records of a file whose length was unknown when its header was written.
+FULL_BLOCK = b"\x01"
+FINAL_RECORD = b"\x02"
+FINAL_FIELDS = Struct("num_samples" / VARINT, "extra_frames" / VARINT)
+
+
+def header_check(data: bytes) -> int:
+    """CRC-16 of all header bytes before the check itself (CCITT polynomial, start FFFF)."""
+    return binascii.crc_hqx(data, 0xFFFF)
+
+
+def first_block_check(fields: bytes, payload: bytes) -> int:
+    """Check of block 0, kept in the header, where it also names the file.
+
+    Args:
+        fields: all header bytes before this check.
+        payload: packed tokens of block 0.
+    """
+    return zlib.crc32(payload, zlib.crc32(fields + struct.pack("<Q", 0)))
+
+
+def block_check(fields: bytes, first_check: int, index: int, *data: bytes) -> int:
+    """Check of block ``index`` >= 1 (or of the final record), bound to this file and this place.
+
+    Args:
+        fields: all header bytes before the first-block check.
+        first_check: the first-block check.
+        index: block number; for the final record the number of full blocks before it.
+        data: the bytes to check, in order.
+    """
+    check = zlib.crc32(fields + struct.pack("<IQ", first_check, index))
+    for part in data:
+        check = zlib.crc32(part, check)
+    return check
+
+
+def section_check(first_check: int, start: bytes, payload: bytes) -> int:
+    """Check of a section; ``start`` is its type and length as they stand in the file."""
+    return zlib.crc32(payload, zlib.crc32(struct.pack("<I", first_check) + start))

@@ -1,0 +1,139 @@
+"""Optional sections between header and blocks; the one known so far holds text tags."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Mapping
+from typing import cast
+
+from construct import ConstructError, StreamError
+
+from codectool.container.layout import (
+    CHECK32,
+    MAX_SECTION_BYTES,
+    MAX_SECTIONS,
+    MAX_SECTIONS_BYTES,
+    MUST_UNDERSTAND,
+    SECTION_START,
+    SECTIONS_END,
+    TEXT_TAG,
+    TEXT_TAGS,
+    section_check,
+)
+from codectool.container.source import Source, Tape
+from codectool.errors import ContainerError, DamagedError, TruncatedError, UnsupportedError
+
+
+def build_sections(tags: Mapping[str, str], first_check: int) -> bytes:
+    """All sections of a file with these tags, and the byte that ends them.
+
+    Raises:
+        ContainerError: a tag is no text, or they take more room than a section has.
+    """
+    try:
+        pairs = sorted((key.encode(), value.encode()) for key, value in tags.items())
+    except UnicodeEncodeError as error:
+        raise ContainerError(f"a tag cannot be written as UTF-8: {error}") from error
+    if pairs and not pairs[0][0]:
+        raise ContainerError("a tag has no name")
+    payload = b"".join(
+        TEXT_TAG.build({"key": key.decode(), "value": value.decode()}) for key, value in pairs
+    )
+    if len(payload) > MAX_SECTION_BYTES:
+        raise ContainerError(
+            f"the tags take {len(payload)} bytes; there is room for {MAX_SECTION_BYTES}"
+        )
+    start = SECTION_START.build({"type": TEXT_TAGS, "length": len(payload)})
+    check = CHECK32.build(section_check(first_check, start, payload))
+    return cast(bytes, start + payload + check + bytes([SECTIONS_END]))
+
+
+def parse_sections(
+    file: Source, name: str, first_check: int, keep: bool
+) -> tuple[dict[str, str], DamagedError | None]:
+    """Read all sections and the byte that ends them, not a byte more.
+
+    Args:
+        file: where to read; only ``read`` is used.
+        name: what messages call the file.
+        first_check: the header's first-block check, which sections are bound to.
+        keep: leave out a damaged section and go on behind it, where its length says.
+
+    Returns:
+        The text tags, and the first damage that was left out, if any.
+
+    Raises:
+        UnsupportedError: a section of unknown type that must be understood.
+        DamagedError: a check failed (unless ``keep``), or a limit is exceeded.
+        TruncatedError: the data end first.
+    """
+    tags: dict[str, str] | None = None
+    damage: DamagedError | None = None
+    total = 0
+    for number in range(MAX_SECTIONS + 1):
+        kind, start, length = _section_start(file, name, number)
+        if kind == SECTIONS_END:
+            return tags or {}, damage
+        total += len(start) + length + 4
+        if length > MAX_SECTION_BYTES or total > MAX_SECTIONS_BYTES:
+            raise DamagedError(
+                f"{name}: section {number} exceeds the {MAX_SECTION_BYTES} bytes "
+                f"of a section or the {MAX_SECTIONS_BYTES} bytes of all sections"
+            )
+        body = file.read(length + 4)
+        if len(body) < length + 4:
+            raise TruncatedError(f"{name}: ends inside section {number}")
+        payload, stored = body[:length], cast(int, CHECK32.parse(body[length:]))
+        computed = section_check(first_check, start, payload)
+        try:
+            if computed != stored:
+                raise DamagedError(
+                    f"{name}: section {number} is damaged: "
+                    f"CRC-32 is {computed:08x}, expected {stored:08x}"
+                )
+            if kind == TEXT_TAGS:
+                if tags is not None:
+                    raise DamagedError(f"{name}: section {number} holds text tags again")
+                tags = _parse_tags(payload, name)
+        except DamagedError as error:
+            if not keep:
+                raise
+            damage = damage or error
+            continue
+        if kind & MUST_UNDERSTAND:
+            raise UnsupportedError(
+                f"{name}: section {number} is of type {kind:#04x}, which must be understood and "
+                "which this codectool does not know: update it"
+            )
+    raise DamagedError(f"{name}: more than {MAX_SECTIONS} sections")
+
+
+def _section_start(file: Source, name: str, number: int) -> tuple[int, bytes, int]:
+    """Type of the next section, its first bytes as they stand in the file, and its length."""
+    tape = Tape(file)
+    try:
+        fields = SECTION_START.parse_stream(tape)
+    except StreamError as error:
+        raise TruncatedError(f"{name}: ends at the start of section {number}") from error
+    except ValueError as error:
+        raise DamagedError(f"{name}: the length of section {number}: {error}") from error
+    return fields.type, bytes(tape.data), fields.length or 0
+
+
+def _parse_tags(payload: bytes, name: str) -> dict[str, str]:
+    """Text tags of one section: pairs in strictly rising order of their keys' bytes."""
+    stream = io.BytesIO(payload)
+    tags: dict[str, str] = {}
+    last = b""
+    while stream.tell() < len(payload):
+        try:
+            tag = TEXT_TAG.parse_stream(stream)
+        except (ConstructError, ValueError) as error:
+            reason = str(error).splitlines()[-1]
+            raise DamagedError(f"{name}: the text tags cannot be read: {reason}") from error
+        key = tag.key.encode()
+        if key <= last:
+            raise DamagedError(f"{name}: the text tags are not in order, or a key is repeated")
+        last = key
+        tags[tag.key] = tag.value
+    return tags

@@ -1,0 +1,90 @@
+import doctest
+
+import numpy as np
+import pytest
+from hcd_samples import random_codes
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from codectool.container import bitpack, layout
+from codectool.container.bitpack import pack_codes, packed_bytes, unpack_codes
+from codectool.tokens import TokenLayout
+
+
+def pack_slowly(codes, stream_bits):
+    """The definition: one long string of bits."""
+    channels, streams, frames = codes.shape
+    bits = "".join(
+        f"{codes[c, k, f]:0{stream_bits[k]}b}"
+        for f in range(frames)
+        for c in range(channels)
+        for k in range(streams)
+    )
+    bits += "0" * (-len(bits) % 8)
+    return bytes(int(bits[i : i + 8], 2) for i in range(0, len(bits), 8))
+
+
+@pytest.mark.parametrize("width", range(1, 25))
+@pytest.mark.parametrize("frames", [0, 1, 7, 8, 9, 100])
+def test_every_width_is_packed_as_defined(width, frames):
+    codes = random_codes(TokenLayout("x", 1, 1, (width,)), 1, frames)
+    data = pack_codes(codes, (width,))
+    assert data == pack_slowly(codes, (width,))
+    assert np.array_equal(unpack_codes(data, 1, (width,), frames), codes)
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.lists(st.integers(1, 24), min_size=1, max_size=5),
+    st.integers(1, 4),
+    st.integers(0, 40),
+    st.integers(0, 99),
+)
+def test_any_mix_of_streams_and_channels(stream_bits, channels, frames, seed):
+    codes = random_codes(TokenLayout("x", 1, 1, tuple(stream_bits)), channels, frames, seed)
+    data = pack_codes(codes, stream_bits)
+    assert data == pack_slowly(codes, stream_bits)
+    assert len(data) == packed_bytes(channels, stream_bits, frames)
+    unpacked = unpack_codes(data, channels, stream_bits, frames)
+    assert unpacked.dtype == np.int32
+    assert np.array_equal(unpacked, codes)
+
+
+@pytest.mark.parametrize("stream_bits", [(13,), (10, 10), (18,), (1,) * 18, (3, 24, 1)])
+def test_blocks_longer_than_a_chunk(stream_bits):
+    frames = 140_003 // len(stream_bits)
+    codes = random_codes(TokenLayout("x", 1, 1, stream_bits), 2, frames)
+    data = pack_codes(codes, stream_bits)
+    assert np.array_equal(unpack_codes(data, 2, stream_bits, frames), codes)
+    middle = data[: packed_bytes(2, stream_bits, 1000)]
+    assert middle == pack_slowly(codes[:, :, :1000], stream_bits)
+
+
+@pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int64, np.uint64])
+def test_any_integer_type(dtype):
+    codes = random_codes(TokenLayout("x", 1, 1, (7, 7)), 1, 20)
+    assert pack_codes(codes.astype(dtype), (7, 7)) == pack_codes(codes, (7, 7))
+
+
+@pytest.mark.parametrize("bad", [-1, 8192])
+def test_a_token_that_does_not_fit_is_refused(bad):
+    with pytest.raises(ValueError, match=r"stream 0 are not all in 0\.\.8191"):
+        pack_codes(np.array([[[0, bad]]]), (13,))
+
+
+def test_wrong_number_of_streams_is_refused():
+    with pytest.raises(ValueError, match=r"shape \(channels, 1, frames\), not int32 \(1, 2, 3\)"):
+        pack_codes(np.zeros((1, 2, 3), np.int32), (13,))
+
+
+def test_wrong_size_and_wrong_padding_are_refused():
+    data = pack_codes(np.array([[[1, 2, 3]]]), (13,))
+    with pytest.raises(ValueError, match="6 bytes of tokens where 5 belong"):
+        unpack_codes(data + b"\0", 1, (13,), 3)
+    with pytest.raises(ValueError, match="padding"):
+        unpack_codes(data[:-1] + bytes([data[-1] | 1]), 1, (13,), 3)
+
+
+@pytest.mark.parametrize("module", [bitpack, layout])
+def test_examples_in_docstrings(module):
+    assert doctest.testmod(module) == (0, 1 + (module is bitpack))

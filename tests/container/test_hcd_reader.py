@@ -1,0 +1,142 @@
+import io
+import os
+import threading
+
+import numpy as np
+import pytest
+from hcd_samples import (
+    BIGCODEC,
+    SAMPLES,
+    Pipe,
+    known,
+    stream,
+)
+
+from codectool.container import Reader, Writer, read_tokens
+from codectool.errors import (
+    ContainerError,
+    DamagedError,
+)
+
+LONG = known(BIGCODEC, 16_000, 200_000, block_frames=40)  # 25 blocks of 65 bytes, 0.5 s each
+LONG_STREAM = stream(BIGCODEC, 16_000, 199_000, block_frames=40)
+
+
+class Counted(io.BytesIO):
+    """Counts the bytes that were read."""
+
+    taken = 0
+
+    def read(self, size=-1):
+        data = super().read(size)
+        self.taken += len(data)
+        return data
+
+
+@pytest.mark.parametrize("sample", SAMPLES.values(), ids=SAMPLES)
+@pytest.mark.parametrize("opened", [io.BytesIO, Pipe])
+def test_every_kind_is_read_from_files_and_pipes(sample, opened):
+    reader = Reader(opened(sample.data))
+    assert reader.tags == sample.tags
+    assert reader.header.layout == sample.header.layout
+    codes = reader.read_all()
+    assert codes.dtype == np.int32
+    assert np.array_equal(codes, sample.codes)
+    assert (reader.num_samples, reader.num_frames) == (sample.num_samples, codes.shape[2])
+
+
+@pytest.mark.parametrize("sample", [LONG, LONG_STREAM], ids=["known", "stream"])
+def test_blocks_come_in_order_and_more_than_once(sample):
+    reader = Reader(io.BytesIO(sample.data))
+    for _ in range(2):
+        blocks = list(reader.blocks())
+        assert [block.index for block in blocks] == list(range(25))
+        assert [block.first_frame for block in blocks] == list(range(0, 1000, 40))
+        assert all(block.codes.shape == (1, 1, block.num_frames) for block in blocks)
+
+
+def test_a_pipe_is_read_once_only():
+    reader = Reader(Pipe(LONG.data))
+    reader.read_all()
+    assert (reader.file_size, reader.bytes_read) == (None, len(LONG.data))
+    with pytest.raises(ContainerError, match="only once"):
+        reader.read_all()
+    with pytest.raises(ContainerError, match="known at its end"):
+        Reader(Pipe(LONG_STREAM.data)).scan()
+
+
+@pytest.mark.parametrize("sample", [LONG, LONG_STREAM], ids=["known", "stream"])
+@pytest.mark.parametrize("opened", [io.BytesIO, Pipe])
+@pytest.mark.parametrize(
+    ("start", "count"), [(0, 0), (0, 1), (39, 2), (400, 40), (401, 80), (960, 35), (990, 99)]
+)
+def test_any_run_of_frames(sample, opened, start, count):
+    codes = Reader(opened(sample.data)).read_frames(start, count)
+    assert np.array_equal(codes, sample.codes[:, :, start : start + count])
+
+
+def test_frames_behind_the_end_are_none():
+    for sample in (LONG, LONG_STREAM):
+        assert Reader(io.BytesIO(sample.data)).read_frames(5_000, 7).shape == (1, 1, 0)
+    with pytest.raises(ValueError, match="negative"):
+        Reader(io.BytesIO(LONG.data)).read_frames(-1, 7)
+
+
+@pytest.mark.parametrize("sample", [LONG, LONG_STREAM], ids=["known", "stream"])
+def test_random_access_reads_header_and_needed_blocks_only(sample):
+    file = Counted(sample.data)
+    reader = Reader(file)
+    header = file.taken
+    assert header <= 22
+    reader.scan()
+    found_end = file.taken - header
+    assert found_end <= 2 + (1 + 3 + 1 + 65 + 4) * (sample is LONG_STREAM)
+    for start in (200, 230, 640):
+        before = file.taken
+        reader.read_frames(start, 40)
+        blocks = 1 if start % 40 == 0 else 2
+        assert file.taken - before <= blocks * (1 + 65 + 4)
+
+
+def test_random_access_does_not_mind_damage_elsewhere():
+    data = bytearray(LONG.data)
+    data[100] ^= 1
+    reader = Reader(io.BytesIO(bytes(data)))
+    assert np.array_equal(reader.read_frames(500, 80), LONG.codes[:, :, 500:580])
+    with pytest.raises(DamagedError, match=r"block 1 \(0:00.5 to 0:01.0\)"):
+        reader.read_frames(0, 80)
+
+
+def test_the_length_of_a_stream_is_found_without_its_blocks():
+    for rest in range(40):
+        sample = stream(BIGCODEC, 16_000, 200 * (400 + rest), block_frames=40)
+        reader = Reader(io.BytesIO(sample.data))
+        assert reader.num_frames is None
+        assert reader.scan() == 400 + rest
+        assert reader.num_samples == 200 * (400 + rest)
+
+
+def test_a_file_may_stand_behind_something_else():
+    file = io.BytesIO(b"before" + LONG.data)
+    file.seek(6)
+    reader = Reader(file)
+    assert reader.file_size == len(LONG.data)
+    assert np.array_equal(reader.read_frames(500, 80), LONG.codes[:, :, 500:580])
+
+
+def test_an_operating_system_pipe():
+    to_read, to_write = os.pipe()
+
+    def send():
+        with open(to_write, "wb", buffering=0) as target:
+            writer = Writer(target, LONG_STREAM.header)
+            writer.write(LONG_STREAM.codes)
+            writer.close(199_000)
+
+    sender = threading.Thread(target=send)
+    sender.start()
+    with open(to_read, "rb", buffering=0) as source:
+        tokens = read_tokens(source)
+    sender.join()
+    assert np.array_equal(tokens.codes, LONG_STREAM.codes)
+    assert tokens.num_samples == 199_000

@@ -1,0 +1,163 @@
+"""What is refused although every check is right, and in which words."""
+
+import io
+import zlib
+
+import pytest
+from hcd_samples import (
+    HAC,
+    Pipe,
+    with_header_check,
+)
+
+from codectool.container import Header, Reader
+from codectool.container.header_bytes import build_fields
+from codectool.container.layout import MUST_UNDERSTAND, encode_varint, section_check
+from codectool.errors import (
+    ContainerError,
+    DamagedError,
+    NotHcdError,
+    UnsupportedError,
+)
+
+
+def refusal(data):
+    with pytest.raises(ContainerError) as caught:
+        Reader(Pipe(data), "clip.hcd").read_all()
+    assert str(caught.value).startswith("clip.hcd: ")
+    return type(caught.value), str(caught.value)
+
+
+def header_bytes(**changes):
+    """Header of an empty HAC file with bytes changed by position, its CRC-16 right."""
+    fields = bytearray(build_fields(Header(HAC, "0123abcd", 16_000, num_samples=0), False))
+    for position, value in changes.items():
+        fields[int(position.removeprefix("at"))] = value
+    return with_header_check(bytes(fields) + bytes(4))
+
+
+def test_other_files_are_named_as_such():
+    kind, message = refusal(b"RIFF\0\0\0\0WAVE")
+    assert kind is NotHcdError
+    assert "52 49 46" in message
+
+
+def test_later_versions_ask_for_an_update():
+    kind, message = refusal(b"HCD\2 whatever comes then")
+    assert kind is UnsupportedError
+    assert "later version of the format (2)" in message
+    assert message.endswith("update codectool")
+    assert refusal(b"HCD\0")[0] is DamagedError
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"at4": 0x41}, "reserved flag bits 01"),
+        ({"at4": 0x81}, "reserved flag bits 10"),
+        ({"at5": 5}, "profile 5"),
+        ({"at5": 255}, "profile 255"),
+        ({"at10": 0xE1}, "sampling-rate code 14"),
+    ],
+)
+def test_reserved_values_are_unsupported(changes, words):
+    kind, message = refusal(header_bytes(**changes))
+    assert kind is UnsupportedError
+    assert words in message
+
+
+def explicit(*octets, flags=1, form=0x41):
+    """An empty file with these bytes for its explicit profile and all that follows."""
+    fields = b"HCD\1" + bytes([flags, 0, 1, 2, 3, 4, form, *octets])
+    return with_header_check(fields + bytes(4))
+
+
+@pytest.mark.parametrize(
+    ("data", "kind", "words"),
+    [
+        (explicit(0x44, 1, 1, 1, 0), UnsupportedError, "codec family 4"),
+        (explicit(0x1F, 1, 1, 1, 0), UnsupportedError, "sampling-rate code 15 for the model"),
+        (explicit(0x14, 1, 1, 25, 0), DamagedError, "25 bits"),
+        (explicit(0x14, 1, 65, 1, 0), DamagedError, "cannot be read"),
+        (explicit(0x14, 1, 0, 1, 0), DamagedError, "cannot be read"),
+        (explicit(0x14, 1, 2, 0, 7, 7, 0), DamagedError, "equal widths"),
+        (explicit(0x14, 1, 2, 0, 0, 7, 0), DamagedError, "0 bits"),
+        (explicit(0x14, 0, 1, 1, 0), DamagedError, "hop length 0"),
+        (explicit(0x14, *encode_varint(65_537), 1, 1, 0), DamagedError, "more than 65536 samples"),
+        (explicit(0x04, 2, 0x41, 0x42, 1, 1, 1, 0), DamagedError, "codec family 'AB'"),
+        (explicit(0x04, 1, 0xFF, 1, 1, 1, 0), DamagedError, "cannot be read"),
+        (explicit(0x04, 0, 1, 1, 1, 0), DamagedError, "codec family ''"),
+        (explicit(0x10, 0, 1, 1, 1, 0), DamagedError, "sampling rate 0 Hz"),
+        (explicit(0x14, 0x81, 0, 1, 1, 0), DamagedError, "shortest form"),
+        (explicit(0x14, *[0xFF] * 8, 0x80, 1, 1, 0), DamagedError, "longer than 9 bytes"),
+        (explicit(15, 0x14, 1, 1, 1, 0, form=0x40), DamagedError, "short form"),
+        (explicit(0x81, 8, 0x14, 1, 1, 1, 0, form=0x40), DamagedError, "channels is not in"),
+        (explicit(0, 0x14, 1, 1, 1, 0, form=0x01), DamagedError, "sampling rate 0 Hz"),
+        (explicit(0x14, 1, 1, 1, 0, 2, flags=0x31), DamagedError, "2 extra frames"),
+        (explicit(0x14, 1, 1, 1, flags=0x10), DamagedError, "extra frames without"),
+        (explicit(0x14, 1, 1, 1, 0, 0, flags=5), DamagedError, "segments of 0"),
+        (explicit(0x14, 1, 1, 1, 0, 0, flags=9), DamagedError, "block length 0"),
+        (explicit(0x34, 0xC0, 2, 1, 9, 0, 0xB0, 9, flags=9), DamagedError, "block length 1200"),
+        (explicit(0x14, 1, 2, 9, 0, *encode_varint(1 << 20), flags=9), DamagedError, "not in 1.."),
+    ],
+)
+def test_fields_that_make_no_sense(data, kind, words):
+    found, message = refusal(data)
+    assert (found, words in message) == (kind, True), message
+
+
+def test_explicit_forms_of_what_has_a_number_are_read():
+    """They may have been written before the number existed."""
+    rate = encode_varint(16_000)
+    fields = b"HCD\1\1\0" + bytes(4) + b"\x01" + rate
+    fields += b"\x00\x08bigcodec" + rate + encode_varint(200) + b"\x01\x0d" + b"\x00"
+    first_check = zlib.crc32(fields + bytes(8))
+    data = with_header_check(fields + first_check.to_bytes(4, "little"))
+    header = Reader(io.BytesIO(data)).header
+    assert (header.profile_name, header.sample_rate) == ("bigcodec", 16_000)
+
+
+def with_sections(*sections, end=b"\0"):
+    """An empty file with these (type, payload) sections."""
+    fields = build_fields(Header(HAC, "0123abcd", 16_000, num_samples=0), True)
+    first = zlib.crc32(fields + bytes(8))
+    data = with_header_check(fields + first.to_bytes(4, "little"))
+    for kind, payload in sections:
+        start = bytes([kind]) + encode_varint(len(payload))
+        check = section_check(first, start, payload)
+        data += start + payload + check.to_bytes(4, "little")
+    return data + end
+
+
+def test_unknown_sections_are_skipped_or_refused_as_they_ask():
+    tags = (1, b"\x01a\x01b")
+    reader = Reader(io.BytesIO(with_sections((0x02, b"xyz"), tags, (0x7F, b""))))
+    assert reader.tags == {"a": "b"}
+    kind, message = refusal(with_sections((MUST_UNDERSTAND, b"")))
+    assert kind is UnsupportedError
+    assert "0x80" in message
+
+
+@pytest.mark.parametrize(
+    ("data", "words"),
+    [
+        (with_sections((1, b"\x01b\x00\x01a\x00")), "not in order"),
+        (with_sections((1, b"\x01a\x00\x01a\x00")), "repeated"),
+        (with_sections((1, b"\x00\x00")), "not in order"),
+        (with_sections((1, b"\x01\xff\x00")), "cannot be read"),
+        (with_sections((1, b"\x05a\x00")), "cannot be read"),
+        (with_sections((1, b"\xff\xff\xff\xff\xff\xff\xff\xff\x7fa\x00")), "cannot be read"),
+        (with_sections((1, b""), (1, b"")), "again"),
+        (with_sections((2, bytes(65_537))), "exceeds the 65536"),
+        (with_sections(*[(2, bytes(65_530))] * 17), "1048576 bytes of all"),
+        (with_sections(*[(2, b"")] * 257), "more than 256 sections"),
+        (with_sections(end=b"\x02\x80\x00"), "shortest form"),
+    ],
+)
+def test_sections_that_make_no_sense(data, words):
+    kind, message = refusal(data)
+    assert (kind, words in message) == (DamagedError, True), message
+
+
+def test_an_empty_set_of_sections_is_fine():
+    assert Reader(io.BytesIO(with_sections())).tags == {}

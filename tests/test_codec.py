@@ -1,0 +1,242 @@
+"""Samples to tokens and back: lengths, rates, channels, framings, refusals."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+import codectool
+from codectool.codec import Codec, load
+from codectool.errors import (
+    AudioError,
+    DamagedError,
+    FingerprintError,
+    UsageError,
+    WeightsMissingError,
+)
+
+RATES = [8000, 16000, 22050, 24000, 44100, 48000]
+
+
+def noise(*shape: int) -> np.ndarray:
+    return np.random.default_rng(7).normal(0, 0.1, shape).astype(np.float32)
+
+
+def test_facts(codecs: dict[str, Codec]) -> None:
+    facts = {
+        family: (c.sample_rate, c.hop_length, c.frame_rate, c.bits_per_frame)
+        for family, c in codecs.items()
+    }
+    assert facts == {
+        "bigcodec": (16000, 200, 80.0, 14),
+        "supercodec": (16000, 20, 800.0, 12),
+        "hac": (24000, 320, 75.0, 18),
+    }
+
+
+@pytest.mark.parametrize("rate", RATES)
+@pytest.mark.parametrize("length", [0, 1, 19, 20, 199, 200, 201, 319, 320, 321, 5000])
+def test_length_rate_and_channels_come_back(codec: Codec, rate: int, length: int) -> None:
+    tokens = codec.encode(noise(2, length), rate)
+    assert tokens.codes.dtype == np.int32
+    assert tokens.codes.shape[:2] == (2, codec.layout.num_streams)
+    assert (tokens.num_samples, tokens.sample_rate) == (length, rate)
+    audio = codec.decode(tokens)
+    assert audio.dtype == np.float32
+    assert audio.shape == (2, length)
+    native = codec.decode(tokens, native_rate=True)
+    assert native.shape == (2, -(-length * codec.sample_rate // rate))
+
+
+def test_frames(codecs: dict[str, Codec]) -> None:
+    def frames(family: str, length: int) -> int:
+        codec = codecs[family]
+        return codec.encode(noise(length), codec.sample_rate).num_frames
+
+    # BigCodec's script adds a whole frame to lengths that are whole already.
+    assert [frames("bigcodec", n) for n in (0, 1, 199, 200, 201)] == [0, 1, 1, 2, 2]
+    # SuperCodec can decode seven frames or more.
+    assert [frames("supercodec", n) for n in (0, 1, 140, 141, 160, 161)] == [0, 7, 7, 8, 8, 9]
+    assert [frames("hac", n) for n in (0, 1, 320, 321)] == [0, 1, 1, 2]
+
+
+def test_upstream_framing(checkpoints: dict[str, Path]) -> None:
+    big = load("bigcodec", checkpoints["bigcodec"], device="cpu", framing="upstream")
+    for length, frames in ((0, 1), (199, 1), (200, 2), (401, 3)):
+        tokens = big.encode(noise(length), 16000)
+        assert (tokens.num_frames, tokens.num_samples) == (frames, 200 * frames)
+        assert big.decode(tokens).shape == (1, 200 * frames)
+    small = load("supercodec", checkpoints["supercodec"], device="cpu", framing="upstream")
+    tokens = small.encode(noise(219), 16000)
+    assert (tokens.num_frames, tokens.num_samples) == (10, 200)
+    with pytest.raises(AudioError, match="too few for the published script of supercodec"):
+        small.encode(noise(139), 16000)
+    tokens = small.encode(noise(1000), 44100)  # a length that does not divide
+    assert small.decode(tokens).shape == (1, tokens.num_samples)
+
+
+def test_channels_are_coded_alone(codec: Codec) -> None:
+    wave = noise(3, 4000)
+    together = codec.encode(wave, codec.sample_rate)
+    for channel in range(3):
+        alone = codec.encode(wave[channel], codec.sample_rate)
+        np.testing.assert_array_equal(together.codes[channel], alone.codes[0])
+
+
+def test_fewer_quantizers_are_the_first_ones(codec: Codec, checkpoints: dict[str, Path]) -> None:
+    family = codec.layout.family
+    wave = noise(5000)
+    if family == "hac":
+        with pytest.raises(UsageError, match="2 quantizers: this hac model has 1 to 1"):
+            load(family, checkpoints[family], device="cpu", quantizers=2)
+        return
+    one = load(family, checkpoints[family], device="cpu", quantizers=1)
+    tokens = one.encode(wave, 16000)
+    assert tokens.fingerprint == codec.fingerprint
+    np.testing.assert_array_equal(tokens.codes, codec.encode(wave, 16000).codes[:, :1])
+    # whoever has the whole model can decode them
+    np.testing.assert_array_equal(codec.decode(tokens), one.decode(tokens))
+
+
+def test_long_inputs_are_cut_into_segments_where_a_model_pools(
+    checkpoints: dict[str, Path],
+) -> None:
+    codec = load("supercodec", checkpoints["supercodec"], device="cpu")
+    assert codec.model.segment_frames == 60 * 16000 // 20  # a minute is one whole
+    codec.model.segment_frames = 400
+    segment = 400 * 20
+    assert codec.encode(noise(segment), 16000).segment_frames is None
+    wave = noise(2 * segment + 50)
+    tokens = codec.encode(wave, 16000)
+    assert tokens.segment_frames == 400
+    assert tokens.num_frames == 2 * 400 + 7  # the rest is filled up to the minimum
+    second = codec.encode(wave[segment : 2 * segment], 16000)
+    np.testing.assert_array_equal(tokens.codes[:, :, 400:800], second.codes)
+    audio = codec.decode(tokens)
+    assert audio.shape == (1, len(wave))
+    np.testing.assert_array_equal(audio[:, segment : 2 * segment], codec.decode(second))
+    codec.framing = "upstream"  # which knows no segments
+    assert codec.encode(wave, 16000).segment_frames is None
+
+
+def test_bits_of_hac(codecs: dict[str, Codec]) -> None:
+    tokens = codecs["hac"].encode(noise(2, 3200), 24000)
+    assert tokens.bits.shape == (2, 10, 18)
+    assert tokens.bits.dtype == np.uint8
+    powers = 2 ** np.arange(17, -1, -1)
+    np.testing.assert_array_equal((tokens.bits * powers).sum(-1), tokens.codes[:, 0])
+
+
+@pytest.mark.parametrize("precision", ["bf16", "fp16"])
+def test_precisions_run_and_agree_roughly(
+    codec: Codec, checkpoints: dict[str, Path], precision: str
+) -> None:
+    family = codec.layout.family
+    low = load(family, checkpoints[family], device="cpu", precision=precision)
+    wave = noise(4800)
+    tokens = codec.encode(wave, codec.sample_rate)
+    agree = (low.encode(wave, codec.sample_rate).bits == tokens.bits).mean()
+    assert agree > 0.8
+    audio = codec.decode(tokens)
+    assert np.abs(low.decode(tokens) - audio).max() < 0.1 * np.abs(audio).max()
+
+
+def test_nothing_needs_a_gradient(codec: Codec) -> None:
+    assert not any(parameter.requires_grad for parameter in codec.model.parameters())
+    assert not codec.model.training
+    names = [name for name, _ in codec.model.named_parameters()]
+    assert not [name for name in names if "original" in name or name.endswith("weight_g")]
+
+
+@pytest.mark.parametrize(
+    ("samples", "message"),
+    [
+        (np.zeros(10, np.int16), "samples must be float"),
+        (np.zeros((1, 2, 3), np.float32), "must have the shape"),
+        (np.zeros((0, 5), np.float32), "must have the shape"),
+        (np.array([0.0, np.nan]), "sample 1 of channel 0 is nan"),
+        (np.array([[0.0], [-np.inf]]), "sample 0 of channel 1 is -inf"),
+    ],
+)
+def test_bad_samples(codec: Codec, samples: np.ndarray, message: str) -> None:
+    with pytest.raises(AudioError, match=message):
+        codec.encode(samples, 16000)
+
+
+def test_bad_rate(codec: Codec) -> None:
+    with pytest.raises(AudioError, match="sampling rate 0 Hz"):
+        codec.encode(noise(10), 0)
+
+
+def test_tokens_of_other_weights_are_refused(codec: Codec) -> None:
+    tokens = codec.encode(noise(4000), codec.sample_rate)
+    other = dataclasses.replace(tokens, fingerprint="00000000")
+    with pytest.raises(
+        FingerprintError, match=f"weights 00000000, but .* holds {codec.fingerprint}"
+    ):
+        codec.decode(other)
+    np.testing.assert_array_equal(codec.decode(other, force=True), codec.decode(tokens))
+
+
+def test_tokens_of_another_codec_are_refused(codecs: dict[str, Codec]) -> None:
+    tokens = codecs["hac"].encode(noise(4000), 24000)
+    with pytest.raises(FingerprintError, match="the tokens are hac at 24000 Hz"):
+        codecs["bigcodec"].decode(tokens, force=True)
+
+
+def test_codes_beyond_the_codebook_are_refused(checkpoints: dict[str, Path]) -> None:
+    codec = load("bigcodec", checkpoints["bigcodec"], device="cpu")
+    codec.model.codebook_sizes = (100, 128)  # a size that is no power of two
+    tokens = codec.encode(noise(4000), 16000)
+    codes = tokens.codes.copy()
+    codes[0, 0, 3] = 127
+    with pytest.raises(DamagedError, match="stream 0 holds code 127, .* 100 entries"):
+        codec.decode(dataclasses.replace(tokens, codes=codes))
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"device": "gpu"}, "no device is called `gpu`"),
+        ({"device": "cpu:1"}, "no device is called `cpu:1`"),
+        ({"device": "cuda:99"}, "this machine has"),
+        ({"precision": "int8"}, "no precision is called `int8`"),
+        ({"framing": "odd"}, "no framing is called `odd`"),
+        ({"quantizers": 3}, "has 1 to 2"),
+        ({"model": "opus"}, "there are hac, bigcodec, supercodec"),
+    ],
+)
+def test_requests_that_make_no_sense(
+    checkpoints: dict[str, Path], options: dict[str, str], message: str
+) -> None:
+    request = {"model": "bigcodec", "device": "cpu", **options}
+    with pytest.raises(UsageError, match=message):
+        load(checkpoint=checkpoints["bigcodec"], **request)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("model", ["hac", "bigcodec", "supercodec", None])
+def test_missing_weights_say_what_to_give(model: str | None) -> None:
+    with pytest.raises(WeightsMissingError, match="`--checkpoint PATH`"):
+        load(model)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")
+def test_cuda_gives_the_tokens_of_the_cpu(codec: Codec, checkpoints: dict[str, Path]) -> None:
+    family = codec.layout.family
+    fast = load(family, checkpoints[family], device="cuda")
+    wave = noise(2, 16000)
+    tokens = codec.encode(wave, codec.sample_rate)
+    assert (fast.encode(wave, codec.sample_rate).codes == tokens.codes).mean() > 0.999
+    assert np.abs(fast.decode(tokens) - codec.decode(tokens)).max() < 1e-4
+
+
+def test_public_names() -> None:
+    assert set(codectool.__all__) <= set(dir(codectool))
+    for name in codectool.__all__:
+        assert getattr(codectool, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'nothing'"):
+        codectool.nothing  # noqa: B018
