@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from codectool.checkpoints.native import write_native
+from codectool.checkpoints.native import write_model
 from codectool.codec import Codec, load
 from codectool.codecs.hac import untrained
 from codectool.codecs.hac_config import load_preset
@@ -46,8 +46,7 @@ def shared(*parts: str) -> Path:
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     """A small checkpoint of every family."""
     hac = tmp_path_factory.mktemp("hac") / "hac-tiny.safetensors"
-    codec = untrained(load_preset("hac-tiny"))
-    write_native(hac, "hac", codec.hyper_parameters, codec.state_dict())
+    write_model(hac, untrained(load_preset("hac-tiny")))
     return {
         "bigcodec": GOLDEN / "bigcodec_micro.pt",
         "supercodec": GOLDEN / "supercodec_micro",

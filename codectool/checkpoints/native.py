@@ -18,6 +18,8 @@ from safetensors.torch import save
 from torch import Tensor
 
 from codectool.checkpoints.configs import parse_json, read_json
+from codectool.checkpoints.published import canonical_name
+from codectool.codecs.base import CodecModel
 from codectool.errors import CheckpointError, ConfigError
 from codectool.files import atomic_output
 
@@ -89,3 +91,17 @@ def write_native(
     tensors = {name: tensor.detach().cpu().to(dtype).contiguous() for name, tensor in state.items()}
     with atomic_output(path, overwrite) as file:
         file.write(save(tensors, metadata))
+
+
+def write_model(
+    path: Path,
+    model: CodecModel,
+    dtype: torch.dtype = torch.float32,
+    overwrite: bool = False,
+) -> None:
+    """Write a model as its family stores it: BigCodec and SuperCodec before weight norm is folded.
+
+    Arguments are those of `write_native`, which needs no model.
+    """
+    state = {canonical_name(model.family, k): tensor for k, tensor in model.state_dict().items()}
+    write_native(path, model.family, model.hyper_parameters, state, dtype, overwrite)

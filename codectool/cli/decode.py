@@ -23,30 +23,34 @@ from codectool.errors import UsageError
 EXIT_CONCEALED = 3
 
 
-class Seconds(click.ParamType[float]):
-    """A time: ``90``, ``1:30`` or ``1:00:02.5``."""
-
-    name = "TIME"
-
-    def convert(
-        self, value: str | float, param: click.Parameter | None, ctx: click.Context | None
-    ) -> float:
-        """Seconds of a time."""
-        if isinstance(value, float):
-            return value
-        match = re.fullmatch(r"(?:(?:(\d{1,6}):)?(\d{1,6}):)?(\d{1,9}(?:\.\d*)?)", value)
-        if not match:
-            self.fail(f"`{value}` is no time; write seconds or h:mm:ss", param, ctx)
-        hours, minutes, seconds = match.groups(default="0")
-        return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
+def _seconds(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
+    """Seconds of a time: ``90``, ``1:30`` or ``1:00:02.5``."""
+    if value is None:
+        return None
+    match = re.fullmatch(r"(?:(?:(\d{1,6}):)?(\d{1,6}):)?(\d{1,9}(?:\.\d*)?)", value)
+    if not match:
+        raise click.BadParameter(f"`{value}` is no time; write seconds or h:mm:ss")
+    hours, minutes, seconds = match.groups(default="0")
+    return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
 
 
 @click.command(short_help=".hcd file to audio file")
 @click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
 @click.argument("target", metavar="[OUTPUT]", type=click.Path(path_type=Path), required=False)
 @codec_options
-@click.option("--start", type=Seconds(), default=0.0, help="Begin here: seconds or h:mm:ss.")
-@click.option("--duration", type=Seconds(), help="Decode so much; default: up to the end.")
+@click.option(
+    "--start",
+    default="0",
+    callback=_seconds,
+    metavar="TIME",
+    help="Begin here: seconds or h:mm:ss.",
+)
+@click.option(
+    "--duration",
+    callback=_seconds,
+    metavar="TIME",
+    help="Decode so much; default: up to the end.",
+)
 @click.option(
     "--conceal",
     is_flag=True,

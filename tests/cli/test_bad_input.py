@@ -1,0 +1,282 @@
+"""Whatever comes in: one clear line on standard error, exit code 2, and no output file."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import struct
+import tracemalloc
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+import codectool
+from tests.cli.conftest import Result, Run
+from tests.conftest import GOLDEN
+
+
+def assert_refused(result: Result, *parts: str) -> None:
+    """One line that names what is wrong."""
+    assert result.code == 2, result
+    assert result.out == b""
+    assert result.err.startswith("error: "), result.err
+    assert result.err.count("\n") == 1, result.err
+    assert "Traceback" not in result.err
+    for part in parts:
+        assert part in result.err
+
+
+@pytest.fixture
+def packed(tmp_path: Path, codecs: dict[str, codectool.Codec]) -> Path:
+    """A small file of five blocks with a tag."""
+    wave = np.random.default_rng(1).normal(0, 0.1, 4000).astype(np.float32)
+    path = tmp_path / "small.hcd"
+    tokens = codecs["bigcodec"].encode(wave, 16000)
+    codectool.write(path, tokens, {"k": "v"}, block_frames=5)
+    return path
+
+
+def wave_file(path: Path, samples: np.ndarray) -> Path:
+    soundfile.write(path, samples, 16000, subtype="FLOAT")
+    return path
+
+
+def wav_that_promises(frames: int) -> bytes:
+    """A WAV header that promises more than there is."""
+    size = min(frames * 2, 0xFFFFFFFF)
+    form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, 16000, 32000, 2, 16)
+    return b"RIFF" + struct.pack("<I", size) + b"WAVE" + form + b"data" + struct.pack("<I", size)
+
+
+def test_audio_that_is_none(run: Run, tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+    cases = {
+        "text.wav": (b"hello, this is not audio at all", "not audio that libsndfile can read"),
+        "empty.wav": (b"", "is empty (0 bytes)"),
+        "cut.wav": (b"RIFF\x24\x00\x00\x00WAVEfm", "not audio that libsndfile can read"),
+    }
+    out = tmp_path / "out.hcd"
+    for name, (content, reason) in cases.items():
+        path = tmp_path / name
+        path.write_bytes(content)
+        chosen = ("--checkpoint", checkpoints["bigcodec"])
+        assert_refused(run("encode", path, out, *chosen), str(path), reason)
+        assert_refused(run("encode", "-", out, *chosen, stdin=content), "<stdin>", reason)
+    assert_refused(run("encode", tmp_path / "no.wav", out, *chosen), "no.wav", "no such file")
+    assert_refused(run("encode", tmp_path, out, *chosen), str(tmp_path), "is a directory")
+    assert not out.exists()
+
+
+@pytest.mark.parametrize(("bad", "word"), [(np.nan, "nan"), (np.inf, "inf"), (-np.inf, "-inf")])
+def test_samples_that_are_no_numbers(
+    run: Run, tmp_path: Path, checkpoints: dict[str, Path], bad: float, word: str
+) -> None:
+    samples = np.zeros((100, 2), np.float32)
+    samples[17, 1] = bad
+    path = wave_file(tmp_path / "nan.wav", samples)
+    result = run("encode", path, "--checkpoint", checkpoints["bigcodec"])
+    assert_refused(result, "nan.wav", f"sample 17 of channel 1 is {word}")
+    assert not path.with_suffix(".hcd").exists()
+
+
+def test_wav_headers_are_not_believed(
+    run: Run, tmp_path: Path, checkpoints: dict[str, Path]
+) -> None:
+    path, out = tmp_path / "huge.wav", tmp_path / "huge.hcd"
+    path.write_bytes(wav_that_promises(1 << 31) + bytes(2000))
+    chosen = ("--checkpoint", checkpoints["bigcodec"], "--device", "cpu")
+    assert run("encode", path, out, *chosen).code == 0
+    assert codectool.read(out).num_samples == 1000
+
+
+def test_wrong_checkpoint_for_the_model(
+    run: Run, speech: Path, checkpoints: dict[str, Path]
+) -> None:
+    for family in checkpoints:
+        for other, path in checkpoints.items():
+            if other != family:
+                result = run("encode", speech, "--model", family, "--checkpoint", path)
+                assert_refused(result, f"is a {other} checkpoint; use `--model {other}`")
+
+
+def test_checkpoints_that_cannot_be_used(run: Run, speech: Path, tmp_path: Path) -> None:
+    state = torch.load(GOLDEN / "bigcodec_micro.pt", weights_only=True)
+    del state["generator"]["model.0.bias"]
+    state["CodecEnc"]["extra"] = torch.zeros(1)
+    state["CodecEnc"]["block.0.bias"] = torch.zeros(9)
+    path = tmp_path / "bad.pt"
+    torch.save(state, path)
+    result = run("encode", speech, "--checkpoint", path)
+    assert_refused(
+        result,
+        "bad.pt",
+        "1 missing: generator.model.0.bias",
+        "1 unexpected: CodecEnc.extra",
+        "CodecEnc.block.0.bias (9,) instead of (2,)",
+    )
+    assert not speech.with_suffix(".hcd").exists()
+
+
+def test_pickle_that_runs_code(run: Run, speech: Path, tmp_path: Path) -> None:
+    proof = tmp_path / "proof"
+
+    class Evil:
+        def __reduce__(self) -> object:
+            return os.system, (f"touch {proof}",)
+
+    torch.save({"CodecEnc": Evil(), "generator": {}}, tmp_path / "evil.pt")
+    result = run("encode", speech, "--checkpoint", tmp_path / "evil.pt")
+    assert_refused(result, "evil.pt", "refused", "system", "nothing was run")
+    assert not proof.exists()
+
+
+def test_missing_weights(run: Run, speech: Path) -> None:
+    assert_refused(run("encode", speech), "ships no trained HAC weights", "--checkpoint")
+    assert_refused(run("encode", speech, "--model", "bigcodec"), "bigcodec.pt")
+    missing = run("encode", speech, "--checkpoint", "nowhere.pt")
+    assert_refused(missing, "nowhere.pt: no such file or folder")
+
+
+def test_outputs_are_not_overwritten(run: Run, speech: Path, checkpoints: dict[str, Path]) -> None:
+    chosen = ("--checkpoint", checkpoints["hac"], "--device", "cpu")
+    out = speech.with_name("out.hcd")
+    out.write_bytes(b"precious")
+    assert_refused(run("encode", speech, out, *chosen), "exists", "--overwrite")
+    assert out.read_bytes() == b"precious"
+    assert run("encode", speech, out, *chosen, "--overwrite").code == 0
+    assert out.read_bytes().startswith(b"HCD")
+    assert_refused(run("encode", speech, speech, *chosen, "--overwrite"), "is the input itself")
+    assert_refused(run("encode", speech, speech.parent, *chosen), "is a folder")
+    assert_refused(run("encode", speech, speech.parent / "no" / "x.hcd", *chosen), "no folder")
+
+
+def test_future_version(run: Run, packed: Path, tmp_path: Path) -> None:
+    data = packed.read_bytes()
+    packed.write_bytes(data[:3] + b"\x02" + data[4:])
+    for command in (("info", packed), ("verify", packed), ("decode", packed, tmp_path / "x.wav")):
+        assert_refused(run(*command), "later version", "update codectool")
+
+
+@pytest.mark.parametrize("size_or_bit", ["truncation", "bit flip"])
+def test_every_truncation_and_every_bit_flip(
+    run: Run, packed: Path, tmp_path: Path, checkpoints: dict[str, Path], size_or_bit: str
+) -> None:
+    data = packed.read_bytes()
+    if size_or_bit == "truncation":
+        variants = [data[:size] for size in range(len(data))]
+    else:
+        whole = int.from_bytes(data, "big")
+        variants = [(whole ^ 1 << bit).to_bytes(len(data), "big") for bit in range(8 * len(data))]
+    damaged, out = tmp_path / "damaged.hcd", tmp_path / "out.wav"
+    for number, variant in enumerate(variants):
+        damaged.write_bytes(variant)
+        assert_verify_refuses(run("verify", damaged))
+        if number % 16 == 0:  # the whole way, now and then
+            result = run("decode", damaged, out, "--checkpoint", checkpoints["bigcodec"])
+            assert_refused(result, "damaged.hcd")
+            assert not out.exists()
+            assert {path.name for path in tmp_path.iterdir()} == {"damaged.hcd", "small.hcd"}
+
+
+def assert_verify_refuses(result: Result) -> None:
+    """One line for each thing that is wrong."""
+    assert result.code == 2
+    assert result.out == b""
+    assert result.err
+    assert all(line.startswith("error: ") for line in result.err.splitlines())
+
+
+def test_header_that_promises_the_moon(run: Run, packed: Path, tmp_path: Path) -> None:
+    from codectool.container import Header, Writer
+    from codectool.tokens import TokenLayout
+
+    layout = TokenLayout("bigcodec", 16000, 200, (13,))
+    header = Header(layout, "00112233", 16000, num_samples=1 << 60)
+    path = tmp_path / "moon.hcd"
+    with path.open("wb") as file:
+        writer = Writer(file, header)
+        writer.write(np.zeros((1, 1, header.block_frames), np.int32))
+    data = path.read_bytes()
+    assert len(data) > 3000
+    tracemalloc.start()
+    for command in (("info",), ("verify",), ("decode",)):
+        assert_refused(run(*command, path), "moon.hcd", "cut off")
+        assert run(*command, "-", stdin=data).code == 2
+    _, peak = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert peak < 64 << 20
+    assert not path.with_suffix(".wav").exists()
+
+
+def test_decode_of_what_is_no_hcd(run: Run, speech: Path, tmp_path: Path) -> None:
+    for command in (("info",), ("verify",), ("decode", "--format", "flac")):
+        assert_refused(run(*command, speech), "speech.wav: not a .hcd file")
+    assert_refused(run("decode", tmp_path / "none.hcd"), "no such file")
+    assert_refused(run("info", tmp_path), "is a directory")
+
+
+def test_other_weights_and_force(
+    run: Run, packed: Path, tmp_path: Path, checkpoints: dict[str, Path]
+) -> None:
+    state = torch.load(checkpoints["bigcodec"], weights_only=True)
+    state["generator"]["model.0.bias"][0] += 1
+    other, out = tmp_path / "other.pt", tmp_path / "x.wav"
+    torch.save(state, other)
+    chosen = ("--checkpoint", other, "--device", "cpu")
+    assert_refused(run("decode", packed, out, *chosen), "made with weights 218b61c7", "--force")
+    assert not out.exists()
+    assert run("decode", packed, out, *chosen, "--force").code == 0
+    assert_refused(run("decode", packed, "--model", "hac"), "was made by bigcodec, not by hac")
+
+
+def test_known_checkpoint_that_changed_behind_our_back(
+    run: Run, speech: Path, tmp_path: Path, checkpoints: dict[str, Path]
+) -> None:
+    moved, out = tmp_path / "model.pt", tmp_path / "x.hcd"
+    shutil.copy(checkpoints["bigcodec"], moved)
+    assert run("encode", speech, out, "--checkpoint", moved, "--device", "cpu").code == 0
+    state = torch.load(moved, weights_only=True)
+    state["generator"]["model.0.bias"][0] += 1
+    torch.save(state, moved)
+    assert_refused(run("decode", out), "made with weights 218b61c7", "holds")
+    moved.unlink()
+    assert_refused(run("decode", out), "has not seen")
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ("--start", "-1"),
+        ("--start", "1:2:3:4"),
+        ("--duration", "soon"),
+        ("--format", "mp3"),
+        ("--device", "gpu", "--checkpoint", GOLDEN / "bigcodec_micro.pt"),
+        ("--precision", "int4"),
+        ("--unknown",),
+    ],
+)
+def test_options_that_make_no_sense(run: Run, packed: Path, arguments: tuple[object, ...]) -> None:
+    result = run("decode", packed, *arguments)
+    assert result.code == 2
+    assert "Traceback" not in result.err
+
+
+@pytest.mark.parametrize("tag", ["novalue", "=x"])
+def test_tags_that_are_none(run: Run, speech: Path, tag: str) -> None:
+    result = run("encode", speech, "--tag", tag)
+    assert result.code == 2
+    assert "is not KEY=VALUE" in result.err
+
+
+def test_debug_shows_the_traceback(run: Run, tmp_path: Path) -> None:
+    result = run("info", tmp_path / "none.hcd", "--debug")
+    assert result.code == 2
+    assert "Traceback" in result.err
+    assert result.err.splitlines()[-1].startswith("error: ")
+
+
+def test_no_command_and_unknown_command(run: Run) -> None:
+    assert "Usage" in run().err + run().text
+    assert run("transmogrify").code == 2

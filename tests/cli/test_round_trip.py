@@ -1,0 +1,191 @@
+"""The main job by its commands: audio to .hcd to audio."""
+
+from __future__ import annotations
+
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+import codectool
+from tests.cli.conftest import Run
+from tests.conftest import shared
+
+FAMILIES = ["bigcodec", "supercodec", "hac"]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_encode_info_verify_decode(
+    run: Run, speech: Path, tmp_path: Path, checkpoints: dict[str, Path], family: str
+) -> None:
+    packed, back = tmp_path / "out.hcd", tmp_path / "back.wav"
+    result = run("encode", speech, packed, "--model", family, "--checkpoint", checkpoints[family],
+                 "--tag", "speaker=p253", "--tag", "text=a=b", "--device", "cpu")  # fmt: skip
+    assert (result.code, result.out, result.err) == (0, b"", "")
+
+    facts = json.loads(run("info", packed, "--json").text)
+    assert facts["codec"] == family
+    assert facts["num_samples"] == 11025
+    assert (facts["sample_rate"], facts["channels"]) == (22050, 2)
+    assert facts["tags"] == {"speaker": "p253", "text": "a=b"}
+    assert facts["file_bytes"] == packed.stat().st_size
+    assert facts["checkpoint"].startswith(str(checkpoints[family].resolve()))
+
+    assert run("verify", packed).text == f"{packed}: ok, 1 block, 0.500 s\n"
+
+    # no --model and no --checkpoint: the file names its weights, and encoding remembered them
+    assert run("decode", packed, back, "--device", "cpu").code == 0
+    audio, rate = soundfile.read(back, dtype="float32")
+    assert (audio.shape, rate) == ((11025, 2), 22050)
+    assert soundfile.info(back).subtype == "PCM_16"
+    codec = codectool.load(family, checkpoints[family], device="cpu")
+    np.testing.assert_allclose(
+        audio.T, np.clip(codec.decode(codectool.read(packed)), -1, 1), atol=2**-15
+    )
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_pipes(run: Run, speech: Path, checkpoints: dict[str, Path], family: str) -> None:
+    chosen = ("--checkpoint", checkpoints[family], "--device", "cpu")
+    packed = run("encode", "-", "-", *chosen, stdin=speech.read_bytes())
+    assert packed.code == 0
+    assert packed.out.startswith(b"HCD\x01")
+    facts = json.loads(run("info", "-", "--json", stdin=packed.out).text)
+    assert (facts["file"], facts["file_bytes"]) == ("<stdin>", len(packed.out))
+    assert run("verify", "-", stdin=packed.out).code == 0
+    for container in ("wav", "flac"):
+        back = run("decode", "-", "-", "--format", container, "--device", "cpu", stdin=packed.out)
+        audio, rate = soundfile.read(io.BytesIO(back.out))
+        assert (audio.shape, rate) == ((11025, 2), 22050)
+
+
+def test_default_names_of_outputs(run: Run, speech: Path, checkpoints: dict[str, Path]) -> None:
+    assert run("encode", speech, "--checkpoint", checkpoints["hac"], "--device", "cpu").code == 0
+    packed = speech.with_suffix(".hcd")
+    assert packed.exists()
+    assert run("decode", packed, "--format", "flac", "--device", "cpu").code == 0
+    assert soundfile.info(speech.with_suffix(".flac")).format == "FLAC"
+
+
+@pytest.mark.parametrize("container", ["flac", "ogg", "mp3"])
+def test_other_formats_in(
+    run: Run, tmp_path: Path, checkpoints: dict[str, Path], container: str
+) -> None:
+    wave = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
+    source = tmp_path / f"x.{container}"
+    soundfile.write(source, wave, 16000)
+    expected = soundfile.info(source).frames
+    out = tmp_path / "x.hcd"
+    assert (
+        run("encode", source, out, "--checkpoint", checkpoints["hac"], "--device", "cpu").code == 0
+    )
+    assert codectool.read(out).num_samples == expected
+
+
+def test_formats_out(run: Run, speech: Path, tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+    packed = tmp_path / "x.hcd"
+    run("encode", speech, packed, "--checkpoint", checkpoints["hac"], "--device", "cpu")
+    float_wav, flac = tmp_path / "f.wav", tmp_path / "f.flac"
+    assert run("decode", packed, float_wav, "--subtype", "float", "--device", "cpu").code == 0
+    assert soundfile.info(float_wav).subtype == "FLOAT"
+    assert run("decode", packed, flac, "--subtype", "PCM_24", "--device", "cpu").code == 0
+    assert (soundfile.info(flac).format, soundfile.info(flac).subtype) == ("FLAC", "PCM_24")
+    refused = run("decode", packed, tmp_path / "g.flac", "--subtype", "DOUBLE", "--device", "cpu")
+    assert refused.code == 2
+    assert "flac cannot hold subtype DOUBLE; it can hold" in refused.err
+
+
+def test_stretches_and_native_rate(
+    run: Run, speech: Path, tmp_path: Path, checkpoints: dict[str, Path]
+) -> None:
+    packed, out = tmp_path / "x.hcd", tmp_path / "x.wav"
+    run("encode", speech, packed, "--checkpoint", checkpoints["hac"], "--device", "cpu")
+    cut = ("--start", "0:00:00.1", "--duration", "0.2")
+    assert run("decode", packed, out, *cut, "--device", "cpu").code == 0
+    assert soundfile.info(out).frames == 4410
+    assert run("decode", packed, out, "--native-rate", "--overwrite", "--device", "cpu").code == 0
+    assert (soundfile.info(out).samplerate, soundfile.info(out).frames) == (24000, 12000)
+
+
+def test_quantizers_framing_and_blocks(
+    run: Run, speech: Path, tmp_path: Path, checkpoints: dict[str, Path]
+) -> None:
+    out = tmp_path / "x.hcd"
+    run("encode", speech, out, "--checkpoint", checkpoints["supercodec"], "--quantizers", 1,
+        "--framing", "upstream", "--block-seconds", 0.1, "--device", "cpu")  # fmt: skip
+    facts = json.loads(run("info", "--json", out).text)
+    assert facts["bits_per_stream"] == [6]
+    assert facts["num_samples"] == 11025
+    assert (facts["block_frames"], facts["blocks"]) == (80, 5)
+
+
+def test_info_for_people(
+    run: Run, speech: Path, tmp_path: Path, checkpoints: dict[str, Path]
+) -> None:
+    out = tmp_path / "x.hcd"
+    run("encode", speech, out, "--checkpoint", checkpoints["hac"], "--tag", "evil=\x1b[2J\n!",
+        "--device", "cpu")  # fmt: skip
+    lines = dict(line.split("  ", 1) for line in run("info", out).text.splitlines())
+    facts = {key.strip(): value.strip() for key, value in lines.items()}
+    assert facts["codec"] == "hac, profile hac"
+    assert facts["audio"] == "0.500 s, 11025 samples at 22050 Hz, 2 channels"
+    assert facts["model"] == "24000 Hz, hop length 320, frame rate 75 Hz"
+    assert facts["tokens"] == "38 frames of 18 bits"
+    assert facts["tag evil"] == "\\x1b[2J\\n!"  # nothing that moves the cursor
+
+
+def test_info_does_not_need_the_weights(
+    run: Run, tmp_path: Path, codecs: dict[str, codectool.Codec]
+) -> None:
+    path = tmp_path / "x.hcd"
+    codectool.write(path, codecs["hac"].encode(np.zeros(100, np.float32), 24000))
+    assert "not seen on this machine" in run("info", path).text
+    refused = run("decode", path, tmp_path / "x.wav")
+    assert refused.code == 2
+    assert "which this machine has not seen; give them with `--checkpoint PATH`" in refused.err
+
+
+def test_verify_as_json(
+    run: Run, speech: Path, tmp_path: Path, checkpoints: dict[str, Path]
+) -> None:
+    good, bad = tmp_path / "good.hcd", tmp_path / "bad.hcd"
+    run("encode", speech, good, "--checkpoint", checkpoints["hac"], "--device", "cpu")
+    bad.write_bytes(good.read_bytes()[:-1])
+    result = run("verify", "--json", good, bad, tmp_path / "none.hcd")
+    rows = [json.loads(line) for line in result.text.splitlines()]
+    assert result.code == 2
+    assert [row["ok"] for row in rows] == [True, False, False]
+    assert "cut off" in rows[1]["errors"][0]
+    assert "no such file" in rows[2]["errors"][0]
+
+
+def test_conceal(run: Run, speech: Path, tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+    packed, out = tmp_path / "x.hcd", tmp_path / "x.wav"
+    run("encode", speech, packed, "--checkpoint", checkpoints["hac"], "--block-seconds", 0.1,
+        "--device", "cpu")  # fmt: skip
+    data = bytearray(packed.read_bytes())
+    data[-8] ^= 4
+    packed.write_bytes(data)
+    assert run("decode", packed, out, "--device", "cpu").code == 2
+    assert not out.exists()
+    result = run("decode", packed, out, "--conceal", "--device", "cpu")
+    assert result.code == 3
+    assert result.err.startswith("warning: ")
+    assert "block 4 (0:00.4 to 0:00.5)" in result.err
+    assert soundfile.info(out).frames == 11025
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_real_speech(run: Run, tmp_path: Path, checkpoints: dict[str, Path], family: str) -> None:
+    clips = sorted(shared("speech", "smoke").glob("*.flac"))
+    assert len(clips) == 6
+    for clip in clips:
+        packed, back = tmp_path / f"{clip.stem}.hcd", tmp_path / f"{clip.stem}.wav"
+        done = run("encode", clip, packed, "--checkpoint", checkpoints[family], "--device", "cpu")
+        assert done.code == 0
+        assert run("decode", packed, back, "--device", "cpu").code == 0
+        before, after = soundfile.info(clip), soundfile.info(back)
+        assert (after.frames, after.samplerate) == (before.frames, before.samplerate)

@@ -1,0 +1,81 @@
+"""Starting is quick because the heavy libraries stay out until they are needed."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import codectool
+from codectool.cli import COMMANDS
+from tests.cli.conftest import Run
+
+
+def modules_after(code: str) -> set[str]:
+    """Top-level modules that a fresh interpreter has loaded after running ``code``."""
+    program = f"import sys\n{code}\nprint(' '.join({{m.partition('.')[0] for m in sys.modules}}))"
+    done = subprocess.run(
+        [sys.executable, "-c", program], capture_output=True, text=True, check=True
+    )
+    return set(done.stdout.split("\n")[-2].split())
+
+
+def called(*arguments: str) -> str:
+    return (
+        "from codectool.cli import main\n"
+        f"try:\n    main({list(arguments)!r})\n"
+        "except SystemExit as e:\n    assert not e.code, e.code"
+    )
+
+
+@pytest.fixture
+def packed(tmp_path: Path, codecs: dict[str, codectool.Codec]) -> Path:
+    path = tmp_path / "x.hcd"
+    codectool.write(path, codecs["hac"].encode(np.zeros(9000, np.float32), 24000))
+    return path
+
+
+@pytest.mark.parametrize("command", [(), *((name,) for name in COMMANDS)])
+def test_help_loads_neither_torch_nor_numpy(command: tuple[str, ...]) -> None:
+    loaded = modules_after(called(*command, "--help"))
+    assert not loaded & {"torch", "torchaudio", "numpy", "soundfile", "rich", "tqdm"}
+
+
+@pytest.mark.parametrize("command", ["info", "verify"])
+def test_info_and_verify_load_no_torch(packed: Path, command: str) -> None:
+    loaded = modules_after(called(command, str(packed)))
+    assert "numpy" in loaded
+    assert not loaded & {"torch", "torchaudio", "soundfile", "soxr"}
+
+
+def test_reading_and_writing_tokens_loads_no_torch(packed: Path) -> None:
+    loaded = modules_after(f"import codectool; codectool.read({str(packed)!r})")
+    assert not loaded & {"torch", "torchaudio", "soundfile", "soxr"}
+
+
+def test_help_shows_an_example(run: Run) -> None:
+    for command in COMMANDS:
+        text = run(command, "--help").text
+        assert "Examples:" in text
+        assert f"codectool {command} " in text
+    assert "codectool encode in.wav" in run("--help").text
+
+
+def test_version(run: Run) -> None:
+    assert run("--version").text == f"codectool, version {codectool.__version__}\n"
+
+
+def test_module_is_a_command() -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "codectool", "--help"], capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0
+    assert "Commands:" in done.stdout
+
+
+def test_torch_and_torchaudio_go_together() -> None:
+    """The pins of pyproject.toml: the newest of both do not import together."""
+    assert {"torch", "torchaudio"} <= modules_after("import torch, torchaudio")
