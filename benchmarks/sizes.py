@@ -21,9 +21,10 @@ import codectool
 from codectool.checkpoints.load import LoadedModel
 from codectool.codec import Codec
 from codectool.codecs.base import CodecModel
-from codectool.codecs.bigcodec import BigCodec, BigCodecConfig, HalfConfig
-from codectool.codecs.hac import untrained
-from codectool.codecs.hac_config import load_preset
+from codectool.codecs.bigcodec import BigCodec
+from codectool.codecs.bigcodec_config import BigCodecConfig, HalfConfig
+from codectool.codecs.hac.codec import untrained
+from codectool.codecs.hac.config import load_preset
 from codectool.codecs.supercodec import SuperCodec, SuperCodecConfig
 from codectool.nn.weight_norm import fold_weight_norm
 

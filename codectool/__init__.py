@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 from codectool._version import __version__
 
 if TYPE_CHECKING:
-    from codectool.codec import Codec, load
+    from codectool.codec import Codec
     from codectool.errors import CodectoolError
     from codectool.hcd import read, write
+    from codectool.loading import load
     from codectool.tokens import TokenLayout, Tokens
 
 __all__ = [
@@ -36,7 +37,7 @@ __all__ = [
 
 _HOMES = {
     "Codec": "codec",
-    "load": "codec",
+    "load": "loading",
     "read": "hcd",
     "write": "hcd",
     "CodectoolError": "errors",

@@ -1,6 +1,5 @@
 """The waist of codectool: samples of any rate and channel count to `Tokens`, and back.
 
-    codec = load("bigcodec", checkpoint="bigcodec.pt")
     tokens = codec.encode(samples, sample_rate)
     audio = codec.decode(tokens)
 
@@ -12,8 +11,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from pathlib import Path
-from typing import Any, Literal, cast
+from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
@@ -21,16 +19,13 @@ import torch
 
 from codectool.audio.files import check_finite
 from codectool.audio.resample import resample
-from codectool.checkpoints.load import LoadedModel, load_model
+from codectool.checkpoints.load import LoadedModel
 from codectool.codecs.base import CodecModel
-from codectool.codecs.registry import FAMILIES, model_class
 from codectool.errors import (
     AudioError,
-    CheckpointError,
     DamagedError,
     FingerprintError,
     UsageError,
-    WeightsMissingError,
 )
 from codectool.tokens import MAX_CHANNELS, TokenLayout, Tokens
 
@@ -43,84 +38,6 @@ PRECISIONS: dict[str, torch.dtype | None] = {
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
-
-
-def load(
-    model: str | None = None,
-    checkpoint: str | Path | None = None,
-    *,
-    config: str | Path | Mapping[str, Any] | None = None,
-    device: str = "auto",
-    precision: str = "fp32",
-    framing: Framing = "whole",
-    quantizers: int | None = None,
-) -> Codec:
-    """Load a codec.
-
-    Args:
-        model: ``"hac"``, ``"bigcodec"`` or ``"supercodec"``; None takes what the checkpoint is.
-        checkpoint: file or folder with the weights, in the authors' layout or ours.
-        config: hyper-parameters, or a JSON file with them; needed only where the checkpoint does
-            not say them.
-        device: ``"cpu"``, ``"cuda"``, ``"cuda:N"``, ``"mps"``, or ``"auto"``, the best there is.
-        precision: ``"fp32"``, or ``"bf16"`` or ``"fp16"`` for the matrix products; only fp32 gives
-            the tokens of the published code.
-        framing: what happens at the ends of a file. ``"whole"`` loses nothing; ``"upstream"`` does
-            what the paper's script does, for comparison.
-        quantizers: encode with the first so many codebooks only; None takes all.
-
-    Raises:
-        WeightsMissingError: no checkpoint was given and none ships for this model.
-        CheckpointError: the checkpoint cannot be used.
-        ConfigError: hyper-parameters are missing or wrong.
-        UsageError: there is no such model, device or precision.
-    """
-    if model is not None and model not in FAMILIES:
-        model_class(model)  # raises, naming the families
-    where = find_device(device)
-    if checkpoint is None:
-        raise _no_weights(model)
-    if isinstance(config, str):
-        config = Path(config)
-    loaded = load_model(Path(checkpoint), model, config)
-    return Codec(loaded, where, precision, framing, quantizers)
-
-
-def _no_weights(model: str | None) -> CheckpointError:
-    if model == "hac":
-        return WeightsMissingError(
-            "this version ships no trained HAC weights; give yours with `--checkpoint PATH`"
-        )
-    if model is None:
-        return WeightsMissingError("give the weights with `--checkpoint PATH`")
-    where = {
-        "bigcodec": "the authors publish one file, bigcodec.pt",
-        "supercodec": "a folder with g_XXXXXXXX and config.json, as its training writes",
-    }
-    hint = f" ({where[model]})" if model in where else ""
-    return WeightsMissingError(f"no weights for {model}: give `--checkpoint PATH`{hint}")
-
-
-def find_device(name: str) -> torch.device:
-    """The device of this name.
-
-    Raises:
-        UsageError: there is none here.
-    """
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    kind, _, number = name.partition(":")
-    if kind not in ("cpu", "cuda", "mps") or (number and not (kind == "cuda" and number.isdigit())):
-        raise UsageError(f"no device is called `{name}`; use cpu, cuda, cuda:N, mps or auto")
-    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
-        raise UsageError(
-            f"device {name}: this machine has {torch.cuda.device_count()} CUDA devices"
-        )
-    if kind == "mps" and not torch.backends.mps.is_available():
-        raise UsageError("device mps: this machine has none")
-    return torch.device(name)
 
 
 class Codec:

@@ -8,9 +8,10 @@ import pytest
 import torch
 
 from codectool.checkpoints.native import write_model
-from codectool.codec import Codec, load
-from codectool.codecs.hac import untrained
-from codectool.codecs.hac_config import load_preset
+from codectool.codec import Codec
+from codectool.codecs.hac.codec import untrained
+from codectool.codecs.hac.config import load_preset
+from codectool.loading import load
 
 GOLDEN = Path(__file__).parent / "golden"
 SHARED = Path(__file__).parents[2] / "shared"

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import codectool
-from codectool.codec import Codec, load
+from codectool.codec import Codec
 from codectool.errors import (
     AudioError,
     DamagedError,
@@ -18,6 +18,7 @@ from codectool.errors import (
     UsageError,
     WeightsMissingError,
 )
+from codectool.loading import load
 
 RATES = [8000, 16000, 22050, 24000, 44100, 48000]
 

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from codectool.checkpoints import known
 from codectool.cli.console import warn, working
-from codectool.codec import Codec, Framing, load
+from codectool.codec import Codec, Framing
 from codectool.errors import WeightsMissingError
+from codectool.loading import load
 
 
 def load_codec(

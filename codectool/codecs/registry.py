@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
 # Dotted paths, not classes: listing the families must not import torch.
 FAMILIES = {
-    "hac": "codectool.codecs.hac:HacCodec",
+    "hac": "codectool.codecs.hac.codec:HacCodec",
     "bigcodec": "codectool.codecs.bigcodec:BigCodec",
     "supercodec": "codectool.codecs.supercodec:SuperCodec",
 }

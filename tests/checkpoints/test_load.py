@@ -16,8 +16,8 @@ from codectool.checkpoints.fingerprint import fingerprint
 from codectool.checkpoints.load import load_model
 from codectool.checkpoints.native import METADATA_KEY, read_native, write_native
 from codectool.checkpoints.published import canonical_name, model_name, read_published
-from codectool.codecs.hac import untrained
-from codectool.codecs.hac_config import load_preset
+from codectool.codecs.hac.codec import untrained
+from codectool.codecs.hac.config import load_preset
 from codectool.errors import CheckpointError, ConfigError
 from tests.conftest import GOLDEN
 

@@ -19,9 +19,9 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from codectool.codecs.base import CodecModel, Context
-from codectool.codecs.hac_blocks import Stack, State
-from codectool.codecs.hac_config import AnyHacConfig, parse_config
-from codectool.codecs.hac_network import HacNetwork
+from codectool.codecs.hac.blocks import Stack, State
+from codectool.codecs.hac.config import AnyHacConfig, parse_config
+from codectool.codecs.hac.network import HacNetwork
 from codectool.errors import ConfigError
 from codectool.nn.binary import index_to_signs, signs_to_index
 from codectool.nn.loading import load_tensors

@@ -4,8 +4,8 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from codectool.codecs.hac_blocks import Down, Head, Stack, Stem, TokenMixer, Unit, Up
-from codectool.codecs.hac_spectral import FrequencyDown, FrequencyUp
+from codectool.codecs.hac.blocks import Down, Head, Stack, Stem, TokenMixer, Unit, Up
+from codectool.codecs.hac.spectral import FrequencyDown, FrequencyUp
 from codectool.nn.snake import Snake
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
-from codectool.codecs.hac_blocks import (
+from codectool.codecs.hac.blocks import (
     Block,
     Down,
     Head,
@@ -28,10 +28,10 @@ from codectool.codecs.hac_blocks import (
     Unit,
     Up,
 )
-from codectool.codecs.hac_config import AnyHacConfig, HacConfig, SpectralHacConfig
-from codectool.codecs.hac_layers import RunningScale, running_weight
-from codectool.codecs.hac_spectral import spectral_decoder, spectral_encoder
-from codectool.codecs.hac_stft import BinNorm, Spectrum, Synthesis
+from codectool.codecs.hac.config import AnyHacConfig, HacConfig, SpectralHacConfig
+from codectool.codecs.hac.layers import RunningScale, running_weight
+from codectool.codecs.hac.spectral import spectral_decoder, spectral_encoder
+from codectool.codecs.hac.stft import BinNorm, Spectrum, Synthesis
 from codectool.nn.binary import BinaryBottleneck, BinaryOutput
 from codectool.nn.snake import Snake
 

@@ -1,12 +1,12 @@
 import pytest
 import torch
 
-from codectool.codecs.hac import HacCodec, HacStreamDecoder, layer_costs, untrained
-from codectool.codecs.hac_blocks import Stack
-from codectool.codecs.hac_config import load_preset, parse_config
-from codectool.codecs.hac_network import HacNetwork
-from codectool.codecs.hac_spectral import ResponseNorm
-from codectool.codecs.hac_stft import Spectrum, Synthesis
+from codectool.codecs.hac.blocks import Stack
+from codectool.codecs.hac.codec import HacCodec, HacStreamDecoder, layer_costs, untrained
+from codectool.codecs.hac.config import load_preset, parse_config
+from codectool.codecs.hac.network import HacNetwork
+from codectool.codecs.hac.spectral import ResponseNorm
+from codectool.codecs.hac.stft import Spectrum, Synthesis
 
 HOP = 120
 # preset: parameters, folded parameters, million multiply-adds of encoder and decoder
@@ -14,14 +14,6 @@ COSTS = {
     "hac-3.6-v12": (5_952_052, 5_948_292, 1667, 1941),
     "hac-3.6-v13": (3_623_396, 3_620_788, 913, 1114),
 }
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def noise(frames, batch=1, seed=0):

@@ -2,14 +2,14 @@ import numpy as np
 import pytest
 import torch
 
-from codectool.codecs.hac import (
+from codectool.codecs.hac.codec import (
     BLOCK_FRAMES,
     HacCodec,
     HacStreamDecoder,
     HacStreamEncoder,
     untrained,
 )
-from codectool.codecs.hac_config import load_preset
+from codectool.codecs.hac.config import load_preset
 from codectool.errors import CheckpointError, ConfigError
 from codectool.nn.binary import index_to_signs, signs_to_index
 from codectool.tokens import TokenLayout, Tokens
@@ -20,14 +20,6 @@ HOP = 320
 def noise(frames, batch=1, seed=0):
     generator = torch.Generator().manual_seed(seed)
     return 0.1 * torch.randn(batch, 1, frames * HOP, generator=generator)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 @pytest.fixture(scope="module")

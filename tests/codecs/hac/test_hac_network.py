@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from codectool.codecs.hac import HacCodec, fold, layer_costs
-from codectool.codecs.hac_config import load_preset
-from codectool.codecs.hac_layers import RunningScale
-from codectool.codecs.hac_network import HacNetwork, WaveNorm
+from codectool.codecs.hac.codec import HacCodec, fold, layer_costs
+from codectool.codecs.hac.config import load_preset
+from codectool.codecs.hac.layers import RunningScale
+from codectool.codecs.hac.network import HacNetwork, WaveNorm
 
 # name, frames per second, parameters, million multiply-adds per second, floats of state
 ENCODER = [
@@ -37,14 +37,6 @@ DECODER = [
     ("unit3_1", 3000, 8896, 25.9, 1152),
     ("head", 24000, 2112, 6.1, 96),
 ]
-
-
-@pytest.fixture(scope="module", autouse=True)
-def one_thread():
-    before = torch.get_num_threads()
-    torch.set_num_threads(1)
-    yield
-    torch.set_num_threads(before)
 
 
 def build(name, seed=0):

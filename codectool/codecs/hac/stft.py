@@ -9,8 +9,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from codectool.codecs.hac_blocks import Block
-from codectool.codecs.hac_layers import running_weight
+from codectool.codecs.hac.blocks import Block
+from codectool.codecs.hac.layers import running_weight
 
 
 def square_root_hann(length: int, device: torch.device) -> Tensor:

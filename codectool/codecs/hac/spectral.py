@@ -11,9 +11,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from codectool.codecs.hac_blocks import Block, Project, Stack, TokenMixer, Unit
-from codectool.codecs.hac_config import SpectralHacConfig
-from codectool.codecs.hac_layers import (
+from codectool.codecs.hac.blocks import Block, Project, Stack, TokenMixer, Unit
+from codectool.codecs.hac.config import SpectralHacConfig
+from codectool.codecs.hac.layers import (
     ActivatedPointwise,
     Branch,
     Pointwise,

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
-from codectool.codecs.hac_layers import (
+from codectool.codecs.hac.layers import (
     ActivatedPointwise,
     Branch,
     Foldable,

@@ -3,7 +3,7 @@ import json
 
 import pytest
 
-from codectool.codecs.hac_config import load_preset, parse_config
+from codectool.codecs.hac.config import load_preset, parse_config
 from codectool.errors import ConfigError
 
 PRESETS = ["hac", "hac-v01", "hac-tiny", "hac-3.6-v12", "hac-3.6-v13"]
