@@ -90,3 +90,9 @@ def find_device(name: str) -> torch.device:
     if kind == "mps" and not torch.backends.mps.is_available():
         raise UsageError("device mps: this machine has none")
     return torch.device(name)
+
+
+def limit_threads(codec: Codec) -> None:
+    """Let PyTorch use no more threads of this process than the model gains from on a CPU."""
+    if codec.device.type == "cpu" and codec.model.cpu_threads is not None:
+        torch.set_num_threads(min(codec.model.cpu_threads, torch.get_num_threads()))

@@ -87,6 +87,12 @@ def _tensors(path: Path, state: Any, prefix: str) -> State:
             raise CheckpointError(f"{path}: entry {prefix}{name!s:.80} is not a named tensor")
         if not value.is_floating_point():
             raise CheckpointError(f"{path}: tensor {prefix}{name:.80} is {value.dtype}, not float")
+        if value.untyped_storage().nbytes() < value.numel() * value.element_size():
+            # A stride of zero makes any number of values out of one.
+            raise CheckpointError(
+                f"{path}: tensor {prefix}{name:.80} claims {value.numel()} values, "
+                "more than the file holds"
+            )
     return {prefix + name: tensor for name, tensor in state.items()}
 
 

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 from codectool.checkpoints import known
 from codectool.cli.console import warn, working
 from codectool.codec import Codec, Framing
 from codectool.errors import WeightsMissingError
-from codectool.loading import load
+from codectool.loading import limit_threads, load
 
 
 def load_codec(
@@ -35,6 +36,8 @@ def load_codec(
             quantizers=quantizers,
         )
     _remember(codec, config)
+    if "OMP_NUM_THREADS" not in os.environ:  # the user has not said how many
+        limit_threads(codec)
     return codec
 
 

@@ -42,6 +42,8 @@ class CodecModel(nn.Module, ABC):
         segment_frames: longest input in frames that is encoded as one whole where the model looks
             at all of its input at once; None for models that do not.
         decode_context: frames around a stretch that are enough to decode it alone.
+        cpu_threads: threads on a CPU beyond which it hardly gains, None if it takes what there is.
+            More of them would wait for each other at every small product, on a busy machine long.
     """
 
     family: ClassVar[str]
@@ -51,6 +53,7 @@ class CodecModel(nn.Module, ABC):
     min_frames: int = 1
     segment_frames: int | None = None
     decode_context: Context
+    cpu_threads: int | None = None
 
     @classmethod
     @abstractmethod

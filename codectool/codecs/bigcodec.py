@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from codectool.codecs.base import CodecModel, Context
 from codectool.codecs.bigcodec_config import BigCodecConfig, HalfConfig
 from codectool.nn.alias_free import AliasFreeSnake
+from codectool.nn.blank import BlankModel
 from codectool.nn.loading import load_tensors
 from codectool.nn.quantize import FactorizedQuantizer, ResidualQuantizer
 from codectool.nn.weight_norm import fold_weight_norm, weight_normed
@@ -186,7 +187,7 @@ class BigCodec(CodecModel):
             if config is None
             else BigCodecConfig.from_published(config)
         )
-        with torch.device("meta"):
+        with BlankModel(state):
             model = cls(parsed)
         load_tensors(model, state)
         fold_weight_norm(model)

@@ -19,6 +19,7 @@ from torch.nn import functional as F
 from codectool.codecs.base import CodecModel, Context
 from codectool.codecs.hyper import Fields
 from codectool.errors import CheckpointError, ConfigError
+from codectool.nn.blank import BlankModel
 from codectool.nn.loading import load_tensors
 from codectool.nn.quantize import EuclideanCodebook, ResidualQuantizer
 from codectool.nn.weight_norm import fold_weight_norm, weight_normed
@@ -225,7 +226,7 @@ class SuperCodec(CodecModel):
             raise ConfigError(
                 "SuperCodec needs its config.json beside the checkpoint, or `--config FILE`"
             )
-        with torch.device("meta"):
+        with BlankModel(state):
             model = cls(SuperCodecConfig.from_published(config))
         load_tensors(model, state)
         for stage, codebook in enumerate(model.rq.layers):

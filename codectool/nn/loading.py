@@ -55,7 +55,7 @@ def load_tensors(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Make ``state`` the parameters and buffers of ``model``, without copying float32 tensors.
 
     Args:
-        model: may be on the meta device.
+        model: may hold arbitrary values (`BlankModel`) or none (the meta device).
         state: float tensors by the names of ``model.state_dict()``; computed with as float32.
 
     Raises:

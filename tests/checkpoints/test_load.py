@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import json
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -252,3 +254,38 @@ def test_known_checkpoints(own_home: Path, tmp_path: Path) -> None:
     assert known.find("01234567") is None
     known.remember("01234567", entry)
     assert known.find("01234567") == entry
+
+
+def test_tensors_that_claim_more_than_the_file_holds(tmp_path: Path) -> None:
+    def change(content: dict[str, dict[str, torch.Tensor]]) -> None:
+        content["generator"]["model.0.bias"] = torch.zeros(1).expand(1 << 40)
+
+    path = changed(BIGCODEC, tmp_path / "bad.pt", change)
+    assert path.stat().st_size < 2_000_000
+    with pytest.raises(CheckpointError, match=r"model\.0\.bias claims 1099511627776 values"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("family", ["bigcodec", "supercodec", "hac"])
+def test_configs_of_models_that_no_machine_holds(checkpoints: dict[str, Path], family: str) -> None:
+    path = checkpoints[family]
+    config = dict(load_model(path).model.hyper_parameters)
+    if family == "bigcodec":
+        config["codec_encoder"] |= {"ngf": 1 << 20, "up_ratios": [2] * 3 + [5] * 2}
+    elif family == "supercodec":
+        config["channel_mults"] = [1 << 20, 1 << 20]
+    else:
+        config["encoder_channels"] = [1 << 16] * 4
+    with pytest.raises(CheckpointError, match="describe a model of many more numbers"):
+        load_model(path, config=config)
+
+
+def test_loading_does_not_wait_for_the_compiler(checkpoints: dict[str, Path]) -> None:
+    """PyTorch's compiler takes a second to import, and arithmetic on meta tensors imports it."""
+    program = (
+        "import sys, codectool\n"
+        "codectool.load(checkpoint=sys.argv[1], device='cpu')\n"
+        "assert 'torch._dynamo' not in sys.modules"
+    )
+    for path in checkpoints.values():
+        subprocess.run([sys.executable, "-c", program, str(path)], check=True)

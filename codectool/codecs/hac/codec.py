@@ -24,6 +24,7 @@ from codectool.codecs.hac.config import AnyHacConfig, parse_config
 from codectool.codecs.hac.network import HacNetwork
 from codectool.errors import ConfigError
 from codectool.nn.binary import index_to_signs, signs_to_index
+from codectool.nn.blank import BlankModel
 from codectool.nn.loading import load_tensors
 
 BLOCK_FRAMES = 75  # one second of the 1.35 kbps preset
@@ -38,6 +39,7 @@ class HacCodec(CodecModel):
     """
 
     family = "hac"
+    cpu_threads = 1
 
     def __init__(self, config: AnyHacConfig, encoder: Stack, decoder: Stack) -> None:
         super().__init__()
@@ -60,7 +62,7 @@ class HacCodec(CodecModel):
         if config is None:
             raise ConfigError("HAC weights come with hyper-parameters, and these have none")
         parsed = parse_config(config)
-        with torch.device("meta"):
+        with BlankModel(state):
             codec = fold(HacNetwork(parsed))
         load_tensors(codec, state)
         return codec
