@@ -27,7 +27,7 @@ from codectool.errors import (
     FingerprintError,
     UsageError,
 )
-from codectool.tokens import MAX_CHANNELS, TokenLayout, Tokens
+from codectool.tokens import MAX_CHANNELS, TokenLayout, Tokens, check_sample_rate
 
 Samples = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.int32]
@@ -98,7 +98,7 @@ class Codec:
         """Encode audio of any rate and channel count; each channel is encoded alone.
 
         Args:
-            samples: float ``(N,)`` or ``(C, N)`` in [-1, 1].
+            samples: float ``(N,)`` or ``(C, N)`` in [-1, 1]; an array, or a tensor on any device.
             sample_rate: its sampling rate in Hz.
             tags: text to go with the tokens.
 
@@ -107,10 +107,10 @@ class Codec:
 
         Raises:
             AudioError: wrong type or shape, or samples that are not finite.
+            TokensError: the sampling rate is no integer in 1..10,000,000, or a tag is no text.
         """
         wave = _as_channels(samples)
-        if sample_rate < 1:
-            raise AudioError(f"sampling rate {sample_rate} Hz is not positive")
+        check_sample_rate(sample_rate)
         native = resample(wave, sample_rate, self.sample_rate)
         frames = self._num_frames(native.shape[1])
         codes = np.stack([self._encode_channel(row, frames) for row in native])
@@ -284,12 +284,14 @@ def describe(layout: TokenLayout) -> str:
 
 def _layout(model: CodecModel, quantizers: int | None) -> TokenLayout:
     bits = stream_bits(model)
-    if quantizers is not None and not 1 <= quantizers <= len(bits):
+    if quantizers is not None and quantizers not in range(1, len(bits) + 1):
         raise UsageError(f"{quantizers} quantizers: this {model.family} model has 1 to {len(bits)}")
     return TokenLayout(model.family, model.sample_rate, model.hop_length, bits[:quantizers])
 
 
 def _as_channels(samples: npt.ArrayLike) -> Samples:
+    if isinstance(samples, torch.Tensor):
+        samples = samples.detach().cpu().float().numpy()
     wave = np.asarray(samples)
     if not np.issubdtype(wave.dtype, np.floating):
         raise AudioError(f"samples must be float in [-1, 1], not {wave.dtype}")

@@ -3,6 +3,7 @@
 CodectoolError                    exit code 2; the message is one line that says what to do next
 ├── UsageError                    the request makes no sense (options that contradict each other)
 ├── AudioError                    no audio that we can read, or NaN or infinite samples
+├── TokensError                   tokens that contradict themselves
 ├── ContainerError                a `.hcd` file that cannot be read
 │   ├── NotHcdError               not this format at all
 │   ├── UnsupportedError          made by a later version, or needs a feature this one lacks
@@ -28,6 +29,10 @@ class UsageError(CodectoolError):
 
 class AudioError(CodectoolError):
     """The audio cannot be read, or cannot be encoded."""
+
+
+class TokensError(CodectoolError, ValueError):
+    """Tokens, or the facts that go with them, contradict themselves or each other."""
 
 
 class ContainerError(CodectoolError):

@@ -36,9 +36,11 @@ def atomic_output(path: Path, overwrite: bool = False) -> Iterator[BinaryIO]:
             yield cast(BinaryIO, file)
         temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files; ours are ordinary ones
         temporary.replace(path)
-    except BaseException:
+    except BaseException as error:
         with suppress(OSError):
             temporary.unlink()
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = str(path)  # a full disk does not say whose
         raise
 
 

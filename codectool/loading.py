@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -19,7 +20,7 @@ def load(
     checkpoint: str | Path | None = None,
     *,
     config: str | Path | Mapping[str, Any] | None = None,
-    device: str = "auto",
+    device: str | torch.device = "auto",
     precision: str = "fp32",
     framing: Framing = "whole",
     quantizers: int | None = None,
@@ -70,24 +71,25 @@ def _no_weights(model: str | None) -> CheckpointError:
     return WeightsMissingError(f"no weights for {model}: give `--checkpoint PATH`{hint}")
 
 
-def find_device(name: str) -> torch.device:
+def find_device(name: str | torch.device) -> torch.device:
     """The device of this name.
 
     Raises:
         UsageError: there is none here.
     """
+    name = str(name)
     if name == "auto":
         if torch.cuda.is_available():
             return torch.device("cuda")
         return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    kind, _, number = name.partition(":")
-    if kind not in ("cpu", "cuda", "mps") or (number and not (kind == "cuda" and number.isdigit())):
+    match = re.fullmatch(r"(cpu|mps|cuda)|cuda:([0-9]{1,4})", name)
+    if not match:
         raise UsageError(f"no device is called `{name}`; use cpu, cuda, cuda:N, mps or auto")
-    if kind == "cuda" and int(number or 0) >= torch.cuda.device_count():
+    if name.startswith("cuda") and int(match[2] or 0) >= torch.cuda.device_count():
         raise UsageError(
             f"device {name}: this machine has {torch.cuda.device_count()} CUDA devices"
         )
-    if kind == "mps" and not torch.backends.mps.is_available():
+    if name == "mps" and not torch.backends.mps.is_available():
         raise UsageError("device mps: this machine has none")
     return torch.device(name)
 

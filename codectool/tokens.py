@@ -13,6 +13,8 @@ from fractions import Fraction
 import numpy as np
 import numpy.typing as npt
 
+from codectool.errors import TokensError
+
 MAX_CHANNELS = 1024  # libsndfile's own limit
 MAX_STREAMS = 64
 MAX_STREAM_BITS = 24
@@ -38,16 +40,16 @@ class TokenLayout:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9-]{0,30}", self.family):
-            raise ValueError(f"codec family {self.family!r} is not a short lower-case ASCII name")
+            raise TokensError(f"codec family {self.family!r} is not a short lower-case ASCII name")
         if not 1 <= self.sample_rate <= MAX_SAMPLE_RATE:
-            raise ValueError(f"sampling rate {self.sample_rate} Hz is not in 1..{MAX_SAMPLE_RATE}")
+            raise TokensError(f"sampling rate {self.sample_rate} Hz is not in 1..{MAX_SAMPLE_RATE}")
         if not 1 <= self.hop_length <= MAX_SAMPLE_RATE:
-            raise ValueError(f"hop length {self.hop_length} is not in 1..{MAX_SAMPLE_RATE}")
+            raise TokensError(f"hop length {self.hop_length} is not in 1..{MAX_SAMPLE_RATE}")
         if not 1 <= len(self.stream_bits) <= MAX_STREAMS:
-            raise ValueError(f"{len(self.stream_bits)} streams is not in 1..{MAX_STREAMS}")
+            raise TokensError(f"{len(self.stream_bits)} streams is not in 1..{MAX_STREAMS}")
         for bits in self.stream_bits:
             if not 1 <= bits <= MAX_STREAM_BITS:
-                raise ValueError(f"{bits} bits per token is not in 1..{MAX_STREAM_BITS}")
+                raise TokensError(f"{bits} bits per token is not in 1..{MAX_STREAM_BITS}")
 
     @property
     def num_streams(self) -> int:
@@ -99,28 +101,34 @@ class Tokens:
     def __post_init__(self) -> None:
         codes = np.asarray(self.codes)
         if codes.ndim != 3 or not np.issubdtype(codes.dtype, np.integer):
-            raise ValueError(
+            raise TokensError(
                 "codes must be integers of shape (channels, streams, frames), "
                 f"not {codes.dtype} {codes.shape}"
             )
         if codes.shape[1] != self.layout.num_streams:
-            raise ValueError(
+            raise TokensError(
                 f"codes have {codes.shape[1]} streams, the layout has {self.layout.num_streams}"
             )
         if not 1 <= codes.shape[0] <= MAX_CHANNELS:
-            raise ValueError(f"{codes.shape[0]} channels is not in 1..{MAX_CHANNELS}")
+            raise TokensError(f"{codes.shape[0]} channels is not in 1..{MAX_CHANNELS}")
         for stream, bits in enumerate(self.layout.stream_bits):
             row = codes[:, stream]
             if row.size and not (int(row.min()) >= 0 and int(row.max()) < 1 << bits):
-                raise ValueError(f"codes of stream {stream} are not all in 0..{(1 << bits) - 1}")
+                raise TokensError(f"codes of stream {stream} are not all in 0..{(1 << bits) - 1}")
         if not re.fullmatch(r"[0-9a-f]{8}", self.fingerprint):
-            raise ValueError(f"fingerprint {self.fingerprint!r} is not eight hexadecimal digits")
-        if not 1 <= self.sample_rate <= MAX_SAMPLE_RATE:
-            raise ValueError(f"sampling rate {self.sample_rate} Hz is not in 1..{MAX_SAMPLE_RATE}")
-        if self.num_samples < 0:
-            raise ValueError(f"num_samples is negative: {self.num_samples}")
-        if self.segment_frames is not None and self.segment_frames < 1:
-            raise ValueError(f"segment_frames must be positive, not {self.segment_frames}")
+            raise TokensError(f"fingerprint {self.fingerprint!r} is not eight hexadecimal digits")
+        check_sample_rate(self.sample_rate)
+        if not _is_integer(self.num_samples) or self.num_samples < 0:
+            raise TokensError(f"num_samples must be a whole number, not {self.num_samples!r:.40}")
+        needed = self.layout.model_samples(self.num_samples, self.sample_rate)
+        if needed > codes.shape[2] * self.layout.hop_length:
+            raise TokensError(f"{codes.shape[2]} frames are too few for {self.num_samples} samples")
+        segment = self.segment_frames
+        if segment is not None and (not _is_integer(segment) or segment < 1):
+            raise TokensError(f"segment_frames must be a positive integer, not {segment!r:.40}")
+        for key, value in self.tags.items():
+            if not isinstance(key, str) or not isinstance(value, str):
+                raise TokensError(f"tag {key!r:.40} must be text with a text, not {value!r:.40}")
         object.__setattr__(self, "codes", codes.astype(np.int32, copy=False))
 
     @property
@@ -149,3 +157,17 @@ class Tokens:
             for stream, bits in enumerate(self.layout.stream_bits)
         ]
         return np.concatenate(columns, axis=-1).astype(np.uint8)
+
+
+def check_sample_rate(rate: object) -> None:
+    """Refuse what is no sampling rate in whole Hz.
+
+    Raises:
+        TokensError: it is none.
+    """
+    if not _is_integer(rate) or not 1 <= int(rate) <= MAX_SAMPLE_RATE:  # type: ignore[call-overload]
+        raise TokensError(f"sampling rate {rate!r:.40} Hz is no integer in 1..{MAX_SAMPLE_RATE}")
+
+
+def _is_integer(value: object) -> bool:
+    return isinstance(value, int | np.integer) and not isinstance(value, bool)

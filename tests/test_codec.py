@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -15,6 +16,7 @@ from codectool.errors import (
     AudioError,
     DamagedError,
     FingerprintError,
+    TokensError,
     UsageError,
     WeightsMissingError,
 )
@@ -168,9 +170,45 @@ def test_bad_samples(codec: Codec, samples: np.ndarray, message: str) -> None:
         codec.encode(samples, 16000)
 
 
-def test_bad_rate(codec: Codec) -> None:
-    with pytest.raises(AudioError, match="sampling rate 0 Hz"):
-        codec.encode(noise(10), 0)
+@pytest.mark.parametrize("rate", [0, -1, 44100.5, float("nan"), "16000", None, True, 10_000_001])
+def test_bad_rates(codec: Codec, rate: Any) -> None:
+    with pytest.raises(TokensError, match="sampling rate .* Hz is no integer in"):
+        codec.encode(noise(10), rate)
+
+
+def test_bad_tags(codec: Codec) -> None:
+    with pytest.raises(TokensError, match="tag 'take' must be text"):
+        codec.encode(noise(10), 16000, tags={"take": 3})  # type: ignore[dict-item]
+
+
+def test_what_may_hold_samples(codec: Codec) -> None:
+    wave = noise(2, 3000)
+    expected = codec.encode(wave, 16000).codes
+    for samples in (
+        wave.astype(np.float64),
+        wave.tolist(),
+        np.asfortranarray(wave),
+        torch.from_numpy(wave).requires_grad_(),
+    ):
+        np.testing.assert_array_equal(codec.encode(samples, 16000).codes, expected)
+
+
+def test_tokens_check_themselves(codec: Codec) -> None:
+    tokens = codec.encode(noise(4000), codec.sample_rate)
+    for change, message in (
+        ({"num_samples": 1 << 40}, "frames are too few"),
+        ({"num_samples": 1.5}, "must be a whole number"),
+        ({"num_samples": -1}, "must be a whole number"),
+        ({"segment_frames": 0}, "must be a positive integer"),
+        ({"sample_rate": 0}, "sampling rate 0"),
+        ({"fingerprint": "xyz"}, "eight hexadecimal digits"),
+        ({"codes": tokens.codes[0]}, "must be integers of shape"),
+        ({"codes": tokens.codes.astype(float)}, "must be integers of shape"),
+        ({"codes": tokens.codes + (1 << 20)}, "are not all in"),
+        ({"codes": np.concatenate([tokens.codes] * 3, axis=1)}, "streams"),
+    ):
+        with pytest.raises(TokensError, match=message):
+            dataclasses.replace(tokens, **change)
 
 
 def test_tokens_of_other_weights_are_refused(codec: Codec) -> None:
@@ -208,6 +246,7 @@ def test_codes_beyond_the_codebook_are_refused(checkpoints: dict[str, Path]) -> 
         ({"precision": "int8"}, "no precision is called `int8`"),
         ({"framing": "odd"}, "no framing is called `odd`"),
         ({"quantizers": 3}, "has 1 to 2"),
+        ({"quantizers": 1.5}, "has 1 to 2"),
         ({"model": "opus"}, "there are hac, bigcodec, supercodec"),
     ],
 )

@@ -14,6 +14,8 @@ from codectool.errors import AudioError, UsageError
 
 FRAMES_AT_ONCE = 1 << 20
 FORMATS = {"wav": "PCM_16", "flac": "PCM_16"}  # container -> subtype unless one is asked for
+# One code per sample. Others work in blocks and would not keep the exact length.
+SUBTYPES = {"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"}
 
 Samples = npt.NDArray[np.float32]
 
@@ -82,8 +84,8 @@ def check_format(container: str, subtype: str | None) -> str:
         UsageError: this container cannot hold it.
     """
     subtype = (subtype or FORMATS[container]).upper()
-    if not soundfile.check_format(container, subtype):
-        known = ", ".join(soundfile.available_subtypes(container))
+    if subtype not in SUBTYPES or not soundfile.check_format(container, subtype):
+        known = ", ".join(sorted(SUBTYPES & soundfile.available_subtypes(container).keys()))
         raise UsageError(f"{container} cannot hold subtype {subtype}; it can hold {known}")
     return subtype
 
@@ -91,7 +93,7 @@ def check_format(container: str, subtype: str | None) -> str:
 def write_audio(
     file: BinaryIO, samples: Samples, rate: int, container: str = "wav", subtype: str | None = None
 ) -> None:
-    """Write ``(C, N)`` float32 to a seekable file object.
+    """Write ``(C, N)`` float32 to a file object.
 
     Integer subtypes are rounded by libsndfile: towards minus infinity, clipped at full scale.
 
@@ -106,9 +108,11 @@ def write_audio(
         AudioError: this container cannot hold so many channels or such a rate.
     """
     subtype = check_format(container, subtype)
+    # Through memory: an error of the disk would be lost inside libsndfile's calls to our file.
+    buffer = io.BytesIO()
     try:
         with soundfile.SoundFile(
-            file, "w", rate, samples.shape[0], subtype, format=container.upper()
+            buffer, "w", rate, samples.shape[0], subtype, format=container.upper()
         ) as sound:
             sound.write(samples.T)
     except soundfile.LibsndfileError as error:
@@ -116,3 +120,4 @@ def write_audio(
             f"cannot write {samples.shape[0]} channels at {rate} Hz as {container} {subtype}: "
             f"{error.error_string}"
         ) from error
+    file.write(buffer.getbuffer())

@@ -21,8 +21,9 @@ def read_json(path: Path) -> Mapping[str, Any]:
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_CONFIG_BYTES + 1)
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}") from error
+    except (OSError, ValueError) as error:  # a path may hold what no path can
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise ConfigError(f"{path}: {reason}") from error
     if len(raw) > MAX_CONFIG_BYTES:
         raise ConfigError(f"{path}: larger than {MAX_CONFIG_BYTES} bytes, which no config is")
     return parse_json(raw, str(path))

@@ -39,7 +39,11 @@ def home() -> Path:
 def find(fingerprint: str) -> KnownCheckpoint | None:
     """Where the weights of this fingerprint were last seen, if they are still there."""
     known = _parse(_read().get(fingerprint))
-    return known if known and Path(known.path).exists() else None
+    try:
+        there = known and (Path(known.path).is_file() or Path(known.path).is_dir())
+    except (OSError, ValueError):  # whatever it says, it is no path
+        there = False
+    return known if there else None
 
 
 def remember(fingerprint: str, known: KnownCheckpoint) -> None:
@@ -59,9 +63,10 @@ def remember(fingerprint: str, known: KnownCheckpoint) -> None:
 
 
 def _read() -> dict[str, Any]:
+    path = home() / LIST_NAME
     try:
-        entries = json.loads((home() / LIST_NAME).read_bytes())
-    except (OSError, ValueError):
+        entries = json.loads(path.read_bytes()) if path.is_file() else {}
+    except (OSError, ValueError, RecursionError):
         return {}
     return entries if isinstance(entries, dict) else {}
 
@@ -70,6 +75,6 @@ def _parse(entry: Any) -> KnownCheckpoint | None:
     if not isinstance(entry, Mapping):
         return None
     family, path, config = (entry.get(key) for key in ("family", "path", "config"))
-    if not isinstance(family, str) or not isinstance(path, str):
+    if not isinstance(family, str) or not isinstance(path, str) or not path:
         return None
     return KnownCheckpoint(family, path, config if isinstance(config, str) else None)

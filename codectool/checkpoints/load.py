@@ -17,7 +17,7 @@ from codectool.checkpoints.pickles import looks_like_torch_file
 from codectool.checkpoints.published import canonical_name, model_name, read_published
 from codectool.codecs.base import CodecModel
 from codectool.codecs.registry import model_class
-from codectool.errors import CheckpointError, ConfigError
+from codectool.errors import CheckpointError, ConfigError, UsageError
 from codectool.nn.loading import TensorMismatchError
 
 
@@ -85,6 +85,9 @@ def _read(path: Path) -> tuple[str, dict[str, Tensor], Mapping[str, Any] | None]
 def _build(
     path: Path, family: str, state: Mapping[str, Tensor], config: Mapping[str, Any] | None
 ) -> CodecModel:
+    for name, tensor in state.items():
+        if not tensor.isfinite().all():
+            raise CheckpointError(f"{path}: tensor {name:.80} holds NaN or infinite values")
     named = {model_name(family, name): tensor for name, tensor in state.items()}
     try:
         return model_class(family).from_state(named, config)
@@ -93,3 +96,7 @@ def _build(
         raise CheckpointError(f"{path}: {text}") from error
     except (CheckpointError, ConfigError) as error:
         raise type(error)(f"{path}: {error}") from error
+    except UsageError as error:  # a family that we do not have
+        raise CheckpointError(f"{path}: {error}") from error
+    except (RuntimeError, ValueError) as error:  # PyTorch's own opinion of the hyper-parameters
+        raise ConfigError(f"{path}: no such model can be built ({error})") from error

@@ -1,18 +1,21 @@
 """Opening PyTorch checkpoints from strangers without running anything they name.
 
-`torch.load(weights_only=True)` reads what the authors released. A training checkpoint of PyTorch
-Lightning also pickles its configuration objects, which that refuses; for it there is a reader here
-that rebuilds tensors and puts an inert stand-in in the place of every other object. A pickle that
-names a function to run is refused by both.
+What `torch.save` writes is a pickle, which may name any function to be run. The reader here
+rebuilds tensors and puts an inert stand-in in the place of every other object, such as the
+configuration in a training checkpoint of PyTorch Lightning, which `torch.load(weights_only=True)`
+refuses. It also allocates nothing that the file does not hold. Files of the old format go through
+`torch.load(weights_only=True)`, once the names in them have been looked at.
 """
 
 from __future__ import annotations
 
 import io
 import pickle
+import pickletools
 import sys
 import warnings
 import zipfile
+from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any, BinaryIO
@@ -23,6 +26,8 @@ from torch import Tensor
 from codectool.errors import CheckpointError, UnsafeCheckpointError
 
 MAX_DIMENSIONS = 8
+OLD_FORMAT_PICKLES = 5  # magic number, version, machine, content, names of the storages
+PROTOCOLS = {bytes([number]) for number in range(2, 6)}
 
 DTYPES = {
     "FloatStorage": torch.float32,
@@ -93,28 +98,63 @@ def read_torch_file(path: Path) -> dict[str, Any]:
         CheckpointError: this is no PyTorch checkpoint, or a damaged one.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # about pickle protocols that load all the same
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError:
-        content = _read_with_stand_ins(path)
+        content = _read_archive(path) if zipfile.is_zipfile(path) else _read_old_format(path)
+    except UnsafeCheckpointError as error:
+        raise UnsafeCheckpointError(f"{path}: {error}") from error
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror or error}") from error
-    except Exception as error:  # torch.load raises whatever its parts raise on damaged data
+    except Exception as error:  # hostile bytes make the pickle machine raise almost anything
         raise CheckpointError(f"{path}: not a PyTorch checkpoint, or a damaged one") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a dictionary")
     return content
 
 
-def _read_with_stand_ins(path: Path) -> Any:
-    try:
-        with zipfile.ZipFile(path) as archive:
-            return _TensorUnpickler(archive).load()
-    except UnsafeCheckpointError as error:
-        raise UnsafeCheckpointError(f"{path}: {error}") from error
-    except Exception as error:  # hostile bytes make the pickle machine raise almost anything
-        raise CheckpointError(f"{path}: not a PyTorch checkpoint, or a damaged one") from error
+def _read_archive(path: Path) -> Any:
+    """Read the format of today: a zip archive of one pickle and a record for each storage."""
+    with zipfile.ZipFile(path) as archive:
+        names = archive.namelist()
+        if len(set(names)) < len(names):
+            raise pickle.UnpicklingError("two records have the same name")
+        return _TensorUnpickler(archive).load()
+
+
+def _read_old_format(path: Path) -> Any:
+    """Read the format before PyTorch 1.6: pickles one after the other, then the storages."""
+    with path.open("rb") as file:
+        for _ in range(OLD_FORMAT_PICKLES):
+            for opcode, argument, _position in pickletools.genops(file):
+                if opcode.name == "GLOBAL":
+                    module, name = check_name(*str(argument).split(" ", 1))
+                    if name not in TENSOR_NAMES.get(module, {}):  # here nothing stands in for it
+                        raise UnsafeCheckpointError(_refusal(module, name))
+                elif opcode.name in ("STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4"):
+                    raise UnsafeCheckpointError(_refusal("an object", opcode.name))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about the age of the format
+        return torch.load(path, map_location="cpu", weights_only=True)
+
+
+def check_name(module: str, name: str) -> tuple[str, str]:
+    """Refuse a name that can only be there to be run.
+
+    Args:
+        module: as the pickle writes it, perhaps by its name in Python 2.
+        name: what it takes from there.
+
+    Returns:
+        Both, by their names of today.
+
+    Raises:
+        UnsafeCheckpointError: it is refused.
+    """
+    if (module, name) in NAME_MAPPING:
+        module, name = NAME_MAPPING[module, name]
+    module = IMPORT_MAPPING.get(module, module)
+    known = name in TENSOR_NAMES.get(module, {}) or name in HARMLESS_NAMES.get(module, ())
+    if module.split(".")[0] in GUARDED_LIBRARIES and not known:
+        raise UnsafeCheckpointError(_refusal(module, name))
+    return module, name
 
 
 # The machine written in Python, not the one in C: that one trusts memo indices in the file and
@@ -130,21 +170,8 @@ class _TensorUnpickler(pickle._Unpickler):
 
     def find_class(self, module: str, name: str) -> Any:
         """Map a name in the pickle to one of our own, or refuse it."""
-        module = {"__builtin__": "builtins", "copy_reg": "copyreg"}.get(module, module)
-        if (module, name) == ("collections", "OrderedDict"):
-            return OrderedDict
-        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
-            return _rebuild_tensor
-        if (module, name) == ("torch._utils", "_rebuild_parameter"):
-            return _rebuild_parameter
-        if (module, name) == ("torch", "Size"):
-            return tuple
-        if module == "torch" and name in DTYPES:
-            return DTYPES[name]
-        guarded = module.split(".")[0] in GUARDED_LIBRARIES
-        if guarded and name not in HARMLESS_NAMES.get(module, ()):
-            raise UnsafeCheckpointError(_refusal(module, name))
-        return Inert
+        module, name = check_name(module, name)
+        return TENSOR_NAMES.get(module, {}).get(name, Inert)
 
     def persistent_load(self, pid: Any) -> Tensor:
         """A storage: its bytes as a flat tensor."""
@@ -194,7 +221,24 @@ def _rebuild_parameter(data: Tensor, *_rest: Any) -> Tensor:
     return data
 
 
+# What tensors are made of, by module and name, and what takes its place here.
+TENSOR_NAMES: dict[str, dict[str, Any]] = {
+    "collections": {"OrderedDict": OrderedDict},
+    "torch": {"Size": tuple, **DTYPES},
+    "torch._utils": {
+        "_rebuild_tensor_v2": _rebuild_tensor,
+        "_rebuild_parameter": _rebuild_parameter,
+    },
+}
+
+
 def looks_like_torch_file(file: BinaryIO) -> bool:
-    """Whether the first bytes are those of a zip archive or of an old-style pickle."""
-    start = file.read(4)
-    return start[:4] == b"PK\x03\x04" or start[:1] == b"\x80"
+    """Whether the first bytes are those of a zip archive or of an old-style pickle.
+
+    A safetensors file begins with the length of its header, which may look like a pickle; its
+    ninth byte tells it.
+    """
+    start = file.read(9)
+    if start[8:] == b"{":
+        return False
+    return start[:4] == b"PK\x03\x04" or (start[:1] == b"\x80" and start[1:2] in PROTOCOLS)

@@ -10,7 +10,8 @@ import click
 
 from codectool._version import __version__
 from codectool.cli.console import Settings, report_error
-from codectool.errors import CodectoolError
+from codectool.cli.options import debug_option
+from codectool.errors import CodectoolError, UsageError
 
 COMMANDS = {
     "encode": "audio file to .hcd file",
@@ -45,6 +46,7 @@ class Commands(click.Group):
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@debug_option
 @click.version_option(__version__, "-V", "--version", prog_name="codectool")
 def codectool() -> None:
     """Neural speech codecs at about 1 kbps: SuperCodec, BigCodec and HAC.
@@ -60,22 +62,28 @@ def codectool() -> None:
     """
 
 
+def _with_hint(error: click.ClickException) -> str:
+    """What is wrong with the command line, and where to look."""
+    context = getattr(error, "ctx", None)
+    hint = f"; see `{context.command_path} --help`" if context else ""
+    return error.format_message().rstrip(".") + hint
+
+
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and leave the process with its exit code."""
     settings = Settings()
     try:
-        code = codectool.main(arguments, standalone_mode=False, obj=settings)
+        code = codectool.main(arguments, prog_name="codectool", standalone_mode=False, obj=settings)
     except click.exceptions.Exit as error:
         code = error.exit_code
-    except click.ClickException as error:
+    except click.exceptions.NoArgsIsHelpError as error:
         error.show()
+        code = error.exit_code
+    except click.ClickException as error:
+        report_error(UsageError(_with_hint(error)), settings)
         code = error.exit_code
     except (KeyboardInterrupt, click.Abort):
         code = EXIT_INTERRUPTED
-    except BrokenPipeError:
-        # Whoever read our output has left; that is no error worth a word.
-        sys.stderr.close()
-        code = EXIT_BAD_INPUT
     except (CodectoolError, OSError, MemoryError) as error:
         report_error(error, settings)
         code = EXIT_BAD_INPUT

@@ -8,7 +8,7 @@ from pathlib import Path
 from codectool.checkpoints import known
 from codectool.cli.console import warn, working
 from codectool.codec import Codec, Framing
-from codectool.errors import WeightsMissingError
+from codectool.errors import CodectoolError, WeightsMissingError
 from codectool.loading import limit_threads, load
 
 
@@ -67,5 +67,5 @@ def _remember(codec: Codec, config: Path | None) -> None:
     )
     try:
         known.remember(codec.fingerprint, entry)
-    except OSError as error:
-        warn(f"{known.home()}: cannot remember this checkpoint ({error.strerror or error})")
+    except (OSError, CodectoolError) as error:
+        warn(f"{known.home()}: cannot remember this checkpoint ({error})")

@@ -44,15 +44,20 @@ def warn(message: str) -> None:
     say("warning", message, "yellow")
 
 
+def at_terminal() -> bool:
+    """Whether a person reads standard error as it comes."""
+    return sys.stderr is not None and sys.stderr.isatty()
+
+
 def note(message: str) -> None:
     """Tell a person at a terminal what was done; silence in pipes."""
-    if sys.stderr.isatty():
+    if at_terminal():
         click.echo(printable(message), err=True)
 
 
 def say(label: str, message: str, color: str) -> None:
     """Write ``label: message`` to standard error."""
-    if sys.stderr.isatty() and not os.environ.get("NO_COLOR"):
+    if at_terminal() and not os.environ.get("NO_COLOR"):
         label = click.style(label, fg=color)
     click.echo(f"{label}: {printable(message)}", err=True)
 
@@ -65,7 +70,7 @@ def printable(text: str) -> str:
 @contextmanager
 def working(what: str) -> Iterator[None]:
     """Show a spinner at a terminal while something long runs."""
-    if not sys.stderr.isatty():
+    if not at_terminal():
         yield
         return
     from rich.console import Console

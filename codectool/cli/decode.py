@@ -10,8 +10,7 @@ import click
 
 from codectool.cli.console import note, warn, working
 from codectool.cli.options import (
-    PIPE,
-    check_output,
+    choose_output,
     codec_options,
     debug_option,
     open_input,
@@ -27,11 +26,20 @@ def _seconds(_ctx: click.Context, _param: click.Parameter, value: str | None) ->
     """Seconds of a time: ``90``, ``1:30`` or ``1:00:02.5``."""
     if value is None:
         return None
-    match = re.fullmatch(r"(?:(?:(\d{1,6}):)?(\d{1,6}):)?(\d{1,9}(?:\.\d*)?)", value)
+    match = re.fullmatch(r"(?:(?:(\d{1,6}):)?(\d{1,6}):)?(\d{1,9}(?:\.\d*)?)", value, re.ASCII)
     if not match:
         raise click.BadParameter(f"`{value}` is no time; write seconds or h:mm:ss")
     hours, minutes, seconds = match.groups(default="0")
     return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
+
+
+def _container(target: Path | None) -> str:
+    """The format that the suffix of OUTPUT asks for."""
+    suffix = target.suffix.lower() if target else ""
+    formats = {"": "wav", ".wav": "wav", ".wave": "wav", ".flac": "flac"}
+    if suffix not in formats:
+        raise UsageError(f"{target}: decode writes wav or flac; rename it, or give `--format`")
+    return formats[suffix]
 
 
 @click.command(short_help=".hcd file to audio file")
@@ -96,9 +104,8 @@ def decode(
       codectool decode - - --checkpoint bigcodec.pt < out.hcd | aplay
     """
     if container is None:
-        container = "flac" if target and target.suffix.lower() == ".flac" else "wav"
-    target = target or (PIPE if source == PIPE else source.with_suffix(f".{container}"))
-    check_output(target, source, overwrite)
+        container = _container(target)
+    target = choose_output(source, target, f".{container}", overwrite)
 
     from codectool.audio.files import check_format, write_audio
     from codectool.container import Reader

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import math
 import time
 from pathlib import Path
 
@@ -11,13 +12,19 @@ import click
 from codectool.cli.console import note, working
 from codectool.cli.options import (
     PIPE,
-    check_output,
+    choose_output,
     codec_options,
     debug_option,
     open_input,
     open_output,
     overwrite_option,
 )
+
+
+def _finite(_ctx: click.Context, _param: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is no number of seconds")
+    return value
 
 
 @click.command(short_help="audio file to .hcd file")
@@ -39,7 +46,8 @@ from codectool.cli.options import (
 )
 @click.option(
     "--block-seconds",
-    type=click.FloatRange(0.0, min_open=True),
+    type=click.FloatRange(0.0, 86400.0, min_open=True),
+    callback=_finite,
     metavar="S",
     help="Audio per checked block; default about 24.",
 )
@@ -69,8 +77,7 @@ def encode(
       codectool encode talk.flac --checkpoint runs/supercodec/ --tag speaker=p253
       sox in.wav -t wav - | codectool encode - - --checkpoint bigcodec.pt > out.hcd
     """
-    target = target or (PIPE if source == PIPE else source.with_suffix(".hcd"))
-    check_output(target, source, overwrite)
+    target = choose_output(source, target, ".hcd", overwrite)
     tag_table = _parse_tags(tags)
 
     from codectool.audio.files import read_audio

@@ -88,6 +88,8 @@ def files_argument(function: Function) -> Function:
 def open_input(path: Path) -> Iterator[tuple[BinaryIO, str]]:
     """A binary file object for a path or `-`, and what messages call it."""
     if path == PIPE:
+        if sys.stdin is None:
+            raise UsageError("standard input is closed; name a file")
         yield sys.stdin.buffer, "<stdin>"
         return
     try:
@@ -98,6 +100,20 @@ def open_input(path: Path) -> Iterator[tuple[BinaryIO, str]]:
         yield file, str(path)
 
 
+def choose_output(source: Path, target: Path | None, suffix: str, overwrite: bool) -> Path:
+    """OUTPUT as it was named, or INPUT with another suffix.
+
+    Raises:
+        UsageError: it cannot be written; see `check_output`.
+    """
+    if target is None and not source.name:
+        raise UsageError(f"{source}: is a folder; name a file")
+    if target is None:
+        target = PIPE if source == PIPE else source.with_suffix(suffix)
+    check_output(target, source, overwrite)
+    return target
+
+
 def check_output(path: Path, source: Path, overwrite: bool) -> None:
     """Refuse what cannot be written before any work is done.
 
@@ -105,6 +121,8 @@ def check_output(path: Path, source: Path, overwrite: bool) -> None:
         UsageError: the file exists, is the input itself, is a folder or a terminal.
     """
     if path == PIPE:
+        if sys.stdout is None:
+            raise UsageError("standard output is closed; name an OUTPUT")
         if sys.stdout.isatty():
             raise UsageError("binary data would go to the terminal; name an OUTPUT, or pipe it on")
         return
@@ -122,5 +140,7 @@ def open_output(path: Path, overwrite: bool) -> Iterator[BinaryIO]:
         return
     buffer = io.BytesIO()
     yield buffer
-    sys.stdout.buffer.write(buffer.getbuffer())
+    left = buffer.getbuffer()
+    while left:  # unbuffered, as under PYTHONUNBUFFERED, it may take less than it is given
+        left = left[sys.stdout.buffer.write(left) :]
     sys.stdout.buffer.flush()

@@ -13,6 +13,9 @@ from torch import Tensor
 from codectool.codecs.hyper import Fields
 from codectool.errors import ConfigError
 from codectool.nn.weight_norm import to_old_name
+from codectool.tokens import MAX_SAMPLE_RATE, MAX_STREAMS
+
+MAX_RNN_LAYERS = 16  # the published models have one or two
 
 
 @dataclass(frozen=True)
@@ -38,8 +41,8 @@ class HalfConfig:
     def __post_init__(self) -> None:
         if self.width < 1 or not self.ratios or min(*self.ratios, *self.dilations, 1) < 1:
             raise ConfigError("widths, ratios and dilations must be positive")
-        if self.use_rnn and self.rnn_num_layers < 1:
-            raise ConfigError("rnn_num_layers must be positive")
+        if not 1 <= self.rnn_num_layers <= MAX_RNN_LAYERS:
+            raise ConfigError(f"rnn_num_layers {self.rnn_num_layers} is not in 1..{MAX_RNN_LAYERS}")
 
 
 @dataclass(frozen=True)
@@ -55,6 +58,8 @@ class BigCodecConfig:
     codebook_width: int
 
     def __post_init__(self) -> None:
+        if not 1 <= self.num_quantizers <= MAX_STREAMS:
+            raise ConfigError(f"{self.num_quantizers} quantizers are not in 1..{MAX_STREAMS}")
         if math.prod(self.encoder.ratios) != math.prod(self.decoder.ratios):
             raise ConfigError(
                 f"up_ratios of encoder {self.encoder.ratios} and decoder {self.decoder.ratios} "
@@ -91,7 +96,7 @@ class BigCodecConfig:
             if decoder.integer(key) != latent_width:
                 raise ConfigError(f"codec_decoder.{key} differs from codec_encoder.out_channels")
         parsed = cls(
-            sample_rate=top.integer("sample_rate"),
+            sample_rate=top.integer("sample_rate", MAX_SAMPLE_RATE),
             latent_width=latent_width,
             encoder=_half(encoder, "ngf"),
             decoder=_half(decoder, "upsample_initial_channel"),

@@ -28,11 +28,13 @@ class Fields:
     def _wrong(self, key: str, wanted: str) -> ConfigError:
         return ConfigError(f"{self._name}: `{key}` must be {wanted}, not {self._values[key]!r:.60}")
 
-    def integer(self, key: str) -> int:
-        """A positive integer."""
+    def integer(self, key: str, most: int = MAX_VALUE) -> int:
+        """A positive integer of at most ``most``."""
         value = self._take(key)
-        if type(value) is not int or not 1 <= value <= MAX_VALUE:
+        if type(value) is not int or value < 1:
             raise self._wrong(key, "a positive integer")
+        if value > most:
+            raise self._wrong(key, f"at most {most}")
         return value
 
     def integers(self, key: str) -> tuple[int, ...]:

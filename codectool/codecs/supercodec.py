@@ -23,6 +23,7 @@ from codectool.nn.blank import BlankModel
 from codectool.nn.loading import load_tensors
 from codectool.nn.quantize import EuclideanCodebook, ResidualQuantizer
 from codectool.nn.weight_norm import fold_weight_norm, weight_normed
+from codectool.tokens import MAX_SAMPLE_RATE, MAX_STREAMS
 
 BASE_WIDTH = 32  # fixed in the authors' code, not in their config
 SEGMENT_SECONDS = 60  # up to a minute is one whole; longer inputs are cut
@@ -56,12 +57,12 @@ class SuperCodecConfig:
         """
         fields = Fields(config, "config")
         return cls(
-            sampling_rate=fields.integer("sampling_rate"),
+            sampling_rate=fields.integer("sampling_rate", MAX_SAMPLE_RATE),
             strides=fields.integers("strides"),
             channel_mults=fields.integers("channel_mults"),
             codebook_size=fields.integer("codebook_size"),
             codebook_dim=fields.integer("codebook_dim"),
-            rq_num_quantizers=fields.integer("rq_num_quantizers"),
+            rq_num_quantizers=fields.integer("rq_num_quantizers", MAX_STREAMS),
         )
 
 

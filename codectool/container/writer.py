@@ -203,7 +203,7 @@ def write_tokens(file: BinaryIO, tokens: Tokens, block_frames: int | None = None
         block_frames: frames per block; None for the default, about 24 s.
 
     Raises:
-        ContainerError: the tokens do not fit the format, or are fewer than their samples need.
+        ContainerError: the tokens do not fit the format.
     """
     try:
         header = Header(
@@ -215,10 +215,6 @@ def write_tokens(file: BinaryIO, tokens: Tokens, block_frames: int | None = None
             block_frames=block_frames or 0,
         )
         extra = tokens.num_frames - header.frames_for(tokens.num_samples)
-        if extra < 0:
-            raise ContainerError(
-                f"{tokens.num_frames} frames are too few for {tokens.num_samples} samples"
-            )
         header = dataclasses.replace(header, num_samples=tokens.num_samples, extra_frames=extra)
     except ValueError as error:
         raise ContainerError(str(error)) from error

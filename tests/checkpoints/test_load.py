@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import subprocess
 import sys
@@ -119,7 +120,9 @@ def test_training_keys_do_not_change_the_fingerprint(tmp_path: Path) -> None:
         ({"strides": [4, 5, 2]}, "must have the same length"),
         ({"strides": [4, "5"]}, "short list of positive integers"),
         ({"codebook_size": 0}, "`codebook_size` must be a positive integer, not 0"),
-        ({"sampling_rate": 1 << 60}, "`sampling_rate` must be a positive integer"),
+        ({"sampling_rate": 1 << 60}, "`sampling_rate` must be at most 10000000"),
+        ({"rq_num_quantizers": 1 << 20}, "`rq_num_quantizers` must be at most 64"),
+        ({"channel_mults": [1 << 24, 1 << 24]}, "describe a model of many more numbers"),
         ({"codebook_dim": 17}, "of the wrong shape"),
     ],
 )
@@ -289,3 +292,82 @@ def test_loading_does_not_wait_for_the_compiler(checkpoints: dict[str, Path]) ->
     )
     for path in checkpoints.values():
         subprocess.run([sys.executable, "-c", program, str(path)], check=True)
+
+
+def test_safetensors_that_begin_like_a_pickle(tmp_path: Path) -> None:
+    """A file begins with the length of its header; 0x80 is also how pickles begin."""
+    codec = untrained(load_preset("hac-tiny"))
+    names = {METADATA_KEY: json.dumps({"family": "hac", "model": codec.hyper_parameters})}
+    path = tmp_path / "x.safetensors"
+    for padding in range(0, 256, 8):
+        save_file(codec.state_dict(), path, {**names, "padding": " " * padding})
+        if path.read_bytes()[0] == 0x80:
+            assert load_model(path).model.family == "hac"
+            return
+    raise AssertionError("no padding makes a header of that length")
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+def test_weights_that_are_no_numbers(tmp_path: Path, value: float) -> None:
+    def change(content: dict[str, dict[str, torch.Tensor]]) -> None:
+        content["generator"]["model.0.bias"][3] = value
+
+    path = changed(BIGCODEC, tmp_path / "bad.pt", change)
+    with pytest.raises(CheckpointError, match=r"generator\.model\.0\.bias holds NaN or infinite"):
+        load_model(path)
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"codec_decoder": {"vq_num_quantizers": 65}},
+        {"codec_encoder": {"rnn_num_layers": 1 << 24}},
+        {"sample_rate": 1 << 24},
+    ],
+)
+def test_counts_are_limited_before_anything_is_built(change: dict[str, Any]) -> None:
+    config = json.loads((GOLDEN / "bigcodec_micro.json").read_text())
+    for key, value in change.items():
+        config[key] = {**config[key], **value} if isinstance(value, dict) else value
+    with pytest.raises(ConfigError, match=r"not in 1\.\.|at most"):
+        load_model(BIGCODEC, config=config)
+
+
+def test_thousands_of_quantizers_in_a_file(tmp_path: Path) -> None:
+    def change(content: dict[str, dict[str, torch.Tensor]]) -> None:
+        for number in range(5000):
+            key = f"quantizer.layers.{number}._codebook.weight"
+            content["generator"].setdefault(key, torch.zeros(2, 8))
+
+    path = changed(BIGCODEC, tmp_path / "bad.pt", change)
+    with pytest.raises(ConfigError, match=r"5000 quantizers are not in 1\.\.64"):
+        load_model(path)
+
+
+def test_family_that_nobody_has(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    write_native(path, "opus", {}, {"a": torch.zeros(1)})
+    with pytest.raises(CheckpointError, match=r"x\.safetensors: no codec is called `opus`"):
+        load_model(path)
+
+
+@pytest.mark.parametrize(
+    "entry",
+    [
+        None,
+        [],
+        {"family": "hac"},
+        {"family": "hac", "path": ""},
+        {"family": "hac", "path": "x" * 5000},
+        {"family": "hac", "path": "a\0b"},
+        {"family": "hac", "path": 3},
+    ],
+)
+def test_list_of_known_checkpoints_that_was_tampered_with(own_home: Path, entry: Any) -> None:
+    (own_home / known.LIST_NAME).write_text(json.dumps({"01234567": entry}))
+    assert known.find("01234567") is None
+    (own_home / known.LIST_NAME).write_text("[" * 200000)
+    assert known.find("01234567") is None
+    (own_home / known.LIST_NAME).unlink()
+    os.mkfifo(own_home / known.LIST_NAME)
+    assert known.find("01234567") is None  # and does not wait for someone to write

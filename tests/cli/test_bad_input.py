@@ -3,8 +3,11 @@
 from __future__ import annotations
 
 import os
+import resource
 import shutil
+import signal
 import struct
+import sys
 import tracemalloc
 from pathlib import Path
 
@@ -14,6 +17,7 @@ import soundfile
 import torch
 
 import codectool
+from codectool.cli import main
 from tests.cli.conftest import Result, Run
 from tests.conftest import GOLDEN
 
@@ -258,25 +262,90 @@ def test_known_checkpoint_that_changed_behind_our_back(
     ],
 )
 def test_options_that_make_no_sense(run: Run, packed: Path, arguments: tuple[object, ...]) -> None:
-    result = run("decode", packed, *arguments)
-    assert result.code == 2
-    assert "Traceback" not in result.err
+    assert_refused(run("decode", packed, *arguments))
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "0", "-1", "1e300", "x"])
+def test_block_lengths_that_make_no_sense(run: Run, speech: Path, value: str) -> None:
+    assert_refused(run("encode", speech, "--block-seconds", value))
+
+
+@pytest.mark.parametrize("device", ["gpu", "cpu:", "cpu:0", "cuda:", "cuda:x", "cuda:²", "cuda:99"])
+def test_devices_that_there_are_not(
+    run: Run, speech: Path, checkpoints: dict[str, Path], device: str
+) -> None:
+    chosen = ("--checkpoint", checkpoints["hac"])
+    assert_refused(run("encode", speech, *chosen, "--device", device), "device")
+
+
+@pytest.mark.parametrize("name", [".", "/", ""])
+def test_folders_as_input(run: Run, name: str) -> None:
+    assert_refused(run("encode", name), "is a folder; name a file")
+    assert_refused(run("decode", name), "is a folder; name a file")
+
+
+def test_formats_that_decode_does_not_write(run: Run, packed: Path, tmp_path: Path) -> None:
+    assert_refused(run("decode", packed, tmp_path / "x.mp3"), "decode writes wav or flac")
+    for subtype in ("IMA_ADPCM", "GSM610", "MPEG_LAYER_III", "nonsense"):
+        # these work in blocks of samples and would change the length
+        assert_refused(run("decode", packed, "--subtype", subtype), "it can hold")
+
+
+def test_closed_standard_streams(
+    run: Run, packed: Path, speech: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patch:
+        patch.setattr(sys, "stdout", None)
+        with pytest.raises(SystemExit) as caught:
+            main(["decode", str(packed), "-"])
+        assert caught.value.code == 2
+        patch.setattr(sys, "stdin", None)
+        with pytest.raises(SystemExit) as caught:
+            main(["verify", "-"])
+        assert caught.value.code == 2
+
+
+def test_full_disk(run: Run, packed: Path, tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+    """A limit on the size of files behaves like a disk that is full."""
+    out = tmp_path / "out.wav"
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
+    try:
+        resource.setrlimit(resource.RLIMIT_FSIZE, (4096, limits[1]))
+        result = run("decode", packed, out, "--checkpoint", checkpoints["bigcodec"])
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+        signal.signal(signal.SIGXFSZ, handler)
+    assert_refused(result, "out.wav: File too large")
+    assert [path.name for path in tmp_path.iterdir()] == ["small.hcd"]
+
+
+def test_list_of_checkpoints_that_cannot_be_written(
+    run: Run, speech: Path, own_home: Path, checkpoints: dict[str, Path]
+) -> None:
+    (own_home / "checkpoints.json").mkdir()
+    result = run("encode", speech, "--checkpoint", checkpoints["hac"], "--device", "cpu")
+    assert result.code == 0
+    assert result.err.startswith("warning: ")
+    assert "cannot remember this checkpoint" in result.err
 
 
 @pytest.mark.parametrize("tag", ["novalue", "=x"])
 def test_tags_that_are_none(run: Run, speech: Path, tag: str) -> None:
     result = run("encode", speech, "--tag", tag)
-    assert result.code == 2
-    assert "is not KEY=VALUE" in result.err
+    assert_refused(result, "is not KEY=VALUE", "see `codectool encode --help`")
 
 
 def test_debug_shows_the_traceback(run: Run, tmp_path: Path) -> None:
-    result = run("info", tmp_path / "none.hcd", "--debug")
-    assert result.code == 2
-    assert "Traceback" in result.err
-    assert result.err.splitlines()[-1].startswith("error: ")
+    path = tmp_path / "none.hcd"
+    for arguments in (("info", path, "--debug"), ("--debug", "info", path)):
+        result = run(*arguments)
+        assert result.code == 2
+        assert "Traceback" in result.err
+        assert result.err.splitlines()[-1].startswith("error: ")
 
 
 def test_no_command_and_unknown_command(run: Run) -> None:
     assert "Usage" in run().err + run().text
-    assert run("transmogrify").code == 2
+    assert_refused(run("transmogrify"), "No such command 'transmogrify'")
+    assert_refused(run("info"), "Missing argument 'FILE...'")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -79,3 +80,20 @@ def test_module_is_a_command() -> None:
 def test_torch_and_torchaudio_go_together() -> None:
     """The pins of pyproject.toml: the newest of both do not import together."""
     assert {"torch", "torchaudio"} <= modules_after("import torch, torchaudio")
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_a_reader_that_leaves_early(packed: Path, unbuffered: str) -> None:
+    """Whoever reads our output may stop: no word about it, but no success either."""
+    command = f"{sys.executable} -m codectool info --json {'{} ' * 2000} | head -c 1".format(
+        *[packed] * 2000
+    )
+    done = subprocess.run(
+        ["bash", "-c", f"set -o pipefail; {command}"],
+        capture_output=True,
+        env={**os.environ, "PYTHONUNBUFFERED": unbuffered},
+        check=False,
+    )
+    assert done.returncode == 1
+    assert done.stdout == b"{"
+    assert done.stderr == b""

@@ -22,7 +22,7 @@ from hypothesis import strategies as st
 from independent_reader import read_hcd
 
 from codectool.container import Header, Reader, Writer, read_tokens, write_tokens
-from codectool.errors import ContainerError
+from codectool.errors import ContainerError, TokensError
 from codectool.tokens import TokenLayout, Tokens
 
 ONE_KBPS = TokenLayout("supercodec", 12_000, 240, (10, 10))
@@ -270,9 +270,9 @@ def test_an_error_leaves_a_file_without_an_end():
 
 def test_tokens_that_do_not_fit_are_refused():
     fields = {"layout": BIGCODEC, "fingerprint": "0123abcd", "sample_rate": 16_000}
-    tokens = Tokens(np.zeros((1, 1, 4), np.int32), num_samples=1_000, **fields)
-    with pytest.raises(ContainerError, match="4 frames are too few for 1000 samples"):
-        write_tokens(io.BytesIO(), tokens)
+    with pytest.raises(TokensError, match="4 frames are too few for 1000 samples"):
+        Tokens(np.zeros((1, 1, 4), np.int32), num_samples=1_000, **fields)
+    tokens = Tokens(np.zeros((1, 1, 4), np.int32), num_samples=800, **fields)
     with pytest.raises(ContainerError, match=r"not in 1\.\.1048576"):
         write_tokens(io.BytesIO(), tokens, block_frames=1 << 21)
 

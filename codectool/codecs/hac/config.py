@@ -14,6 +14,8 @@ from codectool.tokens import MAX_SAMPLE_RATE, MAX_STREAM_BITS
 
 MAX_SIZE = 65_536  # of any width, stride, kernel or count: far above anything sensible
 MAX_ITEMS = 16  # of any list
+MAX_UNITS = 64  # of one stage
+COUNTS = ("encoder_units", "decoder_units", "encoder_depth", "decoder_depth")
 MAX_DELAY_FRAMES = 75
 
 
@@ -231,6 +233,7 @@ def _typed(name: str, kind: str, value: Any) -> Any:
 def check_sizes(config: AnyHacConfig, may_be_zero: tuple[str, ...] = ()) -> None:
     """Check that every number is positive and of a sensible size."""
     limits = {"sample_rate": MAX_SAMPLE_RATE, "num_bits": MAX_STREAM_BITS}
+    limits |= dict.fromkeys(COUNTS, MAX_UNITS)
     for name, value in asdict(config).items():
         low = 0 if name in may_be_zero else 1
         high = limits.get(name, MAX_SIZE)
