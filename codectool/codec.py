@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import Literal, cast
 
 import numpy as np
@@ -260,12 +260,13 @@ class Codec:
     @contextmanager
     def _running(self) -> Iterator[None]:
         dtype = PRECISIONS[self.precision]
-        with (
-            torch.inference_mode(),
-            # CUDA's convolutions round to TF32 unless told otherwise, which changes tokens.
-            torch.backends.cudnn.flags(enabled=True, allow_tf32=dtype is not None),
-            torch.autocast(self.device.type, dtype or torch.float32, enabled=dtype is not None),
-        ):
+        with ExitStack() as stack:
+            stack.enter_context(torch.inference_mode())
+            if dtype is not None:
+                stack.enter_context(torch.autocast(self.device.type, dtype))
+            elif self.device.type == "cuda":
+                # Convolutions there round to TF32 unless told otherwise, which changes tokens.
+                stack.enter_context(torch.backends.cudnn.flags(enabled=True, allow_tf32=False))
             yield
 
 

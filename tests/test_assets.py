@@ -1,0 +1,47 @@
+"""The demonstration that `make demo` gives, and that README.md shows."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+import soundfile
+
+from codectool.checkpoints.load import load_model
+from tests.cli.conftest import Run, run  # noqa: F401  (fixture)
+from tests.test_docs import code_blocks
+
+ASSETS = Path(__file__).parents[1] / "assets"
+
+
+@pytest.mark.parametrize("clip", sorted(ASSETS.glob("*.flac")), ids=lambda clip: clip.name)
+def test_demo(run: Run, tmp_path: Path, clip: Path) -> None:  # noqa: F811
+    packed, back = tmp_path / "speech.hcd", tmp_path / "speech.wav"
+    model = ASSETS / "hac-demo.safetensors"
+    assert run("encode", clip, packed, "--checkpoint", model, "--device", "cpu").code == 0
+    assert run("verify", packed).code == 0
+    assert run("decode", packed, back, "--device", "cpu").code == 0
+    before, after = soundfile.info(clip), soundfile.info(back)
+    assert (after.frames, after.samplerate) == (before.frames, before.samplerate)
+    audio, _ = soundfile.read(back)
+    assert 0.01 < audio.std() < 0.3  # a voice, neither silence nor noise at full scale
+
+
+def test_readme_shows_what_info_prints(run: Run, tmp_path: Path) -> None:  # noqa: F811
+    shown = next(block for block in code_blocks("README.md", "text") if "codectool info" in block)
+    expected = shown.splitlines()[1:]
+    packed = tmp_path / "speech.hcd"
+    run("encode", ASSETS / "speech_espeak.flac", packed, "--checkpoint",
+        ASSETS / "hac-demo.safetensors", "--device", "cpu", "--tag",
+        "title=codectool demo")  # fmt: skip
+    found = run("info", packed).text.splitlines()
+    # all but the file's name and the checkpoint's path, which differ from machine to machine
+    assert found[1] == expected[1]
+    assert found[2].split(",")[0] == expected[2].split(",")[0]
+    assert found[3:] == expected[3:]
+
+
+def test_demo_model_is_small() -> None:
+    model = ASSETS / "hac-demo.safetensors"
+    assert model.stat().st_size < 1_000_000
+    assert load_model(model).model.family == "hac"
