@@ -23,7 +23,7 @@ lint: install types  ## check style and types
 	$(BIN)/ruff format --check
 	$(BIN)/ruff check
 
-types: install
+types: install  ## check types
 	$(BIN)/mypy
 
 format: install  ## put the code into shape

@@ -17,8 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from codectool.audio.files import check_finite
 from codectool.audio.resample import resample
+from codectool.audio.samples import check_finite
 from codectool.checkpoints.load import LoadedModel
 from codectool.codecs.base import CodecModel
 from codectool.errors import (
@@ -32,6 +32,8 @@ from codectool.tokens import MAX_CHANNELS, TokenLayout, Tokens, check_sample_rat
 Samples = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.int32]
 Framing = Literal["whole", "upstream"]
+
+MIN_INPUT_RATE = 1000  # in Hz; below it a small file would grow large by resampling
 
 PRECISIONS: dict[str, torch.dtype | None] = {
     "fp32": None,
@@ -111,6 +113,8 @@ class Codec:
         """
         wave = _as_channels(samples)
         check_sample_rate(sample_rate)
+        if sample_rate < MIN_INPUT_RATE:
+            raise AudioError(f"a sampling rate of {sample_rate} Hz cannot carry speech")
         native = resample(wave, sample_rate, self.sample_rate)
         frames = self._num_frames(native.shape[1])
         codes = np.stack([self._encode_channel(row, frames) for row in native])

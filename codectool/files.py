@@ -16,6 +16,8 @@ from codectool.errors import UsageError
 def atomic_output(path: Path, overwrite: bool = False) -> Iterator[BinaryIO]:
     """Open a temporary file beside ``path`` that takes its name if nothing goes wrong.
 
+    A pipe or a device that has this name is written to as it is.
+
     Args:
         path: the final name.
         overwrite: replace a file that has this name.
@@ -24,6 +26,11 @@ def atomic_output(path: Path, overwrite: bool = False) -> Iterator[BinaryIO]:
         UsageError: the file exists, or cannot be made.
     """
     check_writable(path, overwrite)
+    if _is_special(path):
+        with path.open("wb") as special:
+            yield special
+        return
+    path = path.resolve()  # of a link, what it points to is replaced
     try:
         handle, name = tempfile.mkstemp(
             prefix=f".{path.name[:100]}.", suffix=".part", dir=path.parent
@@ -54,8 +61,13 @@ def check_writable(path: Path, overwrite: bool) -> None:
         raise UsageError(f"{path}: is a folder; name a file")
     if not path.parent.is_dir():
         raise UsageError(f"{path}: there is no folder {path.parent}")
-    if path.exists() and not overwrite:
+    if path.exists() and not overwrite and not _is_special(path):
         raise UsageError(f"{path}: exists; give `--overwrite` to replace it")
+
+
+def _is_special(path: Path) -> bool:
+    """Whether this is a pipe or a device, which must not be replaced by a file."""
+    return path.exists() and not path.is_file() and not path.is_dir()
 
 
 def _umask() -> int:

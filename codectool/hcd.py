@@ -33,6 +33,7 @@ def write(
 
     Raises:
         ContainerError: the tokens or tags do not fit the format.
+        UsageError: the file cannot be made: its folder is missing, or it is one.
     """
     tokens = dataclasses.replace(tokens, tags={**tokens.tags, **(tags or {})})
     if isinstance(target, str | os.PathLike):

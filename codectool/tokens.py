@@ -8,7 +8,6 @@ from __future__ import annotations
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from fractions import Fraction
 
 import numpy as np
 import numpy.typing as npt
@@ -69,7 +68,7 @@ class TokenLayout:
     @property
     def bit_rate(self) -> float:
         """Bits per second of one channel, without container."""
-        return float(Fraction(self.bits_per_frame * self.sample_rate, self.hop_length))
+        return self.bits_per_frame * self.frame_rate
 
     def model_samples(self, num_samples: int, sample_rate: int) -> int:
         """Samples at the model's rate of a signal of ``num_samples`` at ``sample_rate`` Hz."""

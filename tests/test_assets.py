@@ -14,8 +14,9 @@ from tests.test_docs import code_blocks
 ASSETS = Path(__file__).parents[1] / "assets"
 
 
-@pytest.mark.parametrize("clip", sorted(ASSETS.glob("*.flac")), ids=lambda clip: clip.name)
-def test_demo(run: Run, tmp_path: Path, clip: Path) -> None:  # noqa: F811
+@pytest.mark.parametrize("name", ["speech_espeak.flac", "speech_flite.flac"])
+def test_demo(run: Run, tmp_path: Path, name: str) -> None:  # noqa: F811
+    clip = ASSETS / name
     packed, back = tmp_path / "speech.hcd", tmp_path / "speech.wav"
     model = ASSETS / "hac-demo.safetensors"
     assert run("encode", clip, packed, "--checkpoint", model, "--device", "cpu").code == 0

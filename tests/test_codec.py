@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import json
 from pathlib import Path
 from typing import Any
 
@@ -88,6 +89,30 @@ def test_channels_are_coded_alone(codec: Codec) -> None:
     for channel in range(3):
         alone = codec.encode(wave[channel], codec.sample_rate)
         np.testing.assert_array_equal(together.codes[channel], alone.codes[0])
+
+
+def test_items_of_a_batch_are_coded_alone(codec: Codec) -> None:
+    frames = 10
+    waves = torch.from_numpy(noise(3, 1, frames * codec.hop_length)) * torch.tensor(
+        [0.1, 1.0, 3.0]
+    ).view(3, 1, 1)
+    with torch.inference_mode():
+        codes = codec.model.encode(waves)
+        audio = codec.model.decode(codes)
+        for item in range(3):
+            alone = codec.model.encode(waves[item : item + 1])
+            assert torch.equal(codes[item], alone[0])
+            torch.testing.assert_close(audio[item], codec.model.decode(alone)[0], atol=1e-5, rtol=0)
+
+
+def test_other_sampling_rates_come_from_the_config(checkpoints: dict[str, Path]) -> None:
+    config = json.loads((checkpoints["supercodec"] / "config.json").read_text())
+    config["sampling_rate"] = 24000
+    codec = load("supercodec", checkpoints["supercodec"], config=config, device="cpu")
+    assert (codec.sample_rate, codec.frame_rate) == (24000, 1200.0)
+    tokens = codec.encode(noise(4800), 24000)
+    assert tokens.num_frames == 240
+    assert codec.decode(tokens).shape == (1, 4800)
 
 
 def test_fewer_quantizers_are_the_first_ones(codec: Codec, checkpoints: dict[str, Path]) -> None:

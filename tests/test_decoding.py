@@ -2,17 +2,25 @@
 
 from __future__ import annotations
 
+import dataclasses
 import io
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 
 import codectool
+from codectool.checkpoints.load import LoadedModel
 from codectool.codec import Codec
+from codectool.codecs.bigcodec import BigCodec
+from codectool.codecs.bigcodec_config import BigCodecConfig, HalfConfig
 from codectool.container import Reader, write_tokens
 from codectool.decoding import decode_reader
 from codectool.errors import DamagedError, FingerprintError, TruncatedError, UsageError
+from codectool.nn.weight_norm import fold_weight_norm
 from codectool.tokens import Tokens
 
 
@@ -50,7 +58,7 @@ def test_a_stretch_is_what_the_whole_has_there(codec: Codec, rate: int, pipe: bo
     tokens = codec.encode(speechlike(5, rate, 2), rate)
     data = stored(tokens, round(0.4 * codec.frame_rate))
     whole = codec.decode(tokens)
-    for start, seconds in ((0.0, 0.3), (3.1, 1.234), (4.7, 60.0)):
+    for start, seconds in ((0.0, 0.3), (3.1, 1.234), (4.7, 60.0), (2.0, None)):
         file = io.BufferedReader(Pipe(data)) if pipe else io.BytesIO(data)
         found = decode_reader(codec, Reader(file), start, seconds)  # type: ignore[arg-type]
         begin = round(start * rate)
@@ -92,6 +100,20 @@ def test_native_rate(codec: Codec) -> None:
     assert found.sample_rate == codec.sample_rate
     begin, length = codec.sample_rate, codec.sample_rate
     np.testing.assert_allclose(found.samples, whole[:, begin : begin + length], atol=2e-4)
+
+
+def test_context_of_a_bigcodec_with_small_strides() -> None:
+    """With small strides the convolutions reach over many more frames."""
+    half = HalfConfig(4, (2, 2), (1, 3, 9), False, False, 1)
+    decoder = dataclasses.replace(half, width=16)
+    torch.manual_seed(0)
+    model = BigCodec(BigCodecConfig(16000, 8, half, decoder, 1, 64, 8)).eval()
+    fold_weight_norm(model)
+    codec = Codec(LoadedModel(model, "00000000", Path("-")), torch.device("cpu"))
+    tokens = codec.encode(speechlike(1, 16000), 16000)
+    whole = codec.decode(tokens)
+    found = decode_reader(codec, Reader(io.BytesIO(stored(tokens, 10))), 0.5, 0.01)
+    np.testing.assert_allclose(found.samples, whole[:, 8000:8160], atol=1e-6)
 
 
 def test_beyond_the_end(codec: Codec) -> None:
@@ -154,6 +176,23 @@ def test_other_weights(codec: Codec, codecs: dict[str, Codec]) -> None:
     other = codecs["hac" if codec.layout.family != "hac" else "bigcodec"]
     with pytest.raises(FingerprintError, match="the tokens are"):
         decode_reader(other, Reader(io.BytesIO(data)))
+
+
+def test_pipes_and_links_as_targets(codecs: dict[str, Codec], tmp_path: Path) -> None:
+    tokens = codecs["hac"].encode(speechlike(0.1, 24000), 24000)
+    link, real = tmp_path / "link.hcd", tmp_path / "real.hcd"
+    real.write_bytes(b"old")
+    link.symlink_to(real)
+    codectool.write(link, tokens)
+    assert link.is_symlink()
+    assert real.read_bytes() == stored(tokens)
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(pipe.read_bytes)
+        codectool.write(pipe, tokens)
+        assert reading.result(10) == stored(tokens)
+    assert pipe.is_fifo()
 
 
 def test_write_and_read_by_path_and_by_file(codec: Codec, tmp_path: Path) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import shutil
 import sys
 import types
 from pathlib import Path
@@ -14,6 +15,7 @@ import codectool
 from codectool.checkpoints.native import write_model
 from codectool.codecs import registry
 from tests.cli.conftest import Run, run, speech  # noqa: F401  (fixtures)
+from tests.conftest import GOLDEN
 
 ROOT = Path(__file__).parents[1]
 
@@ -34,6 +36,17 @@ def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     path = tmp_path / "tiny.safetensors"
     write_model(path, model)
     return path
+
+
+def test_python_in_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    shutil.copy(GOLDEN / "bigcodec_micro.pt", tmp_path / "bigcodec.pt")
+    monkeypatch.chdir(tmp_path)
+    samples = np.random.default_rng(0).normal(0, 0.1, (2, 3000)).astype(np.float32)
+    names = {"samples": samples, "sample_rate": 22050}
+    (program,) = code_blocks("README.md", "python")
+    exec(program, names)
+    assert names["audio"].shape == samples.shape  # type: ignore[attr-defined]
+    assert names["tokens"].tags == {"speaker": "p253"}  # type: ignore[attr-defined]
 
 
 def test_a_codec_is_one_module_and_one_line(tiny: Path, tmp_path: Path) -> None:

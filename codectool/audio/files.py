@@ -7,17 +7,15 @@ from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
-import numpy.typing as npt
 import soundfile
 
+from codectool.audio.samples import Samples, check_finite
 from codectool.errors import AudioError, UsageError
 
 FRAMES_AT_ONCE = 1 << 20
 FORMATS = {"wav": "PCM_16", "flac": "PCM_16"}  # container -> subtype unless one is asked for
 # One code per sample. Others work in blocks and would not keep the exact length.
 SUBTYPES = {"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"}
-
-Samples = npt.NDArray[np.float32]
 
 
 def read_audio(file: Path | BinaryIO, name: str) -> tuple[Samples, int]:
@@ -60,21 +58,6 @@ def _why(file: Path | BinaryIO, error: Exception) -> str:
             return "is empty (0 bytes)"
         return f"not audio that libsndfile can read ({error.error_string.rstrip('.')})"
     return str(error)
-
-
-def check_finite(samples: Samples, name: str) -> None:
-    """Refuse NaN and infinite samples.
-
-    Raises:
-        AudioError: naming the first of them.
-    """
-    finite = np.isfinite(samples)
-    if not finite.all():
-        channel, sample = np.argwhere(~finite)[0]
-        raise AudioError(
-            f"{name}: sample {sample} of channel {channel} is {samples[channel, sample]}; "
-            f"{int((~finite).sum())} samples are not finite numbers"
-        )
 
 
 def check_format(container: str, subtype: str | None) -> str:

@@ -32,7 +32,7 @@ def home() -> Path:
     """Folder of codectool's own files: ``CODECTOOL_HOME``, or the user's data folder."""
     if folder := os.environ.get("CODECTOOL_HOME"):
         return Path(folder)
-    data = os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share"
+    data = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
     return Path(data) / "codectool"
 
 

@@ -49,9 +49,7 @@ def load_model(
     found, state, beside = _read(path)
     if family is not None and found != family:
         raise CheckpointError(f"{path}: is a {found} checkpoint; use `--model {found}`")
-    if isinstance(config, Path):
-        config = read_json(config)
-    model = _build(path, found, state, beside if config is None else config)
+    model = _build(path, found, state, beside if config is None else _model_part(config))
     return LoadedModel(model, fingerprint(found, model.hyper_parameters, state), path)
 
 
@@ -80,6 +78,13 @@ def _read(path: Path) -> tuple[str, dict[str, Tensor], Mapping[str, Any] | None]
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror or error}") from error
     return read_published(path) if is_torch else read_native(path)
+
+
+def _model_part(config: Path | Mapping[str, Any]) -> Mapping[str, Any]:
+    """The hyper-parameters in a config; ours have them under ``model``, beside other things."""
+    values = read_json(config) if isinstance(config, Path) else config
+    model = values.get("model")
+    return model if isinstance(model, Mapping) else values
 
 
 def _build(

@@ -22,6 +22,7 @@ from codectool.checkpoints.published import canonical_name
 from codectool.codecs.base import CodecModel
 from codectool.errors import CheckpointError, ConfigError
 from codectool.files import atomic_output
+from codectool.nn.loading import TensorMismatchError
 
 TENSORS_NAME = "model.safetensors"
 CONFIG_NAME = "config.json"
@@ -86,6 +87,9 @@ def write_native(
         state: tensors by canonical name.
         dtype: what to store them as: float32 or bfloat16.
         overwrite: replace an existing file.
+
+    Raises:
+        UsageError: the file exists, or cannot be made.
     """
     metadata = {METADATA_KEY: json.dumps({"family": family, "model": model_config})}
     tensors = {name: tensor.detach().cpu().to(dtype).contiguous() for name, tensor in state.items()}
@@ -102,6 +106,17 @@ def write_model(
     """Write a model as its family stores it: BigCodec and SuperCodec before weight norm is folded.
 
     Arguments are those of `write_native`, which needs no model.
+
+    Raises:
+        CheckpointError: the model is one for inference, whose weight norm is gone.
+        UsageError: the file exists, or cannot be made.
     """
+    try:
+        type(model).from_state(model.state_dict(), model.hyper_parameters)
+    except TensorMismatchError as error:
+        raise CheckpointError(
+            "a model that was folded for inference cannot be stored; store it as it is trained, "
+            "or copy its checkpoint"
+        ) from error
     state = {canonical_name(model.family, k): tensor for k, tensor in model.state_dict().items()}
     write_native(path, model.family, model.hyper_parameters, state, dtype, overwrite)

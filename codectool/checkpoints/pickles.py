@@ -17,8 +17,9 @@ import warnings
 import zipfile
 from _compat_pickle import IMPORT_MAPPING, NAME_MAPPING
 from collections import OrderedDict
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, ClassVar
 
 import torch
 from torch import Tensor
@@ -161,6 +162,16 @@ def check_name(module: str, name: str) -> tuple[str, str]:
 # allocates whatever they say.
 class _TensorUnpickler(pickle._Unpickler):
     """Builds tensors, plain containers and stand-ins; resolves no name by importing it."""
+
+    # Opcode -> method of Python's machine, with one opcode refused.
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
+        **pickle._Unpickler.dispatch,
+        pickle.BYTEARRAY8[0]: lambda self: self.refuse_bytearray(),
+    }
+
+    def refuse_bytearray(self) -> None:
+        """Python takes memory for this one before it looks whether the bytes are there."""
+        raise pickle.UnpicklingError("a bytearray, which no checkpoint holds")
 
     def __init__(self, archive: zipfile.ZipFile):
         self._archive = archive

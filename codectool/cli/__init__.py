@@ -9,7 +9,13 @@ from importlib import import_module
 import click
 
 from codectool._version import __version__
-from codectool.cli.console import Settings, report_error
+from codectool.cli.console import (
+    EXIT_BAD_INPUT,
+    EXIT_BUG,
+    EXIT_INTERRUPTED,
+    Settings,
+    report_error,
+)
 from codectool.cli.options import debug_option
 from codectool.errors import CodectoolError, UsageError
 
@@ -19,9 +25,6 @@ COMMANDS = {
     "info": "what .hcd files say about themselves",
     "verify": "check every bit of .hcd files",
 }
-EXIT_BAD_INPUT = 2
-EXIT_BUG = 70
-EXIT_INTERRUPTED = 130
 
 
 class Commands(click.Group):
@@ -57,8 +60,9 @@ def codectool() -> None:
       codectool info out.hcd
       codectool decode out.hcd out.wav
 
-    `-` as a file name is standard input or output. Exit codes: 0 done, 2 bad usage or bad input,
-    3 decoded with damage concealed.
+    `-` as a file name is standard input or output. Exit codes: 0 done, 1 whoever read the output
+    left early, 2 bad usage or bad input, 3 decoded with damage concealed, 70 a bug,
+    130 interrupted.
     """
 
 

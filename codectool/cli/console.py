@@ -11,6 +11,11 @@ from dataclasses import dataclass
 
 import click
 
+EXIT_BAD_INPUT = 2
+EXIT_CONCEALED = 3
+EXIT_BUG = 70  # as sysexits.h has it
+EXIT_INTERRUPTED = 130  # as shells have it: 128 and the signal's number
+
 
 @dataclass
 class Settings:

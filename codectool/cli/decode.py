@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from codectool.cli.console import note, warn, working
+from codectool.cli.console import EXIT_CONCEALED, note, warn, working
 from codectool.cli.options import (
     choose_output,
     codec_options,
@@ -18,8 +18,6 @@ from codectool.cli.options import (
     overwrite_option,
 )
 from codectool.errors import UsageError
-
-EXIT_CONCEALED = 3
 
 
 def _seconds(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
@@ -42,7 +40,7 @@ def _container(target: Path | None) -> str:
     return formats[suffix]
 
 
-@click.command(short_help=".hcd file to audio file")
+@click.command()
 @click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
 @click.argument("target", metavar="[OUTPUT]", type=click.Path(path_type=Path), required=False)
 @codec_options
@@ -123,6 +121,8 @@ def decode(
             raise UsageError(f"{name}: was made by {family}, not by {model}")
         if checkpoint is not None:
             codec = load_codec(family, checkpoint, config, device, precision)
+        elif config is not None:
+            raise UsageError("`--config` says how to read a `--checkpoint`; give that, too")
         else:
             codec = load_known_codec(header.fingerprint, family, device, precision, name)
         with working(f"decoding {name}"):

@@ -11,7 +11,6 @@ import click
 
 from codectool.cli.console import note, working
 from codectool.cli.options import (
-    PIPE,
     choose_output,
     codec_options,
     debug_option,
@@ -27,7 +26,7 @@ def _finite(_ctx: click.Context, _param: click.Parameter, value: float | None) -
     return value
 
 
-@click.command(short_help="audio file to .hcd file")
+@click.command()
 @click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
 @click.argument("target", metavar="[OUTPUT]", type=click.Path(path_type=Path), required=False)
 @codec_options
@@ -85,7 +84,7 @@ def encode(
 
     with open_input(source) as (file, name):
         # libsndfile seeks, which a pipe cannot.
-        seekable = io.BytesIO(file.read()) if source == PIPE else file
+        seekable = file if file.seekable() else io.BytesIO(file.read())
         samples, rate = read_audio(seekable, name)
     codec = load_codec(model, checkpoint, config, device, precision, framing, quantizers)
     started = time.perf_counter()

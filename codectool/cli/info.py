@@ -9,14 +9,12 @@ from typing import Any
 
 import click
 
-from codectool.cli.console import Settings, printable, report_error
+from codectool.cli.console import EXIT_BAD_INPUT, Settings, printable, report_error
 from codectool.cli.options import debug_option, files_argument, open_input
 from codectool.errors import CodectoolError
 
-EXIT_BAD_INPUT = 2
 
-
-@click.command(short_help="what .hcd files say about themselves")
+@click.command()
 @files_argument
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per file and line.")
 @debug_option
@@ -50,6 +48,7 @@ def describe(source: Path) -> dict[str, Any]:
 
     Raises:
         ContainerError: it cannot be read, or its end is missing.
+        UsageError: there is no such file.
     """
     from codectool.checkpoints import known
     from codectool.container import Reader

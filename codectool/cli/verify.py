@@ -8,14 +8,12 @@ from pathlib import Path
 
 import click
 
-from codectool.cli.console import Settings, printable, report_error
+from codectool.cli.console import EXIT_BAD_INPUT, Settings, printable, report_error
 from codectool.cli.options import debug_option, files_argument, open_input
 from codectool.errors import CodectoolError
 
-EXIT_BAD_INPUT = 2
 
-
-@click.command(short_help="check every bit of .hcd files")
+@click.command()
 @files_argument
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per file and line.")
 @debug_option

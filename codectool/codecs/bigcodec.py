@@ -16,7 +16,7 @@ from torch import Tensor, nn
 
 from codectool.codecs.base import CodecModel, Context
 from codectool.codecs.bigcodec_config import BigCodecConfig, HalfConfig
-from codectool.nn.alias_free import AliasFreeSnake
+from codectool.nn.alias_free import REACH, AliasFreeSnake
 from codectool.nn.blank import BlankModel
 from codectool.nn.loading import load_tensors
 from codectool.nn.quantize import FactorizedQuantizer, ResidualQuantizer
@@ -201,12 +201,22 @@ class BigCodec(CodecModel):
     def _context(self) -> Context:
         if self.config.decoder.use_rnn and self.config.decoder.rnn_bidirectional:
             return Context(before=None, after=None)
-        convolutions = 32  # 30 frames for the published strides, 31 for the deepest small ones
+        convolutions = self._decoder_reach()
         warm_up = math.ceil(LSTM_WARM_UP_SECONDS * self.sample_rate / self.hop_length)
         return Context(
             before=convolutions + (warm_up if self.config.decoder.use_rnn else 0),
             after=convolutions,
         )
+
+    def _decoder_reach(self) -> int:
+        """Frames on either side that the decoder's convolutions see, rounded up at each stride."""
+        activation = 2 * REACH  # up- and downsampling filter
+        units = sum(2 * activation + 3 * d for d in self.config.decoder.dilations)
+        reach = 3 + activation  # last convolution, at the rate of the samples
+        for stride in reversed(self.config.decoder.ratios):
+            # one sample less or more on either side of a transposed kernel of two strides
+            reach = -(-(reach + units) // stride) + 2 + activation
+        return reach + 3
 
     def latent(self, wave: Tensor) -> Tensor:
         """Encoder output ``(B, D, F)`` before quantization, float32."""

@@ -195,7 +195,7 @@ class SuperCodec(CodecModel):
         self.sample_rate = config.sampling_rate
         self.hop_length = math.prod(config.strides)
         self.codebook_sizes = (config.codebook_size,) * config.rq_num_quantizers
-        self.segment_frames = SEGMENT_SECONDS * self.sample_rate // self.hop_length
+        self.segment_frames = max(MIN_FRAMES, SEGMENT_SECONDS * self.sample_rate // self.hop_length)
         widths = [BASE_WIDTH, *(BASE_WIDTH * mult for mult in config.channel_mults)]
         latent = config.codebook_dim
         steps = list(zip(widths[:-1], widths[1:], config.strides, strict=True))

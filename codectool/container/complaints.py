@@ -24,8 +24,7 @@ class Complaints:
         """Block ``index``, of so many frames if they are not all, is not what was written."""
         return DamagedError(
             f"{self._name}: {self._where(index, frames)} at byte {position}: {reason}; "
-            f"`codectool verify {self._name}` lists all damage, "
-            "`codectool decode --conceal` writes silence there"
+            "`codectool verify` lists all damage, `codectool decode --conceal` writes silence there"
         )
 
     def truncated(self, index: int, reason: str) -> TruncatedError:

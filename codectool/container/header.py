@@ -90,11 +90,6 @@ class Header:
         return None if frames is None else max(1, -(-frames // self.block_frames))
 
     @property
-    def duration(self) -> float | None:
-        """Seconds of audio, or None when the header does not know."""
-        return None if self.num_samples is None else self.num_samples / self.sample_rate
-
-    @property
     def block_payload_bytes(self) -> int:
         """Bytes of tokens in a full block."""
         return self.payload_bytes(self.block_frames)

@@ -134,14 +134,17 @@ class Records:
     def find_final(self) -> bool:
         """Read the final record of a stream that can seek into `final`; False if it is not there.
 
-        Full blocks are all of one size, so the size of the file leaves two places for it.
+        Full blocks are all of one size and the record has a largest one, so the size of the file
+        leaves a few places for it: two, unless blocks are very short.
 
         Raises:
             DamagedError: it is there, but damaged (unless ``keep``).
         """
         most = self.whole_blocks()
         damaged: tuple[int, Final] | None = None
-        for index in range(most, max(0, most - 2), -1):
+        longest = 1 + 2 * MAX_VARINT_BYTES + self._header.block_payload_bytes + 4
+        places = 1 + -(-longest // self._step)
+        for index in range(most, max(0, most - places), -1):
             if not self.go_to(index) or self._source.read(1) != FINAL_RECORD:
                 continue
             try:

@@ -57,7 +57,8 @@ def parse_sections(
         file: where to read; only ``read`` is used.
         name: what messages call the file.
         first_check: the header's first-block check, which sections are bound to.
-        keep: leave out a damaged section and go on behind it, where its length says.
+        keep: leave out a damaged section and go on behind it, where its length says, unless its
+            type says that it must be understood.
 
     Returns:
         The text tags, and the first damage that was left out, if any.
@@ -96,7 +97,7 @@ def parse_sections(
                     raise DamagedError(f"{name}: section {number} holds text tags again")
                 tags = _parse_tags(payload, name)
         except DamagedError as error:
-            if not keep:
+            if not keep or kind & MUST_UNDERSTAND:
                 raise
             damage = damage or error
             continue

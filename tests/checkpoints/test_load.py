@@ -17,7 +17,7 @@ from safetensors.torch import save_file
 from codectool.checkpoints import known
 from codectool.checkpoints.fingerprint import fingerprint
 from codectool.checkpoints.load import load_model
-from codectool.checkpoints.native import METADATA_KEY, read_native, write_native
+from codectool.checkpoints.native import METADATA_KEY, read_native, write_model, write_native
 from codectool.checkpoints.published import canonical_name, model_name, read_published
 from codectool.codecs.hac.codec import untrained
 from codectool.codecs.hac.config import load_preset
@@ -204,6 +204,20 @@ def test_any_family_can_be_stored_natively(tmp_path: Path) -> None:
         target = tmp_path / f"{family}.safetensors"
         write_native(target, family, original.model.hyper_parameters, state)
         assert load_model(target).fingerprint == original.fingerprint
+
+
+@pytest.mark.parametrize("path", [BIGCODEC, SUPERCODEC])
+def test_models_for_inference_are_not_stored(tmp_path: Path, path: Path) -> None:
+    """Their weight norm is gone; a file of them could not be read again."""
+    with pytest.raises(CheckpointError, match="folded for inference cannot be stored"):
+        write_model(tmp_path / "x.safetensors", load_model(path).model)
+    assert not list(tmp_path.iterdir())
+
+
+def test_whole_config_of_ours_is_taken_for_its_model(tmp_path: Path) -> None:
+    config = json.loads((SUPERCODEC / "config.json").read_text())
+    whole = {"family": "supercodec", "model": config, "training": {}}
+    assert load_model(SUPERCODEC, config=whole).fingerprint == load_model(SUPERCODEC).fingerprint
 
 
 def test_fingerprint_covers_names_shapes_dtypes_values_and_hyper_parameters() -> None:

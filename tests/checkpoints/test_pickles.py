@@ -207,6 +207,14 @@ def test_compressed_records_are_refused(tmp_path: Path) -> None:
         read_torch_file(path)
 
 
+def test_length_bomb_is_harmless(tmp_path: Path) -> None:
+    """An opcode that says how many bytes follow, for which Python makes room at once."""
+    bomb = b"\x80\x05\x96" + struct.pack("<Q", 1 << 40) + b"x."
+    path = archive(tmp_path / "bomb.pt", bomb)
+    with pytest.raises(CheckpointError, match="damaged"):
+        read_torch_file(path)
+
+
 def test_memo_bomb_is_harmless(tmp_path: Path) -> None:
     """One opcode that asks for a memo of four billion entries."""
     bomb = b"\x80\x02ccollections\ndefaultdict\n" + b"N" + b"r\xff\xff\xff\xff" + b"."

@@ -177,7 +177,7 @@ def test_every_truncation_and_every_bit_flip(
     for number, variant in enumerate(variants):
         damaged.write_bytes(variant)
         assert_verify_refuses(run("verify", damaged))
-        if number % 16 == 0:  # the whole way, now and then
+        if number % 17 == 0:  # the whole way, now and then
             result = run("decode", damaged, out, "--checkpoint", checkpoints["bigcodec"])
             assert_refused(result, "damaged.hcd")
             assert not out.exists()
@@ -328,6 +328,19 @@ def test_list_of_checkpoints_that_cannot_be_written(
     assert result.code == 0
     assert result.err.startswith("warning: ")
     assert "cannot remember this checkpoint" in result.err
+
+
+def test_config_without_checkpoint(run: Run, packed: Path, tmp_path: Path) -> None:
+    result = run("decode", packed, "--config", tmp_path / "none.json")
+    assert_refused(result, "`--config` says how to read a `--checkpoint`")
+
+
+def test_rates_that_carry_no_speech(run: Run, tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+    """A few samples at 1 Hz would become hours at the model's rate."""
+    path = tmp_path / "slow.wav"
+    soundfile.write(path, np.zeros(2000, np.float32), 1)
+    result = run("encode", path, "--checkpoint", checkpoints["hac"], "--device", "cpu")
+    assert_refused(result, "a sampling rate of 1 Hz cannot carry speech")
 
 
 @pytest.mark.parametrize("tag", ["novalue", "=x"])

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import io
 import json
+import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -60,6 +62,17 @@ def test_pipes(run: Run, speech: Path, checkpoints: dict[str, Path], family: str
         back = run("decode", "-", "-", "--format", container, "--device", "cpu", stdin=packed.out)
         audio, rate = soundfile.read(io.BytesIO(back.out))
         assert (audio.shape, rate) == ((11025, 2), 22050)
+
+
+def test_named_pipes(run: Run, speech: Path, tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+    """What shells make of `<(...)`: a name that can be read once."""
+    pipe, out = tmp_path / "pipe", tmp_path / "out.hcd"
+    os.mkfifo(pipe)
+    with ThreadPoolExecutor(1) as pool:
+        pool.submit(pipe.write_bytes, speech.read_bytes())
+        done = run("encode", pipe, out, "--checkpoint", checkpoints["hac"], "--device", "cpu")
+    assert (done.code, done.err) == (0, "")
+    assert codectool.read(out).num_samples == 11025
 
 
 def test_default_names_of_outputs(run: Run, speech: Path, checkpoints: dict[str, Path]) -> None:

@@ -38,10 +38,9 @@ def assert_same_tokens(codes: np.ndarray, expected: np.ndarray, margin: np.ndarr
     """Equal, or else a tie: the two nearest codewords equally far within rounding."""
     assert codes.shape == expected.shape
     wrong = codes != expected
-    if wrong.any():
-        first = np.argwhere(wrong.any(0))[0, 0]  # later stages follow from the first difference
-        stage = np.argwhere(wrong[:, first])[0, 0]
-        assert margin[stage, first] < 1e-5, f"frame {first}, stage {stage}: no tie"
+    for frame in np.flatnonzero(wrong.any(0)):
+        stage = np.flatnonzero(wrong[:, frame])[0]  # later stages follow from the first difference
+        assert margin[stage, frame] < 1e-5, f"frame {frame}, stage {stage}: no tie"
 
 
 @pytest.fixture(params=CASES)

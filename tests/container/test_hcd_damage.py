@@ -95,7 +95,7 @@ def test_the_message_says_where_and_what_and_what_to_do():
     assert re.fullmatch(
         r"x\.hcd: block 2 \(0:00\.2 to 0:00\.3\) at byte 58: "
         r"CRC-32 is [0-9a-f]{8}, expected [0-9a-f]{8}; "
-        r"`codectool verify x\.hcd` lists all damage, "
+        r"`codectool verify` lists all damage, "
         r"`codectool decode --conceal` writes silence there",
         str(caught.value),
     )

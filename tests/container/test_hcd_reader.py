@@ -12,11 +12,12 @@ from hcd_samples import (
     stream,
 )
 
-from codectool.container import Reader, Writer, read_tokens
+from codectool.container import Header, Reader, Writer, read_tokens
 from codectool.errors import (
     ContainerError,
     DamagedError,
 )
+from codectool.tokens import TokenLayout
 
 LONG = known(BIGCODEC, 16_000, 200_000, block_frames=40)  # 25 blocks of 65 bytes, 0.5 s each
 LONG_STREAM = stream(BIGCODEC, 16_000, 199_000, block_frames=40)
@@ -140,3 +141,18 @@ def test_an_operating_system_pipe():
     sender.join()
     assert np.array_equal(tokens.codes, LONG_STREAM.codes)
     assert tokens.num_samples == 199_000
+
+
+def test_end_of_a_stream_of_very_short_blocks_is_found():
+    """Its final record is longer than several blocks together."""
+    layout = TokenLayout("tiny", 8_000, 65_536, (1,))
+    header = Header(layout, "00112233", 8_000, block_frames=8)
+    for frames in (*range(16, 60), 4807):
+        file = io.BytesIO()
+        writer = Writer(file, header)
+        writer.write(np.ones((1, 1, frames), np.int32))
+        writer.close(frames * 65_536)
+        file.seek(0)
+        reader = Reader(file)
+        assert reader.scan() == frames
+        assert reader.read_frames(frames - 3, 3).shape == (1, 1, 3)
