@@ -12,6 +12,7 @@ Letters used in shapes: B batch, T time, C channels.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 
 import torch
@@ -32,7 +33,7 @@ from codectool.nn.snake import Snake
 State = list[Tensor]
 
 
-class Block(Foldable):
+class Block(Foldable, ABC):
     """A causal layer that carries the end of its input from call to call.
 
     Attributes:
@@ -47,9 +48,9 @@ class Block(Foldable):
     down: int = 1
     up: int = 1
 
+    @abstractmethod
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Compute the frames of ``x``, which follow those of ``state``; return the new state."""
-        raise NotImplementedError
 
     def first_input(self, frame: int) -> int:
         """Number of the earliest input frame that output frame ``frame`` depends on."""
