@@ -6,7 +6,7 @@ Letters used in shapes: C channels, K streams (codebooks), F frames.
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -99,23 +99,10 @@ class Tokens:
 
     def __post_init__(self) -> None:
         codes = np.asarray(self.codes)
-        if codes.ndim != 3 or not np.issubdtype(codes.dtype, np.integer):
-            raise TokensError(
-                "codes must be integers of shape (channels, streams, frames), "
-                f"not {codes.dtype} {codes.shape}"
-            )
-        if codes.shape[1] != self.layout.num_streams:
-            raise TokensError(
-                f"codes have {codes.shape[1]} streams, the layout has {self.layout.num_streams}"
-            )
+        check_codes(codes, self.layout.stream_bits)
         if not 1 <= codes.shape[0] <= MAX_CHANNELS:
             raise TokensError(f"{codes.shape[0]} channels is not in 1..{MAX_CHANNELS}")
-        for stream, bits in enumerate(self.layout.stream_bits):
-            row = codes[:, stream]
-            if row.size and not (int(row.min()) >= 0 and int(row.max()) < 1 << bits):
-                raise TokensError(f"codes of stream {stream} are not all in 0..{(1 << bits) - 1}")
-        if not re.fullmatch(r"[0-9a-f]{8}", self.fingerprint):
-            raise TokensError(f"fingerprint {self.fingerprint!r} is not eight hexadecimal digits")
+        check_fingerprint(self.fingerprint)
         check_sample_rate(self.sample_rate)
         if not _is_integer(self.num_samples) or self.num_samples < 0:
             raise TokensError(f"num_samples must be a whole number, not {self.num_samples!r:.40}")
@@ -156,6 +143,33 @@ class Tokens:
             for stream, bits in enumerate(self.layout.stream_bits)
         ]
         return np.concatenate(columns, axis=-1).astype(np.uint8)
+
+
+def check_codes(codes: npt.NDArray[np.integer], stream_bits: Sequence[int]) -> None:
+    """Make sure that ``(C, K, F)`` codes fit the widths of their streams.
+
+    Raises:
+        TokensError: the shape or type does not fit, or a code does not fit its width.
+    """
+    if codes.ndim != 3 or codes.shape[1] != len(stream_bits) or codes.dtype.kind not in "iu":
+        raise TokensError(
+            f"codes must be integers of shape (channels, {len(stream_bits)}, frames), "
+            f"not {codes.dtype} {codes.shape}"
+        )
+    for stream, bits in enumerate(stream_bits):
+        row = codes[:, stream]
+        if row.size and (int(row.min()) < 0 or int(row.max()) >> bits):
+            raise TokensError(f"codes of stream {stream} are not all in 0..{(1 << bits) - 1}")
+
+
+def check_fingerprint(fingerprint: str) -> None:
+    """Refuse what is no name of weights.
+
+    Raises:
+        TokensError: it is none.
+    """
+    if not re.fullmatch(r"[0-9a-f]{8}", fingerprint):
+        raise TokensError(f"fingerprint {fingerprint!r} is not eight hexadecimal digits")
 
 
 def check_sample_rate(rate: object) -> None:

@@ -230,7 +230,7 @@ def test_tokens_check_themselves(codec: Codec) -> None:
         ({"codes": tokens.codes[0]}, "must be integers of shape"),
         ({"codes": tokens.codes.astype(float)}, "must be integers of shape"),
         ({"codes": tokens.codes + (1 << 20)}, "are not all in"),
-        ({"codes": np.concatenate([tokens.codes] * 3, axis=1)}, "streams"),
+        ({"codes": np.concatenate([tokens.codes] * 3, axis=1)}, "must be integers of shape"),
     ):
         with pytest.raises(TokensError, match=message):
             dataclasses.replace(tokens, **change)

@@ -24,6 +24,8 @@ from math import gcd
 import numpy as np
 import numpy.typing as npt
 
+from codectool.tokens import check_codes
+
 # Tokens worked on at once: the scratch arrays stay in the processor's cache. A multiple of 8.
 _CHUNK = 1 << 16
 
@@ -31,23 +33,6 @@ _CHUNK = 1 << 16
 def packed_bytes(channels: int, stream_bits: Sequence[int], frames: int) -> int:
     """Bytes that ``frames`` frames take: the bits, rounded up to whole bytes."""
     return -(-frames * channels * sum(stream_bits) // 8)
-
-
-def check_codes(codes: npt.NDArray[np.integer], stream_bits: Sequence[int]) -> None:
-    """Make sure that ``(C, K, F)`` tokens fit the widths of their streams.
-
-    Raises:
-        ValueError: the shape does not fit the streams, or a token does not fit its width.
-    """
-    if codes.ndim != 3 or codes.shape[1] != len(stream_bits) or codes.dtype.kind not in "iu":
-        raise ValueError(
-            f"codes must be integers of shape (channels, {len(stream_bits)}, frames), "
-            f"not {codes.dtype} {codes.shape}"
-        )
-    for stream, bits in enumerate(stream_bits):
-        row = codes[:, stream]
-        if row.size and (int(row.min()) < 0 or int(row.max()) >> bits):
-            raise ValueError(f"codes of stream {stream} are not all in 0..{(1 << bits) - 1}")
 
 
 def pack_codes(codes: npt.NDArray[np.integer], stream_bits: Sequence[int]) -> bytes:
@@ -61,7 +46,7 @@ def pack_codes(codes: npt.NDArray[np.integer], stream_bits: Sequence[int]) -> by
         ``ceil(F * C * sum(stream_bits) / 8)`` bytes.
 
     Raises:
-        ValueError: the shape does not fit the streams, or a token does not fit its width.
+        TokensError: the shape does not fit the streams, or a token does not fit its width.
 
     >>> pack_codes(np.array([[[1, 2]], [[3, 4]]]), [4]).hex()  # two channels, two frames
     '1324'

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from dataclasses import dataclass
 
 from codectool.container.bitpack import packed_bytes
@@ -13,7 +12,7 @@ from codectool.container.layout import (
     PROFILES,
     default_block_frames,
 )
-from codectool.tokens import MAX_CHANNELS, MAX_SAMPLE_RATE, TokenLayout
+from codectool.tokens import MAX_CHANNELS, TokenLayout, check_fingerprint, check_sample_rate
 
 
 @dataclass(frozen=True)
@@ -41,10 +40,8 @@ class Header:
     block_frames: int = 0
 
     def __post_init__(self) -> None:
-        if not re.fullmatch(r"[0-9a-f]{8}", self.fingerprint):
-            raise ValueError(f"fingerprint {self.fingerprint!r} is not eight hexadecimal digits")
-        if not 1 <= self.sample_rate <= MAX_SAMPLE_RATE:
-            raise ValueError(f"sampling rate {self.sample_rate} Hz is not in 1..{MAX_SAMPLE_RATE}")
+        check_fingerprint(self.fingerprint)
+        check_sample_rate(self.sample_rate)
         if not 1 <= self.channels <= MAX_CHANNELS:
             raise ValueError(f"{self.channels} channels is not in 1..{MAX_CHANNELS}")
         # A frame may be one bit, so this bounds how much audio a byte can ask a decoder to write.

@@ -10,7 +10,7 @@ from typing import BinaryIO
 import numpy as np
 import numpy.typing as npt
 
-from codectool.container.bitpack import check_codes, pack_codes
+from codectool.container.bitpack import pack_codes
 from codectool.container.header import Header
 from codectool.container.header_bytes import build_checks, build_fields
 from codectool.container.layout import (
@@ -23,7 +23,7 @@ from codectool.container.layout import (
 )
 from codectool.container.sections import build_sections
 from codectool.errors import ContainerError
-from codectool.tokens import Tokens
+from codectool.tokens import Tokens, check_codes
 
 
 class Writer:
