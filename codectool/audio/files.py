@@ -73,25 +73,24 @@ def check_format(container: str, subtype: str | None) -> str:
     return subtype
 
 
-def write_audio(
-    file: BinaryIO, samples: Samples, rate: int, container: str = "wav", subtype: str | None = None
-) -> None:
-    """Write ``(C, N)`` float32 to a file object.
+def audio_bytes(
+    samples: Samples, rate: int, container: str = "wav", subtype: str | None = None
+) -> memoryview:
+    """An audio file, in memory: errors of a disk would be lost inside libsndfile's calls to us.
 
     Integer subtypes are rounded by libsndfile: towards minus infinity, clipped at full scale.
 
     Args:
-        file: where to.
-        samples: in [-1, 1].
+        samples: ``(C, N)`` in [-1, 1].
         rate: sampling rate in Hz.
         container: ``"wav"`` or ``"flac"``.
         subtype: libsndfile's name of the sample format; None is 16 bit.
 
     Raises:
         AudioError: this container cannot hold so many channels or such a rate.
+        UsageError: this container cannot hold the subtype.
     """
     subtype = check_format(container, subtype)
-    # Through memory: an error of the disk would be lost inside libsndfile's calls to our file.
     buffer = io.BytesIO()
     try:
         with soundfile.SoundFile(
@@ -103,4 +102,4 @@ def write_audio(
             f"cannot write {samples.shape[0]} channels at {rate} Hz as {container} {subtype}: "
             f"{error.error_string}"
         ) from error
-    file.write(buffer.getbuffer())
+    return buffer.getbuffer()

@@ -14,8 +14,8 @@ from codectool.cli.options import (
     codec_options,
     debug_option,
     open_input,
-    open_output,
     overwrite_option,
+    write_output,
 )
 from codectool.errors import UsageError
 
@@ -105,7 +105,7 @@ def decode(
         container = _container(target)
     target = choose_output(source, target, f".{container}", overwrite)
 
-    from codectool.audio.files import check_format, write_audio
+    from codectool.audio.files import audio_bytes, check_format
     from codectool.container import Reader
 
     subtype = check_format(container, subtype)
@@ -129,8 +129,8 @@ def decode(
             decoded = decode_reader(
                 codec, reader, start, duration, native_rate=native_rate, force=force
             )
-    with open_output(target, overwrite) as output:
-        write_audio(output, decoded.samples, decoded.sample_rate, container, subtype)
+    data = audio_bytes(decoded.samples, decoded.sample_rate, container, subtype)
+    write_output(target, data, overwrite)
     for sentence in decoded.damage:
         warn(sentence)
     note(f"{name}: {decoded.samples.shape[1] / decoded.sample_rate:.2f} s -> {target}")

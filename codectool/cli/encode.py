@@ -15,8 +15,8 @@ from codectool.cli.options import (
     codec_options,
     debug_option,
     open_input,
-    open_output,
     overwrite_option,
+    write_output,
 )
 
 
@@ -97,9 +97,10 @@ def encode(
     block_frames = None
     if block_seconds is not None:
         block_frames = max(1, round(block_seconds * codec.frame_rate))
-    with open_output(target, overwrite) as output:
-        write_tokens(output, tokens, block_frames)
-        size = output.tell()
+    packed = io.BytesIO()
+    write_tokens(packed, tokens, block_frames)
+    size = packed.tell()
+    write_output(target, packed.getbuffer(), overwrite)
     if tokens.num_samples:
         note(
             f"{name}: {tokens.duration:.2f} s -> {target}: {size} bytes, "

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -131,16 +130,12 @@ def check_output(path: Path, source: Path, overwrite: bool) -> None:
     check_writable(path, overwrite)
 
 
-@contextmanager
-def open_output(path: Path, overwrite: bool) -> Iterator[BinaryIO]:
-    """A seekable binary file object that becomes OUTPUT if all goes well."""
+def write_output(path: Path, data: memoryview, overwrite: bool) -> None:
+    """Write a finished result to OUTPUT or to standard output."""
     if path != PIPE:
         with atomic_output(path, overwrite) as file:
-            yield file
+            file.write(data)
         return
-    buffer = io.BytesIO()
-    yield buffer
-    left = buffer.getbuffer()
-    while left:  # unbuffered, as under PYTHONUNBUFFERED, it may take less than it is given
-        left = left[sys.stdout.buffer.write(left) :]
+    while data:  # unbuffered, as under PYTHONUNBUFFERED, it may take less than it is given
+        data = data[sys.stdout.buffer.write(data) :]
     sys.stdout.buffer.flush()

@@ -8,15 +8,13 @@ import numpy as np
 import pytest
 import soundfile
 
-from codectool.audio.files import check_format, read_audio, write_audio
+from codectool.audio.files import audio_bytes, check_format, read_audio
 from codectool.errors import AudioError, UsageError
 from tests.conftest import GOLDEN, shared
 
 
 def written(samples: np.ndarray, **options: str) -> np.ndarray:
-    file = io.BytesIO()
-    write_audio(file, samples.astype(np.float32), 16000, **options)
-    file.seek(0)
+    file = io.BytesIO(audio_bytes(samples.astype(np.float32), 16000, **options))
     return soundfile.read(file, dtype="int16", always_2d=True)[0].T
 
 
@@ -43,9 +41,7 @@ def test_full_scale_is_clipped() -> None:
 @pytest.mark.parametrize("container", ["wav", "flac"])
 def test_round_trip(channels: int, container: str) -> None:
     samples = np.random.default_rng(0).integers(-(2**15), 2**15, (channels, 999)) / 2**15
-    file = io.BytesIO()
-    write_audio(file, samples.astype(np.float32), 44100, container)
-    file.seek(0)
+    file = io.BytesIO(audio_bytes(samples.astype(np.float32), 44100, container))
     found, rate = read_audio(file, "x")
     assert rate == 44100
     np.testing.assert_array_equal(found, samples.astype(np.float32))
@@ -57,4 +53,4 @@ def test_formats_that_cannot_be() -> None:
     with pytest.raises(UsageError, match="flac cannot hold subtype FLOAT; it can hold PCM_16"):
         check_format("flac", "FLOAT")
     with pytest.raises(AudioError, match="cannot write 9 channels at 16000 Hz as flac"):
-        write_audio(io.BytesIO(), np.zeros((9, 4), np.float32), 16000, "flac")
+        audio_bytes(np.zeros((9, 4), np.float32), 16000, "flac")

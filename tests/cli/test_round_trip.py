@@ -75,6 +75,25 @@ def test_named_pipes(run: Run, speech: Path, tmp_path: Path, checkpoints: dict[s
     assert codectool.read(out).num_samples == 11025
 
 
+def test_named_pipes_as_outputs(
+    run: Run, speech: Path, tmp_path: Path, checkpoints: dict[str, Path]
+) -> None:
+    """Written to as they are, neither replaced nor searched."""
+    pipe, packed = tmp_path / "pipe", tmp_path / "out.hcd"
+    os.mkfifo(pipe)
+    chosen = ("--checkpoint", checkpoints["hac"], "--device", "cpu")
+    with ThreadPoolExecutor(1) as pool:
+        reading = pool.submit(pipe.read_bytes)
+        done = run("encode", speech, pipe, *chosen)
+        packed.write_bytes(reading.result(10))
+        assert (done.code, done.err) == (0, "")
+        assert run("verify", packed).code == 0
+        reading = pool.submit(pipe.read_bytes)
+        assert run("decode", packed, pipe, *chosen).code == 0
+        assert soundfile.info(io.BytesIO(reading.result(10))).frames == 11025
+    assert pipe.is_fifo()
+
+
 def test_default_names_of_outputs(run: Run, speech: Path, checkpoints: dict[str, Path]) -> None:
     assert run("encode", speech, "--checkpoint", checkpoints["hac"], "--device", "cpu").code == 0
     packed = speech.with_suffix(".hcd")
