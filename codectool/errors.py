@@ -13,7 +13,8 @@ CodectoolError                    exit code 2; the message is one line that says
 │   ├── UnsafeCheckpointError     a pickle that names code we do not run
 │   ├── WeightsMissingError       nobody told us where the weights are
 │   └── FingerprintError          other weights than the tokens were made with
-└── ConfigError                   hyper-parameters that describe no model
+├── ConfigError                   hyper-parameters that describe no model, or a wrong recipe
+└── TrainingError                 a training run that cannot go on
 """
 
 from __future__ import annotations
@@ -73,3 +74,7 @@ class FingerprintError(CheckpointError):
 
 class ConfigError(CodectoolError):
     """Hyper-parameters are missing, of the wrong type or describe no model."""
+
+
+class TrainingError(CodectoolError):
+    """A training run cannot go on."""

@@ -24,10 +24,15 @@ ROOMS = {
     "codec": {"audio", "checkpoints", "codecs", "tokens"},
     "loading": {"codec", "checkpoints", "codecs"},
     "decoding": {"codec", "audio", "container"},
+    "training": {"audio", "nn", "codecs", "checkpoints", "codec", "files", "tokens"},
 }
 # What only some rooms may bring in from outside.
 GUARDED = {
-    "torch": {"nn", "codecs", "checkpoints", "codec", "loading"},
+    "torch": {"nn", "codecs", "checkpoints", "codec", "loading", "training"},
+    "torchaudio": {"training"},
+    "transformers": {"training"},
+    "matplotlib": {"training"},
+    "pystoi": {"training"},
     "safetensors": {"checkpoints"},
     "soundfile": {"audio"},
     "soxr": {"audio"},

@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import io
+import math
+import os
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 import soundfile
 
+from codectool.audio.resample import margin_samples, resample
 from codectool.audio.samples import Samples, check_finite
 from codectool.errors import AudioError, UsageError
 
@@ -16,6 +19,11 @@ FRAMES_AT_ONCE = 1 << 20
 FORMATS = {"wav": "PCM_16", "flac": "PCM_16"}  # container -> subtype unless one is asked for
 # One code per sample. Others work in blocks and would not keep the exact length.
 SUBTYPES = {"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"}
+# What names of audio files end in, for searching folders; raw samples say nothing of themselves.
+SUFFIXES = {".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".nist", ".oga", ".ogg"}
+SUFFIXES |= {".opus", ".rf64", ".snd", ".sph", ".w64", ".wav", ".wave"}
+MAX_SAMPLES = 1 << 40  # of a file: beyond it the header does not know the length
+MIN_RATE, MAX_RATE = 1000, 1_000_000  # in Hz; outside no speech can be meant
 
 
 def read_audio(file: Path | BinaryIO, name: str) -> tuple[Samples, int]:
@@ -43,6 +51,76 @@ def read_audio(file: Path | BinaryIO, name: str) -> tuple[Samples, int]:
     samples = np.concatenate(pieces, axis=1) if pieces else np.zeros((channels, 0), np.float32)
     check_finite(samples, name)
     return np.ascontiguousarray(samples), rate
+
+
+def read_header(path: Path) -> tuple[int, int]:
+    """Length in samples per channel, and sampling rate in Hz, without reading samples.
+
+    Raises:
+        AudioError: not audio, empty, or a header that does not say how long the file is.
+    """
+    if path.exists() and not path.is_file():  # a pipe would be waited for without end
+        raise AudioError(f"{path}: is no file of audio but a folder, a pipe or a device")
+    try:
+        with soundfile.SoundFile(_file_name(path)) as sound:
+            num_samples, rate = int(sound.frames), int(sound.samplerate)
+    except (soundfile.LibsndfileError, OSError, ValueError) as error:
+        raise AudioError(f"{path}: {_why(path, error)}") from error
+    if num_samples == 0:
+        raise AudioError(f"{path}: holds no samples")
+    if not 0 < num_samples <= MAX_SAMPLES:
+        raise AudioError(f"{path}: its header does not say how long it is; convert it to flac")
+    if not MIN_RATE <= rate <= MAX_RATE:
+        raise AudioError(f"{path}: a sampling rate of {rate} Hz cannot be meant")
+    return num_samples, rate
+
+
+def read_crop(path: Path, start: int, length: int, sample_rate: int) -> Samples:
+    """Read a stretch of a file, mixed to mono and resampled as within the whole file.
+
+    Of the file no more is read than the stretch and what the resampling filter reaches. In the
+    last page of an Ogg Vorbis file libsndfile 1.2.2 lands up to some 500 samples late, so that
+    such a stretch is the file's, but not quite the one that was asked for.
+
+    Args:
+        path: a file of any format that libsndfile knows.
+        start: first sample of the stretch, at ``sample_rate``.
+        length: in samples at ``sample_rate``.
+        sample_rate: of the result, in Hz.
+
+    Returns:
+        float32 ``(1, N)``, the mean of the channels; N is below ``length`` where the file ends.
+
+    Raises:
+        AudioError: not audio, damaged, shorter than its header says, or a sample is NaN or
+            infinite.
+    """
+    try:
+        with soundfile.SoundFile(_file_name(path)) as sound:
+            rate = sound.samplerate
+            margin = margin_samples(rate, sample_rate)
+            # Both rates share every `period`-th sample of the file: a piece that begins there is
+            # resampled onto the same grid as the whole.
+            period = rate // math.gcd(rate, sample_rate)
+            first = max(0, (start * rate // sample_rate - margin) // period * period)
+            stop = min(sound.frames, -(-(start + length) * rate // sample_rate) + margin)
+            count = max(0, stop - first)
+            if count:
+                sound.seek(first)
+            piece = sound.read(count, dtype="float32", always_2d=True)
+    except (soundfile.LibsndfileError, OSError, ValueError) as error:
+        raise AudioError(f"{path}: {_why(path, error)}") from error
+    if len(piece) < count:
+        raise AudioError(f"{path}: ends after {first + len(piece)} samples; its header says more")
+    check_finite(piece.T, str(path), first)
+    mono = piece.mean(axis=1, dtype=np.float32) if piece.shape[1] > 1 else piece[:, 0]
+    offset = start - first * sample_rate // rate
+    return resample(mono[None], rate, sample_rate)[:, offset : offset + length]
+
+
+def _file_name(path: Path) -> str | bytes:
+    """A name as `soundfile` takes it: text would have to be UTF-8, which POSIX does not ask for."""
+    return os.fsencode(path) if os.name == "posix" else str(path)
 
 
 def _why(file: Path | BinaryIO, error: Exception) -> str:

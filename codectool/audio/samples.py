@@ -10,8 +10,13 @@ from codectool.errors import AudioError
 Samples = npt.NDArray[np.float32]  # (C, N) in [-1, 1]
 
 
-def check_finite(samples: Samples, name: str) -> None:
+def check_finite(samples: Samples, name: str, first: int = 0) -> None:
     """Refuse NaN and infinite samples.
+
+    Args:
+        samples: ``(C, N)``.
+        name: what to call them in the message.
+        first: number of the first of them within the file.
 
     Raises:
         AudioError: naming the first of them.
@@ -20,6 +25,6 @@ def check_finite(samples: Samples, name: str) -> None:
     if not finite.all():
         channel, sample = np.argwhere(~finite)[0]
         raise AudioError(
-            f"{name}: sample {sample} of channel {channel} is {samples[channel, sample]}; "
+            f"{name}: sample {first + sample} of channel {channel} is {samples[channel, sample]}; "
             f"{int((~finite).sum())} samples are not finite numbers"
         )

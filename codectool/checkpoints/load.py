@@ -53,6 +53,24 @@ def load_model(
     return LoadedModel(model, fingerprint(found, model.hyper_parameters, state), path)
 
 
+def read_weights(
+    path: Path,
+) -> tuple[str, dict[str, Tensor], Mapping[str, Any] | None]:
+    """Read tensors without building a model: what training begins with.
+
+    Args:
+        path: as for `load_model`.
+
+    Returns:
+        Family, tensors by canonical name, and the model config that lies beside them, if any.
+
+    Raises:
+        CheckpointError: the file cannot be used.
+        ConfigError: its JSON is wrong.
+    """
+    return _read(_locate(path))
+
+
 def _locate(path: Path) -> Path:
     """The file that a folder means, or the folder itself if it is one of ours."""
     if not path.exists():

@@ -24,6 +24,9 @@ COMMANDS = {
     "decode": ".hcd file to audio file",
     "info": "what .hcd files say about themselves",
     "verify": "check every bit of .hcd files",
+    "filelist": "list of audio files for training",
+    "train": "teach a codec",
+    "plot": "learning curves of training runs as a picture",
 }
 
 

@@ -15,6 +15,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from codectool.nn.ranks import mean_over_ranks
+
 
 def signs_to_index(values: Tensor) -> Tensor:
     """Number the sign patterns, channel 0 being the most significant bit.
@@ -87,7 +89,7 @@ def group_entropy(logits: Tensor, group_bits: int) -> Tensor:
         codes = logits.new_ones(len(logits), 1)
         for one in ones[:, first : first + group_bits].unbind(-1):
             codes = torch.cat([codes * (1 - one)[:, None], codes * one[:, None]], dim=-1)
-        mean = codes.mean(0)
+        mean = mean_over_ranks(codes.mean(0))
         total = total - torch.xlogy(mean, mean).sum()
     return total / logits.shape[-1]
 
@@ -150,9 +152,9 @@ class BinaryBottleneck(nn.Module):
     def _update(self, rows: Tensor) -> None:
         self.count += 1
         weight = (1 / self.count).clamp(min=self.min_weight)
-        self.mean.lerp_(rows.mean(0), weight)
+        self.mean.lerp_(mean_over_ranks(rows.mean(0)), weight)
         centred = rows - self.mean
-        self.covariance.lerp_(centred.T @ centred / len(rows), weight)
+        self.covariance.lerp_(mean_over_ranks(centred.T @ centred / len(rows)), weight)
         # float64: the smallest of the roots decides how well the bits are decorrelated
         covariance = self.covariance.double()
         floor = 0.01 * covariance.diagonal().mean()

@@ -61,6 +61,26 @@ def load_tensors(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     Raises:
         TensorMismatchError: if names or shapes disagree. Nothing is loaded then.
     """
+    _check(model, state)
+    model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
+    model.requires_grad_(False)
+
+
+def copy_tensors(model: nn.Module, state: Mapping[str, Tensor]) -> None:
+    """Copy ``state`` into a model that is to be trained further, on the device where it is.
+
+    Args:
+        model: its parameters stay what they are, only their values change.
+        state: float tensors by the names of ``model.state_dict()``.
+
+    Raises:
+        TensorMismatchError: if names or shapes disagree. Nothing is copied then.
+    """
+    _check(model, state)
+    model.load_state_dict(state)
+
+
+def _check(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     expected = {name: tuple(tensor.shape) for name, tensor in model.state_dict().items()}
     misshapen = [
         (name, tuple(state[name].shape), shape)
@@ -70,5 +90,3 @@ def load_tensors(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     missing, unexpected = expected.keys() - state.keys(), state.keys() - expected.keys()
     if missing or unexpected or misshapen:
         raise TensorMismatchError(missing, unexpected, misshapen)
-    model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
-    model.requires_grad_(False)

@@ -1,21 +1,47 @@
 """Vector quantizers: nearest codeword by direction (BigCodec) and by distance (SuperCodec).
 
+Each has three verbs: `forward` quantizes for inference, `lookup` undoes it, and `learn` quantizes
+in a training step, with gradients, losses and what the codebook takes from the batch.
+
 Letters used in shapes: B batch, D latent width, d codebook width, F frames, K stages, N codewords.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
+from dataclasses import dataclass
 from typing import cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from codectool.nn.kmeans import cluster_sums, draw_rows, k_means
+from codectool.nn.ranks import from_first_rank, gather_rows, sum_over_ranks
 from codectool.nn.weight_norm import weight_normed
 
 # Rows of the distance table computed at once: bounds memory to 128 MB for 8192 codewords.
 FRAMES_AT_ONCE = 4096
+EPSILON = 1e-5  # added to every cluster size
+
+
+@dataclass(frozen=True)
+class QuantizedOutput:
+    """What a training step makes of a latent.
+
+    Attributes:
+        codes: int64, ``(B, F)`` of one stage or ``(B, K, F)`` of several.
+        quantized: like the latent; its gradient is passed straight to the latent.
+        remainder: like the latent, what is left of it for another stage to quantize.
+        losses: mean squared distances in the space of the codewords by name, summed over stages:
+            ``commitment`` pulls latents to their codewords, ``codebook`` codewords to their latents
+            (VQ-VAE, arXiv 1711.00937, equation 3).
+    """
+
+    codes: Tensor
+    quantized: Tensor
+    remainder: Tensor
+    losses: dict[str, Tensor]
 
 
 class FactorizedQuantizer(nn.Module):
@@ -44,13 +70,34 @@ class FactorizedQuantizer(nn.Module):
             codes int64 ``(B, F)`` and quantized latent ``(B, D, F)``.
         """
         narrow = self.in_proj(latent.transpose(1, 2))
-        codes = torch.cat(
-            [self._search(part) for part in torch.split(narrow, FRAMES_AT_ONCE, 1)], 1
-        )
+        codes = self._nearest(narrow)
         # The sum e + (q - e) instead of q alone is the straight-through form; it rounds otherwise.
         quantized = narrow + (self.codebook(codes) - narrow)
         return codes, self.out_proj(quantized).transpose(1, 2)
 
+    def learn(self, latent: Tensor) -> QuantizedOutput:
+        """Quantize ``(B, D, F)`` in a training step, in float32 whatever autocast says.
+
+        The codewords are parameters like any other. The remainder keeps its gradient with respect
+        to both projections: a later stage also teaches the ones before it.
+        """
+        with torch.autocast(latent.device.type, enabled=False):
+            latent = latent.float()
+            narrow = self.in_proj(latent.transpose(1, 2))
+            codes = self._nearest(narrow.detach())
+            codewords = self.codebook(codes)
+            straight = narrow + (codewords - narrow).detach()
+            quantized = self.out_proj(straight).transpose(1, 2)
+            losses = {
+                "commitment": F.mse_loss(narrow, codewords.detach()),
+                "codebook": F.mse_loss(codewords, narrow.detach()),
+            }
+        return QuantizedOutput(codes, quantized, latent - quantized, losses)
+
+    def _nearest(self, narrow: Tensor) -> Tensor:
+        return torch.cat([self._search(part) for part in torch.split(narrow, FRAMES_AT_ONCE, 1)], 1)
+
+    @torch.no_grad()
     def _search(self, narrow: Tensor) -> Tensor:
         direction = F.normalize(narrow, dim=-1)
         codewords = F.normalize(self.codebook.weight, dim=-1)
@@ -67,8 +114,21 @@ class FactorizedQuantizer(nn.Module):
 class EuclideanCodebook(nn.Module):
     """Codewords learned by moving averages; search by Euclidean distance.
 
-    VQ-VAE-2 (arXiv 1906.00446, appendix). The buffers are those of a trained codebook; updating
-    them belongs to training.
+    With n the number of latents of a batch that are nearest to a codeword and s their sum
+    (VQ-VAE, arXiv 1711.00937, appendix A.1):
+
+        cluster_size <- decay cluster_size + (1 - decay) n
+        embed_avg    <- decay embed_avg    + (1 - decay) s
+        embed         = embed_avg / cluster_size
+
+    where the last cluster_size is smoothed by 1e-5 so that none is zero. The first batch of all is
+    clustered by k-means instead. All ranks learn from the batches of all, each of as many latents.
+
+    Attributes:
+        decay: weight of the past in the averages.
+        dead_code_threshold: a codeword whose cluster_size falls below it is replaced by a latent of
+            the batch (SoundStream, arXiv 2107.03312, section III-C). 0 replaces none. It must be
+            well below the latents per codeword in a batch, else most are replaced all the time.
     """
 
     initted: Tensor
@@ -78,6 +138,8 @@ class EuclideanCodebook(nn.Module):
 
     def __init__(self, width: int, codebook_size: int):
         super().__init__()
+        self.decay = 0.8
+        self.dead_code_threshold = 0.0
         self.register_buffer("initted", torch.zeros(1))
         self.register_buffer("cluster_size", torch.zeros(1, codebook_size))
         self.register_buffer("embed_avg", torch.zeros(1, codebook_size, width))
@@ -88,6 +150,58 @@ class EuclideanCodebook(nn.Module):
         parts = torch.split(latent, FRAMES_AT_ONCE, 1)
         codes = torch.cat([torch.cdist(part, self.embed).argmin(-1) for part in parts], 1)
         return codes, self.lookup(codes)
+
+    def learn(self, latent: Tensor) -> QuantizedOutput:
+        """Quantize ``(B, F, D)`` in a training step, in float32 whatever autocast says.
+
+        In training mode the codewords move afterwards: the output is made of those before.
+        """
+        with torch.autocast(latent.device.type, enabled=False):
+            latent = latent.float()
+            fixed = latent.detach()
+            if self.training and not self.initted.item():
+                self._initialise(fixed.flatten(0, 1))
+            codes, codewords = self(fixed)
+            if self.training:
+                self._update(fixed.flatten(0, 1), codes.flatten())
+            quantized = latent + (codewords - fixed)
+            losses = {"commitment": F.mse_loss(latent, codewords)}
+        # Not minus `quantized`: the gradients of the two would cancel.
+        return QuantizedOutput(codes, quantized, latent - codewords, losses)
+
+    @torch.no_grad()
+    def _initialise(self, rows: Tensor) -> None:
+        rows = gather_rows(rows)
+        means, counts = k_means(rows, draw_rows(rows, self.embed.shape[1]))
+        # Every rank has computed them; but each may have drawn others.
+        self.embed[0] = from_first_rank(means)
+        # A cluster without members counts as one of one member: with none, its codeword would leave
+        # for 0 / 0 in the next update. The authors' program also set the sum to the mean, which
+        # sends such codewords far away for some sixty steps.
+        self.cluster_size[0] = from_first_rank(counts).clamp(min=1)
+        self.embed_avg.copy_(self.embed * self.cluster_size.unsqueeze(-1))
+        self.initted.fill_(1)
+
+    @torch.no_grad()
+    def _update(self, rows: Tensor, codes: Tensor) -> None:
+        sums, counts = cluster_sums(rows, codes, self.embed.shape[1])
+        self.cluster_size.mul_(self.decay).add_(sum_over_ranks(counts), alpha=1 - self.decay)
+        self.embed_avg.mul_(self.decay).add_(sum_over_ranks(sums), alpha=1 - self.decay)
+        total, num_codewords = self.cluster_size.sum(), self.cluster_size.numel()
+        share = (self.cluster_size + EPSILON) / (total + num_codewords * EPSILON)
+        self.embed.copy_(self.embed_avg / (share * total).unsqueeze(-1))
+        if self.dead_code_threshold > 0:
+            self._replace_dead(rows)
+
+    def _replace_dead(self, rows: Tensor) -> None:
+        dead = self.cluster_size[0] < self.dead_code_threshold
+        num_dead = int(dead.sum())
+        if num_dead:
+            drawn = from_first_rank(draw_rows(gather_rows(rows), num_dead))
+            self.embed[0, dead] = drawn
+            # As if the new codeword had been used just often enough.
+            self.embed_avg[0, dead] = drawn * self.dead_code_threshold
+            self.cluster_size[0, dead] = self.dead_code_threshold
 
     def lookup(self, codes: Tensor) -> Tensor:
         """Codewords ``(B, F, D)`` of codes ``(B, F)``."""
@@ -113,6 +227,22 @@ class ResidualQuantizer(nn.Module):
             total = total + quantized
             codes.append(stage_codes)
         return torch.stack(codes, 1), total
+
+    def learn(self, latent: Tensor) -> QuantizedOutput:
+        """Quantize a latent in a training step; codes ``(B, K, F)``, losses summed over stages.
+
+        A stage that has yet to begin does so on what the ones before it left over.
+        """
+        remainder, total, codes = latent, torch.zeros_like(latent, dtype=torch.float32), []
+        losses: dict[str, Tensor] = {}
+        for stage in self.layers:
+            output: QuantizedOutput = stage.learn(remainder)  # type: ignore[operator]
+            remainder = output.remainder
+            total = total + output.quantized
+            codes.append(output.codes)
+            for name, loss in output.losses.items():
+                losses[name] = losses[name] + loss if name in losses else loss
+        return QuantizedOutput(torch.stack(codes, 1), total, remainder, losses)
 
     def lookup(self, codes: Tensor) -> Tensor:
         """Latent of the first K' streams: codes ``(B, K', F)``, K' <= K."""

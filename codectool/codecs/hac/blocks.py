@@ -221,6 +221,8 @@ class Stem(Block):
 class Head(Block):
     """Features ``(B, T, C)`` to samples ``(B, T stride, 1)``: the transposed lapped transform.
 
+    In float32 under autocast too: the rounding of its output would be a noise over all frequencies.
+
     Each frame makes ``taps`` strides of samples, from its own onward; each sample is the sum of
     what ``taps`` frames made.
     """
@@ -237,7 +239,8 @@ class Head(Block):
 
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """``(B, T, C)`` -> ``(B, T stride, 1)``."""
-        made = torch.cat([state, self.entry(x)], dim=1)
+        with torch.autocast(x.device.type, enabled=False):
+            made = torch.cat([state, self.entry(x.float())], dim=1)
         frames = x.shape[1]
         late = [
             made[:, self.taps - 1 - tap :][:, :frames, tap * self.up : (tap + 1) * self.up]

@@ -33,6 +33,7 @@ from codectool.codecs.hac.layers import RunningScale, running_weight
 from codectool.codecs.hac.spectral import spectral_decoder, spectral_encoder
 from codectool.codecs.hac.stft import BinNorm, Spectrum, Synthesis
 from codectool.nn.binary import BinaryBottleneck, BinaryOutput
+from codectool.nn.ranks import mean_over_ranks
 from codectool.nn.snake import Snake
 
 
@@ -123,8 +124,8 @@ class WaveNorm(nn.Module):
     def _update(self, x: Tensor) -> None:
         self.count += 1
         weight = running_weight(self.count)
-        self.mean.lerp_(x.mean(), weight)
-        self.variance.lerp_((x - self.mean).square().mean(), weight)
+        self.mean.lerp_(mean_over_ranks(x.mean()), weight)
+        self.variance.lerp_(mean_over_ranks((x - self.mean).square().mean()), weight)
 
     def _deviation(self) -> Tensor:
         return torch.sqrt(self.variance + 1e-8)

@@ -11,6 +11,7 @@ from torch.nn import functional as F
 
 from codectool.codecs.hac.blocks import Block
 from codectool.codecs.hac.layers import running_weight
+from codectool.nn.ranks import mean_over_ranks
 
 
 def square_root_hann(length: int, device: torch.device) -> Tensor:
@@ -114,7 +115,7 @@ class BinNorm(nn.Module):
     def _update(self, x: Tensor) -> None:
         self.count += 1
         power = x.float().square().sum(-1).mean((0, 1))
-        self.mean_square.lerp_(power, running_weight(self.count))
+        self.mean_square.lerp_(mean_over_ranks(power), running_weight(self.count))
 
     def _deviation(self) -> Tensor:
         return torch.sqrt(self.mean_square + 1e-8)[:, None]

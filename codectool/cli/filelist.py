@@ -1,0 +1,227 @@
+"""`codectool filelist`: list of audio files for training."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections import Counter
+from collections.abc import Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from codectool.cli.console import printable, warn
+from codectool.cli.options import PIPE, check_output, debug_option, write_output
+from codectool.errors import AudioError, UsageError
+
+if TYPE_CHECKING:
+    from codectool.training.filelist import Clip
+
+SHOWN = 20  # files that cannot be used which are named one by one
+
+
+@click.command()
+@click.argument(
+    "sources", metavar="DIR...", nargs=-1, required=True, type=click.Path(path_type=Path)
+)
+@click.option(
+    "-o",
+    "--output",
+    required=True,
+    type=click.Path(path_type=Path),
+    metavar="LIST",
+    help="Where the list goes; `-` is standard output.",
+)
+@click.option(
+    "--split",
+    "share",
+    type=click.FloatRange(0.0, 1.0, min_open=True, max_open=True),
+    metavar="SHARE",
+    help="Set this share of the audio apart for validation: whole folders (speakers) where it can.",
+)
+@click.option(
+    "--valid-output",
+    type=click.Path(path_type=Path),
+    metavar="LIST",
+    help="List of what is set apart; default valid.txt beside the other.",
+)
+@click.option(
+    "--speaker-level",
+    type=click.IntRange(1, 16),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="A speaker is the N-th folder above a file; LibriSpeech and LibriTTS have 2.",
+)
+@click.option(
+    "--min-seconds",
+    type=click.FloatRange(0.0, 86400.0),
+    default=0.5,
+    show_default=True,
+    metavar="S",
+    help="Leave out shorter files.",
+)
+@click.option("--absolute", is_flag=True, help="Write whole paths, even of files beside the list.")
+@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of --split.")
+@click.option("--json", "as_json", is_flag=True, help="Print the totals as JSON.")
+@click.option("--overwrite", is_flag=True, help="Replace lists that exist.")
+@debug_option
+def filelist(
+    sources: tuple[Path, ...],
+    output: Path,
+    share: float | None,
+    valid_output: Path | None,
+    speaker_level: int,
+    min_seconds: float,
+    absolute: bool,
+    seed: int,
+    as_json: bool,
+    overwrite: bool,
+) -> None:
+    """List the audio files of each DIR (or of another list) with their lengths, for `train`.
+
+    A line is path, samples and sampling rate with tabs between. Paths of files below the list's
+    own folder are relative to it, so that the folder can be moved.
+
+    \b
+    Examples:
+      codectool filelist LibriTTS/ -o LibriTTS/train.txt --split 0.02 --speaker-level 2
+      codectool filelist vctk/ clips.txt -o all.txt --min-seconds 1
+    """
+    valid_output = _check_outputs(output, share, valid_output, as_json, overwrite)
+    from codectool.training.filelist import split
+
+    clips, unreadable = _scan(sources)
+    for problem in unreadable[:SHOWN]:
+        warn(problem)
+    if len(unreadable) > SHOWN:
+        warn(f"{len(unreadable) - SHOWN} more files cannot be used")
+    long = [clip for clip in clips if clip.seconds >= min_seconds]
+    left_out = _LeftOut(unreadable=len(unreadable), too_short=len(clips) - len(long))
+    if not long:
+        raise AudioError(
+            f"{sources[0]}: no audio of {min_seconds:g} s or more is there "
+            f"(files: {left_out}); name another folder, or a lower --min-seconds"
+        )
+    lists = {"train": (output, long)}
+    if share is not None:
+        train, valid = split(long, share, seed, speaker_level)
+        lists = {"train": (output, train), "valid": (valid_output, valid)}
+    _write([(path, _text(part, path, absolute)) for path, part in lists.values()], overwrite)
+    for path, part in lists.values():
+        name = "<stdout>" if path == PIPE else str(path)
+        click.echo(printable(f"{name}: {_totals(part)}"), err=True)
+    if left_out:
+        click.echo(f"left out: {left_out}", err=True)
+    if as_json:
+        summary: dict[str, Any] = {name: _summary(*value) for name, value in lists.items()}
+        click.echo(json.dumps(summary | vars(left_out)))
+
+
+@dataclass(frozen=True)
+class _LeftOut:
+    unreadable: int
+    too_short: int
+
+    def __bool__(self) -> bool:
+        return self.unreadable + self.too_short > 0
+
+    def __str__(self) -> str:
+        return f"{self.unreadable} cannot be used, {self.too_short} too short"
+
+
+def _check_outputs(
+    output: Path, share: float | None, valid_output: Path | None, as_json: bool, overwrite: bool
+) -> Path:
+    """Refuse outputs that cannot be, before any work; the list for validation."""
+    if valid_output is not None and share is None:
+        raise UsageError("--valid-output goes with --split SHARE")
+    if output == PIPE and as_json:
+        raise UsageError("the list and --json would both go to standard output; name a LIST")
+    if output == PIPE and share is not None and valid_output is None:
+        raise UsageError("--split makes two lists: name the other with --valid-output LIST")
+    if valid_output is None:
+        valid_output = output.with_name("valid.txt")
+    outputs = [output] if share is None else [output, valid_output]
+    if len(outputs) == 2 and os.path.abspath(output) == os.path.abspath(valid_output):
+        raise UsageError(f"{output}: is the list for training and for validation; name two")
+    for path in outputs:
+        if path != PIPE:
+            check_output(path, PIPE, overwrite)
+    return valid_output
+
+
+def _scan(sources: Sequence[Path]) -> tuple[list[Clip], list[str]]:
+    """Clips of all sources, each once, and what is wrong with the other files."""
+    from tqdm import tqdm
+
+    from codectool.training.filelist import Clip, read_list, scan
+
+    entries: dict[str, Clip | Path] = {}
+    for source in sources:
+        for entry in read_list(source):
+            path = entry.path if isinstance(entry, Clip) else entry
+            entries.setdefault(os.path.abspath(path), entry)
+    with tqdm(total=len(entries), unit="file", disable=None, leave=False) as bar:
+        return scan(list(entries.values()), bar.update)
+
+
+def _text(clips: Sequence[Clip], path: Path, absolute: bool) -> bytes:
+    """The list as it is written to ``path``.
+
+    Raises:
+        UsageError: a name cannot stand in a list.
+    """
+    folder = None if absolute or path == PIPE else os.path.abspath(path.parent)
+    lines = [
+        b"%s\t%d\t%d\n" % (_name(clip.path, folder), clip.num_samples, clip.sample_rate)
+        for clip in clips
+    ]
+    return b"".join(lines)
+
+
+def _name(path: Path, folder: str | None) -> bytes:
+    whole = os.path.abspath(path)
+    if any(mark in whole for mark in "\t\r\n"):
+        raise UsageError(
+            f"{path}: a tab or line break in a name cannot be listed; rename it, or leave it out"
+        )
+    if folder is None or not Path(whole).is_relative_to(folder):
+        return os.fsencode(whole)
+    relative = os.path.relpath(whole, folder)
+    # A line that begins with # would be skipped, and one with blanks before it too.
+    return os.fsencode(f"./{relative}" if relative.lstrip()[:1] == "#" else relative)
+
+
+def _write(texts: Sequence[tuple[Path, bytes]], overwrite: bool) -> None:
+    """Write all lists, or, if one cannot be made, none."""
+    from codectool.files import atomic_output
+
+    with ExitStack() as stack:
+        for path, text in texts:
+            if path != PIPE:
+                stack.enter_context(atomic_output(path, overwrite)).write(text)
+        for path, text in texts:
+            if path == PIPE:
+                write_output(path, memoryview(text), overwrite)
+
+
+def _summary(path: Path, clips: Sequence[Clip]) -> dict[str, Any]:
+    rates = Counter(clip.sample_rate for clip in clips)
+    return {
+        "path": str(path),
+        "clips": len(clips),
+        "hours": round(sum(clip.seconds for clip in clips) / 3600, 4),
+        "rates": {str(rate): rates[rate] for rate in sorted(rates)},
+    }
+
+
+def _totals(clips: Sequence[Clip]) -> str:
+    rates = Counter(clip.sample_rate for clip in clips)
+    hours = sum(clip.seconds for clip in clips) / 3600
+    size = f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.1f} min"
+    kinds = ", ".join(f"{rates[rate]} at {rate} Hz" for rate in sorted(rates))
+    return f"{len(clips)} {'clip' if len(clips) == 1 else 'clips'}, {size} ({kinds})"

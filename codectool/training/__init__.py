@@ -1,0 +1,1 @@
+"""Training: data, losses, discriminators, and one plain loop."""

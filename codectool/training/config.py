@@ -1,0 +1,528 @@
+"""What a training run is told: typed, checked, and read from JSON.
+
+A config file holds the codec family, its hyper-parameters (``model``) and the recipe
+(``training``). All sizes are in samples, all shares between 0 and 1.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from importlib.resources import files
+from pathlib import Path
+from typing import Any, Literal
+
+from codectool.checkpoints.configs import parse_json, read_json
+from codectool.errors import ConfigError, UsageError
+from codectool.training.typed import from_json, to_json
+
+PRECISIONS = ("fp32", "bf16", "fp16")
+
+
+def _check(condition: bool, message: str) -> None:
+    if not condition:
+        raise ConfigError(message)
+
+
+@dataclass(frozen=True)
+class MelTerm:
+    """Distance of logarithmic mel spectra at several resolutions.
+
+    Attributes:
+        weight: in the sum of losses.
+        windows: lengths of the Hann windows.
+        bands: number of mel bands of each.
+        fft_size: of all transforms; None is each window's length.
+        hops: of each window; None is a quarter of the window.
+        f_min: lower edge of the lowest band in Hz.
+        f_max: upper edge of the highest band in Hz; None is half the sampling rate.
+        power: 1 for magnitudes, 2 for powers.
+        padding: ``"none"``, ``"centre"`` (half a transform on both ends) or ``"same"`` (as many
+            frames as hops), by reflection.
+        unit_sum: every band's weights sum to 1 (else Slaney's normalisation by width).
+        full_scale: a sine of full scale has magnitude 1.
+        epsilon: added to the power before the root.
+        floor: smallest value under the logarithm.
+        natural_log: instead of base 10.
+        squared: weight of the mean squared beside the mean absolute difference.
+        mean: over the windows, instead of the sum.
+    """
+
+    kind: Literal["mel"]
+    weight: float
+    windows: tuple[int, ...]
+    bands: tuple[int, ...]
+    fft_size: int | None = None
+    hops: tuple[int, ...] | None = None
+    f_min: float = 0.0
+    f_max: float | None = None
+    power: Literal[1, 2] = 1
+    padding: Literal["none", "centre", "same"] = "none"
+    unit_sum: bool = False
+    full_scale: bool = False
+    epsilon: float = 0.0
+    floor: float = 1e-5
+    natural_log: bool = False
+    squared: float = 0.0
+    mean: bool = False
+
+    def __post_init__(self) -> None:
+        _check(len(self.windows) > 0, "windows is empty")
+        for name, other in (("bands", self.bands), ("hops", self.hops)):
+            same = other is None or len(other) == len(self.windows)
+            _check(same, f"windows and {name} differ in length")
+        sizes = (*self.windows, *self.bands, *(self.hops or ()))
+        _check(all(1 <= size <= 65536 for size in sizes), "sizes must be from 1 to 65536")
+        _check(min(self.windows) >= 4, "a window has at least 4 samples")
+        fits = self.fft_size is None or max(self.windows) <= self.fft_size <= 65536
+        _check(fits, f"fft_size {self.fft_size} is shorter than a window, or above 65536")
+        _check(self.floor > 0, "floor must be above 0")
+
+
+@dataclass(frozen=True)
+class StftTerm:
+    """Distance of magnitude spectra at several resolutions (Parallel WaveGAN's pair).
+
+    Attributes:
+        weight: in the sum of losses.
+        windows: lengths of the Hann windows; a hop is a quarter of them.
+    """
+
+    kind: Literal["stft"]
+    weight: float
+    windows: tuple[int, ...]
+
+    def __post_init__(self) -> None:
+        good = len(self.windows) > 0 and all(4 <= size <= 65536 for size in self.windows)
+        _check(good, "windows must be from 4 to 65536 samples")
+
+
+@dataclass(frozen=True)
+class WaveformTerm:
+    """Mean absolute difference of samples.
+
+    Attributes:
+        weight: in the sum of losses.
+        relative: divide by the standard deviation of each target.
+    """
+
+    kind: Literal["waveform"]
+    weight: float
+    relative: bool = False
+
+
+@dataclass(frozen=True)
+class WhisperTerm:
+    """Distance of the hidden states of a frozen Whisper encoder (HAC ver. 01).
+
+    Attributes:
+        weight: in the sum of losses.
+        folder: local folder of a Whisper model in the layout of ``transformers``.
+        blocks: how many of its encoder's blocks are looked at.
+    """
+
+    kind: Literal["whisper"]
+    weight: float
+    folder: str
+    blocks: int = 4
+
+
+Term = MelTerm | StftTerm | WaveformTerm | WhisperTerm
+
+
+@dataclass(frozen=True)
+class Periods:
+    """Multi-period discriminator (HiFi-GAN, arXiv 2010.05646)."""
+
+    kind: Literal["periods"]
+    periods: tuple[int, ...] = (2, 3, 5, 7, 11)
+    channels: int = 16
+    factor: int = 4
+    max_channels: int = 512
+
+
+@dataclass(frozen=True)
+class MagnitudeStft:
+    """Multi-resolution discriminator on magnitude spectra (BigCodec)."""
+
+    kind: Literal["magnitude_stft"]
+    fft_sizes: tuple[int, ...] = (128, 256, 512, 1024, 2048)
+    channels: int = 32
+    max_channels: int = 512
+
+
+@dataclass(frozen=True)
+class ComplexStft:
+    """Multi-scale discriminator on complex spectra (EnCodec, arXiv 2210.13438).
+
+    Attributes:
+        windows: lengths of the Hann windows; a hop is a quarter of them.
+        channels: of the five hidden layers.
+        norm_first: whether the first layer has weight norm, too.
+    """
+
+    kind: Literal["complex_stft"]
+    windows: tuple[int, ...] = (512, 1024, 2048)
+    channels: tuple[int, ...] = (8, 8, 16, 32, 64)
+    norm_first: bool = True
+
+
+@dataclass(frozen=True)
+class FilterBands:
+    """Multi filter-band discriminator (HILCodec, arXiv 2405.04752).
+
+    Attributes:
+        bands: numbers of bands; 1 is the wave itself.
+        channels: of the five hidden layers.
+    """
+
+    kind: Literal["filter_bands"]
+    bands: tuple[int, ...] = (1, 2, 3, 5, 7, 11)
+    channels: tuple[int, ...] = (16, 32, 64, 128, 128)
+
+
+Discriminator = Periods | MagnitudeStft | ComplexStft | FilterBands
+
+
+@dataclass(frozen=True)
+class Adversarial:
+    """How discriminators take part.
+
+    Attributes:
+        discriminators: the families, each of several sub-discriminators.
+        loss: ``"hinge"`` or ``"least_squares"``.
+        start: share of the run after which they begin.
+        every: they take part in every n-th step.
+        segment_size: samples of a random piece of each crop that they see; None for all.
+        mean: average over the sub-discriminators of a family instead of adding them up.
+        weight: of the generator's adversarial loss of each family.
+        feature_weight: of the feature matching loss of each family.
+        relative_features: divide each layer's difference by the size of the real features.
+        balance: gradient norms by name of the term (``mel``, ``stft``, ``waveform``, ``whisper``,
+            ``adversarial``, ``features``) that replace all weights but those of the penalties once
+            discriminators take part (EnCodec's balancer); None adds losses up by their weights.
+    """
+
+    discriminators: tuple[Discriminator, ...]
+    loss: Literal["hinge", "least_squares"] = "hinge"
+    start: float = 0.0
+    every: int = 1
+    segment_size: int | None = None
+    mean: bool = False
+    weight: float = 1.0
+    feature_weight: float = 1.0
+    relative_features: bool = True
+    balance: Mapping[str, float] | None = None
+
+    def __post_init__(self) -> None:
+        _check(len(self.discriminators) > 0, "discriminators is empty; use null for none at all")
+        _check(0 <= self.start <= 1, f"start {self.start} is no share between 0 and 1")
+        _check(self.every >= 1, "every must be 1 or more")
+        known = {"mel", "stft", "waveform", "whisper", "adversarial", "features"}
+        unknown = sorted(set(self.balance or ()) - known)
+        _check(not unknown, f"balance: unknown term {', '.join(unknown)}")
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """Adam, or Adam with decoupled weight decay (AdamW, arXiv 1711.05101)."""
+
+    kind: Literal["adam", "adamw"]
+    learning_rate: float
+    betas: tuple[float, float]
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+
+    def __post_init__(self) -> None:
+        _check(self.learning_rate > 0, "learning_rate must be above 0")
+        _check(all(0 <= beta < 1 for beta in self.betas), "betas must be from 0 up to below 1")
+        _check(self.weight_decay >= 0, "weight_decay must not be below 0")
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Learning rate over the run, as a share of the optimizer's.
+
+    Attributes:
+        decay: ``"cosine"``, ``"linear"`` or ``"none"``.
+        final: share that is left at the end of the decay.
+        decay_steps: steps after the warm-up until the decay ends; None is the end of the run.
+        warmup_steps: steps until the full rate.
+        warmup_epochs: the same in epochs, instead.
+        warmup_from: share at step 0.
+        warmup_power: 1 rises linearly, 2 quadratically.
+    """
+
+    decay: Literal["cosine", "linear", "none"] = "cosine"
+    final: float = 0.0
+    decay_steps: int | None = None
+    warmup_steps: int = 0
+    warmup_epochs: int = 0
+    warmup_from: float = 0.0
+    warmup_power: float = 1.0
+
+    def __post_init__(self) -> None:
+        good = 0 <= self.final <= 1 and 0 <= self.warmup_from <= 1
+        _check(good, "final and warmup_from are shares between 0 and 1")
+        for name in ("warmup_steps", "warmup_epochs"):
+            _check(0 <= getattr(self, name) <= 2**40, f"{name} must not be below 0")
+        _check(self.decay_steps is None or self.decay_steps > 0, "decay_steps must be above 0")
+
+
+@dataclass(frozen=True)
+class Training:
+    """The recipe.
+
+    Attributes:
+        segment_size: samples of a crop.
+        batch_size: crops of one step, over all processes and accumulated parts.
+        generator: optimizer of the codec.
+        losses: what the reconstruction is judged by.
+        penalties: weights of the quantizer's own losses.
+        max_steps: length of the run; either this or `max_epochs`.
+        max_epochs: length of the run in passes over the data.
+        discriminator: optimizer of the discriminators; None as `generator`.
+        adversarial: the discriminators; None for none.
+        schedule: learning rate of both optimizers.
+        dead_code_threshold: codewords that fewer vectors than this choose (by moving average) are
+            replaced (SuperCodec); 0 for never.
+        clip_norm: gradients are scaled down to this norm; None for never.
+        ema: decay of the running average of the weights, which is what is stored; None for none.
+        accumulation: parts that a batch is worked off in.
+        sampling: every clip once per epoch (``"clips"``) or every second equally often.
+        gain_db: range of random gain; None for none.
+        early_start: share of crops that begin before their clip does.
+        silence: share of crops that are silence or faint noise.
+        precision: of matrix products and convolutions: fp32, bf16 or fp16.
+        compile: compile the model: minutes at the start, faster steps.
+        seed: of weights, crops and everything else that is drawn.
+        num_workers: processes that read audio.
+        log_every: steps between lines of the log.
+        validate_every: steps between validations.
+        valid_clips: clips that a validation uses, spread over the list.
+        save_every: steps between checkpoints.
+        keep: numbered checkpoints that stay.
+        max_bad_steps: steps in a row with a loss or gradient that is not finite before giving up.
+    """
+
+    segment_size: int
+    batch_size: int
+    generator: Optimizer
+    losses: tuple[Term, ...]
+    penalties: Mapping[str, float]
+    max_steps: int | None = None
+    max_epochs: int | None = None
+    discriminator: Optimizer | None = None
+    adversarial: Adversarial | None = None
+    schedule: Schedule = Schedule()
+    dead_code_threshold: float = 0.0
+    clip_norm: float | None = None
+    ema: float | None = None
+    accumulation: int = 1
+    sampling: Literal["clips", "seconds"] = "seconds"
+    gain_db: tuple[float, float] | None = None
+    early_start: float = 0.0
+    silence: float = 0.0
+    precision: Literal["fp32", "bf16", "fp16"] = "fp32"
+    compile: bool = False
+    seed: int = 1234
+    num_workers: int = 2
+    log_every: int = 20
+    validate_every: int = 1000
+    valid_clips: int = 32
+    save_every: int = 1000
+    keep: int = 3
+    max_bad_steps: int = 20
+
+    def __post_init__(self) -> None:
+        counts = ("segment_size", "batch_size", "accumulation", "log_every")
+        for name in (*counts, "validate_every", "valid_clips", "save_every", "max_bad_steps"):
+            value = getattr(self, name)
+            _check(1 <= value <= 2**40, f"{name} must be 1 or more, not {value}")
+        for name in ("max_steps", "max_epochs"):
+            value = getattr(self, name)
+            _check(value is None or 1 <= value <= 2**40, f"{name} must be 1 or more, not {value}")
+        _check(
+            (self.max_steps is None) != (self.max_epochs is None),
+            "how long the run is must be said by max_steps or by max_epochs, and not by both",
+        )
+        _check(0 <= self.num_workers <= 256, "num_workers must be from 0 to 256")
+        _check(0 <= self.seed < 2**63, "seed must be from 0 to 2^63 - 1")
+        _check(self.keep >= 0, "keep must not be below 0")
+        _check(len(self.losses) > 0, "losses is empty: nothing would be learned")
+        _check(
+            self.batch_size % self.accumulation == 0,
+            f"batch_size {self.batch_size} is not a multiple of accumulation {self.accumulation}",
+        )
+        _check(self.ema is None or 0 < self.ema < 1, "ema must be between 0 and 1")
+        _check(self.clip_norm is None or self.clip_norm > 0, "clip_norm must be above 0")
+        for name in ("early_start", "silence"):
+            _check(0 <= getattr(self, name) <= 1, f"{name} must be from 0 to 1")
+        _check(
+            self.gain_db is None or self.gain_db[0] <= self.gain_db[1],
+            "gain_db goes from low to high",
+        )
+        piece = self.adversarial.segment_size if self.adversarial else None
+        _check(
+            piece is None or 0 < piece <= self.segment_size,
+            f"adversarial.segment_size {piece} is longer than segment_size {self.segment_size}",
+        )
+
+    def in_steps(self, items_per_epoch: int) -> Training:
+        """The same recipe with all lengths in steps.
+
+        Args:
+            items_per_epoch: crops that one pass over the data yields.
+        """
+        steps = max(1, items_per_epoch // self.batch_size)
+        schedule = self.schedule
+        if schedule.warmup_epochs:
+            warmup = schedule.warmup_epochs * steps
+            schedule = replace(schedule, warmup_steps=warmup, warmup_epochs=0)
+        if self.max_epochs is None:
+            return replace(self, schedule=schedule)
+        return replace(self, schedule=schedule, max_steps=self.max_epochs * steps, max_epochs=None)
+
+
+@dataclass(frozen=True)
+class Data:
+    """Where speech lies: folders, or lists of files.
+
+    Attributes:
+        train: to learn from.
+        valid: to measure progress on, of other speakers; None for no validation.
+    """
+
+    train: str
+    valid: str | None = None
+
+
+@dataclass(frozen=True)
+class TrainingConfig:
+    """A whole config.
+
+    Attributes:
+        family: codec family.
+        model: hyper-parameters as the family's own config has them.
+        training: the recipe.
+        data: speech; what the command line names comes before it.
+        description: for people.
+    """
+
+    family: Literal["hac", "bigcodec", "supercodec"]
+    model: Mapping[str, Any]
+    training: Training
+    data: Data | None = None
+    description: str = ""
+
+    def to_json(self) -> dict[str, Any]:
+        """As JSON values that `parse` takes."""
+        return {
+            "family": self.family,
+            "description": self.description,
+            "model": to_json(self.model),
+            "training": to_json(self.training),
+            "data": to_json(self.data),
+        }
+
+
+def shipped() -> list[str]:
+    """Names of the configs that come with codectool and hold a recipe."""
+    folder = files("codectool") / "configs"
+    texts = {path.name: path.read_text("utf-8") for path in folder.iterdir()}
+    return sorted(
+        name.removesuffix(".json")
+        for name, text in texts.items()
+        if name.endswith(".json") and "training" in json.loads(text)
+    )
+
+
+def load(source: str, overrides: Sequence[str] = ()) -> TrainingConfig:
+    """Read a config.
+
+    Args:
+        source: name of a shipped one, or a path to a JSON file: ours, or SuperCodec's released one.
+        overrides: ``key=value`` with dotted keys, applied before anything is checked.
+
+    Raises:
+        ConfigError: no such config, or a wrong one; the message names the file and the key.
+        UsageError: an override is none.
+    """
+    path = Path(source)
+    if path.suffix == ".json" or path.exists():
+        values, name = read_json(path), str(path)
+    else:
+        resource = files("codectool") / "configs" / f"{source}.json"
+        if source not in shipped():
+            raise ConfigError(
+                f"{source}: neither a file nor one of the shipped configs: {', '.join(shipped())}"
+            )
+        values, name = parse_json(resource.read_bytes(), source), source
+    try:
+        return parse(override(values, overrides))
+    except ConfigError as error:
+        raise ConfigError(f"{name}: {error}") from error
+
+
+def parse(values: Mapping[str, Any]) -> TrainingConfig:
+    """Check a config.
+
+    Raises:
+        ConfigError: the message names the key.
+    """
+    from codectool.training.models import check_model
+    from codectool.training.published import is_supercodec, translate_supercodec
+
+    if is_supercodec(values):
+        values = translate_supercodec(values)
+    config = from_json(TrainingConfig, values)
+    check_model(config)
+    return config
+
+
+def override(values: Mapping[str, Any], assignments: Sequence[str]) -> dict[str, Any]:
+    """Apply ``key=value`` settings to a copy; values are JSON, or text where they are not.
+
+    Examples:
+        >>> override({"training": {"batch_size": 8}}, ["training.batch_size=4"])
+        {'training': {'batch_size': 4}}
+
+    Raises:
+        UsageError: not of that form, or the key leads through something that is no object.
+    """
+    result: dict[str, Any] = json.loads(json.dumps(to_json(values)))
+    for assignment in assignments:
+        key, equals, text = assignment.partition("=")
+        steps = key.strip().split(".")
+        if not equals or not all(steps):
+            raise UsageError(f"--set takes KEY=VALUE, not {assignment!r:.60}")
+        try:
+            value = json.loads(text)
+        except (ValueError, RecursionError):
+            value = text
+        _assign(result, steps, value, assignment)
+    return result
+
+
+def _assign(result: Any, steps: Sequence[str], value: Any, assignment: str) -> None:
+    for step in steps[:-1]:
+        inside = _inside(result, step)
+        if inside is None:
+            inside = result[step] = {}
+        result = inside
+    last = steps[-1]
+    if isinstance(result, list) and last.isdecimal() and int(last) < len(result):
+        result[int(last)] = value
+    elif isinstance(result, dict):
+        result[last] = value
+    else:
+        raise UsageError(f"--set {assignment:.60}: there is nothing of that name to set")
+
+
+def _inside(result: Any, step: str) -> Any:
+    if isinstance(result, list) and step.isdecimal() and int(step) < len(result):
+        return result[int(step)]
+    if isinstance(result, dict):
+        return result.get(step)
+    raise UsageError(f"--set: {step} leads through something that holds no keys")

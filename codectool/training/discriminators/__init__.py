@@ -1,0 +1,1 @@
+"""Networks that tell speech from its reconstruction, one file for each family."""

@@ -1,0 +1,374 @@
+"""The training loop, from a batch of crops to new weights.
+
+One step, for a generator G (the codec) and discriminators D::
+
+    y, penalties = G(x)
+    D:  L_D = sum of hinge or least-squares losses of D(x), D(y)
+    G:  L_G = distances(y, x) + adversarial(D(y)) + features(D(y), D(x)) + penalties
+
+Both sides are judged by the same weights of D, so real speech is judged once for both. Whoever
+reads only one function reads `Trainer.step`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from codectool.errors import ConfigError, TrainingError
+from codectool.training.average import WeightAverage
+from codectool.training.config import Optimizer, TrainingConfig
+from codectool.training.losses.balancer import GradientBalancer
+from codectool.training.models import build
+from codectool.training.objective import (
+    Distances,
+    build_discriminator,
+    discriminator_loss,
+    generator_losses,
+    penalty_sum,
+)
+from codectool.training.parallel import average_gradients, copy_from_first, largest
+from codectool.training.schedule import rate_factor
+
+DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
+
+
+@dataclass(frozen=True)
+class StepReport:
+    """What a step has to say.
+
+    Attributes:
+        values: losses and norms by name, of this rank's part of the batch.
+        skipped: the step was left out: something was not finite.
+    """
+
+    values: dict[str, float]
+    skipped: bool
+
+
+class Trainer:
+    """Weights, optimizers and all else that a step changes.
+
+    Args:
+        config: what to train, and how.
+        device: where.
+
+    Attributes:
+        trainee: the codec.
+        judges: families of discriminators.
+        average: running average of the codec's weights, or None.
+        steps: done so far, skipped ones included.
+        bad_steps: skipped ones in a row.
+        skipped: skipped ones in all.
+    """
+
+    def __init__(self, config: TrainingConfig, device: torch.device) -> None:
+        self.config, self.device = config, device
+        self.recipe = recipe = config.training
+        torch.manual_seed(recipe.seed)
+        self.trainee = build(config).to(device)
+        rate = self.trainee.sample_rate
+        self.distances = Distances(recipe.losses, rate).to(device)
+        adversarial = recipe.adversarial
+        families = adversarial.discriminators if adversarial else ()
+        self.judges = nn.ModuleList(build_discriminator(f) for f in families).to(device)
+        self.balancer = self._balancer().to(device)
+        copy_from_first(self.trainee)
+        copy_from_first(self.judges)
+        self.average = WeightAverage(self.trainee, recipe.ema) if recipe.ema else None
+
+        self.optimizer = make_optimizer(recipe.generator, self._decay_groups())
+        judge_recipe = recipe.discriminator or recipe.generator
+        self.judge_optimizer = (
+            make_optimizer(judge_recipe, [{"params": list(self.judges.parameters())}])
+            if families
+            else None
+        )
+        # fp16 gradients vanish unless the loss is scaled up
+        self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
+        self.steps = self.bad_steps = self.skipped = 0
+        if recipe.compile:
+            self.trainee.compile_parts()
+
+    def step(self, batch: Tensor, progress: float) -> StepReport:
+        """Learn from crops.
+
+        Args:
+            batch: float32 ``(B, 1, N)``, this rank's part of the batch.
+            progress: done share of the run, 0 to 1: what schedules go by.
+
+        Raises:
+            TrainingError: too many steps in a row had something that was not finite.
+        """
+        recipe = self.recipe
+        dueling = self._dueling(progress)
+        optimizers = [self.optimizer]
+        if dueling and self.judge_optimizer is not None:
+            optimizers.append(self.judge_optimizer)
+        self._set_rates(progress)
+        self.trainee.train().prepare(self.steps, progress)
+        before = [buffer.clone() for buffer in self._buffers()]
+        seen: dict[str, Tensor] = {}
+
+        for part in batch.chunk(recipe.accumulation):
+            with self._autocast():
+                made = self.trainee(part)
+            if dueling:
+                losses, judge_loss = self._judge(made.audio, made.target)
+                backward(judge_loss / recipe.accumulation)
+                add_up(seen, {"discriminator": judge_loss}, recipe.accumulation)
+            else:
+                losses = {}
+            plain, weighted = self.distances(made.audio, made.target)
+            penalty = penalty_sum(made.penalties, recipe.penalties)
+            total = self._total({**weighted, **losses}, made.audio, dueling) + penalty
+            backward(self.scaler.scale(total / recipe.accumulation))
+            add_up(seen, {**plain, **losses, **made.penalties}, recipe.accumulation)
+            add_up(seen, {"loss": sum(weighted.values()) + penalty}, recipe.accumulation)
+
+        average_gradients(self.trainee.parameters())
+        self.scaler.unscale_(self.optimizer)
+        seen["gradient"] = clip(self.trainee, recipe.clip_norm)
+        if len(optimizers) > 1:
+            average_gradients(self.judges.parameters())
+            seen["judge_gradient"] = clip(self.judges, recipe.clip_norm)
+        # one wait for the device in the whole step
+        values = dict(zip(seen, torch.stack(list(seen.values())).tolist(), strict=True))
+        finite = not largest(float(not all(map(math.isfinite, values.values()))))[0]
+        if finite:
+            self.scaler.step(self.optimizer)
+            for optimizer in optimizers[1:]:
+                optimizer.step()
+            if self.average is not None:
+                self.average.update()
+        else:  # the running statistics have seen it already
+            for buffer, kept in zip(self._buffers(), before, strict=True):
+                buffer.copy_(kept)
+        self.scaler.update()
+        for optimizer in optimizers:
+            optimizer.zero_grad(set_to_none=True)
+        self.steps += 1
+        self._count(finite)
+        values["learning_rate"] = self.optimizer.param_groups[0]["lr"]
+        return StepReport(values, skipped=not finite)
+
+    def _judge(self, output: Tensor, target: Tensor) -> tuple[dict[str, Tensor], Tensor]:
+        """What the discriminators say: losses for the generator, and their own.
+
+        The gradient of their own loss must not reach the generator, nor the generator's their
+        weights.
+        """
+        adversarial = self.recipe.adversarial
+        assert adversarial is not None
+        output, target = self._piece(output, target)
+        losses: dict[str, Tensor] = {}
+        total = output.new_zeros(())
+        for number, judge in enumerate(self.judges):
+            with self._autocast(wide_only=True):
+                real, made = judge(target), judge(output.detach())
+                total = total + discriminator_loss(adversarial, real, made)
+                with frozen(judge):
+                    said = generator_losses(adversarial, real, judge(output))
+            losses |= {f"{name}_{number}": value for name, value in said.items()}
+        return losses, total
+
+    def _total(self, losses: Mapping[str, Tensor], output: Tensor, dueling: bool) -> Tensor:
+        """Add the losses up: by their weights, or so that their gradients have given norms."""
+        adversarial = self.recipe.adversarial
+        if dueling and adversarial is not None and adversarial.balance is not None:
+            gradient = self.balancer.combine(losses, output)
+            return (gradient * output).sum()
+        weights = {}
+        if adversarial is not None:
+            weights = {
+                "adversarial": adversarial.weight,
+                "features": adversarial.feature_weight,
+            }
+        total = output.new_zeros(())
+        for name, value in losses.items():
+            total = total + weights.get(name.partition("_")[0], 1.0) * value
+        return total
+
+    def _piece(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
+        """The same random stretch of both, as long as the discriminators want it."""
+        adversarial = self.recipe.adversarial
+        length = adversarial.segment_size if adversarial else None
+        if length is None or length >= output.shape[-1]:
+            return output, target
+        # drawn from the step's number: the same on all ranks, and after a resume
+        generator = torch.Generator().manual_seed(self.recipe.seed + self.steps)
+        start = int(torch.randint(output.shape[-1] - length + 1, (), generator=generator))
+        return output[..., start : start + length], target[..., start : start + length]
+
+    def _dueling(self, progress: float) -> bool:
+        adversarial = self.recipe.adversarial
+        if adversarial is None:
+            return False
+        return progress >= adversarial.start and self.steps % adversarial.every == 0
+
+    def _set_rates(self, progress: float) -> None:
+        recipe = self.recipe
+        assert recipe.max_steps is not None, "lengths are in steps by now"
+        factor = rate_factor(recipe.schedule, self.steps, recipe.max_steps, progress)
+        sides = [(self.optimizer, recipe.generator)]
+        if self.judge_optimizer is not None:
+            sides.append((self.judge_optimizer, recipe.discriminator or recipe.generator))
+        for optimizer, asked in sides:
+            for group in optimizer.param_groups:
+                group["lr"] = factor * asked.learning_rate
+
+    def _decay_groups(self) -> list[dict[str, Any]]:
+        decayed: list[nn.Parameter] = []
+        spared: list[nn.Parameter] = []
+        for name, parameter in self.trainee.named_parameters():
+            (decayed if self.trainee.decayed(name, parameter) else spared).append(parameter)
+        groups: list[dict[str, Any]] = [
+            {"params": decayed},
+            {"params": spared, "weight_decay": 0.0},
+        ]
+        return [group for group in groups if group["params"]]
+
+    def _balancer(self) -> GradientBalancer:
+        adversarial = self.recipe.adversarial
+        if adversarial is None or adversarial.balance is None:
+            return GradientBalancer({})
+        norms = dict(adversarial.balance)
+        each = {name: norms.pop(name) for name in ("adversarial", "features") if name in norms}
+        for number in range(len(adversarial.discriminators)):
+            norms |= {f"{name}_{number}": norm for name, norm in each.items()}
+        return GradientBalancer(norms)
+
+    def _autocast(self, wide_only: bool = False) -> torch.autocast:
+        """Lower precision for what bears it; ``wide_only`` excludes fp16's narrow range."""
+        precision = self.recipe.precision
+        enabled = precision != "fp32" and not (wide_only and precision == "fp16")
+        return torch.autocast(self.device.type, DTYPES[precision], enabled=enabled)
+
+    def _buffers(self) -> Iterable[Tensor]:
+        return [*self.trainee.buffers(), *self.judges.buffers(), *self.balancer.buffers()]
+
+    def _count(self, finite: bool) -> None:
+        self.bad_steps = 0 if finite else self.bad_steps + 1
+        self.skipped += 0 if finite else 1
+        if self.bad_steps >= self.recipe.max_bad_steps:
+            raise TrainingError(
+                f"{self.bad_steps} steps in a row had a loss or gradient that is not finite; "
+                "stopped at the last good weights: try a lower learning rate, or fp32"
+            )
+
+    def start_from(self, state: Mapping[str, Tensor]) -> None:
+        """Begin with the weights of a checkpoint.
+
+        Raises:
+            CheckpointError: they are those of another model.
+        """
+        self.trainee.load_codec_state(state)
+        if self.average is not None:
+            self.average = WeightAverage(self.trainee, self.average.decay)
+
+    def state(self) -> dict[str, Any]:
+        """Everything that `load_state` needs to go on as if nothing had happened."""
+        return {
+            "config": self.config.to_json(),
+            "steps": self.steps,
+            "bad_steps": self.bad_steps,
+            "skipped": self.skipped,
+            "trainee": self.trainee.state_dict(),
+            "average": self.average.state() if self.average else None,
+            "judges": self.judges.state_dict(),
+            "balancer": self.balancer.state_dict(),
+            "optimizer": self.optimizer.state_dict(),
+            "judge_optimizer": self.judge_optimizer.state_dict() if self.judge_optimizer else None,
+            "scaler": self.scaler.state_dict(),
+            "random": random_state(self.device),
+        }
+
+    def load_state(self, state: Mapping[str, Any]) -> None:
+        """Take over what `state` gave.
+
+        Raises:
+            ConfigError: it is that of another model.
+        """
+        try:
+            self.trainee.load_state_dict(state["trainee"])
+            self.optimizer.load_state_dict(state["optimizer"])
+        except (RuntimeError, ValueError, KeyError) as error:
+            raise ConfigError(
+                "the snapshot is one of another model than the config describes "
+                f"({str(error).splitlines()[0]:.80})"
+            ) from error
+        if self.average is not None:
+            if state["average"]:
+                self.average.load_state(**state["average"])
+            else:  # an average that begins now
+                self.average = WeightAverage(self.trainee, self.average.decay)
+        if self.judge_optimizer is not None and state["judge_optimizer"]:
+            self.judges.load_state_dict(state["judges"])
+            self.judge_optimizer.load_state_dict(state["judge_optimizer"])
+            self.balancer.load_state_dict(state["balancer"])
+        self.scaler.load_state_dict(state["scaler"])
+        self.steps = state["steps"]
+        self.bad_steps, self.skipped = state["bad_steps"], state["skipped"]
+        set_random_state(state["random"], self.device)
+
+
+def make_optimizer(recipe: Optimizer, groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
+    """Adam or AdamW over groups of parameters."""
+    kind = torch.optim.Adam if recipe.kind == "adam" else torch.optim.AdamW
+    return kind(
+        groups,
+        lr=recipe.learning_rate,
+        betas=recipe.betas,
+        eps=recipe.eps,
+        weight_decay=recipe.weight_decay,
+        fused=True,
+    )
+
+
+def clip(owner: nn.Module, norm: float | None) -> Tensor:
+    """Scale the gradients down to ``norm`` and return what their norm was."""
+    limit = math.inf if norm is None else norm
+    return nn.utils.clip_grad_norm_(owner.parameters(), limit)
+
+
+@contextmanager
+def frozen(judge: nn.Module) -> Iterator[None]:
+    """Let no gradient reach the weights of ``judge``."""
+    judge.requires_grad_(False)
+    try:
+        yield
+    finally:
+        judge.requires_grad_(True)
+
+
+def backward(loss: Tensor) -> None:
+    """Add the gradient of ``loss`` to those of the weights."""
+    loss.backward()  # type: ignore[no-untyped-call]
+
+
+def add_up(seen: dict[str, Tensor], new: Mapping[str, Tensor], parts: int) -> None:
+    """Add a part's share of each value."""
+    for name, value in new.items():
+        share = value.detach().float() / parts
+        seen[name] = seen[name] + share if name in seen else share
+
+
+def random_state(device: torch.device) -> dict[str, Tensor]:
+    """States of torch's global random number generators."""
+    states = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        states["cuda"] = torch.cuda.get_rng_state(device)
+    return states
+
+
+def set_random_state(states: Mapping[str, Tensor], device: torch.device) -> None:
+    """Undo `random_state`."""
+    torch.set_rng_state(states["cpu"])
+    if device.type == "cuda" and "cuda" in states:
+        torch.cuda.set_rng_state(states["cuda"], device)

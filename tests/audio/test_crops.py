@@ -1,0 +1,131 @@
+"""Stretches of files: what the whole file has there, without reading the whole."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+
+from codectool.audio.files import read_audio, read_crop, read_header
+from codectool.audio.resample import resample
+from codectool.errors import AudioError
+
+RATE = 24000
+
+
+def write_noise(path: Path, seconds: float, rate: int, channels: int = 1, **options: Any) -> Path:
+    samples = np.random.default_rng(0).normal(0, 0.1, (int(seconds * rate), channels))
+    soundfile.write(path, samples, rate, **options)
+    return path
+
+
+@pytest.mark.parametrize(
+    ("name", "rate", "channels"),
+    [
+        ("a.wav", 8000, 1),
+        ("a.wav", 24000, 1),
+        ("a.wav", 44100, 2),
+        ("a.wav", 22051, 1),  # shares no sample with the model's rate but one per second
+        ("a.flac", 16000, 1),
+        ("a.flac", 48000, 3),
+        ("a.flac", 96000, 1),
+        ("a.mp3", 22050, 1),
+        ("a.ogg", 16000, 2),
+        ("a.opus", 48000, 1),
+    ],
+)
+def test_a_crop_is_what_the_whole_has_there(
+    tmp_path: Path, name: str, rate: int, channels: int
+) -> None:
+    opus = {"format": "OGG", "subtype": "OPUS"} if name.endswith(".opus") else {}
+    path = write_noise(tmp_path / name, 7.3, rate, channels, **opus)
+    samples, _ = read_audio(path, name)
+    whole = resample(samples.mean(axis=0, keepdims=True), rate, RATE)
+    size, end = 6000, whole.shape[1]
+    starts = [0, 1, 1000, 77_777, end - size - 1, end - size, end - 100]
+    if name == "a.ogg":
+        starts = [0, 1, 1000, 77_777]  # not in the last page; see `read_crop`
+    for start in starts:
+        crop = read_crop(path, start, size, RATE)
+        assert crop.dtype == np.float32
+        np.testing.assert_allclose(crop, whole[:, start : start + size], rtol=0, atol=1e-4)
+
+
+def test_channels_are_averaged(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    soundfile.write(path, np.tile([[0.5, -0.25]], (100, 1)), RATE, "FLOAT")
+    np.testing.assert_array_equal(read_crop(path, 10, 50, RATE), np.full((1, 50), 0.125))
+
+
+def test_beyond_the_end_there_is_nothing(tmp_path: Path) -> None:
+    path = write_noise(tmp_path / "a.wav", 0.1, RATE)
+    assert read_crop(path, 2000, 1000, RATE).shape == (1, 400)
+    assert read_crop(path, 5000, 1000, RATE).shape == (1, 0)
+
+
+@pytest.mark.parametrize("rate", [24000, 16000, 44100])
+def test_ten_minutes_are_not_read_for_one_second(
+    tmp_path: Path, rate: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    path = tmp_path / "long.wav"
+    soundfile.write(path, np.zeros(600 * rate, np.int16), rate)
+    read = []
+    original = soundfile.SoundFile.read
+
+    def counting(self: Any, frames: int = -1, *args: Any, **options: Any) -> Any:
+        result = original(self, frames, *args, **options)
+        read.append(len(result))
+        return result
+
+    monkeypatch.setattr(soundfile.SoundFile, "read", counting)
+    read_crop(path, 300 * RATE, RATE, RATE)
+    assert rate <= sum(read) < 1.1 * rate
+
+
+def test_little_of_a_long_file_leaves_the_disk(tmp_path: Path) -> None:
+    """Whatever libsndfile does behind our back, as the kernel counts it."""
+    if not os.path.exists("/proc/self/io"):
+        pytest.skip("only Linux counts what a process reads")
+    path = tmp_path / "long.flac"
+    noise = np.random.default_rng(0).integers(-3000, 3000, 600 * 8000).astype(np.int16)
+    soundfile.write(path, noise, 8000)
+
+    def bytes_read() -> int:
+        return int(Path("/proc/self/io").read_text().split()[1])
+
+    before = bytes_read()
+    read_crop(path, 400 * 8000, 8000, 8000)
+    assert bytes_read() - before < path.stat().st_size / 10
+
+
+def test_errors_name_file_and_place(tmp_path: Path) -> None:
+    path = tmp_path / "a.wav"
+    samples = np.zeros(50_000, np.float32)
+    samples[40_000] = np.nan
+    soundfile.write(path, samples, RATE, "FLOAT")
+    read_crop(path, 0, 10_000, RATE)  # a stretch without it is sound
+    with pytest.raises(AudioError, match=r"a\.wav: sample 40000 of channel 0 is nan"):
+        read_crop(path, 35_000, 10_000, RATE)
+    with pytest.raises(AudioError, match=r"none\.wav: no such file"):
+        read_crop(tmp_path / "none.wav", 0, 10, RATE)
+
+
+def test_a_file_that_was_cut_off_is_refused(tmp_path: Path) -> None:
+    path = write_noise(tmp_path / "a.flac", 4.0, RATE)
+    with path.open("r+b") as file:
+        file.truncate(path.stat().st_size // 2)
+    assert read_header(path) == (96_000, RATE)  # the header still promises all of it
+    assert read_crop(path, 0, 10_000, RATE).shape == (1, 10_000)
+    with pytest.raises(AudioError, match=r"a\.flac: "):
+        read_crop(path, 80_000, 10_000, RATE)
+
+
+def test_headers(tmp_path: Path) -> None:
+    assert read_header(write_noise(tmp_path / "a.ogg", 1.25, 16000, 2)) == (20_000, 16000)
+    os.mkfifo(tmp_path / "pipe.wav")
+    with pytest.raises(AudioError, match="a pipe"):
+        read_header(tmp_path / "pipe.wav")

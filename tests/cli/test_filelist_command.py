@@ -1,0 +1,190 @@
+"""`codectool filelist`: lists that can be moved, whole speakers set apart, all or nothing."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from codectool.training.filelist import Clip, read_list
+from tests.cli.conftest import Run
+
+
+def write(path: Path, seconds: float = 1.0, rate: int = 16000) -> Path:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.zeros(int(seconds * rate), np.float32), rate)
+    return path
+
+
+@pytest.fixture
+def corpus(tmp_path: Path) -> Path:
+    """Twenty speakers of five clips, one clip of half a minute, one too short, one broken."""
+    folder = tmp_path / "corpus"
+    for speaker in range(20):
+        for clip in range(5):
+            write(folder / f"p{speaker:02d}" / f"{clip}.flac")
+    write(folder / "p00" / "long.wav", 30.0, 24000)
+    write(folder / "p01" / "short.wav", 0.4)
+    (folder / "p02" / "broken.wav").write_text("no audio")
+    return folder
+
+
+def paths(source: Path) -> list[Path]:
+    return [entry.path if isinstance(entry, Clip) else entry for entry in read_list(source)]
+
+
+def test_a_list_knows_lengths_and_leaves_out_what_cannot_be_used(corpus: Path, run: Run) -> None:
+    result = run("filelist", corpus, "-o", corpus / "train.txt")
+    assert result.code == 0
+    assert result.out == b""
+    entries = read_list(corpus / "train.txt")
+    assert len(entries) == 101
+    assert Clip(corpus / "p00" / "long.wav", 720_000, 24000) in entries
+    assert "101 clips, 2.2 min (100 at 16000 Hz, 1 at 24000 Hz)" in result.err
+    assert "left out: 1 cannot be used, 1 too short" in result.err
+    assert "p02/broken.wav: not audio" in result.err
+
+
+def test_lines_are_relative_so_that_the_folder_can_be_moved(corpus: Path, run: Run) -> None:
+    run("filelist", corpus, "-o", corpus / "train.txt")
+    first = (corpus / "train.txt").read_text().splitlines()[0]
+    assert first == "p00/0.flac\t16000\t16000"
+    moved = corpus.rename(corpus.parent / "moved")
+    assert all(path.is_file() for path in paths(moved / "train.txt"))
+
+
+def test_files_elsewhere_have_whole_paths(
+    corpus: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "lists").mkdir()
+    run("filelist", "corpus", "-o", "lists/train.txt")
+    run("filelist", "corpus", "-o", "train.txt", "--absolute")
+    text = (tmp_path / "lists" / "train.txt").read_text()
+    assert text.startswith(f"{corpus}/p00/0.flac\t")
+    assert (tmp_path / "train.txt").read_text() == text
+
+
+def test_split_writes_two_lists_without_a_common_speaker(corpus: Path, run: Run) -> None:
+    result = run("filelist", corpus, "-o", corpus / "t.txt", "--split", "0.1", "--json")
+    train, valid = paths(corpus / "t.txt"), paths(corpus / "valid.txt")
+    assert len(set(train) | set(valid)) == len(train) + len(valid) == 101
+    assert not {path.parent for path in train} & {path.parent for path in valid}
+    totals = json.loads(result.out)
+    assert totals["train"]["clips"] == len(train)
+    assert totals["valid"]["hours"] == pytest.approx(13 / 3600, abs=3 / 3600)
+    assert totals["train"]["rates"] == {"16000": len(train) - 1, "24000": 1}
+    assert totals["unreadable"] == totals["too_short"] == 1
+
+
+def test_split_depends_on_the_seed_alone(corpus: Path, tmp_path: Path, run: Run) -> None:
+    for name, seed in (("a", 1), ("b", 1), ("c", 2)):
+        out, valid = tmp_path / f"{name}.txt", tmp_path / f"{name}-valid.txt"
+        run("filelist", corpus, "-o", out, "--split", 0.1, "--valid-output", valid, "--seed", seed)
+    texts = [(tmp_path / f"{name}-valid.txt").read_bytes() for name in "abc"]
+    assert texts[0] == texts[1] != texts[2]
+
+
+def test_the_speaker_may_be_further_up(tmp_path: Path, run: Run) -> None:
+    for speaker in range(8):
+        for chapter in range(4):
+            write(tmp_path / f"{speaker}/{chapter}/a.flac", 0.6)
+    run("filelist", tmp_path, "-o", tmp_path / "t.txt", "--split", 0.13, "--speaker-level", 2)
+    assert len(paths(tmp_path / "valid.txt")) == 4
+    assert len({path.parents[1] for path in paths(tmp_path / "valid.txt")}) == 1
+
+
+def test_several_sources_and_lists_are_joined_without_doubles(corpus: Path, run: Run) -> None:
+    (corpus / "some.txt").write_text("p05/1.flac\np06/2.flac\n")
+    run("filelist", corpus / "p05", corpus / "some.txt", corpus / "p05", "-o", corpus / "t.txt")
+    found = [path.relative_to(corpus).as_posix() for path in paths(corpus / "t.txt")]
+    assert found == [*(f"p05/{clip}.flac" for clip in range(5)), "p06/2.flac"]
+
+
+def test_lengths_that_a_list_says_are_believed(tmp_path: Path, run: Run) -> None:
+    (tmp_path / "a.txt").write_text("not/there.wav\t99000\t16000\n")
+    assert run("filelist", tmp_path / "a.txt", "-o", tmp_path / "b.txt").code == 0
+    assert (tmp_path / "b.txt").read_text() == "not/there.wav\t99000\t16000\n"
+
+
+def test_standard_output(corpus: Path, run: Run) -> None:
+    result = run("filelist", corpus / "p05", "-o", "-")
+    assert result.text.splitlines() == [
+        f"{corpus}/p05/{clip}.flac\t16000\t16000" for clip in range(5)
+    ]
+    assert "<stdout>: 5 clips" in result.err
+
+
+def test_odd_names_come_back(tmp_path: Path, run: Run) -> None:
+    odd = ["#a.wav", " #b.wav", "c|d.wav", "e f .wav", "ü.wav"]
+    for name in odd:
+        write(tmp_path / "x" / name)
+    run("filelist", tmp_path / "x", "-o", tmp_path / "x" / "t.txt")
+    assert {path.name for path in paths(tmp_path / "x" / "t.txt")} == set(odd)
+
+
+def test_a_name_with_a_line_break_is_refused(tmp_path: Path, run: Run) -> None:
+    write(tmp_path / "a\nb.wav")
+    result = run("filelist", tmp_path, "-o", tmp_path / "t.txt")
+    assert result.code == 2
+    assert "rename it" in result.err
+    assert not (tmp_path / "t.txt").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "why"),
+    [
+        (["{corpus}", "-o", "{corpus}/old.txt"], "--overwrite"),
+        (["{corpus}", "-o", "{corpus}/t.txt", "--split", "0.1"], "valid.txt: exists"),
+        (["{corpus}", "-o", "{corpus}/t.txt", "--valid-output", "v.txt"], "--split"),
+        (["{corpus}", "-o", "{corpus}/valid.txt", "--split", "0.1", "--overwrite"], "name two"),
+        (["{corpus}", "-o", "-", "--split", "0.1"], "--valid-output"),
+        (["{corpus}", "-o", "-", "--json"], "name a LIST"),
+        (["{corpus}", "-o", "{corpus}/t.txt", "--split", "1.0"], "--split"),
+        (["{corpus}", "-o", "{corpus}/none/t.txt"], "there is no folder"),
+        (["{corpus}", "-o", "{corpus}/p01"], "is a folder"),
+        (["{corpus}", "-o", "{corpus}/t.txt", "--min-seconds", "99"], "no audio of 99 s or more"),
+        (["{corpus}/empty", "-o", "{corpus}/t.txt"], "no audio of 0.5 s"),
+        (["{corpus}/none", "-o", "{corpus}/t.txt"], "no such file"),
+        (["{corpus}/p00/long.wav", "-o", "{corpus}/t.txt"], "is no text"),
+        (["{corpus}/old.txt", "-o", "{corpus}/t.txt"], "line 2: has 2 columns"),
+        (["{corpus}"], "-o"),
+        (["-o", "{corpus}/t.txt"], "DIR"),
+    ],
+)
+def test_what_cannot_be(corpus: Path, run: Run, arguments: list[str], why: str) -> None:
+    (corpus / "empty").mkdir()
+    (corpus / "old.txt").write_text("# old\na\tb\n")
+    (corpus / "valid.txt").write_text("# old\n")
+    result = run("filelist", *(argument.format(corpus=corpus) for argument in arguments))
+    assert result.code == 2
+    assert why in result.err
+    assert "error: " in result.err
+    assert not (corpus / "t.txt").exists()
+    assert (corpus / "valid.txt").read_text() == "# old\n"
+    assert not list(corpus.rglob("*.part"))
+
+
+def test_many_broken_files_are_counted(tmp_path: Path, run: Run) -> None:
+    write(tmp_path / "good.wav")
+    for number in range(30):
+        (tmp_path / f"bad{number}.wav").touch()
+    result = run("filelist", tmp_path, "-o", tmp_path / "t.txt")
+    assert result.code == 0
+    assert result.err.count("is empty") == 20
+    assert "10 more files cannot be used" in result.err
+
+
+def test_no_torch_is_needed(corpus: Path) -> None:
+    program = (
+        "import sys\nfrom codectool.cli import main\n"
+        f"try: main(['filelist', {str(corpus)!r}, '-o', {str(corpus / 't.txt')!r}])\n"
+        "except SystemExit as e: assert not e.code\n"
+        "assert 'soundfile' in sys.modules and 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)

@@ -1,0 +1,86 @@
+"""The bar at a terminal, the lines of a log, and the silence of a pipe."""
+
+from __future__ import annotations
+
+import io
+import re
+import sys
+
+import pytest
+
+from codectool.cli.progress import Progress, speed
+from codectool.training.run import Progress as State
+
+
+class Terminal(io.StringIO):
+    """Standard error as at a terminal; remembers what was written."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+def state(step: int, seconds: float = 0.0, **values: float) -> State:
+    return State(step, 100, step / 100, seconds, values)
+
+
+@pytest.fixture(autouse=True)
+def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("TERM", "xterm"), ("COLUMNS", "150"), ("NO_COLOR", "1")):
+        monkeypatch.setenv(name, value)
+
+
+def test_silence_in_pipes_but_for_warnings(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress() as progress:
+        progress.say("step 10: good")
+        progress.update(state(100, loss=1.0))
+        progress.warn("x.wav: bad")
+    assert capsys.readouterr() == ("", "warning: x.wav: bad\n")
+
+
+def test_other_processes_are_silent(capsys: pytest.CaptureFixture[str]) -> None:
+    with Progress(shown=False, log=True) as progress:
+        progress.say("step 10: good")
+        progress.update(state(100, loss=1.0))
+        progress.warn("x.wav: bad")
+    assert capsys.readouterr() == ("", "")
+
+
+def test_a_log_has_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
+    now = 0.0
+    with Progress(log=True, every=30, clock=lambda: now) as progress:
+        for step in range(1, 101):
+            now = 2.0 * step
+            values = {"loss": 1 / step, "learning_rate": 3e-4, "steps_per_second": 0.5}
+            progress.update(state(step, now, **values))
+            if step == 20:
+                progress.say("step 20: saved\nbest")
+    lines = capsys.readouterr().err.splitlines()
+    steps = [int(re.split(r"[ /:]+", line)[1]) for line in lines]
+    assert steps == [15, 20, 30, 45, 60, 75, 90, 100]
+    assert lines[0] == "step 15/100  loss 0.06667  lr 0.0003  2.0 s/step  0:02:50 left"
+    assert lines[1] == r"step 20: saved\nbest"
+    assert lines[-1] == "step 100/100  loss 0.01  lr 0.0003  2.0 s/step"
+
+
+def test_the_bar_stays_below_what_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr(sys, "stderr", terminal)  # here: pytest puts its own in before each test
+    with Progress() as progress:
+        progress.update(state(25, 50.0, loss=0.5, steps_per_second=4.0))
+        progress.say("step 25: [bold]good[/bold] \x1b[2J")
+        progress.warn("x.wav: bad")
+        progress.update(state(50, 100.0, loss=0.25))
+    text = terminal.getvalue()
+    said, warned = text.index(r"step 25: [bold]good[/bold] \x1b[2J"), text.index("warning: x.wav")
+    assert said < warned < text.rindex("step 50/100  loss 0.25  0:01:40 left")
+    assert "training" in text
+    assert text.endswith("\x1b[?25h")  # the cursor is back
+
+
+def test_speed() -> None:
+    assert [speed(s) for s in (12.34, 1.0, 0.25, 0.0)] == [
+        "12.3 steps/s",
+        "1.0 steps/s",
+        "4.0 s/step",
+        "0 steps/s",
+    ]

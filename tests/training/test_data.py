@@ -1,0 +1,410 @@
+"""Crops: drawn evenly, the same however they are read, and never the end of a run."""
+
+from __future__ import annotations
+
+import multiprocessing
+import os
+import signal
+import subprocess
+import sys
+import time
+import tracemalloc
+from collections import Counter
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import islice
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+
+from codectool.audio.files import read_audio
+from codectool.audio.resample import resample
+from codectool.errors import AudioError, CodectoolError, ConfigError, UsageError
+from codectool.training import data
+from codectool.training.data import Batch, CropDataset, CropLoader, CropSettings, reading_errors
+from codectool.training.filelist import Clip, read_list, scan
+from tests.conftest import shared
+
+RATE = 8000
+PLAIN = CropSettings(sample_rate=RATE, segment_size=400, seed=5)
+RICH = replace(PLAIN, by_seconds=True, gain_db=(-10.0, 6.0), early_start=0.3, silence=0.2)
+
+
+def write(path: Path, samples: np.ndarray, rate: int = RATE) -> Clip:
+    soundfile.write(path, samples, rate, "FLOAT")
+    return Clip(path, len(samples), rate)
+
+
+@pytest.fixture
+def marked(tmp_path: Path) -> list[Clip]:
+    """Twenty clips of different lengths; all samples of clip i are (i + 1) / 32."""
+    return [write(tmp_path / f"{i}.wav", np.full(1000 + 300 * i, (i + 1) / 32)) for i in range(20)]
+
+
+@pytest.fixture
+def noises(tmp_path: Path) -> list[Clip]:
+    rng = np.random.default_rng(0)
+    return [
+        write(tmp_path / f"n{i}.wav", rng.normal(0, 0.2, (int(rng.integers(900, 9000)), 2)))
+        for i in range(6)
+    ]
+
+
+@pytest.fixture
+def ramp(tmp_path: Path) -> Clip:
+    """A clip of 10,000 samples in which sample n is n / 16384."""
+    return write(tmp_path / "ramp.wav", np.arange(10_000) / 16384)
+
+
+def wave(dataset: CropDataset, number: int) -> np.ndarray:
+    crop = dataset[number]
+    assert crop.problems == {}
+    assert crop.audio.dtype == torch.float32
+    return crop.audio[0].numpy()
+
+
+def which(dataset: CropDataset, number: int) -> int:
+    return round(float(wave(dataset, number)[0]) * 32) - 1
+
+
+def start(dataset: CropDataset, number: int) -> int:
+    return round(float(wave(dataset, number)[0]) * 16384)
+
+
+def take(loader: CropLoader, count: int) -> list[Batch]:
+    batches: Iterator[Batch] = iter(loader)
+    return list(islice(batches, count))
+
+
+def same(one: list[Batch], other: list[Batch]) -> bool:
+    return len(one) == len(other) and all(
+        torch.equal(a.audio, b.audio) for a, b in zip(one, other, strict=True)
+    )
+
+
+# What is drawn
+
+
+def test_an_epoch_has_every_clip_once_in_an_order_of_its_own(marked: list[Clip]) -> None:
+    dataset = CropDataset(marked, PLAIN)
+    assert dataset.items_per_epoch == 20
+    epochs = [[which(dataset, 20 * epoch + place) for place in range(20)] for epoch in range(4)]
+    assert all(sorted(epoch) == list(range(20)) for epoch in epochs)
+    assert len({tuple(epoch) for epoch in epochs}) == 4
+
+
+def test_by_seconds_a_clip_comes_as_often_as_segments_fit(marked: list[Clip]) -> None:
+    dataset = CropDataset(marked, replace(PLAIN, by_seconds=True, segment_size=1500))
+    expected = {i: max(1, round((1000 + 300 * i) / 1500)) for i in range(20)}
+    assert expected[0] == 1
+    assert expected[19] == 4
+    for epoch in range(2):
+        first = epoch * dataset.items_per_epoch
+        found = Counter(which(dataset, first + n) for n in range(dataset.items_per_epoch))
+        assert found == expected
+
+
+def test_by_seconds_counts_at_the_rate_of_the_model(tmp_path: Path) -> None:
+    clip = write(tmp_path / "a.wav", np.zeros(4 * 16000), 16000)
+    settings = CropSettings(sample_rate=RATE, segment_size=RATE, seed=0, by_seconds=True)
+    assert CropDataset([clip], settings).items_per_epoch == 4
+
+
+def test_starts_are_uniform(ramp: Clip) -> None:
+    dataset = CropDataset([ramp], PLAIN)
+    starts = [start(dataset, n) for n in range(1600)]
+    assert 0 <= min(starts) < 50
+    assert 9550 < max(starts) <= 9600
+    found = np.histogram(starts, bins=16, range=(0, 9601))[0]
+    chi_square = float(((found - 100) ** 2 / 100).sum())
+    assert 3.5 < chi_square < 37.7  # 15 degrees of freedom; either side has about 1 in 1000
+
+
+def test_both_ends_are_reached(tmp_path: Path) -> None:
+    clip = write(tmp_path / "a.wav", np.arange(1003) / 16384)
+    dataset = CropDataset([clip], replace(PLAIN, segment_size=1000))
+    assert {start(dataset, n) for n in range(100)} == {0, 1, 2, 3}
+
+
+def test_the_same_clip_starts_elsewhere_in_the_next_epoch(ramp: Clip) -> None:
+    dataset = CropDataset([ramp], PLAIN)
+    assert len({start(dataset, n) for n in range(50)}) > 45
+
+
+def test_the_seed_changes_order_and_starts(marked: list[Clip], ramp: Clip) -> None:
+    other = replace(PLAIN, seed=6)
+    orders = [[which(CropDataset(marked, s), n) for n in range(20)] for s in (PLAIN, other)]
+    assert orders[0] != orders[1]
+    starts = [[start(CropDataset([ramp], s), n) for n in range(5)] for s in (PLAIN, other)]
+    assert not set(starts[0]) & set(starts[1])
+
+
+@pytest.mark.parametrize(("name", "rate"), [("a.wav", 44100), ("a.flac", 16000), ("a.wav", 8000)])
+def test_a_crop_is_one_of_the_whole_file_resampled(tmp_path: Path, name: str, rate: int) -> None:
+    rng = np.random.default_rng(1)
+    path = tmp_path / name
+    soundfile.write(path, rng.normal(0, 0.1, (3 * rate, 2)), rate)
+    samples, _ = read_audio(path, name)
+    whole = resample(samples.mean(axis=0, keepdims=True), rate, 24000)[0]
+    dataset = CropDataset(scan([path])[0], replace(PLAIN, sample_rate=24000, segment_size=9000))
+    windows = np.lib.stride_tricks.sliding_window_view(whole, 9000)
+    starts = set()
+    for number in range(4):
+        distance = np.abs(windows[:, ::500] - wave(dataset, number)[::500]).max(axis=1)
+        place = int(distance.argmin())
+        np.testing.assert_allclose(wave(dataset, number), windows[place], rtol=0, atol=1e-4)
+        starts.add(place)
+    assert len(starts) == 4
+
+
+def test_short_clips_are_filled_up_with_zeros(tmp_path: Path) -> None:
+    samples = np.random.default_rng(0).normal(0, 0.1, 900).astype(np.float32)
+    clip = write(tmp_path / "a.wav", samples)
+    found = wave(CropDataset([clip], replace(PLAIN, segment_size=1500)), 0)
+    np.testing.assert_array_equal(found[:900], samples)
+    np.testing.assert_array_equal(found[900:], 0)
+
+
+def test_gains_are_uniform_in_decibels(tmp_path: Path) -> None:
+    clip = write(tmp_path / "a.wav", np.full(1000, 0.125))
+    dataset = CropDataset([clip], replace(PLAIN, gain_db=(-10.0, 6.0)))
+    gains = np.array([20 * np.log10(wave(dataset, n)[0] / 0.125) for n in range(800)])
+    assert -10 <= gains.min() < -9.8
+    assert 5.8 < gains.max() <= 6.001
+    found = np.histogram(gains, bins=8, range=(-10, 6.001))[0]
+    assert ((found - 100) ** 2 / 100).sum() < 24.3  # 7 degrees of freedom, 1 in 1000
+
+
+def test_gains_stop_at_full_scale(tmp_path: Path) -> None:
+    samples = np.random.default_rng(0).uniform(-0.9, 0.9, 5000)
+    dataset = CropDataset([write(tmp_path / "a.wav", samples)], replace(PLAIN, gain_db=(-2.0, 6.0)))
+    peaks = np.array([np.abs(wave(dataset, n)).max() for n in range(100)])
+    assert peaks.max() <= 1
+    assert (peaks > 0.9999).sum() > 40  # and not far below it
+    assert peaks.min() < 0.8
+
+
+def test_without_a_gain_levels_stay(tmp_path: Path) -> None:
+    clip = write(tmp_path / "a.wav", np.full(1000, 1.5))
+    assert wave(CropDataset([clip], PLAIN), 0).max() == 1.5
+
+
+def test_early_starts_put_zeros_in_front(ramp: Clip) -> None:
+    dataset = CropDataset([ramp], replace(PLAIN, early_start=0.25))
+    leads = []
+    for number in range(1000):
+        found = wave(dataset, number)
+        if found[0] == 0 and found[-1] < 400 / 16384:
+            lead = int(np.argmax(found > 0)) - 1  # the ramp begins with a zero
+            np.testing.assert_array_equal(found[:lead], 0)
+            np.testing.assert_allclose(found[lead:], np.arange(400 - lead) / 16384)
+            leads.append(lead)
+    assert 205 <= len(leads) <= 295  # 250, and 3.3 standard deviations of 13.7
+    assert 1 <= min(leads) < 10
+    assert 190 < max(leads) <= 200
+
+
+def test_silence_is_pure_or_faint_noise(marked: list[Clip]) -> None:
+    dataset = CropDataset(marked, replace(PLAIN, silence=0.5, segment_size=1000))
+    levels = [float(np.sqrt((wave(dataset, n) ** 2).mean())) for n in range(600)]
+    pure = [level for level in levels if level == 0]
+    faint = [20 * np.log10(level) for level in levels if 0 < level < 0.01]
+    assert 115 <= len(pure) <= 185
+    assert 115 <= len(faint) <= 185
+    assert -80.5 < min(faint) < -78
+    assert -52 < max(faint) < -49.5
+
+
+def test_millions_of_entries_are_not_millions_of_objects(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(data, "read_crop", lambda *_: np.zeros((1, 400), np.float32))
+    clips = [Clip(Path("/a.wav"), 2**40 // 1000, RATE)]  # four years
+    tracemalloc.start()
+    try:
+        dataset = CropDataset(clips, replace(PLAIN, by_seconds=True))
+        assert dataset.items_per_epoch == pytest.approx(2_748_779, abs=1)
+        assert dataset[dataset.items_per_epoch * 7 + 5].problems == {}
+        assert tracemalloc.get_traced_memory()[1] < 5 * dataset.items_per_epoch
+    finally:
+        tracemalloc.stop()
+
+
+# How it is read
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create 3 worker")  # on a small machine
+@pytest.mark.parametrize("workers", [1, 3])
+def test_the_number_of_readers_changes_nothing(noises: list[Clip], workers: int) -> None:
+    alone = take(CropLoader(noises, RICH, 8), 10)
+    ahead = take(CropLoader(noises, RICH, 8, num_workers=workers), 10)
+    assert same(alone, ahead)
+    assert not torch.equal(alone[0].audio, alone[1].audio)
+    assert alone[0].audio.shape == (8, 1, 400)
+    assert all(batch.waited > 0 for batch in alone + ahead)
+
+
+def test_a_run_goes_on_where_it_was(noises: list[Clip]) -> None:
+    whole = take(CropLoader(noises, RICH, 6), 10)
+    assert same(whole[7:], take(CropLoader(noises, RICH, 6, first_batch=7), 3))
+    assert same(whole[7:], take(CropLoader(noises, RICH, 6, first_batch=7, num_workers=1), 3))
+
+
+def test_ranks_share_a_batch(noises: list[Clip]) -> None:
+    whole = take(CropLoader(noises, RICH, 6, first_batch=3), 4)
+    parts = [take(CropLoader(noises, RICH, 6, 0, rank, 3, first_batch=3), 4) for rank in range(3)]
+    for batch, *shares in zip(whole, *parts, strict=True):
+        assert all(share.audio.shape == (2, 1, 400) for share in shares)
+        assert torch.equal(batch.audio, torch.cat([share.audio for share in shares]))
+
+
+def test_reading_leaves_the_random_numbers_of_the_run_alone(noises: list[Clip]) -> None:
+    before = torch.get_rng_state()
+    take(CropLoader(noises, RICH, 4), 3)
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+def test_a_loader_can_begin_again(noises: list[Clip]) -> None:
+    loader = CropLoader(noises, RICH, 4)
+    assert same(take(loader, 3), take(loader, 3))
+
+
+def test_a_batch_may_be_larger_than_the_data(ramp: Clip) -> None:
+    batch = take(CropLoader([ramp], PLAIN, 50), 1)[0]
+    assert len({float(crop[0, 0]) for crop in batch.audio}) > 45
+
+
+def test_batches_that_cannot_be_shared_out(noises: list[Clip]) -> None:
+    with pytest.raises(ConfigError, match="batch_size 8 cannot be shared out evenly to 3"):
+        CropLoader(noises, PLAIN, 8, world_size=3)
+    with pytest.raises(UsageError, match="no audio"):
+        CropLoader([], PLAIN, 8)
+
+
+# What goes wrong
+
+
+def broken(folder: Path) -> dict[str, Clip]:
+    """Clips that cannot be used, by a word that the message about them has."""
+    folder.mkdir()
+    nan = np.zeros(8000)
+    nan[::300] = np.nan
+    infinite = np.zeros(8000)
+    infinite[200:] = np.inf
+    for name in ("empty", "text"):
+        (folder / f"{name}.wav").write_text("" if name == "empty" else "no audio " * 100)
+    cut = folder / "cut.flac"
+    soundfile.write(cut, np.random.default_rng(0).normal(0, 0.1, 80_000), RATE)
+    with cut.open("r+b") as file:
+        file.truncate(2000)
+    return {
+        "is empty": Clip(folder / "empty.wav", 8000, RATE),
+        "not audio": Clip(folder / "text.wav", 8000, RATE),
+        "no such file": Clip(folder / "gone.wav", 8000, RATE),
+        "is nan": write(folder / "nan.wav", nan),
+        "is inf": write(folder / "infinite.wav", infinite),
+        "shorter than 0.1 s": write(folder / "short.wav", np.zeros(799)),
+        "shorter than the list says": replace(
+            write(folder / "lie.wav", np.zeros(1000)), num_samples=10**6
+        ),
+        "cut.flac": Clip(cut, 80_000, RATE),
+    }
+
+
+def test_what_cannot_be_used_is_replaced_and_reported_once(
+    tmp_path: Path, marked: list[Clip]
+) -> None:
+    bad = broken(tmp_path / "bad")
+    loader = CropLoader([*marked, *bad.values()], PLAIN, 28)
+    batches = take(loader, 12)
+    for batch in batches:
+        levels = batch.audio[:, 0] * 32
+        assert torch.equal(levels, levels[:, :1].round().expand_as(levels))  # marked ones only
+        assert levels.min() >= 1
+    assert len(batches[0].problems) >= 7  # of the cut one, some crops are whole
+    problems = [problem for batch in batches for problem in batch.problems]
+    assert len(problems) == len(bad)
+    for words, clip in bad.items():
+        assert sum(p.startswith(f"{clip.path}: ") and words in p for p in problems) == 1
+
+
+def test_replacements_do_not_depend_on_the_readers(tmp_path: Path, marked: list[Clip]) -> None:
+    clips = [*marked[:3], *broken(tmp_path / "bad").values()]
+    alone = take(CropLoader(clips, RICH, 8), 5)
+    ahead = take(CropLoader(clips, RICH, 8, num_workers=2), 5)
+    assert same(alone, ahead)
+    assert [batch.problems for batch in alone] == [batch.problems for batch in ahead]
+
+
+def test_nothing_but_broken_files_ends_the_run(tmp_path: Path) -> None:
+    clips = [*broken(tmp_path / "bad").values()][:3]
+    crop = CropDataset(clips, PLAIN)[0]
+    assert crop.gave_up
+    assert not crop.audio.any()
+    assert set(crop.problems) == {str(clip.path) for clip in clips}
+    with pytest.raises(AudioError, match="none of the 3 files of a whole batch could be read"):
+        take(CropLoader(clips, PLAIN, 4), 1)
+
+
+def test_a_killed_reader_is_an_error_and_no_hang(noises: list[Clip]) -> None:
+    before = set(multiprocessing.active_children())
+    batches = iter(CropLoader(noises, RICH, 4, num_workers=2))
+    next(batches)
+    (victim, *_others) = set(multiprocessing.active_children()) - before
+    with pytest.raises(CodectoolError, match="a process that reads audio died"):
+        kill_and_read_on(victim.pid or 0, batches, seconds=20)
+
+
+def kill_and_read_on(reader: int, batches: Iterator[Batch], seconds: float) -> None:
+    with reading_errors():  # PyTorch's error may come between two batches
+        os.kill(reader, signal.SIGKILL)
+        stop = time.monotonic() + seconds
+        while time.monotonic() < stop:
+            next(batches)
+
+
+def test_other_errors_pass() -> None:
+    with pytest.raises(RuntimeError, match="out of memory"), reading_errors():
+        raise RuntimeError("CUDA error: out of memory")
+
+
+INTERRUPTED = """
+import sys
+from pathlib import Path
+from codectool.training.data import CropLoader, CropSettings
+from codectool.training.filelist import scan
+clips, _ = scan(sorted(Path(sys.argv[1]).glob("*.wav")))
+try:
+    for batch in CropLoader(clips, CropSettings(8000, 400, 5), 4, num_workers=2):
+        print("going", flush=True)
+except KeyboardInterrupt:
+    print("interrupted")
+"""
+
+
+def test_control_c_ends_all_processes_quietly(tmp_path: Path, noises: list[Clip]) -> None:
+    process: subprocess.Popen[str] = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED, str(tmp_path)],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        start_new_session=True,
+    )
+    assert process.stdout is not None
+    assert process.stdout.readline() == "going\n"
+    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
+    out, err = process.communicate(timeout=30)
+    assert out.endswith("interrupted\n")
+    assert err == ""
+    assert process.returncode == 0
+
+
+def test_the_shared_corpus() -> None:
+    clips, _ = scan(read_list(shared("speech", "valid.txt")))
+    settings = CropSettings(24000, 24000, 1, True, (-10.0, 6.0), 0.1, 0.02)
+    batch = take(CropLoader(clips, settings, 24), 1)[0]
+    assert batch.problems == []
+    assert batch.audio.shape == (24, 1, 24000)
+    assert batch.audio.isfinite().all()
+    assert 0.01 < batch.audio.std() < 0.3

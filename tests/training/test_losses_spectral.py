@@ -1,0 +1,332 @@
+"""Spectral losses against a plain NumPy computation in float64."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+
+from codectool.errors import ConfigError
+from codectool.training.losses.magnitude import magnitudes
+from codectool.training.losses.spectral import (
+    LogMelDistance,
+    MelScale,
+    Spectrum,
+    StftDistance,
+    bigcodec_mel,
+    hac_mel,
+    mel_bands,
+    mel_distance_db,
+    supercodec_mel,
+    supercodec_spectral,
+    validation_scales,
+)
+
+HAC_BANDS = {2048: 128, 1024: 80, 512: 48, 256: 24, 128: 12}
+
+
+def noise(*shape, seed=0, level=0.1, dtype=torch.float32):
+    return level * torch.randn(*shape, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+
+
+def pair(length, batch=2):
+    target = noise(batch, 1, length)
+    return target + noise(batch, 1, length, seed=1, level=0.05), target
+
+
+# The same quantities, written down once more: loops over frames and bands, float64.
+
+
+def plain_magnitudes(signal, fft_size, window, hop, padding=0, epsilon=0.0):
+    signal = np.pad(signal, padding, mode="reflect")
+    hann = 0.5 - 0.5 * np.cos(2 * np.pi * np.arange(window) / window)
+    left = (fft_size - window) // 2
+    placed = np.zeros(fft_size)
+    placed[left : left + window] = hann
+    frames = [
+        np.fft.rfft(signal[start : start + fft_size] * placed)
+        for start in range(0, len(signal) - fft_size + 1, hop)
+    ]
+    return np.sqrt(np.abs(np.array(frames)) ** 2 + epsilon)
+
+
+def slaney_hz(mel):
+    return mel * 200 / 3 if mel < 15 else 1000 * math.exp((mel - 15) * math.log(6.4) / 27)
+
+
+def slaney_mel(hz):
+    return hz * 3 / 200 if hz < 1000 else 15 + 27 * math.log(hz / 1000) / math.log(6.4)
+
+
+def plain_bands(fft_size, bands, rate, f_max, unit_sum):
+    edges = [slaney_hz(mel) for mel in np.linspace(0, slaney_mel(f_max), bands + 2)]
+    weights = np.zeros((fft_size // 2 + 1, bands))
+    for band, (low, peak, high) in enumerate(zip(edges, edges[1:], edges[2:], strict=False)):
+        for k in range(len(weights)):
+            hz = k * rate / fft_size
+            weights[k, band] = max(0, min((hz - low) / (peak - low), (high - hz) / (high - peak)))
+        if not unit_sum:
+            weights[:, band] *= 2 / (high - low)
+        elif weights[:, band].sum() > 0:
+            weights[:, band] /= weights[:, band].sum()
+    return weights
+
+
+def items(signal):
+    return signal.double().numpy()[:, 0]
+
+
+def plain_hac_mel(output, target, rate=24000):
+    total = 0.0
+    for window, bands in HAC_BANDS.items():
+        weights = plain_bands(window, bands, rate, rate / 2, unit_sum=True)
+        logs = []
+        for batch in (output, target):
+            mel = [
+                plain_magnitudes(x, window, window, window // 4) * 4 / window @ weights
+                for x in batch
+            ]
+            logs.append(np.log10(np.maximum(np.array(mel), 1e-4)))
+        total += np.abs(logs[0] - logs[1]).mean() / 5
+    return total
+
+
+def plain_stft_distance(output, target):
+    total = 0.0
+    for window in HAC_BANDS:
+        for y, x in zip(output, target, strict=True):
+            size_y, size_x = (
+                plain_magnitudes(signal, window, window, window // 4) * 4 / window
+                for signal in (y, x)
+            )
+            logs = [np.log10(np.maximum(size, 1e-4)) for size in (size_y, size_x)]
+            ratio = np.sqrt(((size_y - size_x) ** 2).sum() / (size_x**2).sum())
+            total += np.abs(logs[0] - logs[1]).mean() + 0.2 * ratio
+    return total / len(output) / 5
+
+
+def test_hac_mel():
+    output, target = pair(4000)
+    expected = plain_hac_mel(items(output), items(target))
+    assert hac_mel(24000)(output, target).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_bigcodec_mel():
+    output, target = pair(2500)
+    expected = 0.0
+    for factor in (1, 2, 4, 8, 16, 32, 64):
+        window, bands = 32 * factor, 5 * factor
+        weights = plain_bands(window, bands, 16000, 8000, unit_sum=False)
+        logs = []
+        for batch in (items(output), items(target)):
+            mel = [
+                plain_magnitudes(x, window, window, window // 4, window // 2) @ weights
+                for x in batch
+            ]
+            logs.append(np.log10(np.maximum(np.array(mel), 1e-5)))
+        expected += np.abs(logs[0] - logs[1]).mean()
+    assert bigcodec_mel(16000)(output, target).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_supercodec_mel():
+    output, target = pair(1600)
+    weights = plain_bands(1024, 80, 16000, 8000, unit_sum=False)
+    logs = []
+    for batch in (items(output), items(target)):
+        mel = [plain_magnitudes(x, 1024, 640, 160, 432, epsilon=1e-9) @ weights for x in batch]
+        logs.append(np.log(np.maximum(np.array(mel), 1e-5)))
+    assert logs[0].shape == (2, 10, 80)  # a frame for each hop
+    expected = np.abs(logs[0] - logs[1]).mean()
+    assert supercodec_mel(16000)(output, target).item() == pytest.approx(expected, rel=1e-4)
+
+
+@pytest.mark.parametrize(("rate", "top"), [(16000, 8000), (24000, 8000), (8000, 4000)])
+def test_supercodec_spectral(rate, top):
+    output, target = pair(1000)
+    expected = 0.0
+    weights = plain_bands(1024, 64, rate, top, unit_sum=False)
+    for window in (32, 64, 128, 256, 512, 1024):
+        hop = window // 4
+        logs = []
+        for batch in (items(output), items(target)):
+            mel = [
+                plain_magnitudes(x, 1024, window, hop, (1024 - hop) // 2) ** 2 @ weights
+                for x in batch
+            ]
+            logs.append(np.log10(np.maximum(np.array(mel), 1e-5)))
+        difference = logs[0] - logs[1]
+        expected += np.abs(difference).mean() + (difference**2).mean()
+    value = supercodec_spectral(rate)(output, target).item()
+    assert value == pytest.approx(expected, rel=1e-4)
+
+
+def test_hac_stft():
+    output, target = pair(4000)
+    expected = plain_stft_distance(items(output), items(target))
+    assert StftDistance()(output, target).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_validation_figure():
+    output, target = pair(3000)
+    expected = np.zeros(2)
+    for window, bands in ((256, 20), (512, 40), (1024, 80), (2048, 128)):
+        weights = plain_bands(window, bands, 24000, 12000, unit_sum=True)
+        for item in range(2):
+            level = [
+                plain_magnitudes(batch[item], window, window, window // 4) * 4 / window @ weights
+                for batch in (items(output), items(target))
+            ]
+            level = [20 * np.log10(np.maximum(mel, 1e-4)) for mel in level]
+            expected[item] += np.abs(level[0] - level[1]).mean() / 4
+    np.testing.assert_allclose(mel_distance_db(output, target, 24000), expected, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("fft_size", "window", "hop", "epsilon"),
+    [(16, 16, 4, 0.0), (16, 10, 3, 1e-9), (16, 6, 9, 0.0), (8, 8, 8, 0.1)],
+)
+def test_gradient_of_magnitudes(fft_size, window, hop, epsilon):
+    signal = noise(2, 41, dtype=torch.float64, level=1).requires_grad_()
+    shape = torch.hann_window(window, dtype=torch.float64) + 0.1
+    assert torch.autograd.gradcheck(
+        lambda x: magnitudes(x, shape, fft_size, hop, epsilon), (signal,)
+    )
+
+
+@pytest.mark.parametrize(
+    ("loss", "plain"), [(hac_mel(24000), plain_hac_mel), (StftDistance(), plain_stft_distance)]
+)
+def test_gradient_of_a_whole_loss(loss, plain):
+    """Derivative along one direction against differences of the NumPy computation."""
+    output, target = pair(2400)
+    direction = noise(2, 1, 2400, seed=2, level=1)
+    output.requires_grad_()
+    loss(output, target).backward()
+    slope = (output.grad * direction).sum().item()
+    step = 1e-6
+    ahead, behind = (
+        plain(items(output.detach()) + sign * step * items(direction), items(target))
+        for sign in (1, -1)
+    )
+    assert slope == pytest.approx((ahead - behind) / (2 * step), rel=1e-3)
+
+
+LOSSES = [
+    hac_mel(24000),
+    bigcodec_mel(16000),
+    supercodec_mel(16000),
+    supercodec_spectral(16000),
+    StftDistance(),
+]
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_properties_of_every_loss(loss):
+    output, target = pair(2400)
+    whole = loss(output, target)
+    assert whole.shape == ()
+    assert loss(target, target) == 0
+    single = [loss(output[i : i + 1], target[i : i + 1]) for i in range(2)]
+    torch.testing.assert_close(whole, (single[0] + single[1]) / 2)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        assert loss(output, target) == whole
+    assert not loss.state_dict()
+
+
+@pytest.mark.parametrize("loss", LOSSES)
+def test_silence(loss):
+    silence, target = torch.zeros(1, 1, 2400), noise(1, 1, 2400).requires_grad_()
+    for y, x in ((silence.clone(), target), (target.detach(), silence), (silence, silence)):
+        y.requires_grad_()
+        value = loss(y, x)
+        value.backward()
+        assert torch.isfinite(value)
+        assert torch.isfinite(y.grad).all()
+    assert target.grad is None
+
+
+def test_half_the_level_is_6_decibels():
+    target = noise(2, 1, 4800)
+    two = math.log10(2)
+    cases = (
+        (hac_mel(24000), two),
+        (supercodec_mel(16000), math.log(2)),
+        (StftDistance(), two + 0.2 * 0.5),
+    )
+    for loss, expected in cases:
+        assert loss(target / 2, target).item() == pytest.approx(expected, rel=5e-3)
+    np.testing.assert_allclose(mel_distance_db(target / 2, target, 24000), 6.0206, rtol=1e-4)
+
+
+def test_floor_hides_what_is_below_it():
+    below = noise(2, 1, 4800, level=1e-6)
+    assert hac_mel(24000)(below, torch.zeros_like(below)) == 0
+    assert mel_distance_db(below, torch.zeros_like(below), 24000).tolist() == [0, 0]
+
+
+@pytest.mark.parametrize("window", [128, 2048])
+def test_full_scale_sine_is_1(window):
+    sine = torch.sin(2 * math.pi * 12 / window * torch.arange(4096.0))[None]
+    spectrum = Spectrum(window, window, window // 4, full_scale=True)(sine)
+    torch.testing.assert_close(spectrum[..., 12], torch.ones_like(spectrum[..., 12]))
+    assert spectrum.max() < 1 + 1e-4
+
+
+def test_frames_are_those_of_torch_stft():
+    signal = noise(2, 1000)
+    spectrum = Spectrum(256, 100, 30)(signal)
+    expected = torch.stft(
+        signal, 256, 30, 100, torch.hann_window(100), center=False, return_complex=True
+    )
+    torch.testing.assert_close(spectrum, expected.abs().mT, atol=1e-5, rtol=1e-4)
+
+
+def test_bands_that_hold_no_bin_stay_empty():
+    for unit_sum in (False, True):
+        bands = mel_bands(MelScale(256, 256, 64, 120, unit_sum=unit_sum), 16000)
+        assert (bands.sum(0) == 0).any()
+        assert (bands.sum(0) > 0).sum() > 40
+        assert torch.isfinite(bands).all()
+
+
+def test_mean_over_scales_is_their_sum_over_their_number():
+    output, target = pair(1000)
+    scales = [MelScale(256, 256, 64, 20), MelScale(512, 512, 128, 40)]
+    total = LogMelDistance(16000, scales)(output, target)
+    torch.testing.assert_close(LogMelDistance(16000, scales, mean=True)(output, target), total / 2)
+
+
+def test_short_signals_of_the_validation_figure_are_continued_by_zeros():
+    output, target = pair(100)
+    longer = [torch.nn.functional.pad(signal, (0, 156)) for signal in (output, target)]
+    short = mel_distance_db(output, target, 24000)
+    assert (short > 0).all()
+    torch.testing.assert_close(short, mel_distance_db(*longer, 24000))
+
+
+@pytest.mark.parametrize("rate", [16000, 22050, 48000])
+def test_validation_windows_keep_their_duration(rate):
+    scales = validation_scales(rate)
+    assert [scale.bands for scale in scales] == [20, 40, 80, 128]
+    for scale, samples_at_24k in zip(scales, (256, 512, 1024, 2048), strict=True):
+        assert scale.window % 2 == 0
+        assert scale.window / rate == pytest.approx(samples_at_24k / 24000, abs=1 / rate)
+    signal = noise(1, 1, rate // 4)
+    assert mel_distance_db(signal / 4, signal, rate).item() == pytest.approx(12.0412, rel=1e-4)
+
+
+def test_errors_name_the_numbers():
+    with pytest.raises(ConfigError, match="100 samples are too few .* at least 2048"):
+        hac_mel(24000)(noise(1, 1, 100), noise(1, 1, 100))
+    with pytest.raises(ConfigError, match="at least 433"):
+        supercodec_mel(16000)(noise(1, 1, 432), noise(1, 1, 432))
+    with pytest.raises(ConfigError, match="window of 300"):
+        MelScale(256, 300, 64, 20)
+    with pytest.raises(ConfigError, match="power must be 1 or 2"):
+        MelScale(256, 256, 64, 20, power=3)
+    with pytest.raises(ConfigError, match="hop \\(0\\)"):
+        MelScale(256, 256, 0, 20)
+    with pytest.raises(ConfigError, match="at least one scale"):
+        LogMelDistance(16000, [])
+    with pytest.raises(ConfigError, match="at least one window"):
+        StftDistance([])

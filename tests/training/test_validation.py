@@ -1,0 +1,229 @@
+"""Measures with known answers, and codecs whose quality is known."""
+
+from __future__ import annotations
+
+import math
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import soundfile
+import torch
+from torch import Tensor
+
+from codectool.codec import Codec
+from codectool.codecs.base import CodecModel, Context
+from codectool.errors import AudioError
+from codectool.training.code_use import code_use, entropy
+from codectool.training.validation import ValidationClip, intelligibility, load_clips, validate
+
+
+class SixteenBits(CodecModel):
+    """Four samples a frame, each a token of 16 bits: as good as a codec gets."""
+
+    family = "sixteen"
+    sample_rate = 16000
+    hop_length = 4
+    codebook_sizes = (65536,) * 4
+    decode_context = Context(0, 0)
+
+    def __init__(self, gain: float = 1.0) -> None:
+        super().__init__()
+        self.gain = torch.nn.Parameter(torch.tensor(gain))
+
+    @classmethod
+    def from_state(cls, state: Any, config: Any = None) -> SixteenBits:
+        raise NotImplementedError
+
+    @property
+    def hyper_parameters(self) -> dict[str, Any]:
+        return {}
+
+    def upstream_frames(self, num_samples: int) -> int:
+        return num_samples // 4
+
+    def encode(self, wave: Tensor) -> Tensor:
+        assert not self.training
+        assert not torch.is_grad_enabled()
+        return ((wave * 32767).round().long() + 32768).unflatten(-1, (-1, 4))[:, 0].mT
+
+    def decode(self, codes: Tensor) -> Tensor:
+        return self.gain * ((codes.mT.flatten(1)[:, None] - 32768) / 32767).float()
+
+
+def voice(seconds: float, seed: int = 0, rate: int = 16000) -> Tensor:
+    """Harmonics that come and go like syllables, with a little noise: ``(1, N)``."""
+    rng = np.random.default_rng(seed)
+    t = np.arange(round(seconds * rate)) / rate
+    pitch = np.cumsum(120 + 30 * np.sin(2 * np.pi * 0.7 * t)) / rate
+    wave = sum(np.sin(2 * np.pi * k * pitch) / k for k in range(1, 20))
+    loudness = 0.55 + 0.45 * np.sin(2 * np.pi * 4 * t)
+    wave = 0.1 * wave * loudness + 0.002 * rng.standard_normal(len(t))
+    return torch.from_numpy(wave.astype(np.float32))[None]
+
+
+def test_entropy_of_known_counts() -> None:
+    assert entropy(np.array([2, 0, 1, 1])) == 1.5
+    assert entropy(np.array([5])) == 0
+    assert entropy(np.array([0, 0])) == 0
+
+
+def test_use_of_codebooks() -> None:
+    codes = np.array([[0, 1, 2, 3] * 10, [5] * 40])
+    assert code_use(codes, (8, 16)) == {
+        "perplexity_0": pytest.approx(4),
+        "dead_codes_0": 4,
+        "perplexity_1": pytest.approx(1),
+        "dead_codes_1": 15,
+        "bits_per_token": pytest.approx(2),
+    }
+    assert code_use(np.zeros((2, 0), np.int32), (8, 16)) == {}
+
+
+def test_use_of_bits() -> None:
+    """18 bits of which all but three stand still: one alternates, one is its twin, one is rare."""
+    alternating = np.arange(257) % 2
+    rare = (np.arange(257) == 100).astype(int)
+    codes = (alternating << 17) + (alternating << 16) + rare
+    use = code_use(codes[None], (2**18,))
+    of_rare = -(1 / 257) * math.log2(1 / 257) - (256 / 257) * math.log2(256 / 257)
+    nearly_1 = -sum(p * math.log2(p) for p in (128 / 257, 129 / 257))
+    assert use["bit_entropy_min"] == 0
+    assert use["bit_entropy_mean"] == pytest.approx((2 * nearly_1 + of_rare) / 18)
+    assert use["distinct"] == 3 / 257
+    # the twins lie in one group and count once; the rare bit lies in another
+    assert use["bits_per_token"] == pytest.approx(nearly_1 + of_rare)
+    # after a known bit the alternating one is certain, and the rare one nearly as rare as before
+    pairs = -(254 / 256) * math.log2(254 / 256) - 2 * (1 / 256) * math.log2(1 / 256)
+    before = -(1 / 256) * math.log2(1 / 256) - (255 / 256) * math.log2(255 / 256)
+    assert use["bits_given_previous"] == pytest.approx(pairs - before)
+    assert set(use) == {
+        "bit_entropy_min",
+        "bit_entropy_mean",
+        "distinct",
+        "bits_given_previous",
+        "bits_per_token",
+    }
+
+
+def test_random_bits_carry_all_they_can() -> None:
+    codes = np.random.default_rng(0).integers(0, 2**18, (1, 20000))
+    use = code_use(codes, (2**18,))
+    assert use["bit_entropy_min"] > 0.999
+    assert 17.98 < use["bits_per_token"] <= 18
+    assert 17.99 < use["bits_given_previous"] <= 18
+    # of n draws from N, N (1 - (1 - 1/N)^n) differ
+    assert use["distinct"] == pytest.approx(2**18 * (1 - (1 - 2**-18) ** 20000) / 20000, abs=0.005)
+
+
+def test_a_codec_without_loss(capsys: pytest.CaptureFixture[str]) -> None:
+    pytest.importorskip("pystoi")
+    model = SixteenBits().train()
+    clips = [ValidationClip("a", voice(1.0)), ValidationClip("b", voice(0.5001, seed=1))]
+    result = validate(model, clips)
+    for number, clip in enumerate(clips):
+        torch.testing.assert_close(result.samples(number), clip.audio[0], atol=2e-5, rtol=0)
+    assert [clip.name for clip in result.clips] == ["a", "b"]
+    assert result.values["mel_db"] < 0.01
+    assert result.values["si_sdr"] > 60
+    assert result.values["stoi"] > 0.9999
+    assert result.values["estoi"] > 0.999
+    last = torch.cat([(clip.audio[0, 3::4] * 32767).round() for clip in clips])
+    assert result.values["dead_codes_3"] == pytest.approx(65536 - len(last.unique()), abs=1)
+    assert "".join(capsys.readouterr()) == ""
+
+
+def test_means_are_means_and_half_the_level_is_6_db() -> None:
+    model = SixteenBits(gain=0.5)
+    noise = 0.1 * torch.randn(1, 16000, generator=torch.Generator().manual_seed(0))
+    clips = [ValidationClip("noise", noise), ValidationClip("voice", voice(1.5, seed=1))]
+    result = validate(model, clips)
+    for name in ("mel_db", "si_sdr"):
+        each = [clip.values[name] for clip in result.clips]
+        assert result.values[name] == pytest.approx(sum(each) / 2)
+    assert result.clips[0].values["mel_db"] == pytest.approx(20 * math.log10(2), abs=0.01)
+    assert result.values["si_sdr"] > 60  # level does not matter to it
+
+
+def test_real_models_are_measured_as_they_are_used(codec: Codec) -> None:
+    rate = codec.sample_rate
+    # shorter than SuperCodec's seven frames, no whole frames, more than a block of HAC's
+    waves = [voice(seconds, seed, rate) for seed, seconds in enumerate((0.1, 0.3031, 1.2))]
+    result = validate(codec.model, [ValidationClip(str(i), w) for i, w in enumerate(waves)])
+    tokens = [codec.encode(wave, rate) for wave in waves]
+    for number, (wave, expected) in enumerate(zip(waves, tokens, strict=True)):
+        output = result.samples(number)
+        assert output.shape == wave[0].shape
+        np.testing.assert_array_equal(output.numpy(), codec.decode(expected)[0])
+    codes = np.concatenate([t.codes[0] for t in tokens], axis=1)
+    for name, value in code_use(codes, codec.model.codebook_sizes).items():
+        assert result.values[name] == value
+    assert ("distinct" in result.values) == (codec.layout.family == "hac")
+    assert all(math.isfinite(result.values[name]) for name in ("mel_db", "si_sdr"))
+
+
+def test_no_clips_no_figures() -> None:
+    assert validate(SixteenBits(), []).values == {}
+
+
+def test_clips_too_short_for_stoi_do_not_spoil_its_mean() -> None:
+    pytest.importorskip("pystoi")
+    clips = [ValidationClip("long", voice(1.0)), ValidationClip("short", voice(0.2))]
+    result = validate(SixteenBits(0.3), clips)
+    assert math.isnan(result.clips[1].values["stoi"])
+    assert result.values["stoi"] == result.clips[0].values["stoi"] > 0.99
+    alone = validate(SixteenBits(), clips[1:])
+    assert math.isnan(alone.values["stoi"])
+
+
+def test_silence_is_understood_badly() -> None:
+    pytest.importorskip("pystoi")
+    wave = voice(1.0)
+    noise = 0.1 * torch.randn(wave.shape, generator=torch.Generator().manual_seed(0))
+    assert intelligibility(torch.zeros_like(wave), wave, 16000)["stoi"] < 0.01
+    assert intelligibility(wave + noise, wave, 16000)["stoi"] < 0.95
+
+
+def test_without_pystoi_the_rest_is_measured(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "pystoi", None)
+    values = validate(SixteenBits(), [ValidationClip("a", voice(0.5))]).values
+    assert {"mel_db", "si_sdr"} <= values.keys()
+    assert not {"stoi", "estoi"} & values.keys()
+
+
+def test_clips_are_mono_at_the_models_rate_and_not_too_long(tmp_path: Path) -> None:
+    rate = 44100
+    left = np.sin(2 * np.pi * 440 * np.arange(rate) / rate).astype(np.float32)
+    soundfile.write(tmp_path / "a.wav", np.stack([left, 0 * left], 1), rate, subtype="FLOAT")
+    whole, cut = (
+        load_clips([tmp_path / "a.wav"], 16000, seconds)[0].audio for seconds in (10.0, 0.25)
+    )
+    assert whole.shape == (1, 16000)
+    assert whole.dtype == torch.float32
+    expected = 0.5 * torch.sin(2 * math.pi * 440 * torch.arange(16000) / 16000)
+    torch.testing.assert_close(whole[0, 500:-500], expected[500:-500], atol=1e-3, rtol=0)
+    assert cut.shape == (1, 4000)
+    torch.testing.assert_close(cut, whole[:, :4000], atol=1e-4, rtol=0)
+
+
+def test_clips_that_cannot_be_used_are_told_and_left_out(tmp_path: Path) -> None:
+    (tmp_path / "b").mkdir()
+    good = [tmp_path / "a.wav", tmp_path / "b" / "a.wav"]
+    for path in good:
+        soundfile.write(path, np.zeros(8000), 16000)
+    text, short = tmp_path / "text.wav", tmp_path / "short.wav"
+    text.write_text("no audio")
+    soundfile.write(short, np.zeros(1000), 16000)
+    bad = [text, short, tmp_path / "none.wav"]
+    told: list[str] = []
+    clips = load_clips([good[0], *bad, good[1]], 16000, complain=told.append)
+    assert [clip.name for clip in clips] == ["a", "a-2"]
+    for path, line in zip(bad, told, strict=True):
+        assert line.startswith(f"{path}: ")
+        assert line.endswith("not used for validation")
+    with pytest.raises(AudioError, match=r"the validation list: .*text\.wav"):
+        load_clips(bad, 16000)
+    with pytest.raises(AudioError, match="the validation list is empty"):
+        load_clips([], 16000)
