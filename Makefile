@@ -32,7 +32,7 @@ format: install  ## put the code into shape
 
 demo: install  ## encode a bundled clip, show the file, decode it
 	@mkdir -p demo
-	$(BIN)/codectool encode $(CLIP) demo/speech.hcd --checkpoint assets/hac-demo.safetensors --tag "title=codectool demo" --overwrite
+	$(BIN)/codectool encode $(CLIP) demo/speech.hcd --tag "title=codectool demo" --overwrite
 	$(BIN)/codectool info demo/speech.hcd
 	$(BIN)/codectool verify demo/speech.hcd
 	$(BIN)/codectool decode demo/speech.hcd demo/speech.wav --overwrite

@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
+from codectool.checkpoints import shipped
 from codectool.checkpoints.load import load_model
 from codectool.codec import Codec, Framing
 from codectool.codecs.registry import FAMILIES, model_class
-from codectool.errors import CheckpointError, UsageError, WeightsMissingError
+from codectool.errors import UsageError, WeightsMissingError
 
 
 def load(
@@ -29,7 +30,8 @@ def load(
 
     Args:
         model: ``"hac"``, ``"bigcodec"`` or ``"supercodec"``; None takes what the checkpoint is.
-        checkpoint: file or folder with the weights, in the authors' layout or ours.
+        checkpoint: file or folder with the weights, in the authors' layout or ours; None takes
+            those that come with codectool, which HAC has.
         config: hyper-parameters, or a JSON file with them; needed only where the checkpoint does
             not say them.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:N"``, ``"mps"``, or ``"auto"``, the best there is.
@@ -49,26 +51,25 @@ def load(
         model_class(model)  # raises, naming the families
     where = find_device(device)
     if checkpoint is None:
-        raise _no_weights(model)
+        checkpoint = _shipped(model or "hac")
+        if config is not None:
+            raise UsageError("--config without --checkpoint: the shipped weights have their own")
     if isinstance(config, str):
         config = Path(config)
     loaded = load_model(Path(checkpoint), model, config)
     return Codec(loaded, where, precision, framing, quantizers)
 
 
-def _no_weights(model: str | None) -> CheckpointError:
-    if model == "hac":
-        return WeightsMissingError(
-            "this version ships no trained HAC weights; give yours with `--checkpoint PATH`"
-        )
-    if model is None:
-        return WeightsMissingError("give the weights with `--checkpoint PATH`")
+def _shipped(model: str) -> Path:
+    weights = shipped.default(model)
+    if weights is not None:
+        return weights.path
     where = {
         "bigcodec": "the authors publish one file, bigcodec.pt",
         "supercodec": "a folder with g_XXXXXXXX and config.json, as its training writes",
     }
     hint = f" ({where[model]})" if model in where else ""
-    return WeightsMissingError(f"no weights for {model}: give `--checkpoint PATH`{hint}")
+    raise WeightsMissingError(f"no weights for {model}: give `--checkpoint PATH`{hint}")
 
 
 def find_device(name: str | torch.device) -> torch.device:

@@ -283,8 +283,8 @@ def test_requests_that_make_no_sense(
         load(checkpoint=checkpoints["bigcodec"], **request)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("model", ["hac", "bigcodec", "supercodec", None])
-def test_missing_weights_say_what_to_give(model: str | None) -> None:
+@pytest.mark.parametrize("model", ["bigcodec", "supercodec"])
+def test_missing_weights_say_what_to_give(model: str) -> None:
     with pytest.raises(WeightsMissingError, match="`--checkpoint PATH`"):
         load(model)
 

@@ -23,6 +23,8 @@ SUBTYPES = {"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE",
 SUFFIXES = {".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".nist", ".oga", ".ogg"}
 SUFFIXES |= {".opus", ".rf64", ".snd", ".sph", ".w64", ".wav", ".wave"}
 MAX_SAMPLES = 1 << 40  # of a file: beyond it the header does not know the length
+# A type error is what `soundfile` answers to raw samples, whose rate it would have to be told.
+UNREADABLE = (soundfile.SoundFileError, OSError, ValueError, TypeError)
 MIN_RATE, MAX_RATE = 1000, 1_000_000  # in Hz; outside no speech can be meant
 
 
@@ -64,7 +66,7 @@ def read_header(path: Path) -> tuple[int, int]:
     try:
         with soundfile.SoundFile(_file_name(path)) as sound:
             num_samples, rate = int(sound.frames), int(sound.samplerate)
-    except (soundfile.LibsndfileError, OSError, ValueError) as error:
+    except UNREADABLE as error:
         raise AudioError(f"{path}: {_why(path, error)}") from error
     if num_samples == 0:
         raise AudioError(f"{path}: holds no samples")
@@ -108,7 +110,7 @@ def read_crop(path: Path, start: int, length: int, sample_rate: int) -> Samples:
             if count:
                 sound.seek(first)
             piece = sound.read(count, dtype="float32", always_2d=True)
-    except (soundfile.LibsndfileError, OSError, ValueError) as error:
+    except UNREADABLE as error:
         raise AudioError(f"{path}: {_why(path, error)}") from error
     if len(piece) < count:
         raise AudioError(f"{path}: ends after {first + len(piece)} samples; its header says more")

@@ -14,6 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
+from codectool.checkpoints import shipped
 from codectool.files import atomic_output
 
 LIST_NAME = "checkpoints.json"
@@ -37,7 +38,9 @@ def home() -> Path:
 
 
 def find(fingerprint: str) -> KnownCheckpoint | None:
-    """Where the weights of this fingerprint were last seen, if they are still there."""
+    """Where weights of this fingerprint are: in the package, or where they were last seen."""
+    if (weights := shipped.find(fingerprint)) is not None:
+        return KnownCheckpoint(weights.family, str(weights.path))
     known = _parse(_read().get(fingerprint))
     try:
         there = known and (Path(known.path).is_file() or Path(known.path).is_dir())

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from codectool.checkpoints import known
+from codectool.checkpoints import known, shipped
 from codectool.cli.console import warn, working
 from codectool.codec import Codec, Framing
 from codectool.errors import CodectoolError, WeightsMissingError
@@ -23,8 +23,6 @@ def load_codec(
 ) -> Codec:
     """Load what the options ask for, and remember where it lies."""
     mode: Framing = "upstream" if framing == "upstream" else "whole"
-    if checkpoint is None and model is None:
-        model = "hac"
     with working("loading the codec"):
         codec = load(
             model,
@@ -35,7 +33,8 @@ def load_codec(
             framing=mode,
             quantizers=quantizers,
         )
-    _remember(codec, config)
+    if shipped.find(codec.fingerprint) is None:
+        _remember(codec, config)
     if "OMP_NUM_THREADS" not in os.environ:  # the user has not said how many
         limit_threads(codec)
     return codec

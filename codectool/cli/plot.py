@@ -15,8 +15,8 @@ from codectool.errors import UsageError
 PICTURE_NAME = "curves.png"
 
 
-def _below_one(_ctx: click.Context, _param: click.Parameter, value: float) -> float:
-    if not (math.isfinite(value) and 0 <= value < 1):
+def _below_one(_ctx: click.Context, _param: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not (math.isfinite(value) and 0 <= value < 1):
         raise click.BadParameter(f"{value} is not from 0 to below 1")
     return value
 
@@ -38,11 +38,9 @@ def _below_one(_ctx: click.Context, _param: click.Parameter, value: float) -> fl
 @click.option(
     "--smooth",
     type=float,
-    default=0.9,
-    show_default=True,
     callback=_below_one,
     metavar="W",
-    help="Weight of the past in the strong curves of training.",
+    help="Weight of the past in the strong curves of training; default by the number of points.",
 )
 @click.option("--log-x", is_flag=True, help="Steps on a logarithmic axis.")
 @click.option("--json", "as_json", is_flag=True, help="Print figures, a line per run; no picture.")
@@ -52,7 +50,7 @@ def plot(
     folders: tuple[Path, ...],
     output: Path | None,
     wanted: tuple[str, ...],
-    smooth: float,
+    smooth: float | None,
     log_x: bool,
     as_json: bool,
     overwrite: bool,

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from codectool.cli.console import EXIT_INTERRUPTED, say
+from codectool.cli.console import EXIT_INTERRUPTED, say, warn
 from codectool.cli.options import debug_option
 from codectool.errors import UsageError
 
@@ -46,7 +46,10 @@ EXIT_TERMINATED = 128 + signal.SIGTERM
 )
 @click.option("--seed", type=click.IntRange(0), metavar="N", help="Of everything that is drawn.")
 @click.option("--threads", type=click.IntRange(1), metavar="N", help="Of a CPU; default all cores.")
-@click.option("--log", is_flag=True, help="Where there is no terminal, a line now and then.")
+# not `--log`, which torchrun takes for one of its own
+@click.option(
+    "--verbose", "log", is_flag=True, help="Where there is no terminal, a line now and then."
+)
 @click.option("--resume", is_flag=True, help="Go on with the run in DIR, if there is one.")
 @click.option(
     "--start-from",
@@ -92,6 +95,8 @@ def train(
 
     if source is None and resume and run_dir is not None:
         source = str(run_dir / "config.json")
+        if not Path(source).exists():
+            raise UsageError(f"{run_dir}: holds no run to go on with; begin one with `--config`")
     if source is None:
         raise UsageError("--config is missing: a name such as hac, or a JSON file")
     config = load(source, settings)
@@ -109,17 +114,21 @@ def train(
     from codectool.training.run import train as run_training
 
     where = find_device(device)
-    if where.type == "cuda" and parallel.launched() and where.index is None:
+    if where.type == "cuda" and parallel.launched() and device in ("auto", "cuda"):
         where = find_device(f"cuda:{parallel.local_rank()}")
     with Progress(shown=parallel.first(), log=log) as progress:
         observer = Observer(
-            on_step=progress.update, on_message=progress.say, on_warning=progress.warn
+            on_step=progress.update,
+            on_message=progress.say,
+            # each process may find other files that cannot be read
+            on_warning=progress.warn if parallel.first() else warn,
         )
         outcome = run_training(
             config, run_dir, where, max_hours, resume, start_from, threads, observer
         )
     if outcome.signal is not None:
-        say("stopped", f"at step {outcome.step}; `--resume` goes on", "yellow")
+        if parallel.first():
+            say("stopped", f"at step {outcome.step}; `--resume` goes on", "yellow")
         sys.exit(EXIT_INTERRUPTED if outcome.signal == signal.SIGINT else EXIT_TERMINATED)
 
 

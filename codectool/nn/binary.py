@@ -17,6 +17,10 @@ from torch.nn import functional as F
 
 from codectool.nn.ranks import mean_over_ranks
 
+# Keeps the whitening finite. It must stay far below the smallest variance that carries bits: a
+# floor of 1 % of the mean let the strongest direction of a trained encoder push all others under it.
+WHITENING_FLOOR = 1e-4
+
 
 def signs_to_index(values: Tensor) -> Tensor:
     """Number the sign patterns, channel 0 being the most significant bit.
@@ -58,6 +62,7 @@ class BinaryOutput:
         commitment: mean squared distance of `values` from their signs.
         sample_entropy: mean uncertainty of one bit of one token in nats, to be made small.
         batch_entropy: spread of the tokens over their codes in nats per bit, to be made large.
+        whiteness: distance of the input's mean and covariance from zero and identity.
     """
 
     signs: Tensor
@@ -65,6 +70,7 @@ class BinaryOutput:
     commitment: Tensor
     sample_entropy: Tensor
     batch_entropy: Tensor
+    whiteness: Tensor
 
 
 def bit_entropy(logits: Tensor) -> Tensor:
@@ -94,12 +100,28 @@ def group_entropy(logits: Tensor, group_bits: int) -> Tensor:
     return total / logits.shape[-1]
 
 
+def whiteness(rows: Tensor) -> Tensor:
+    """How far rows ``(N, K)`` are from white: ``(|mean|^2 + |covariance - I|^2) / K``.
+
+    The whitening makes the bits blind to mean and covariance of what goes in, and it follows late:
+    whoever grows a direction of the input gains until the averages have caught up. Nothing else
+    holds such growth back, which ends with one direction that all bits depend on.
+    Covariance terms in the manner of VICReg (arXiv 2105.04906, section 4.1).
+    """
+    num_rows, width = rows.shape
+    mean = mean_over_ranks(rows.mean(0))
+    centred = rows - mean
+    covariance = mean_over_ranks(centred.T @ centred / num_rows)
+    excess = covariance - torch.eye(width, device=rows.device)
+    return (mean.square().sum() + excess.square().sum()) / width
+
+
 class BinaryBottleneck(nn.Module):
     """Whiten, take the sign, pass the gradient straight through.
 
     With the moving averages mu and C (covariance) of the input p:
 
-        A = (C + 0.01 tr(C) / K I)^(-1/2)      symmetric root (arXiv 1804.08450)
+        A = (C + 1e-4 tr(C) / K I)^(-1/2)      symmetric root (arXiv 1804.08450)
         e = A (p - mu)                         A and mu are constants for the gradient
         q = +1 where e > 0, else -1
 
@@ -140,6 +162,7 @@ class BinaryBottleneck(nn.Module):
                 commitment=(values - hard).square().mean(),
                 sample_entropy=bit_entropy(logits).mean(),
                 batch_entropy=group_entropy(logits, self.group_bits),
+                whiteness=whiteness(projected.flatten(0, -2)),
             )
 
     @torch.no_grad()
@@ -156,8 +179,10 @@ class BinaryBottleneck(nn.Module):
         centred = rows - self.mean
         self.covariance.lerp_(mean_over_ranks(centred.T @ centred / len(rows)), weight)
         # float64: the smallest of the roots decides how well the bits are decorrelated
-        covariance = self.covariance.double()
-        floor = 0.01 * covariance.diagonal().mean()
+        # NaN and infinity make the mean, and so the loss, what they are; they only must not reach
+        # `eigh`, which would raise
+        covariance = self.covariance.double().nan_to_num(0.0, 0.0, 0.0)
+        floor = WHITENING_FLOOR * covariance.diagonal().mean()
         sizes, directions = torch.linalg.eigh(covariance)
         root = directions * (sizes.clamp(min=0) + floor).rsqrt() @ directions.T
         self.whitening.copy_(root)

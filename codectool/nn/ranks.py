@@ -36,7 +36,7 @@ def mean_over_ranks(value: Tensor) -> Tensor:
     if num_ranks() == 1:
         return value
     mean = sum_over_ranks(value) / num_ranks()
-    return value + (mean - value.detach())
+    return mean + (value - value.detach())  # plus 0: bit for bit the same on all ranks
 
 
 def gather_rows(rows: Tensor) -> Tensor:

@@ -7,7 +7,7 @@ A config file holds the codec family, its hyper-parameters (``model``) and the r
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
@@ -17,12 +17,28 @@ from codectool.checkpoints.configs import parse_json, read_json
 from codectool.errors import ConfigError, UsageError
 from codectool.training.typed import from_json, to_json
 
-PRECISIONS = ("fp32", "bf16", "fp16")
+MAX_SIZE = 65536  # of a window, a width, a number of bands
+BALANCED = {"mel", "stft", "waveform", "whisper", "adversarial", "features"}
 
 
 def _check(condition: bool, message: str) -> None:
     if not condition:
         raise ConfigError(message)
+
+
+def _check_sizes(owner: Any, *names: str, least: int = 1) -> None:
+    """Check fields that hold a size or a list of them, none of which may be empty or absurd."""
+    for name in names:
+        value = getattr(owner, name)
+        sizes = value if isinstance(value, tuple) else (value,)
+        _check(len(sizes) > 0, f"{name} is empty")
+        good = all(least <= size <= MAX_SIZE for size in sizes)
+        _check(good, f"{name} must be from {least} to {MAX_SIZE}")
+
+
+def _check_weights(owner: Any, *names: str) -> None:
+    for name in names:
+        _check(getattr(owner, name) >= 0, f"{name} must not be below 0")
 
 
 @dataclass(frozen=True)
@@ -68,15 +84,20 @@ class MelTerm:
     mean: bool = False
 
     def __post_init__(self) -> None:
-        _check(len(self.windows) > 0, "windows is empty")
+        _check_weights(self, "weight", "f_min", "epsilon", "squared")
+        _check_sizes(self, "windows", least=4)
+        _check_sizes(self, "bands")
+        if self.hops is not None:
+            _check_sizes(self, "hops")
         for name, other in (("bands", self.bands), ("hops", self.hops)):
             same = other is None or len(other) == len(self.windows)
             _check(same, f"windows and {name} differ in length")
-        sizes = (*self.windows, *self.bands, *(self.hops or ()))
-        _check(all(1 <= size <= 65536 for size in sizes), "sizes must be from 1 to 65536")
-        _check(min(self.windows) >= 4, "a window has at least 4 samples")
-        fits = self.fft_size is None or max(self.windows) <= self.fft_size <= 65536
-        _check(fits, f"fft_size {self.fft_size} is shorter than a window, or above 65536")
+        fits = self.fft_size is None or max(self.windows) <= self.fft_size <= MAX_SIZE
+        _check(fits, f"fft_size {self.fft_size} is shorter than a window, or above {MAX_SIZE}")
+        transforms = self.windows if self.fft_size is None else (self.fft_size,)
+        _check(all(size % 2 == 0 for size in transforms), "transforms must be of even size")
+        above = self.f_max is None or self.f_max > self.f_min
+        _check(above, f"f_max {self.f_max} is not above f_min {self.f_min}")
         _check(self.floor > 0, "floor must be above 0")
 
 
@@ -94,8 +115,9 @@ class StftTerm:
     windows: tuple[int, ...]
 
     def __post_init__(self) -> None:
-        good = len(self.windows) > 0 and all(4 <= size <= 65536 for size in self.windows)
-        _check(good, "windows must be from 4 to 65536 samples")
+        _check_weights(self, "weight")
+        _check_sizes(self, "windows", least=4)
+        _check(all(size % 2 == 0 for size in self.windows), "windows must be even")
 
 
 @dataclass(frozen=True)
@@ -110,6 +132,9 @@ class WaveformTerm:
     kind: Literal["waveform"]
     weight: float
     relative: bool = False
+
+    def __post_init__(self) -> None:
+        _check_weights(self, "weight")
 
 
 @dataclass(frozen=True)
@@ -127,6 +152,10 @@ class WhisperTerm:
     folder: str
     blocks: int = 4
 
+    def __post_init__(self) -> None:
+        _check_weights(self, "weight")
+        _check_sizes(self, "blocks")
+
 
 Term = MelTerm | StftTerm | WaveformTerm | WhisperTerm
 
@@ -141,6 +170,9 @@ class Periods:
     factor: int = 4
     max_channels: int = 512
 
+    def __post_init__(self) -> None:
+        _check_sizes(self, "periods", "channels", "factor", "max_channels")
+
 
 @dataclass(frozen=True)
 class MagnitudeStft:
@@ -150,6 +182,9 @@ class MagnitudeStft:
     fft_sizes: tuple[int, ...] = (128, 256, 512, 1024, 2048)
     channels: int = 32
     max_channels: int = 512
+
+    def __post_init__(self) -> None:
+        _check_sizes(self, "fft_sizes", "channels", "max_channels")
 
 
 @dataclass(frozen=True)
@@ -167,6 +202,9 @@ class ComplexStft:
     channels: tuple[int, ...] = (8, 8, 16, 32, 64)
     norm_first: bool = True
 
+    def __post_init__(self) -> None:
+        _check_sizes(self, "windows", "channels")
+
 
 @dataclass(frozen=True)
 class FilterBands:
@@ -180,6 +218,9 @@ class FilterBands:
     kind: Literal["filter_bands"]
     bands: tuple[int, ...] = (1, 2, 3, 5, 7, 11)
     channels: tuple[int, ...] = (16, 32, 64, 128, 128)
+
+    def __post_init__(self) -> None:
+        _check_sizes(self, "bands", "channels")
 
 
 Discriminator = Periods | MagnitudeStft | ComplexStft | FilterBands
@@ -218,10 +259,12 @@ class Adversarial:
     def __post_init__(self) -> None:
         _check(len(self.discriminators) > 0, "discriminators is empty; use null for none at all")
         _check(0 <= self.start <= 1, f"start {self.start} is no share between 0 and 1")
-        _check(self.every >= 1, "every must be 1 or more")
-        known = {"mel", "stft", "waveform", "whisper", "adversarial", "features"}
-        unknown = sorted(set(self.balance or ()) - known)
+        _check(1 <= self.every <= 2**40, "every must be 1 or more")
+        _check_weights(self, "weight", "feature_weight")
+        norms = self.balance or {}
+        unknown = sorted(set(norms) - BALANCED)
         _check(not unknown, f"balance: unknown term {', '.join(unknown)}")
+        _check(min(norms.values(), default=0) >= 0, "balance: no norm is below 0")
 
 
 @dataclass(frozen=True)
@@ -237,7 +280,7 @@ class Optimizer:
     def __post_init__(self) -> None:
         _check(self.learning_rate > 0, "learning_rate must be above 0")
         _check(all(0 <= beta < 1 for beta in self.betas), "betas must be from 0 up to below 1")
-        _check(self.weight_decay >= 0, "weight_decay must not be below 0")
+        _check_weights(self, "eps", "weight_decay")
 
 
 @dataclass(frozen=True)
@@ -268,6 +311,9 @@ class Schedule:
         for name in ("warmup_steps", "warmup_epochs"):
             _check(0 <= getattr(self, name) <= 2**40, f"{name} must not be below 0")
         _check(self.decay_steps is None or self.decay_steps > 0, "decay_steps must be above 0")
+        _check(self.warmup_power > 0, "warmup_power must be above 0")
+        both = self.warmup_steps > 0 and self.warmup_epochs > 0
+        _check(not both, "the warm-up lasts either warmup_steps or warmup_epochs, not both")
 
 
 @dataclass(frozen=True)
@@ -363,11 +409,22 @@ class Training:
             self.gain_db is None or self.gain_db[0] <= self.gain_db[1],
             "gain_db goes from low to high",
         )
-        piece = self.adversarial.segment_size if self.adversarial else None
+        _check_weights(self, "dead_code_threshold")
+        _check(min(self.penalties.values(), default=0) >= 0, "penalties: no weight is below 0")
+        if self.adversarial is not None:
+            self._check_adversarial(self.adversarial)
+
+    def _check_adversarial(self, adversarial: Adversarial) -> None:
+        piece = adversarial.segment_size
+        _check(piece is None or piece >= 1, "adversarial.segment_size must be 1 or more")
         _check(
-            piece is None or 0 < piece <= self.segment_size,
+            piece is None or piece <= self.segment_size,
             f"adversarial.segment_size {piece} is longer than segment_size {self.segment_size}",
         )
+        if adversarial.balance is not None:
+            present = {*(term.kind for term in self.losses), "adversarial", "features"}
+            lacking = sorted(present - set(adversarial.balance))
+            _check(not lacking, f"adversarial.balance has no norm for {', '.join(lacking)}")
 
     def in_steps(self, items_per_epoch: int) -> Training:
         """The same recipe with all lengths in steps.
@@ -489,9 +546,13 @@ def override(values: Mapping[str, Any], assignments: Sequence[str]) -> dict[str,
         {'training': {'batch_size': 4}}
 
     Raises:
-        UsageError: not of that form, or the key leads through something that is no object.
+        UsageError: not of that form, or the key leads to nothing that is there.
+        ConfigError: objects lie in objects too deep.
     """
-    result: dict[str, Any] = json.loads(json.dumps(to_json(values)))
+    try:
+        result: dict[str, Any] = json.loads(json.dumps(to_json(values)))
+    except RecursionError as error:
+        raise ConfigError("objects in objects without end") from error
     for assignment in assignments:
         key, equals, text = assignment.partition("=")
         steps = key.strip().split(".")
@@ -505,24 +566,56 @@ def override(values: Mapping[str, Any], assignments: Sequence[str]) -> dict[str,
     return result
 
 
-def _assign(result: Any, steps: Sequence[str], value: Any, assignment: str) -> None:
+def _assign(place: Any, steps: Sequence[str], value: Any, assignment: str) -> None:
     for step in steps[:-1]:
-        inside = _inside(result, step)
+        key = _key(place, step, assignment)
+        inside = place.get(key) if isinstance(place, dict) else place[key]
         if inside is None:
-            inside = result[step] = {}
-        result = inside
-    last = steps[-1]
-    if isinstance(result, list) and last.isdecimal() and int(last) < len(result):
-        result[int(last)] = value
-    elif isinstance(result, dict):
-        result[last] = value
+            inside = place[key] = {}
+        place = inside
+    place[_key(place, steps[-1], assignment)] = value
+
+
+def _key(place: Any, step: str, assignment: str) -> str | int:
+    if isinstance(place, dict):
+        return step
+    if isinstance(place, list) and step.isdecimal() and int(step) < len(place):
+        return int(step)
+    raise UsageError(f"--set {assignment:.60}: there is no `{step}` to be set there")
+
+
+def shape_change(old: Any, new: Any) -> str | None:
+    """First key in which two configs, as JSON values, describe other networks; None for none.
+
+    Examples:
+        >>> shape_change({"family": "hac", "model": {"num_bits": 18}},
+        ...              {"family": "hac", "model": {"num_bits": 12}})
+        '`model.num_bits` 18, the config says 12'
+    """
+    before, after = dict(_leaves(_shape(old))), dict(_leaves(_shape(new)))
+    for key in before | after:
+        if before.get(key) != after.get(key):
+            return f"`{key}` {before.get(key)!r:.60}, the config says {after.get(key)!r:.60}"
+    return None
+
+
+def _shape(values: Any) -> dict[str, Any]:
+    names = ("family", "model", "training.adversarial.discriminators")
+    found = {}
+    for name in names:
+        part = values
+        for key in name.split("."):
+            part = part.get(key) if isinstance(part, Mapping) else None
+        found[name] = part
+    return found
+
+
+def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
+    if isinstance(value, Mapping):
+        for key, item in value.items():
+            yield from _leaves(item, f"{path}.{key}" if path else str(key))
+    elif isinstance(value, list):
+        for number, item in enumerate(value):
+            yield from _leaves(item, f"{path}[{number}]")
     else:
-        raise UsageError(f"--set {assignment:.60}: there is nothing of that name to set")
-
-
-def _inside(result: Any, step: str) -> Any:
-    if isinstance(result, list) and step.isdecimal() and int(step) < len(result):
-        return result[int(step)]
-    if isinstance(result, dict):
-        return result.get(step)
-    raise UsageError(f"--set: {step} leads through something that holds no keys")
+        yield path, value

@@ -175,6 +175,14 @@ def smoothed(values: Values, weight: float) -> Values:
     return result
 
 
+def smoothing_weight(num_points: int) -> float:
+    """A weight whose mean reaches over a 25th of the points, and over 50 of them at most.
+
+    So a short run is not smoothed at all: its strong curve would lag behind what happens.
+    """
+    return max(0.0, min(0.98, 1 - 25 / max(num_points, 1)))
+
+
 def summary(run: Run, names: Sequence[str]) -> dict[str, Any]:
     """Last, smallest, largest and best values of the named curves, as JSON values."""
     figures: dict[str, dict[str, float]] = {}

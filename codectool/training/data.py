@@ -8,8 +8,10 @@ resumed.
 from __future__ import annotations
 
 import itertools
+import multiprocessing
 import os
 import signal
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -322,8 +324,21 @@ def _join(crops: list[Crop]) -> _Joined:
 
 def _start_worker(_worker: int) -> None:
     torch.set_num_threads(1)
-    # Ctrl-C reaches the whole group of processes; who reads is told by the one that trains.
+    # These reach the whole group of processes; who reads is told by the one that trains.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    threading.Thread(target=_leave_with_trainer, daemon=True).start()
+
+
+def _leave_with_trainer() -> None:
+    """End this process when the one that trains is gone, by whatever means.
+
+    PyTorch's own watch is not enough: batches that nobody takes any more keep a process alive.
+    """
+    trainer = multiprocessing.parent_process()
+    if trainer is not None:
+        trainer.join()
+        os._exit(1)
 
 
 @contextmanager

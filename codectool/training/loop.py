@@ -21,9 +21,10 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from codectool.errors import ConfigError, TrainingError
+from codectool.errors import CheckpointError, ConfigError, TrainingError
+from codectool.nn.ranks import num_ranks, sum_over_ranks
 from codectool.training.average import WeightAverage
-from codectool.training.config import Optimizer, TrainingConfig
+from codectool.training.config import Optimizer, TrainingConfig, shape_change
 from codectool.training.losses.balancer import GradientBalancer
 from codectool.training.models import build
 from codectool.training.objective import (
@@ -33,7 +34,7 @@ from codectool.training.objective import (
     generator_losses,
     penalty_sum,
 )
-from codectool.training.parallel import average_gradients, copy_from_first, largest
+from codectool.training.parallel import average_gradients, copy_from_first
 from codectool.training.schedule import rate_factor
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
@@ -44,7 +45,7 @@ class StepReport:
     """What a step has to say.
 
     Attributes:
-        values: losses and norms by name, of this rank's part of the batch.
+        values: losses and norms by name, of the whole batch.
         skipped: the step was left out: something was not finite.
     """
 
@@ -93,6 +94,7 @@ class Trainer:
         # fp16 gradients vanish unless the loss is scaled up
         self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
         self.steps = self.bad_steps = self.skipped = 0
+        self._try_lengths()
         if recipe.compile:
             self.trainee.compile_parts()
 
@@ -138,9 +140,10 @@ class Trainer:
         if len(optimizers) > 1:
             average_gradients(self.judges.parameters())
             seen["judge_gradient"] = clip(self.judges, recipe.clip_norm)
-        # one wait for the device in the whole step
-        values = dict(zip(seen, torch.stack(list(seen.values())).tolist(), strict=True))
-        finite = not largest(float(not all(map(math.isfinite, values.values()))))[0]
+        # one wait for the device in the whole step; what is not finite on one rank is so on all
+        means = sum_over_ranks(torch.stack(list(seen.values()))) / num_ranks()
+        values = dict(zip(seen, means.tolist(), strict=True))
+        finite = all(map(math.isfinite, values.values()))
         if finite:
             self.scaler.step(self.optimizer)
             for optimizer in optimizers[1:]:
@@ -223,6 +226,25 @@ class Trainer:
             for group in optimizer.param_groups:
                 group["lr"] = factor * asked.learning_rate
 
+    @torch.no_grad()
+    def _try_lengths(self) -> None:
+        """Let a crop of silence through everything, to learn now whether crops are long enough.
+
+        Raises:
+            ConfigError: a loss or a discriminator needs more samples.
+        """
+        crop = torch.zeros(1, 1, self.recipe.segment_size, device=self.device)
+        made = self.trainee.eval()(crop)
+        try:
+            self.distances(made.audio, made.target)
+        except ConfigError as error:
+            raise ConfigError(f"`training.losses`: {error}") from error
+        try:
+            for judge in self.judges:
+                judge(self._piece(made.audio, made.target)[0])
+        except ConfigError as error:
+            raise ConfigError(f"`training.adversarial`: {error}") from error
+
     def _decay_groups(self) -> list[dict[str, Any]]:
         decayed: list[nn.Parameter] = []
         spared: list[nn.Parameter] = []
@@ -292,17 +314,25 @@ class Trainer:
     def load_state(self, state: Mapping[str, Any]) -> None:
         """Take over what `state` gave.
 
+        The recipe may be another one: what it newly has begins now, what it lacks is left.
+
         Raises:
-            ConfigError: it is that of another model.
+            ConfigError: it is that of another model, or of other discriminators.
+            CheckpointError: something is missing.
         """
         try:
-            self.trainee.load_state_dict(state["trainee"])
-            self.optimizer.load_state_dict(state["optimizer"])
-        except (RuntimeError, ValueError, KeyError) as error:
-            raise ConfigError(
-                "the snapshot is one of another model than the config describes "
-                f"({str(error).splitlines()[0]:.80})"
+            self._take(state)
+        except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
+            change = shape_change(state.get("config"), self.config.to_json())
+            if change is not None:
+                raise ConfigError(f"the run was begun with {change}") from error
+            raise CheckpointError(
+                f"not all that a run needs is there ({str(error).splitlines()[-1].strip():.100})"
             ) from error
+
+    def _take(self, state: Mapping[str, Any]) -> None:
+        self.trainee.load_state_dict(state["trainee"])
+        take_optimizer(self.optimizer, state["optimizer"])
         if self.average is not None:
             if state["average"]:
                 self.average.load_state(**state["average"])
@@ -310,11 +340,12 @@ class Trainer:
                 self.average = WeightAverage(self.trainee, self.average.decay)
         if self.judge_optimizer is not None and state["judge_optimizer"]:
             self.judges.load_state_dict(state["judges"])
-            self.judge_optimizer.load_state_dict(state["judge_optimizer"])
-            self.balancer.load_state_dict(state["balancer"])
-        self.scaler.load_state_dict(state["scaler"])
-        self.steps = state["steps"]
-        self.bad_steps, self.skipped = state["bad_steps"], state["skipped"]
+            take_optimizer(self.judge_optimizer, state["judge_optimizer"])
+            self.balancer.load_state_dict(state["balancer"], strict=False)
+        if self.scaler.is_enabled() and state["scaler"]:
+            self.scaler.load_state_dict(state["scaler"])
+        self.steps = int(state["steps"])
+        self.bad_steps, self.skipped = int(state["bad_steps"]), int(state["skipped"])
         set_random_state(state["random"], self.device)
 
 
@@ -329,6 +360,14 @@ def make_optimizer(recipe: Optimizer, groups: Sequence[dict[str, Any]]) -> torch
         weight_decay=recipe.weight_decay,
         fused=True,
     )
+
+
+def take_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
+    """Take over the moments of a snapshot, but not its settings: those are the recipe's."""
+    settings = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
+    optimizer.load_state_dict(state)
+    for group, own in zip(optimizer.param_groups, settings, strict=True):
+        group.update(own)
 
 
 def clip(owner: nn.Module, norm: float | None) -> Tensor:

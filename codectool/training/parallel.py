@@ -44,10 +44,12 @@ def rank() -> int:
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """Join the other processes: over nccl on CUDA, over gloo elsewhere."""
-    if not launched():
+    """Join the other processes, if not done before: over nccl on CUDA, over gloo elsewhere."""
+    if not launched() or num_ranks() > 1:
         yield
         return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)  # what nccl is given must lie there
     dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
     try:
         yield
@@ -93,6 +95,12 @@ def largest(*values: float) -> list[float]:
     together = torch.tensor(values, dtype=torch.float64, device=device)
     dist.all_reduce(together, dist.ReduceOp.MAX)
     return [float(value) for value in together]
+
+
+def agree(value: float) -> bool:
+    """Whether all ranks have the same value."""
+    high, low = largest(value, -value)
+    return high == -low
 
 
 def copy_from_first(model: nn.Module) -> None:

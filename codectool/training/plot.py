@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from codectool.errors import UsageError
-from codectool.training.curves import Curve, Run, Values, smoothed
+from codectool.training.curves import Curve, Run, Values, smoothed, smoothing_weight
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -107,7 +107,7 @@ def arrange(names: Sequence[str], num_runs: int = 1) -> Layout:
     columns = min(COLUMNS, max(map(len, groups)))
     row_height = ABOVE + PANEL_HEIGHT
     step = PANEL_WIDTH + RIGHT + BETWEEN
-    width = LEFT + columns * step - BETWEEN + 0.1
+    width = LEFT + columns * step - BETWEEN + 0.2
     legend_columns = max(1, int(width / LEGEND_WIDTH))
     y = HEADER + (LEGEND_LINE * math.ceil(num_runs / legend_columns) if num_runs > 1 else 0)
     sections, places = [], []
@@ -124,7 +124,7 @@ def arrange(names: Sequence[str], num_runs: int = 1) -> Layout:
 
 
 def draw(
-    runs: Sequence[Run], names: Sequence[str], smooth: float = 0.9, log_x: bool = False
+    runs: Sequence[Run], names: Sequence[str], smooth: float | None = None, log_x: bool = False
 ) -> bytes:
     """Draw curves of one or several runs.
 
@@ -133,8 +133,8 @@ def draw(
     Args:
         runs: each has a colour of its own.
         names: of the curves, one panel each; see `curves.choose`.
-        smooth: weight of the past in the smoothed curves, from 0 to below 1; see
-            `curves.smoothed`.
+        smooth: weight of the past in the smoothed curves, from 0 to below 1 (see
+            `curves.smoothed`); None goes by the number of points.
         log_x: steps on a logarithmic axis.
 
     Returns:
@@ -247,9 +247,10 @@ def _panel(
     return axes
 
 
-def _curves(axes: Axes, runs: Sequence[Run], name: str, smooth: float) -> None:
+def _curves(axes: Axes, runs: Sequence[Run], name: str, smooth: float | None) -> None:
     """Lines, dots, the best point, and the last values beside them."""
-    validation = name.startswith("valid/")
+    # the mean over all clips, and what was set, are not noisy
+    calm = name.startswith("valid/") or name == "train/learning_rate"
     shown: list[Values] = []
     ends: list[tuple[float, str, str]] = []
     for number, run in enumerate(runs):
@@ -257,13 +258,14 @@ def _curves(axes: Axes, runs: Sequence[Run], name: str, smooth: float) -> None:
         if curve is None:
             continue
         style = _style(number)
-        strong = curve.values if validation else smoothed(curve.values, smooth)
+        weight = smoothing_weight(len(curve.values)) if smooth is None else smooth
+        strong = curve.values if calm else smoothed(curve.values, weight)
         shown.append(strong)
-        if not validation:
+        if not calm:
             shown.append(_middle(curve.values))
             faint = 0.28 if len(runs) == 1 else 0.15
             axes.plot(curve.steps, curve.values, linewidth=0.7, alpha=faint, **style)
-        dots = "o" if validation and len(curve.steps) <= FEW_POINTS else None
+        dots = "o" if len(curve.steps) <= FEW_POINTS else None
         axes.plot(
             curve.steps, strong, linewidth=1.5, marker=dots, markersize=2.6, zorder=3, **style
         )

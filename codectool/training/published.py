@@ -9,9 +9,53 @@ crops that are always the same.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
-from codectool.errors import ConfigError
+from codectool.training.typed import from_json, to_json
+
+SPECTRAL_WINDOWS = (32, 64, 128, 256, 512, 1024)
+
+
+@dataclass(frozen=True)
+class PublishedConfig:
+    """The authors' keys. Those without a type are in the released file and without effect there.
+
+    How many processes there are is what torchrun is told.
+    """
+
+    sampling_rate: int
+    strides: tuple[int, ...]
+    channel_mults: tuple[int, ...]
+    codebook_size: int
+    codebook_dim: int
+    rq_num_quantizers: int
+    batch_size: int
+    lr: float
+    disc_lr: float
+    max_epoch: int
+    warmup_epoch: int
+    filters: int
+    segment_size: int
+    num_mels: int
+    n_fft: int
+    hop_size: int
+    win_size: int
+    fmin: float
+    fmax_for_loss: float | None
+    seed: int
+    num_workers: int = 4
+    resblock: Any = None
+    num_gpus: Any = None
+    learning_rate: Any = None
+    adam_b1: Any = None
+    adam_b2: Any = None
+    lr_decay: Any = None
+    hop_length: Any = None
+    num_freq: Any = None
+    fmax: Any = None
+    dist_config: Any = None
+
 
 MODEL_KEYS = (
     "sampling_rate",
@@ -21,83 +65,46 @@ MODEL_KEYS = (
     "codebook_dim",
     "rq_num_quantizers",
 )
-TRAINING_KEYS = (
-    "batch_size",
-    "lr",
-    "disc_lr",
-    "max_epoch",
-    "warmup_epoch",
-    "filters",
-    "segment_size",
-    "num_mels",
-    "n_fft",
-    "hop_size",
-    "win_size",
-    "fmin",
-    "fmax_for_loss",
-    "seed",
-)
-# Present in the released file and without effect there. How many processes there are is what
-# torchrun is told.
-UNUSED_KEYS = (
-    "resblock",
-    "num_gpus",
-    "learning_rate",
-    "adam_b1",
-    "adam_b2",
-    "lr_decay",
-    "hop_length",
-    "num_freq",
-    "fmax",
-    "dist_config",
-)
-SPECTRAL_WINDOWS = (32, 64, 128, 256, 512, 1024)
 
 
 def is_supercodec(values: Mapping[str, Any]) -> bool:
     """Whether a config has the authors' flat layout."""
-    return "family" not in values and "rq_num_quantizers" in values
+    return "family" not in values and any(key in values for key in MODEL_KEYS)
 
 
 def translate_supercodec(values: Mapping[str, Any]) -> dict[str, Any]:
-    """Put the authors' keys where ours are; their types are checked there.
+    """Put the authors' keys where ours are.
 
     Raises:
-        ConfigError: a key is missing or unknown.
+        ConfigError: a key is missing, unknown or of the wrong type.
     """
-    known = {*MODEL_KEYS, *TRAINING_KEYS, *UNUSED_KEYS, "num_workers"}
-    for key in (*MODEL_KEYS, *TRAINING_KEYS):
-        if key not in values:
-            raise ConfigError(f"key `{key}` is missing")
-    unknown = sorted(set(values) - known)
-    if unknown:
-        raise ConfigError(f"unknown key `{unknown[0]:.60}`")
+    given = from_json(PublishedConfig, values)
     adam = {"kind": "adam", "betas": [0.5, 0.9], "eps": 1e-8}
     return {
         "family": "supercodec",
         "description": "SuperCodec, from the authors' config",
-        "model": {key: values[key] for key in MODEL_KEYS},
+        "model": {key: to_json(getattr(given, key)) for key in MODEL_KEYS},
         "training": {
-            "segment_size": values["segment_size"],
-            "batch_size": values["batch_size"],
-            "max_epochs": values["max_epoch"],
-            "generator": {**adam, "learning_rate": values["lr"]},
-            "discriminator": {**adam, "learning_rate": values["disc_lr"]},
+            "segment_size": given.segment_size,
+            "batch_size": given.batch_size,
+            "max_epochs": given.max_epoch,
+            "generator": {**adam, "learning_rate": given.lr},
+            "discriminator": {**adam, "learning_rate": given.disc_lr},
             "schedule": {
                 "decay": "cosine",
                 "final": 0.1,
-                "warmup_epochs": values["warmup_epoch"],
+                "warmup_epochs": given.warmup_epoch,
             },
             "losses": [
                 {
                     "kind": "mel",
                     "weight": 15,
-                    "windows": [values["win_size"]],
-                    "bands": [values["num_mels"]],
-                    "fft_size": values["n_fft"],
-                    "hops": [values["hop_size"]],
-                    "f_min": values["fmin"],
-                    "f_max": values["fmax_for_loss"],
+                    "windows": [given.win_size],
+                    "bands": [given.num_mels],
+                    "fft_size": given.n_fft,
+                    "hops": [given.hop_size],
+                    "f_min": given.fmin,
+                    "f_max": given.fmax_for_loss,
                     "padding": "same",
                     "epsilon": 1e-9,
                     "natural_log": True,
@@ -120,7 +127,7 @@ def translate_supercodec(values: Mapping[str, Any]) -> dict[str, Any]:
                     {
                         "kind": "complex_stft",
                         "windows": [1024, 2048, 512],
-                        "channels": [values["filters"]] * 5,
+                        "channels": [given.filters] * 5,
                         "norm_first": False,
                     }
                 ],
@@ -131,7 +138,7 @@ def translate_supercodec(values: Mapping[str, Any]) -> dict[str, Any]:
                 "relative_features": True,
             },
             "sampling": "clips",
-            "seed": values["seed"],
-            "num_workers": values.get("num_workers", 4),
+            "seed": given.seed,
+            "num_workers": given.num_workers,
         },
     }

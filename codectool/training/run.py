@@ -7,6 +7,7 @@ loop does in a step is in `loop`, what a snapshot holds in `snapshot`.
 from __future__ import annotations
 
 import json
+import math
 import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -19,12 +20,12 @@ import torch
 
 from codectool.checkpoints.load import read_weights
 from codectool.checkpoints.native import write_model
-from codectool.errors import CheckpointError, TrainingError, UsageError
+from codectool.errors import AudioError, CheckpointError, ConfigError, TrainingError, UsageError
 from codectool.files import atomic_output
 from codectool.nn.ranks import num_ranks
 from codectool.training import parallel
 from codectool.training.config import TrainingConfig
-from codectool.training.data import CropDataset, CropLoader, CropSettings
+from codectool.training.data import CropDataset, CropLoader, CropSettings, reading_errors
 from codectool.training.filelist import Clip, read_list, scan
 from codectool.training.journal import Journal
 from codectool.training.loop import StepReport, Trainer
@@ -32,8 +33,7 @@ from codectool.training.models import model_rate
 from codectool.training.snapshot import (
     BEST,
     LAST,
-    forget_old,
-    numbered,
+    keep_snapshot,
     read_snapshot,
     write_snapshot,
 )
@@ -42,6 +42,7 @@ from codectool.training.validation import ValidationClip, ValidationResult, load
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 SHOWN_CLIPS = 3  # of the validation clips, to listen to
+ONE_WISH = 1.0  # seconds in which several signals mean the same
 
 
 @dataclass(frozen=True)
@@ -137,9 +138,17 @@ class Run:
             ConfigError: one of another model.
         """
         state = read_snapshot(path)
-        self.trainer.load_state(state["trainer"])
-        self.best, self.seconds = state["best"], state["seconds"]
-        self.last_valid = state["valid"]
+        try:
+            self.trainer.load_state(state["trainer"])
+        except (CheckpointError, ConfigError) as error:
+            raise type(error)(f"{path}: {error}") from error
+        self.best, self.seconds = state.get("best"), float(state.get("seconds", 0.0))
+        self.last_valid = state.get("valid", {})
+        if not parallel.agree(self.trainer.steps):
+            raise CheckpointError(
+                f"{path}: not the same for all processes; the folder of a run must be one that "
+                "all machines share"
+            )
 
     def start_from(self, path: Path) -> None:
         """Begin with the weights of a checkpoint, the authors' or ours.
@@ -152,7 +161,10 @@ class Run:
             raise CheckpointError(
                 f"{path}: is a {family} checkpoint, the config is for {self.config.family}"
             )
-        self.trainer.start_from(state)
+        try:
+            self.trainer.start_from(state)
+        except CheckpointError as error:
+            raise CheckpointError(f"{path}: {error}") from error
 
     def go(self) -> Outcome:
         """Train until the end of the run, or until a signal asks to stop.
@@ -162,8 +174,9 @@ class Run:
         """
         with stop_signals() as stop, self._journal() as journal:
             try:
-                return self._steps(stop, journal)
-            except TrainingError as error:
+                with reading_errors():
+                    return self._steps(stop, journal)
+            except (AudioError, TrainingError) as error:  # they come between two steps
                 self._save()
                 if journal is not None:
                     journal.event(self.trainer.steps, str(error))
@@ -188,6 +201,7 @@ class Run:
             over = share >= 1 or signalled > 0
             if over or trainer.steps % recipe.log_every == 0:
                 values = meter.take()
+                self._tell_skipped(values)
                 self.observer.on_step(self._progress(share, values))
                 if journal is not None:
                     journal.train(trainer.steps, values)
@@ -198,7 +212,16 @@ class Run:
                 self._save()
                 meter.pause()
         self._save()
-        return Outcome(trainer.steps, share >= 1, signalled or None, self.last_valid)
+        finished = share >= 1
+        stopped_by = None if finished else signalled or None
+        return Outcome(trainer.steps, finished, stopped_by, self.last_valid)
+
+    def _tell_skipped(self, values: dict[str, float]) -> None:
+        if "skipped" in values and self.recipe.precision != "fp16":  # which finds its scale so
+            self.observer.on_warning(
+                f"step {self.trainer.steps}: {values['skipped']:.0f} of the last steps left out, "
+                "as a loss or gradient was not finite"
+            )
 
     def _progress(self, share: float, values: dict[str, float]) -> Progress:
         assert self.recipe.max_steps is not None, "lengths are in steps by now"
@@ -247,7 +270,7 @@ class Run:
         figures = ", ".join(f"{name} {value:.3f}" for name, value in result.values.items())
         self.observer.on_message(f"step {step}: {figures}")
         score = result.values["mel_db"]
-        if self.best is None or score < self.best:
+        if math.isfinite(score) and (self.best is None or score < self.best):
             self.best = score
             self._write(BEST)
 
@@ -264,10 +287,9 @@ class Run:
             return
         self._write(LAST)
         if self.recipe.keep:
-            path = numbered(self.folder, self.trainer.steps)
-            path.unlink(missing_ok=True)
-            path.hardlink_to(self.folder / LAST)
-            forget_old(self.folder, self.recipe.keep)
+            keep_snapshot(self.folder, self.trainer.steps, self.recipe.keep)
+        if self.trainer.steps == self.trainer.skipped:
+            return  # nothing was learned yet, and SuperCodec has no codewords
         with self._weights():
             write_model(
                 self.folder / WEIGHTS_NAME, self.trainer.trainee.stored_codec(), overwrite=True
@@ -282,10 +304,20 @@ class Run:
         }
         write_snapshot(self.folder / name, state)
 
-    def _weights(self) -> AbstractContextManager[None]:
-        """The weights that count: the averaged ones where there are any."""
+    @contextmanager
+    def _weights(self) -> Iterator[None]:
+        """The weights that count: the averaged ones where there are any.
+
+        Building a model from them may draw random numbers. Those of training stay what they are,
+        or a run that is resumed from here would draw others than this one.
+        """
         average = self.trainer.average
-        return nullcontext() if average is None else average.applied()
+        devices = [self.device] if self.device.type == "cuda" else []
+        with (
+            torch.random.fork_rng(devices),
+            nullcontext() if average is None else average.applied(),
+        ):
+            yield
 
     def _journal(self) -> AbstractContextManager[Journal | None]:
         if not self.writes:
@@ -337,8 +369,14 @@ def train(
             f"{folder}: holds a run already; go on with `--resume`, or choose another --run-dir"
         )
     with parallel.process_group(device):
-        clips, valid = _speech(config, observer)
+        # all processes find the same, one says it
+        clips, valid = _speech(config, observer if parallel.rank() == 0 else Observer())
         run = Run(config, folder, clips, valid, device, max_hours, observer)
+        if run.writes and run.recipe.schedule.warmup_steps >= (run.recipe.max_steps or 0):
+            observer.on_warning(
+                f"the warm-up of {run.recipe.schedule.warmup_steps} steps is as long as the run: "
+                "the learning rate never reaches its full value"
+            )
         if resume and last.exists():
             run.resume(last)
             observer.on_message(f"resumed at step {run.trainer.steps}")
@@ -396,8 +434,10 @@ class Meter:
             self._counts[name] = self._counts.get(name, 0) + 1
 
     def pause(self) -> None:
-        """What was done since the last step was no training."""
-        self._paused += time.monotonic() - self._mark
+        """What was done since the last step, or the last pause, was no training."""
+        now = time.monotonic()
+        self._paused += now - self._mark
+        self._mark = now
 
     def take(self) -> dict[str, float]:
         """The means since the last call."""
@@ -420,12 +460,19 @@ class StopFlag:
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self._since = 0.0
 
     def raise_(self, number: int, frame: FrameType | None) -> None:
-        """Take note; at a second signal, stop at once."""
-        if self.signal is not None:
+        """Take note; at another signal after that, stop at once.
+
+        What comes within moments is the same wish: a terminal sends Ctrl-C to all processes, and
+        ``torchrun`` passes it on to them once more.
+        """
+        now = time.monotonic()
+        if self.signal is None:
+            self.signal, self._since = number, now
+        elif now - self._since > ONE_WISH:
             raise KeyboardInterrupt
-        self.signal = number
 
 
 @contextmanager

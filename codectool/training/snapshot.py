@@ -14,6 +14,7 @@ A snapshot holds tensors and plain values only, and is read like the checkpoint 
 from __future__ import annotations
 
 import io
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -52,13 +53,18 @@ def read_snapshot(path: Path) -> dict[str, Any]:
     return state
 
 
-def numbered(folder: Path, step: int) -> Path:
-    """Name of the snapshot of a step."""
-    return folder / f"step_{step:08d}.ckpt"
+def keep_snapshot(folder: Path, step: int, count: int) -> None:
+    """Keep the newest snapshot under the number of its step, and delete all but ``count`` of those.
 
-
-def forget_old(folder: Path, keep: int) -> None:
-    """Delete all numbered snapshots but the newest."""
+    It is a second name of the same file, or a copy where the file system has no such names.
+    """
+    newest, kept = folder / LAST, folder / f"step_{step:08d}.ckpt"
+    kept.unlink(missing_ok=True)
+    try:
+        kept.hardlink_to(newest)
+    except OSError:
+        with atomic_output(kept) as file, newest.open("rb") as source:
+            shutil.copyfileobj(source, file)
     snapshots = sorted(folder.glob("step_????????.ckpt"))
-    for path in snapshots[: max(0, len(snapshots) - keep)]:
+    for path in snapshots[: max(0, len(snapshots) - count)]:
         path.unlink(missing_ok=True)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import math
+import sys
 import types
 from collections.abc import Mapping
 from dataclasses import MISSING, fields, is_dataclass
@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get
 from codectool.errors import ConfigError
 
 MAX_ITEMS = 64  # of any list
+LARGEST = sys.float_info.max
 T = TypeVar("T")
 
 
@@ -67,7 +68,8 @@ def _read(hint: Any, value: Any, path: str) -> Any:
     if origin in (Union, types.UnionType):
         return _read_union(arguments, value, path)
     if origin is Literal:
-        if value not in arguments:
+        # by type, too: Python takes true for 1
+        if not any(type(value) is type(known) and value == known for known in arguments):
             raise _wrong(path, "one of " + ", ".join(map(repr, arguments)), value)
         return value
     if origin is tuple:
@@ -109,7 +111,7 @@ def _read_plain(hint: Any, value: Any, path: str) -> Any:
     if hint is Any:
         return value
     if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        if not math.isfinite(value):
+        if not -LARGEST <= value <= LARGEST:  # nor is NaN
             raise _wrong(path, "a finite number", value)
         return float(value)
     if hint in (int, bool, str) and type(value) is hint:

@@ -126,6 +126,9 @@ def test_a_file_that_was_cut_off_is_refused(tmp_path: Path) -> None:
 
 def test_headers(tmp_path: Path) -> None:
     assert read_header(write_noise(tmp_path / "a.ogg", 1.25, 16000, 2)) == (20_000, 16000)
+    (tmp_path / "x.raw").write_bytes(bytes(1000))
+    with pytest.raises(AudioError, match=r"x\.raw: "):
+        read_header(tmp_path / "x.raw")
     os.mkfifo(tmp_path / "pipe.wav")
     with pytest.raises(AudioError, match="a pipe"):
         read_header(tmp_path / "pipe.wav")

@@ -137,8 +137,8 @@ def test_pickle_that_runs_code(run: Run, speech: Path, tmp_path: Path) -> None:
 
 
 def test_missing_weights(run: Run, speech: Path) -> None:
-    assert_refused(run("encode", speech), "ships no trained HAC weights", "--checkpoint")
-    assert_refused(run("encode", speech, "--model", "bigcodec"), "bigcodec.pt")
+    assert_refused(run("encode", speech, "--model", "bigcodec"), "bigcodec.pt", "--checkpoint")
+    assert_refused(run("encode", speech, "--model", "supercodec"), "g_XXXXXXXX", "--checkpoint")
     missing = run("encode", speech, "--checkpoint", "nowhere.pt")
     assert_refused(missing, "nowhere.pt: no such file or folder")
 

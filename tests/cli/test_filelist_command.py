@@ -188,3 +188,15 @@ def test_no_torch_is_needed(corpus: Path) -> None:
         "assert 'soundfile' in sys.modules and 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
+
+
+def test_the_line_in_the_document_is_a_command(
+    tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    document = (Path(__file__).parents[2] / "docs" / "data.md").read_text(encoding="utf-8")
+    (line,) = [line for line in document.splitlines() if line.startswith("    codectool filelist")]
+    for speaker in range(50):
+        write(tmp_path / f"LibriTTS/{speaker}/chapter/a.wav")
+    monkeypatch.chdir(tmp_path)
+    assert run(*line.split()[1:]).code == 0
+    assert len(paths(Path("LibriTTS/valid.txt"))) == 1

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from datetime import timedelta
 from pathlib import Path
 
 import numpy as np
@@ -274,7 +275,11 @@ def whole_batch(step: int) -> Tensor:
 
 def train_a_share(rank: int, folder: str) -> None:
     distributed.init_process_group(
-        "gloo", init_method=f"file://{folder}/meet", rank=rank, world_size=2
+        "gloo",
+        init_method=f"file://{folder}/meet",
+        rank=rank,
+        world_size=2,
+        timeout=timedelta(seconds=60),  # ranks that disagree wait for each other
     )
     torch.set_num_threads(1)
     torch.manual_seed(rank)  # ranks need not draw alike

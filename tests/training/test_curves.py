@@ -13,7 +13,15 @@ import numpy as np
 import pytest
 
 from codectool.errors import UsageError
-from codectool.training.curves import Curve, Run, choose, read_runs, smoothed, summary
+from codectool.training.curves import (
+    Curve,
+    Run,
+    choose,
+    read_runs,
+    smoothed,
+    smoothing_weight,
+    summary,
+)
 from codectool.training.plot import (
     DPI,
     PANEL_HEIGHT,
@@ -129,6 +137,20 @@ def test_smoothing_is_a_weighted_mean_of_what_came() -> None:
         assert result[n] == pytest.approx(expected)
     np.testing.assert_array_equal(smoothed(values[1:5], 0.0), values[1:5])
     np.testing.assert_allclose(smoothed(np.full(9, 3.0), 0.99), 3.0)
+
+
+def test_a_short_run_is_not_smoothed_and_a_long_one_not_without_limit() -> None:
+    weights = [smoothing_weight(n) for n in (0, 1, 25, 50, 250, 10**6)]
+    assert weights == pytest.approx([0, 0, 0, 0.5, 0.9, 0.98])
+
+
+def test_what_was_set_is_shown_as_it_was() -> None:
+    """Smoothing must not move the learning rate: two runs of one rate are one line."""
+    steps = np.arange(100)
+    rate = curve(steps, np.where(steps < 50, 1e-3, 1e-4))
+    run = Run("run", Path("run"), {"train/learning_rate": rate})
+    draws = [read_png(draw([run], ["train/learning_rate"], smooth=s)) for s in (0.0, 0.99)]
+    np.testing.assert_array_equal(*draws)
 
 
 def test_summary_of_known_curves(folder: Path) -> None:

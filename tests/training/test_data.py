@@ -187,6 +187,13 @@ def test_gains_stop_at_full_scale(tmp_path: Path) -> None:
     assert peaks.min() < 0.8
 
 
+def test_full_scale_is_reached_by_scaling_not_by_clipping(tmp_path: Path) -> None:
+    samples = np.random.default_rng(0).uniform(-0.9, 0.9, 1000)
+    loud = replace(PLAIN, segment_size=1000, gain_db=(6.0, 6.0))
+    found = wave(CropDataset([write(tmp_path / "a.wav", samples)], loud), 0)
+    np.testing.assert_allclose(found, samples / np.abs(samples).max(), atol=1e-6)
+
+
 def test_without_a_gain_levels_stay(tmp_path: Path) -> None:
     clip = write(tmp_path / "a.wav", np.full(1000, 1.5))
     assert wave(CropDataset([clip], PLAIN), 0).max() == 1.5
@@ -367,6 +374,17 @@ def kill_and_read_on(reader: int, batches: Iterator[Batch], seconds: float) -> N
 def test_other_errors_pass() -> None:
     with pytest.raises(RuntimeError, match="out of memory"), reading_errors():
         raise RuntimeError("CUDA error: out of memory")
+
+
+def test_readers_go_on_after_control_c(noises: list[Clip]) -> None:
+    """The training loop may want to finish its step and more."""
+    before = set(multiprocessing.active_children())
+    batches = iter(CropLoader(noises, RICH, 4, num_workers=2))
+    found = [next(batches) for _ in range(2)]
+    for reader in set(multiprocessing.active_children()) - before:
+        os.kill(reader.pid or 0, signal.SIGINT)
+    found += [next(batches) for _ in range(30)]
+    assert same(found, take(CropLoader(noises, RICH, 4), 32))
 
 
 INTERRUPTED = """

@@ -1,7 +1,7 @@
 """Distances between short-time spectra, with and without mel bands.
 
-Spectra are always computed in float32, whatever autocast says, and those of the target without a
-gradient.
+Spectra are always computed in float32 or better, whatever autocast says, and those of the target
+without a gradient.
 
 Letters used in shapes: B batch, N samples, T frames, K bins, M bands.
 """
@@ -74,7 +74,7 @@ class MelScale:
 
 
 class Spectrum(nn.Module):
-    """Magnitudes ``(B, T, K)`` of signals ``(B, N)``, without bands; arguments as in `MelScale`."""
+    """Spectra ``(B, T, K)`` of signals ``(B, N)``, without bands; arguments as in `MelScale`."""
 
     def __init__(
         self,
@@ -85,18 +85,27 @@ class Spectrum(nn.Module):
         padding: int = 0,
         full_scale: bool = False,
         epsilon: float = 0.0,
+        power: int = 1,
     ) -> None:
         super().__init__()
         self.fft_size, self.hop = fft_size, hop
-        self.padding, self.epsilon = padding, epsilon
+        self.padding, self.epsilon, self.power = padding, epsilon, power
         shape = torch.hann_window(window, dtype=torch.float64)
         if full_scale:
             shape = shape * 2 / shape.sum()
         self.window: Tensor
         self.register_buffer("window", shape.float(), persistent=False)
 
-    def forward(self, signal: Tensor) -> Tensor:
-        """Analyse ``(B, N)``; ConfigError if that is less than one frame."""
+    def forward(self, signal: Tensor, shortened: bool = False) -> Tensor:
+        """Analyse ``(B, N)``.
+
+        Args:
+            signal: ``(B, N)``.
+            shortened: transform the same frames by an FFT of twice the window, in float64.
+
+        Raises:
+            ConfigError: the signal is shorter than an FFT.
+        """
         num_samples = signal.shape[-1]
         needed = max(self.fft_size - 2 * self.padding, self.padding + 1)
         if num_samples < needed:
@@ -112,7 +121,10 @@ class Spectrum(nn.Module):
         first = (self.fft_size - length) // 2
         num_frames = (signal.shape[-1] - self.fft_size) // self.hop + 1
         signal = signal[:, first : first + (num_frames - 1) * self.hop + length]
-        return magnitudes(signal, self.window, self.fft_size, self.hop, self.epsilon)
+        window, fft_size = self.window, self.fft_size
+        if shortened:
+            signal, window, fft_size = signal.double(), window.double(), 2 * length
+        return magnitudes(signal, window, fft_size, self.hop, self.epsilon, self.power)
 
 
 def mel_bands(scale: MelScale, sample_rate: int) -> Tensor:
@@ -137,12 +149,44 @@ def mel_bands(scale: MelScale, sample_rate: int) -> Tensor:
     return bands
 
 
+def shortened_bands(bands: Tensor, window: int) -> Tensor:
+    """Bands over the power spectrum of a long FFT as bands over that of a short one.
+
+    The power spectrum of W samples is a sum of 2 W - 1 exponentials,
+
+        P(w) = sum over |l| < W of r_l exp(-i w l),
+
+    r being their autocorrelation, so 2 W points of P tell all others: an FFT of 2 W gives r, and r
+    gives P at the bins of any longer FFT that the samples are filled up to with zeros. All of this
+    is linear, and so is summing bins into bands. A window of 32 in an FFT of 1024 takes a fifteenth
+    of the bins.
+
+    Weights come out on both sides of zero: weak bands are small differences of strong bins, as much
+    weaker as float32 is exact (70 dB). Hence float64.
+
+    Args:
+        bands: ``(K, M)``, K bins of an FFT of at least 2 W.
+        window: W.
+
+    Returns:
+        float64 ``(W + 1, M)``.
+    """
+    long = 2 * (len(bands) - 1)
+    lags = torch.arange(window, dtype=torch.float64, device=bands.device)
+    bins = torch.arange(len(bands), dtype=torch.float64, device=bands.device)
+    cosines = torch.cos(2 * torch.pi / long * torch.outer(lags, bins))
+    cosines[1:] *= 2  # lags on both sides
+    points = torch.eye(window + 1, dtype=torch.float64, device=bands.device)
+    autocorrelation = torch.fft.irfft(points)[:, :window]
+    weights: Tensor = autocorrelation @ cosines @ bands.double()
+    return weights
+
+
 class MelSpectrum(nn.Module):
     """Mel spectra ``(B, T, M)`` of signals ``(B, N)``, both float32, not logarithmic."""
 
     def __init__(self, scale: MelScale, sample_rate: int) -> None:
         super().__init__()
-        self.power = scale.power
         self.spectrum = Spectrum(
             scale.fft_size,
             scale.window,
@@ -150,16 +194,23 @@ class MelSpectrum(nn.Module):
             padding=scale.padding or 0,
             full_scale=scale.full_scale,
             epsilon=scale.epsilon,
+            power=scale.power,
         )
         self.bands: Tensor
         self.register_buffer("bands", mel_bands(scale, sample_rate), persistent=False)
+        # numbers of twice the size in half as many bins would save nothing
+        self.shortened = scale.power == 2 and 4 * scale.window < scale.fft_size
+        self._short_bands: Tensor | None = None  # no buffer: not every device knows float64
 
     def forward(self, signal: Tensor) -> Tensor:
         """Analyse ``(B, N)``."""
-        spectrum: Tensor = self.spectrum(signal)
-        if self.power == 2:
-            spectrum = spectrum.square()
-        return spectrum @ self.bands
+        if not self.shortened or signal.device.type == "mps":
+            spectrum: Tensor = self.spectrum(signal)
+            return spectrum @ self.bands
+        if self._short_bands is None or self._short_bands.device != signal.device:
+            self._short_bands = shortened_bands(self.bands, len(self.spectrum.window))
+        mel: Tensor = self.spectrum(signal, shortened=True) @ self._short_bands
+        return mel.float()
 
 
 class LogMelDistance(nn.Module):

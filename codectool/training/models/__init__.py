@@ -22,7 +22,10 @@ def check_model(config: TrainingConfig) -> None:
         ConfigError: a hyper-parameter is wrong, or the crops do not fit the hop.
     """
     training = config.training
-    hop, rate, shortest, penalties = _facts(config)
+    try:
+        hop, rate, shortest, penalties = _facts(config)
+    except ConfigError as error:
+        raise ConfigError(f"`model`: {error}") from error
     if training.segment_size % hop:
         near = max(shortest, round(training.segment_size / hop)) * hop
         raise ConfigError(
@@ -33,6 +36,18 @@ def check_model(config: TrainingConfig) -> None:
         raise ConfigError(
             f"`training.segment_size` {training.segment_size} is too short for this model, which "
             f"needs {shortest * hop} samples ({shortest * hop / rate:.2f} s)"
+        )
+    for number, term in enumerate(training.losses):
+        f_max = getattr(term, "f_max", None)
+        if f_max is not None and f_max > rate / 2:
+            raise ConfigError(
+                f"`training.losses[{number}].f_max` {f_max:g} is above half the sampling rate, "
+                f"{rate / 2:g} Hz"
+            )
+    if training.dead_code_threshold and config.family != "supercodec":
+        raise ConfigError(
+            f"`training.dead_code_threshold`: {config.family} learns no codebook by moving "
+            "averages; leave it away"
         )
     unknown = sorted(set(training.penalties) - set(penalties))
     if unknown:
@@ -46,7 +61,7 @@ def _facts(config: TrainingConfig) -> tuple[int, int, int, tuple[str, ...]]:
     """Hop length, sampling rate, shortest crop in frames, names of penalties."""
     if config.family == "hac":
         hac = parse_config(config.model)
-        return hac.hop_length, hac.sample_rate, hac.delay_frames + 1, ("commitment", "entropy")
+        return hac.hop_length, hac.sample_rate, hac.delay_frames + 1, ("commitment", "entropy", "whiteness")
     if config.family == "bigcodec":
         big = BigCodecConfig.from_published(config.model)
         return math.prod(big.encoder.ratios), big.sample_rate, 1, ("commitment", "codebook")

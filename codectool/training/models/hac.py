@@ -32,7 +32,7 @@ ENTROPY_BOOST, ENTROPY_BOOST_UNTIL = 2.0, 0.1
 class HacTrainee(Trainee):
     """The trainable network and the schedules of its running statistics."""
 
-    penalty_names = ("commitment", "entropy")
+    penalty_names = ("commitment", "entropy", "whiteness")
 
     def __init__(self, config: AnyHacConfig) -> None:
         super().__init__()
@@ -49,7 +49,11 @@ class HacTrainee(Trainee):
         return Reconstruction(
             audio=output.audio.float(),
             target=output.target,
-            penalties={"commitment": bits.commitment, "entropy": self.entropy_boost * entropy},
+            penalties={
+                "commitment": bits.commitment,
+                "entropy": self.entropy_boost * entropy,
+                "whiteness": bits.whiteness,
+            },
             codes=signs_to_index(bits.values.detach()).unsqueeze(1),
         )
 

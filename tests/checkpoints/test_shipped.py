@@ -1,0 +1,60 @@
+"""The weights that come with codectool."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+import codectool
+from codectool.checkpoints import known, shipped
+from codectool.checkpoints.load import load_model
+from codectool.errors import UsageError
+from tests.cli.conftest import Run, run, speech  # noqa: F401  (fixtures)
+
+PUBLISHED_BITS = 18
+PUBLISHED_RATE = 75
+
+
+@pytest.mark.parametrize("weights", shipped.all_shipped(), ids=lambda weights: weights.name)
+def test_index_says_what_the_files_are(weights: shipped.ShippedWeights) -> None:
+    loaded = load_model(weights.path)
+    assert loaded.fingerprint == weights.fingerprint
+    assert loaded.model.family == weights.family
+    assert shipped.find(weights.fingerprint) == weights
+
+
+def test_names_and_fingerprints_are_unique() -> None:
+    for field in ("name", "fingerprint", "file"):
+        values = [getattr(weights, field) for weights in shipped.all_shipped()]
+        assert len(set(values)) == len(values)
+
+
+def test_default_hac_is_the_published_preset() -> None:
+    weights = shipped.default("hac")
+    assert weights is not None
+    assert weights.path.stat().st_size < 9_000_000
+    codec = codectool.load()
+    layout = codec.layout
+    assert layout.family == "hac"
+    assert layout.sample_rate == 24000
+    assert layout.bits_per_frame == PUBLISHED_BITS
+    assert layout.sample_rate / layout.hop_length == PUBLISHED_RATE
+    assert sum(p.numel() for p in codec.model.parameters()) == 4_054_706
+
+
+def test_no_weights_of_others_are_shipped() -> None:
+    assert shipped.default("bigcodec") is None
+    assert shipped.find("00000000") is None
+
+
+def test_config_needs_a_checkpoint() -> None:
+    with pytest.raises(UsageError, match="--checkpoint"):
+        codectool.load("hac", config={"kind": "waveform"})
+
+
+def test_decode_finds_them_without_a_list(run: Run, tmp_path: Path, speech: Path) -> None:  # noqa: F811
+    packed = tmp_path / "out.hcd"
+    assert run("encode", speech, packed, "--device", "cpu").code == 0
+    assert not (known.home() / known.LIST_NAME).exists()
+    assert run("decode", packed, tmp_path / "back.wav", "--device", "cpu").code == 0
