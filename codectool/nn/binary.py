@@ -17,8 +17,8 @@ from torch.nn import functional as F
 
 from codectool.nn.ranks import mean_over_ranks
 
-# Keeps the whitening finite. It must stay far below the smallest variance that carries bits: a
-# floor of 1 % of the mean let the strongest direction of a trained encoder push all others under it.
+# Keeps the whitening finite. It must stay far below the smallest variance that carries bits: with
+# 1 % of the mean, the strongest direction of a trained encoder pushed all others below the floor.
 WHITENING_FLOOR = 1e-4
 
 

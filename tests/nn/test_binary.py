@@ -9,6 +9,7 @@ from codectool.nn.binary import (
     group_entropy,
     index_to_signs,
     signs_to_index,
+    whiteness,
 )
 
 
@@ -113,3 +114,29 @@ def test_group_entropy_sees_dependent_bits_where_single_bits_look_perfect():
     twins = torch.tensor([[50.0, 50.0], [-50.0, -50.0]])
     torch.testing.assert_close(group_entropy(twins, 1), torch.tensor(math.log(2)))
     torch.testing.assert_close(group_entropy(twins, 2), torch.tensor(math.log(2) / 2))
+
+
+def test_whiteness_is_zero_for_white_input_and_grows_with_what_is_not() -> None:
+    rows = torch.linalg.qr(torch.randn(600, 4, generator=torch.Generator().manual_seed(0)))[0]
+    rows = rows - rows.mean(0)
+    covariance = rows.T @ rows / len(rows)
+    white = rows @ torch.linalg.inv(torch.linalg.cholesky(covariance)).T
+    assert float(whiteness(white)) == pytest.approx(0, abs=1e-8)
+    assert float(whiteness(white + 2)) == pytest.approx(4.0, rel=1e-4)  # |mean|^2 / K = 4 * 4 / 4
+    # twice the size: covariance 4 I, so |3 I|^2 / 4 = 4 * 9 / 4
+    assert float(whiteness(2 * white)) == pytest.approx(9.0, rel=1e-4)
+
+
+def test_one_strong_direction_does_not_silence_the_others() -> None:
+    """With a floor relative to the strongest direction, all bits would come to depend on it."""
+    torch.manual_seed(0)
+    bottleneck = BinaryBottleneck(6).train()
+    bottleneck.min_weight = 0.05
+    scale = torch.tensor([100.0, 1, 1, 1, 1, 1])
+    turn = torch.linalg.qr(torch.randn(6, 6))[0]
+    for _ in range(60):
+        bottleneck(torch.randn(8, 75, 6) * scale @ turn)
+    output = bottleneck.eval()(torch.randn(8, 75, 6) * scale @ turn)
+    bits = (output.values.flatten(0, 1) > 0).float()
+    correlation = torch.corrcoef(bits.T).fill_diagonal_(0)
+    assert float(correlation.abs().max()) < 0.2

@@ -61,7 +61,8 @@ def _facts(config: TrainingConfig) -> tuple[int, int, int, tuple[str, ...]]:
     """Hop length, sampling rate, shortest crop in frames, names of penalties."""
     if config.family == "hac":
         hac = parse_config(config.model)
-        return hac.hop_length, hac.sample_rate, hac.delay_frames + 1, ("commitment", "entropy", "whiteness")
+        penalties = ("commitment", "entropy", "whiteness")
+        return hac.hop_length, hac.sample_rate, hac.delay_frames + 1, penalties
     if config.family == "bigcodec":
         big = BigCodecConfig.from_published(config.model)
         return math.prod(big.encoder.ratios), big.sample_rate, 1, ("commitment", "codebook")
