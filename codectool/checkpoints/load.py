@@ -45,7 +45,7 @@ def load_model(
         CheckpointError: the file cannot be used; the message names it and every offending tensor.
         ConfigError: the hyper-parameters are missing or wrong.
     """
-    path = _locate(path)
+    path = locate(path)
     found, state, beside = _read(path)
     if family is not None and found != family:
         raise CheckpointError(f"{path}: is a {found} checkpoint; use `--model {found}`")
@@ -68,10 +68,10 @@ def read_weights(
         CheckpointError: the file cannot be used.
         ConfigError: its JSON is wrong.
     """
-    return _read(_locate(path))
+    return _read(locate(path))
 
 
-def _locate(path: Path) -> Path:
+def locate(path: Path) -> Path:
     """The file that a folder means, or the folder itself if it is one of ours."""
     if not path.exists():
         raise CheckpointError(f"{path}: no such file or folder")

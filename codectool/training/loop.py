@@ -36,6 +36,7 @@ from codectool.training.objective import (
 )
 from codectool.training.parallel import average_gradients, copy_from_first
 from codectool.training.schedule import rate_factor
+from codectool.training.upstream import Rest, take_moments, take_tensors
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
@@ -284,8 +285,12 @@ class Trainer:
                 "stopped at the last good weights: try a lower learning rate, or fp32"
             )
 
-    def start_from(self, state: Mapping[str, Tensor]) -> None:
+    def start_from(self, state: Mapping[str, Tensor], rest: Rest | None = None) -> None:
         """Begin with the weights of a checkpoint.
+
+        Args:
+            state: tensors by canonical name, in the order of the file.
+            rest: what else a training of the authors left: discriminators, moments, steps.
 
         Raises:
             CheckpointError: they are those of another model.
@@ -293,6 +298,19 @@ class Trainer:
         self.trainee.load_codec_state(state)
         if self.average is not None:
             self.average = WeightAverage(self.trainee, self.average.decay)
+        if rest is None:
+            return
+        try:
+            take_moments(self.optimizer, self.trainee.parameters_by(state), rest.optimizers[0])
+            if self.judge_optimizer is not None:
+                judged = list(self.judges.parameters())
+                take_tensors(judged, rest.discriminator)
+                take_moments(self.judge_optimizer, judged, rest.optimizers[1])
+        except CheckpointError as error:
+            raise CheckpointError(
+                f"{rest.path}: {error}; without this file, its weights do"
+            ) from error
+        self.steps = rest.steps
 
     def state(self) -> dict[str, Any]:
         """Everything that `load_state` needs to go on as if nothing had happened."""

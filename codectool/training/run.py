@@ -18,7 +18,7 @@ from types import FrameType
 
 import torch
 
-from codectool.checkpoints.load import read_weights
+from codectool.checkpoints.load import locate, read_weights
 from codectool.checkpoints.native import write_model
 from codectool.errors import AudioError, CheckpointError, ConfigError, TrainingError, UsageError
 from codectool.files import atomic_output
@@ -37,6 +37,7 @@ from codectool.training.snapshot import (
     read_snapshot,
     write_snapshot,
 )
+from codectool.training.upstream import read_rest
 from codectool.training.validation import ValidationClip, ValidationResult, load_clips, validate
 
 CONFIG_NAME = "config.json"
@@ -161,10 +162,13 @@ class Run:
             raise CheckpointError(
                 f"{path}: is a {family} checkpoint, the config is for {self.config.family}"
             )
+        rest = read_rest(locate(path))
         try:
-            self.trainer.start_from(state)
+            self.trainer.start_from(state, rest)
         except CheckpointError as error:
             raise CheckpointError(f"{path}: {error}") from error
+        if rest is not None:
+            self.observer.on_message(f"begun at step {rest.steps} of {rest.path.name}")
 
     def go(self) -> Outcome:
         """Train until the end of the run, or until a signal asks to stop.

@@ -6,7 +6,7 @@ Letters used in shapes: B batch, N samples, K streams (codebooks), F frames.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -75,6 +75,10 @@ class Trainee(nn.Module, ABC):
         Raises:
             CheckpointError: they are not those of this model.
         """
+
+    def parameters_by(self, names: Iterable[str]) -> list[nn.Parameter]:
+        """The parameters among tensors of these canonical names, in their order."""
+        raise NotImplementedError
 
     def decayed(self, name: str, parameter: Tensor) -> bool:
         """Whether weight decay acts on a parameter."""

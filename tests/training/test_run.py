@@ -28,9 +28,10 @@ from codectool.errors import (
     UsageError,
 )
 from codectool.training import run as running
-from codectool.training.config import TrainingConfig, parse
+from codectool.training.config import TrainingConfig, load, parse
 from codectool.training.journal import read_journal
 from codectool.training.loop import StepReport, Trainer
+from codectool.training.models import build
 from codectool.training.run import Meter, Observer, Outcome, train
 from codectool.training.snapshot import BEST, LAST, read_snapshot
 from codectool.training.validation import ValidationResult
@@ -569,6 +570,61 @@ def test_begin_with_the_authors_weights(wide_speech: Path, tmp_path: Path) -> No
     learned = [name for name in before if not torch.equal(before[name], after[name])]
     assert learned
     assert all("_codebook." in name for name in learned)
+
+
+def published_rest(run: Path, folder: Path) -> Path:
+    """What a run of ours would be in the authors' layout: a copy of the weights and a ``do_``."""
+    state = read_snapshot(run / "last.ckpt")["trainer"]
+    _, weights, _ = read_weights(run)
+    order = [name for name in weights if "_codebook." not in name]
+    trainee = build(load(str(run / "config.json")))
+    names = [name for name, _ in trainee.named_parameters()]
+    where = {id(p): names.index(name) for name, p in trainee.named_parameters()}
+    ours = [where[id(p)] for p in trainee.parameters_by(order)]
+    moments = state["optimizer"]["state"]
+    folder.mkdir()
+    torch.save({"generator": weights}, folder / "g_00000012")
+    rest = {
+        "discriminator": state["judges"],
+        "optim_g": {"state": {n: moments[i] for n, i in enumerate(ours)}, "param_groups": []},
+        "optim_d": state["judge_optimizer"],
+        "steps": 12,
+        "epoch": 1,
+    }
+    torch.save(rest, folder / "do_00000012")
+    return folder
+
+
+def test_go_on_from_what_the_authors_training_left(wide_speech: Path, tmp_path: Path) -> None:
+    values = {**micro(), "segment_size": 4000}
+    config = small.with_data(parse(values), wide_speech)
+    train(config, tmp_path / "first")
+    begin = published_rest(tmp_path / "first", tmp_path / "published")
+    told: list[str] = []
+    longer = small.with_data(parse({**values, "max_epoch": 7}), wide_speech)
+    observer = Observer(on_message=told.append)
+    outcome = train(longer, tmp_path / "run", start_from=begin, observer=observer)
+    assert outcome.step == 14
+    assert any("begun at step 12" in line for line in told)
+    # had nothing been taken over, Adam would count two steps
+    after = read_snapshot(tmp_path / "run" / "last.ckpt")["trainer"]
+    before = read_snapshot(tmp_path / "first" / "last.ckpt")["trainer"]
+    for side in ("optimizer", "judge_optimizer"):
+        counts = {float(entry["step"]) for entry in after[side]["state"].values()}
+        started = {float(entry["step"]) for entry in before[side]["state"].values()}
+        assert counts == {count + 2 for count in started}
+
+
+def test_rest_of_another_model_is_refused(wide_speech: Path, tmp_path: Path) -> None:
+    values = {**micro(), "segment_size": 4000}
+    train(small.with_data(parse(values), wide_speech), tmp_path / "first")
+    begin = published_rest(tmp_path / "first", tmp_path / "published")
+    wider = small.with_data(parse({**values, "filters": 3}), wide_speech)
+    with pytest.raises(CheckpointError, match="do_00000012: the discriminator is of another shape"):
+        train(wider, tmp_path / "run", start_from=begin)
+    torch.save({"steps": "many"}, begin / "do_00000012")
+    with pytest.raises(CheckpointError, match="do_00000012: lacks `steps`"):
+        train(wider, tmp_path / "run", start_from=begin)
 
 
 def test_other_weights_are_refused(wide_speech: Path, tmp_path: Path, hac: TrainingConfig) -> None:

@@ -38,10 +38,10 @@ def check_model(config: TrainingConfig) -> None:
             f"needs {shortest * hop} samples ({shortest * hop / rate:.2f} s)"
         )
     for number, term in enumerate(training.losses):
-        f_max = getattr(term, "f_max", None)
-        if f_max is not None and f_max > rate / 2:
+        f_min, f_max = getattr(term, "f_min", 0.0), getattr(term, "f_max", None)
+        if f_min >= rate / 2 or (f_max or 0) > rate / 2:
             raise ConfigError(
-                f"`training.losses[{number}].f_max` {f_max:g} is above half the sampling rate, "
+                f"`training.losses[{number}]`: f_min or f_max is above half the sampling rate, "
                 f"{rate / 2:g} Hz"
             )
     if training.dead_code_threshold and config.family != "supercodec":

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
-from torch import Tensor
+from torch import Tensor, nn
 
 from codectool.checkpoints.published import canonical_name, model_name
 from codectool.codecs.base import CodecModel
@@ -56,3 +56,9 @@ class UnfoldedTrainee(Trainee):
             raise CheckpointError(
                 f"{text}; give `model` in the config the values that the checkpoint was made with"
             ) from error
+
+    def parameters_by(self, names: Iterable[str]) -> list[nn.Parameter]:
+        """The parameters among tensors of these canonical names, in their order."""
+        mine = dict(self.model.named_parameters())
+        wanted = (model_name(self.model.family, name) for name in names)
+        return [mine[name] for name in wanted if name in mine]
