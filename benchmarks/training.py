@@ -79,8 +79,9 @@ class Row:
         batch: crops of a step, and their length in seconds.
         steps: that were counted.
         steps_per_second: by the clock, over all of them.
+        core_share: of the processor for all that time; what is lacking others had.
         cpu_seconds: of the processor for a step, reading not included.
-        audio_seconds: learned from in a second.
+        audio_seconds: learned from in a second of the processor.
         waited: share of the time spent waiting for data.
         reading_seconds: of the processor to read a batch.
         memory: most that the process ever held, in bytes.
@@ -93,6 +94,7 @@ class Row:
     batch: tuple[int, float]
     steps: int
     steps_per_second: float
+    core_share: float
     cpu_seconds: float
     audio_seconds: float
     waited: float
@@ -124,11 +126,11 @@ class Stopwatch:
         if counted >= job.steps or late:
             raise Enough
 
-    def taken(self) -> tuple[int, float, float]:
-        """Counted steps, seconds of all of them, median of the processor's seconds of each."""
+    def taken(self) -> tuple[float, list[float]]:
+        """Seconds of all counted steps, and the processor's seconds of each."""
         marks = self.marks[self.job.warm_up - 1 :]
         cpu = [after[1] - before[1] for before, after in itertools.pairwise(marks)]
-        return len(cpu), marks[-1][0] - marks[0][0], statistics.median(cpu)
+        return marks[-1][0] - marks[0][0], cpu
 
 
 def prepared(job: Job) -> TrainingConfig:
@@ -140,10 +142,16 @@ def prepared(job: Job) -> TrainingConfig:
         adversarial = None
     elif adversarial is not None:
         adversarial = replace(adversarial, start=0.0)
-    recipe = replace(recipe, adversarial=adversarial, log_every=1, max_epochs=None)
-    # the schedule's length says nothing about speed; the run ends before
-    length = 1000 * (job.warm_up + job.steps)
-    recipe = replace(recipe, max_steps=length, save_every=length, validate_every=length)
+    length = 1000 * (job.warm_up + job.steps)  # of which a row sees the beginning
+    recipe = replace(
+        recipe,
+        adversarial=adversarial,
+        max_steps=length,
+        max_epochs=None,
+        log_every=1,
+        save_every=length,
+        validate_every=length,
+    )
     return replace(config, training=recipe, data=Data(job.files))
 
 
@@ -164,7 +172,7 @@ def measure(job: Job) -> Row:
         except Enough:
             gc.collect()  # ends the reading processes
     memory = peak_memory()
-    steps, seconds, cpu = watch.taken()
+    seconds, cpu = watch.taken()
     crop = recipe.segment_size / model_rate(config)
     return Row(
         config=job.config,
@@ -172,10 +180,11 @@ def measure(job: Job) -> Row:
         judged=job.judged,
         parameters=sum(parameter.numel() for parameter in build(config).parameters()),
         batch=(recipe.batch_size, crop),
-        steps=steps,
-        steps_per_second=steps / seconds,
-        cpu_seconds=cpu,
-        audio_seconds=recipe.batch_size * crop * steps / seconds,
+        steps=len(cpu),
+        steps_per_second=len(cpu) / seconds,
+        core_share=sum(cpu) / seconds,
+        cpu_seconds=statistics.median(cpu),
+        audio_seconds=recipe.batch_size * crop / statistics.median(cpu),
         waited=watch.waited / seconds,
         reading_seconds=reading_seconds(config),
         memory=memory,
@@ -304,11 +313,12 @@ COLUMNS = (
     "arithmetic",
     "discriminators",
     "batch",
-    "steps/s",
     "CPU s/step",
-    "audio s/s",
-    "waiting",
+    "audio/CPU s",
     "reading CPU s",
+    "steps/s",
+    "of a core",
+    "waiting",
     "memory",
 )
 
@@ -320,11 +330,12 @@ def cells(row: Row) -> list[str]:
         row.arithmetic,
         "yes" if row.judged else "no",
         f"{row.batch[0]} x {row.batch[1]:g} s",
-        f"{row.steps_per_second:.3g}",
         f"{row.cpu_seconds:.3g}",
         f"{row.audio_seconds:.3g}",
-        f"{100 * row.waited:.1f} %",
         f"{row.reading_seconds:.3f}",
+        f"{row.steps_per_second:.3g}",
+        f"{100 * row.core_share:.0f} %",
+        f"{100 * row.waited:.1f} %",
         f"{row.memory / 1e9:.1f} GB",
     ]
 

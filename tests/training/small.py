@@ -183,7 +183,7 @@ def differing(one: Any, other: Any, path: str = "") -> list[str]:
     """Where two nests of tensors and plain values differ, bit for bit."""
     if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
         same = one.dtype == other.dtype and one.shape == other.shape
-        return [] if same and one.numpy().tobytes() == other.numpy().tobytes() else [path]
+        return [] if same and torch.equal(_bytes(one), _bytes(other)) else [path]
     if isinstance(one, Mapping) and isinstance(other, Mapping):
         if one.keys() != other.keys():
             return [f"{path}: keys"]
@@ -194,3 +194,7 @@ def differing(one: Any, other: Any, path: str = "") -> list[str]:
         pairs = enumerate(zip(one, other, strict=True))
         return [bad for i, (a, b) in pairs for bad in differing(a, b, f"{path}[{i}]")]
     return [] if one == other else [f"{path}: {one!r} != {other!r}"]
+
+
+def _bytes(tensor: torch.Tensor) -> torch.Tensor:
+    return tensor.detach().contiguous().flatten().view(torch.uint8)

@@ -11,18 +11,18 @@ from typing import Any
 import pytest
 import torch
 
-from codectool.errors import CodectoolError, ConfigError, UsageError
+from codectool.errors import ConfigError, UsageError
 from codectool.training.config import load, override, parse, shipped
 from codectool.training.models import build
 from tests.conftest import GOLDEN
-from tests.training.small import HAC
+from tests.training.small import BIGCODEC, DUEL, HAC, SUPERCODEC
 
 RELEASED = GOLDEN / "supercodec_micro" / "config.json"
 
 
-def changed(key: str, value: Any) -> dict[str, Any]:
-    """`HAC` with one key set, or removed where ``value`` is ``...``."""
-    values = copy.deepcopy(HAC)
+def changed(key: str, value: Any, of: dict[str, Any] = HAC) -> dict[str, Any]:
+    """A config with one key set, or removed where ``value`` is ``...``."""
+    values = copy.deepcopy(of)
     *path, last = key.split(".")
     inside: Any = values
     for step in path:
@@ -82,7 +82,28 @@ def test_shipped_names() -> None:
         ("training.adversarial", {"discriminators": []}, ["training.adversarial", "empty"]),
         ("family", "opus", ["family", "'hac'"]),
         ("model.strides", [8, "5"], ["strides"]),
-        ("model.beauty", 1, ["beauty"]),
+        ("model.beauty", 1, ["`model`", "beauty"]),
+        ("training.losses.0.windows", [256, 63], ["training.losses[0]", "even"]),
+        ("training.losses.0.windows", [], ["training.losses[0]", "windows is empty"]),
+        ("training.losses.0.bands", [16, 10**6], ["training.losses[0]", "bands", "65536"]),
+        ("training.losses.0.fft_size", 128, ["training.losses[0]", "fft_size 128 is shorter"]),
+        ("training.losses.0.f_max", 5000, ["training.losses[0]", "f_max", "4000 Hz"]),
+        ("training.losses.0.f_max", 0, ["training.losses[0]", "f_max 0.0 is not above"]),
+        ("training.losses.0.f_min", 4000, ["training.losses[0]", "f_min", "4000 Hz"]),
+        ("training.losses.0.power", True, ["training.losses[0].power", "1, 2", "True"]),
+        ("training.losses.1.weight", -1, ["training.losses[1]", "weight", "below 0"]),
+        ("training.penalties.entropy", -0.1, ["penalties", "below 0"]),
+        ("training.generator.eps", -1e-8, ["training.generator", "eps"]),
+        ("training.generator.learning_rate", 0, ["training.generator", "above 0"]),
+        ("training.schedule.warmup_epochs", 2, ["training.schedule", "not both"]),
+        ("training.schedule.warmup_power", 0, ["training.schedule", "warmup_power"]),
+        ("training.schedule.final", 1.5, ["training.schedule", "between 0 and 1"]),
+        ("training.dead_code_threshold", 2, ["training.dead_code_threshold", "hac"]),
+        ("training.num_workers", -1, ["num_workers"]),
+        ("training.seed", -1, ["seed"]),
+        ("training.keep", -1, ["keep"]),
+        ("training.early_start", 1.1, ["early_start"]),
+        ("training.batch_size", 10**40, ["batch_size"]),
     ],
 )
 def test_what_is_wrong_is_named(key: str, value: Any, words: list[str]) -> None:
@@ -92,6 +113,72 @@ def test_what_is_wrong_is_named(key: str, value: Any, words: list[str]) -> None:
     assert "\n" not in message
     for word in words:
         assert word in message
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("segment_size", 900, ["adversarial.segment_size 900 is longer than segment_size 800"]),
+        ("segment_size", 0, ["adversarial.segment_size", "1 or more"]),
+        ("start", 1.1, ["training.adversarial", "start 1.1"]),
+        ("every", 0, ["training.adversarial", "every"]),
+        ("loss", "wasserstein", ["training.adversarial.loss", "'hinge'"]),
+        ("feature_weight", -1, ["training.adversarial", "feature_weight"]),
+        ("balance", {"mel": 1, "beauty": 2}, ["training.adversarial", "unknown term beauty"]),
+        ("balance", {"mel": 1, "features": 1}, ["no norm for adversarial, waveform"]),
+        ("balance", {**DUEL["balance"], "mel": -1}, ["training.adversarial", "balance"]),
+        ("discriminators", [{"kind": "periods", "periods": []}], ["[0]", "periods is empty"]),
+        (
+            "discriminators",
+            [{"kind": "periods", "periods": [0]}],
+            ["[0]", "periods must be from 1"],
+        ),
+        ("discriminators", [{"kind": "wavelets"}], ["discriminators[0].kind", "'filter_bands'"]),
+        ("discriminators", [{"kind": "filter_bands", "channels": [2, 0]}], ["[0]", "channels"]),
+    ],
+)
+def test_what_is_wrong_with_the_discriminators_is_named(
+    key: str, value: Any, words: list[str]
+) -> None:
+    with pytest.raises(ConfigError) as caught:
+        parse(changed("training.adversarial", {**DUEL, key: value}))
+    for word in words:
+        assert word in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("values", [HAC, SUPERCODEC, BIGCODEC])
+@pytest.mark.parametrize("wrong", [0, -1, "many", None, 2.5, True, [], 10**9])
+def test_no_hyper_parameter_is_trusted(values: dict[str, Any], wrong: Any) -> None:
+    """Each of them by itself: refused by name, or good for a model."""
+
+    def keys(part: Any, path: str) -> list[str]:
+        if isinstance(part, dict):
+            return [key for name in part for key in keys(part[name], f"{path}.{name}")]
+        return [path]
+
+    def refusal(key: str) -> str | None:
+        try:
+            config = parse(changed(key, wrong, values))
+        except ConfigError as error:
+            return str(error)
+        with torch.device("meta"):
+            build(config)
+        return None
+
+    for key in keys(values["model"], "model"):
+        message = refusal(key)
+        if message is not None:
+            assert key.rpartition(".")[2] in message or "segment_size" in message, message
+            assert "\n" not in message
+
+
+def test_lists_in_lists_without_end() -> None:
+    values: Any = 1
+    for _ in range(900):
+        values = [values]
+    with pytest.raises(ConfigError):
+        parse(override({**HAC, "model": values}, []))
 
 
 def test_the_file_is_named(tmp_path: Path) -> None:
@@ -114,13 +201,16 @@ def test_override() -> None:
         "f": {"g": [1]},
     }
     assert values == {"a": {"b": [1, {"c": 2}]}, "d": None}, "the original stays"
+    assert override({"a": [None]}, ["a.0.b=NaN", "c=01"])["a"][0].keys() == {"b"}
+    assert override({}, ["c=01", "d=a=b", " e =1"]) == {"c": "01", "d": "a=b", "e": 1}
 
 
-@pytest.mark.parametrize("assignment", ["novalue", "=3", "a..b=3", "a.b.7=1", "a.b.0.c=1"])
+@pytest.mark.parametrize(
+    "assignment", ["novalue", "=3", "a..b=3", "a.b.7=1", "a.b.0.c=1", "a.b.-1=1"]
+)
 def test_override_that_leads_nowhere(assignment: str) -> None:
-    with pytest.raises(CodectoolError) as caught:
+    with pytest.raises(UsageError, match=f"--set .*{re.escape(assignment)}"):
         override({"a": {"b": [1, 2]}}, [assignment])
-    assert isinstance(caught.value, UsageError)
 
 
 def test_released_supercodec_config_runs_as_it_is() -> None:
@@ -144,7 +234,11 @@ def test_released_supercodec_config_runs_as_it_is() -> None:
     [
         ("lr", ..., ["lr", "missing"]),
         ("lr", "fast", ["lr", "number"]),
-        ("codebooks", 3, ["codebooks", "unknown"]),
+        ("codebooks", 3, ["unknown key `codebooks`"]),
+        ("warmup_epochs", 3, ["unknown key `warmup_epochs`; did you mean `warmup_epoch`"]),
+        ("strides", [4, "5"], ["strides[1]", "integer"]),
+        ("fmax_for_loss", "all", ["fmax_for_loss", "number"]),
+        ("rq_num_quantizers", ..., ["key `rq_num_quantizers` is missing"]),
         ("segment_size", 16001, ["segment_size", "hop"]),
     ],
 )
@@ -159,6 +253,12 @@ def test_wrong_released_config(tmp_path: Path, key: str, value: Any, words: list
         load(str(path))
     for word in [str(path), *words]:
         assert word in str(caught.value)
+
+
+def test_released_config_and_the_shipped_one_are_the_same_recipe() -> None:
+    """But for the model, which is a small one here."""
+    released, ours = load(str(RELEASED)), load("supercodec")
+    assert released.training == ours.training
 
 
 def test_epochs_become_steps() -> None:
