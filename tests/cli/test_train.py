@@ -38,7 +38,7 @@ def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def recipe(tmp_path: Path) -> Path:
     """A config file for runs of a moment."""
-    return small.write(tmp_path / "small.json", small.config(adversarial=small.DUEL))
+    return small.write(tmp_path / "small.json", small.config(adversarial=small.FEW))
 
 
 # -- whole runs -------------------------------------------------------------------------------
@@ -245,8 +245,7 @@ def lives(process: Path) -> bool:
 @pytest.mark.skipif(sys.platform != "linux", reason="looks at /proc")
 def test_killed_at_any_moment_a_run_goes_on(speech: Path, tmp_path: Path) -> None:
     """N steps, kill -9, N more: bit for bit what 2N steps give; and no process stays behind."""
-    duel = {**small.DUEL, "discriminators": small.DUEL["discriminators"][:1], "start": 0.3}
-    config = small.config(adversarial=duel, max_steps=40, save_every=20)
+    config = small.config(adversarial={**small.FEW, "start": 0.3}, max_steps=40, save_every=20)
     whole = small.with_data(config, speech)
     run_training(whole, tmp_path / "whole")
     path = small.write(tmp_path / "small.json", whole)

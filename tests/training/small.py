@@ -77,6 +77,9 @@ DUEL: dict[str, Any] = {
     "balance": {"mel": 0.5, "waveform": 0.05, "adversarial": 1.0, "features": 1.0},
 }
 
+# The same with one of them, where it matters only that there is one.
+FEW: dict[str, Any] = {**DUEL, "discriminators": DUEL["discriminators"][:1]}
+
 SUPERCODEC: dict[str, Any] = {
     "family": "supercodec",
     "model": {

@@ -49,7 +49,7 @@ def speech(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def hac(speech: Path) -> TrainingConfig:
     """Twelve steps, the last ten with discriminators."""
-    duel = {**small.DUEL, "start": 0.15}
+    duel = {**small.FEW, "start": 0.15}
     return small.with_data(small.config(adversarial=duel, save_every=6), speech)
 
 
@@ -95,7 +95,7 @@ def test_a_resumed_run_ends_like_one_that_never_stopped(
     The validation after step 5 draws no numbers that training would have drawn.
     """
     piece = values["training"]["segment_size"] // 2
-    duel = {**small.DUEL, "start": 0.25, "every": 2, "segment_size": piece}
+    duel = {**small.FEW, "start": 0.25, "every": 2, "segment_size": piece}
     recipe = {"adversarial": duel, "save_every": 6, "validate_every": 5}
     config = small.with_data(small.config(values, **recipe), speech, speech)
     assert train(config, tmp_path / "whole").finished
@@ -226,7 +226,7 @@ def test_settings_that_change_count_from_then_on(hac: TrainingConfig, tmp_path: 
 def test_what_is_new_in_a_recipe_begins_when_it_is_resumed(speech: Path, tmp_path: Path) -> None:
     plain = small.with_data(small.config(max_steps=4, ema=None), speech)
     train(plain, tmp_path / "run")
-    duel = {**small.DUEL, "start": 0.0}
+    duel = {**small.FEW, "start": 0.0}
     more = small.with_data(small.config(max_steps=6, ema=0.9, adversarial=duel), speech)
     train(more, tmp_path / "run", resume=True)
     trainer = read_snapshot(tmp_path / "run" / LAST)["trainer"]
@@ -256,8 +256,8 @@ def test_resuming_what_is_not_there_begins(hac: TrainingConfig, tmp_path: Path) 
         (["model.num_bits=5"], r"the run was begun with `model.num_bits` 6, the config says 5"),
         (["model.encoder_hidden=[8,16]"], r"`model.encoder_hidden\[1\]` 12, the config says 16"),
         (
-            ["training.adversarial.discriminators.2.channels=3"],
-            r"`training.adversarial.discriminators\[2\].channels` 2, the config says 3",
+            ["training.adversarial.discriminators.0.channels=[2,2,2,2,3]"],
+            r"`training.adversarial.discriminators\[0\].channels\[4\]` 2, the config says 3",
         ),
     ],
 )
