@@ -77,8 +77,11 @@ class Trainee(nn.Module, ABC):
         """
 
     def parameters_by(self, names: Iterable[str]) -> list[nn.Parameter]:
-        """The parameters among tensors of these canonical names, in their order."""
-        raise NotImplementedError
+        """The parameters among tensors of these canonical names, in their order.
+
+        None of them are where weights are stored in another form than they are trained in.
+        """
+        return []
 
     def decayed(self, name: str, parameter: Tensor) -> bool:
         """Whether weight decay acts on a parameter."""
