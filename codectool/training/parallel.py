@@ -19,7 +19,7 @@ from torch import Tensor, nn
 from codectool.nn.ranks import num_ranks
 
 BUCKET_NUMBERS = 1 << 23  # gradients that travel together: 32 MB
-PATIENCE = timedelta(minutes=10)
+PATIENCE = timedelta(hours=1)  # while rank 0 validates, the others wait for it
 
 
 def launched() -> bool:

@@ -376,13 +376,14 @@ def test_other_errors_pass() -> None:
         raise RuntimeError("CUDA error: out of memory")
 
 
-def test_readers_go_on_after_control_c(noises: list[Clip]) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_readers_go_on_after_a_signal_to_all(number: signal.Signals, noises: list[Clip]) -> None:
     """The training loop may want to finish its step and more."""
     before = set(multiprocessing.active_children())
     batches = iter(CropLoader(noises, RICH, 4, num_workers=2))
     found = [next(batches) for _ in range(2)]
     for reader in set(multiprocessing.active_children()) - before:
-        os.kill(reader.pid or 0, signal.SIGINT)
+        os.kill(reader.pid or 0, number)
     found += [next(batches) for _ in range(30)]
     assert same(found, take(CropLoader(noises, RICH, 4), 32))
 
