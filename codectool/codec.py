@@ -9,9 +9,10 @@ Letters used in shapes: C channels, K streams, F frames, N samples.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
-from typing import Literal, cast
+from dataclasses import dataclass
+from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
@@ -40,6 +41,30 @@ PRECISIONS: dict[str, torch.dtype | None] = {
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
 }
+
+
+@dataclass(frozen=True, eq=False)
+class Clip:
+    """Audio that is ready to be encoded.
+
+    Attributes:
+        native: float32 ``(C, N)`` at the model's rate.
+        frames: frames that it makes.
+        sample_rate: rate in Hz that it came with.
+        num_samples: its samples per channel at that rate.
+        tags: text to go with the tokens.
+    """
+
+    native: Samples
+    frames: int
+    sample_rate: int
+    num_samples: int
+    tags: Mapping[str, str]
+
+    @property
+    def seconds(self) -> float:
+        """Length in seconds."""
+        return self.num_samples / self.sample_rate
 
 
 class Codec:
@@ -111,25 +136,39 @@ class Codec:
             AudioError: wrong type or shape, or samples that are not finite.
             TokensError: the sampling rate is no integer in 1..10,000,000, or a tag is no text.
         """
+        return self.encode_clips([self.prepare(samples, sample_rate, tags)])[0]
+
+    def prepare(
+        self, samples: npt.ArrayLike, sample_rate: int, tags: Mapping[str, str] | None = None
+    ) -> Clip:
+        """Check audio and bring it to the model's rate: what can be done beside the model.
+
+        Takes what `encode` takes and raises what it raises; touches no weights.
+        """
         wave = _as_channels(samples)
         check_sample_rate(sample_rate)
         if sample_rate < MIN_INPUT_RATE:
             raise AudioError(f"a sampling rate of {sample_rate} Hz cannot carry speech")
         native = resample(wave, sample_rate, self.sample_rate)
         frames = self._num_frames(native.shape[1])
-        codes = np.stack([self._encode_channel(row, frames) for row in native])
-        num_samples = wave.shape[1]
-        if self.framing == "upstream":
-            num_samples = frames * self.hop_length * sample_rate // self.sample_rate
-        return Tokens(
-            codes=codes,
-            layout=self.layout,
-            fingerprint=self.fingerprint,
-            sample_rate=sample_rate,
-            num_samples=num_samples,
-            segment_frames=self._segment_frames(codes.shape[2]),
-            tags=dict(tags or {}),
-        )
+        return Clip(native, frames, sample_rate, wave.shape[1], dict(tags or {}))
+
+    def encode_clips(self, clips: Sequence[Clip]) -> list[Tokens]:
+        """Encode several clips at once; each gets the tokens that it gets alone.
+
+        Memory grows with the sum of their lengths.
+        """
+        limits = [self._segment_frames(clip.frames) for clip in clips]
+        pieces = [
+            [self._piece(row, first, last) for first, last in _segments(clip.frames, limit)]
+            for clip, limit in zip(clips, limits, strict=True)
+            for row in clip.native
+        ]
+        rows = iter(self._encode_pieces(pieces))
+        return [
+            self._tokens(clip, limit, np.stack([next(rows) for _ in clip.native]))
+            for clip, limit in zip(clips, limits, strict=True)
+        ]
 
     def decode(self, tokens: Tokens, *, native_rate: bool = False, force: bool = False) -> Samples:
         """Decode tokens to audio of the length and rate that was encoded.
@@ -147,7 +186,35 @@ class Codec:
             DamagedError: a code is larger than its codebook.
         """
         self.check_made_by(tokens.layout, tokens.fingerprint, force)
-        wave = self.decode_frames(tokens.codes, tokens.segment_frames)
+        return self.finish(tokens, self.decode_clips([tokens])[0], native_rate=native_rate)
+
+    def decode_clips(self, clips: Sequence[Tokens]) -> list[Samples]:
+        """Decode several clips at once, at the model's rate; each gets the audio it gets alone.
+
+        Memory grows with the sum of their lengths.
+
+        Returns:
+            float32 ``(C, F * hop_length)`` for each.
+
+        Raises:
+            DamagedError: a code is larger than its codebook.
+        """
+        pieces = []
+        for clip in clips:
+            self._check_range(clip.codes)
+            spans = _segments(clip.num_frames, clip.segment_frames)
+            pieces += [[row[:, first:last] for first, last in spans] for row in clip.codes]
+        rows = iter(self._decode_pieces(pieces))
+        return [np.stack([next(rows) for _ in clip.codes]) for clip in clips]
+
+    def finish(self, tokens: Tokens, wave: Samples, *, native_rate: bool = False) -> Samples:
+        """Bring decoded audio to the rate and length of its tokens, beside the model.
+
+        Args:
+            tokens: what was decoded.
+            wave: ``(C, F * hop_length)``, as `decode_clips` gives it.
+            native_rate: leave it at the model's own sampling rate.
+        """
         rate, length = tokens.sample_rate, tokens.num_samples
         if native_rate:
             rate, length = self.sample_rate, self.layout.model_samples(length, rate)
@@ -167,15 +234,9 @@ class Codec:
             DamagedError: a code is larger than its codebook.
         """
         self._check_range(codes)
-        channels, _, frames = codes.shape
-        step = segment_frames or max(frames, 1)
-        wave = np.zeros((channels, frames * self.hop_length), np.float32)
-        for channel in range(channels):
-            for first in range(0, frames, step):
-                part = self._decode_segment(codes[channel, :, first : first + step])
-                at = first * self.hop_length
-                wave[channel, at : at + len(part)] = part
-        return wave
+        spans = _segments(codes.shape[2], segment_frames)
+        pieces = [[row[:, first:last] for first, last in spans] for row in codes]
+        return np.stack(self._decode_pieces(pieces))
 
     def check_made_by(self, layout: TokenLayout, fingerprint: str, force: bool = False) -> None:
         """Refuse tokens of another model, and of other weights unless forced.
@@ -206,7 +267,10 @@ class Codec:
 
     def _num_frames(self, num_samples: int) -> int:
         if self.framing == "whole":
-            return self.model.num_frames(num_samples)
+            frames = self.model.num_frames(num_samples)
+            rest = frames % (self._segment_frames(frames) or max(frames, 1))
+            # the last segment, too, is at least as long as the model needs
+            return frames + (max(0, self.model.min_frames - rest) if rest else 0)
         frames = self.model.upstream_frames(num_samples)
         if frames < self.model.min_frames:
             raise AudioError(
@@ -222,36 +286,69 @@ class Codec:
             return None
         return limit
 
-    # One channel, one segment
+    def _tokens(self, clip: Clip, segment_frames: int | None, codes: Codes) -> Tokens:
+        num_samples = clip.num_samples
+        if self.framing == "upstream":
+            num_samples = clip.frames * self.hop_length * clip.sample_rate // self.sample_rate
+        return Tokens(
+            codes=codes,
+            layout=self.layout,
+            fingerprint=self.fingerprint,
+            sample_rate=clip.sample_rate,
+            num_samples=num_samples,
+            segment_frames=segment_frames,
+            tags=clip.tags,
+        )
 
-    def _encode_channel(self, wave: Samples, frames: int) -> Codes:
-        limit = self._segment_frames(frames) or max(frames, 1)
-        parts = [
-            self._encode_segment(wave, first, min(limit, frames - first))
-            for first in range(0, frames, limit)
-        ]
-        empty = np.zeros((self.layout.num_streams, 0), np.int32)
-        return np.concatenate([empty, *parts], axis=1)
+    # Rows (channels of clips), each of which is a list of segments
 
-    def _encode_segment(self, wave: Samples, first: int, frames: int) -> Codes:
+    def _piece(self, wave: Samples, first: int, last: int) -> torch.Tensor:
+        """Samples of frames ``first..last``, filled up with zeros, ``(1, N)``."""
         hop = self.hop_length
-        frames = max(frames, self.model.min_frames)
-        padded = torch.zeros(1, 1, frames * hop)
-        piece = torch.from_numpy(wave[first * hop : (first + frames) * hop])
-        padded[0, 0, : len(piece)] = piece
-        with self._running():
-            codes = self.model.encode(padded.to(self.device))
-        kept = codes[0, : self.layout.num_streams]
-        return cast(Codes, kept.to("cpu", torch.int32).numpy())
+        padded = torch.zeros(1, (last - first) * hop)
+        piece = torch.from_numpy(wave[first * hop : last * hop])
+        padded[0, : len(piece)] = piece
+        return padded
 
-    def _decode_segment(self, codes: Codes) -> Samples:
-        frames = codes.shape[1]
-        # Fewer frames than the model can decode are not ours, but a published script makes them.
-        missing = max(0, self.model.min_frames - frames)
+    def _encode_pieces(self, rows: Sequence[Sequence[torch.Tensor]]) -> list[Codes]:
+        with self.running():
+            waves = [piece.to(self.device) for row in rows for piece in row]
+            codes = iter(self.model.encode_ragged(waves) if waves else [])
+        streams = self.layout.num_streams
+        empty = np.zeros((streams, 0), np.int32)
+        return [
+            np.concatenate(
+                [empty, *(next(codes)[:streams].to("cpu", torch.int32).numpy() for _ in row)], 1
+            )
+            for row in rows
+        ]
+
+    def _decode_pieces(self, rows: Sequence[Sequence[Codes]]) -> list[Samples]:
+        with self.running():
+            codes = [self._filled(piece) for row in rows for piece in row]
+            waves = iter(self.model.decode_ragged(codes) if codes else [])
+        empty = np.zeros(0, np.float32)
+        return [
+            np.concatenate(
+                [
+                    empty,
+                    *(
+                        next(waves)[0, : piece.shape[1] * self.hop_length].float().cpu().numpy()
+                        for piece in row
+                    ),
+                ]
+            )
+            for row in rows
+        ]
+
+    def _filled(self, codes: Codes) -> torch.Tensor:
+        """Codes of one segment as the model wants them.
+
+        Fewer frames than it can decode are not ours, but a published script makes them.
+        """
+        missing = max(0, self.model.min_frames - codes.shape[1])
         padded = np.pad(codes.astype(np.int64), ((0, 0), (0, missing)), mode="edge")
-        with self._running():
-            wave = self.model.decode(torch.from_numpy(padded)[None].to(self.device))
-        return cast(Samples, wave[0, 0, : frames * self.hop_length].float().cpu().numpy())
+        return torch.from_numpy(padded).to(self.device)
 
     def _check_range(self, codes: Codes) -> None:
         for stream, size in enumerate(self.model.codebook_sizes[: codes.shape[1]]):
@@ -262,7 +359,8 @@ class Codec:
                 )
 
     @contextmanager
-    def _running(self) -> Iterator[None]:
+    def running(self) -> Iterator[None]:
+        """What holds while the model runs: no gradients, and the precision that was asked for."""
         dtype = PRECISIONS[self.precision]
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode())
@@ -307,6 +405,12 @@ def _as_channels(samples: npt.ArrayLike) -> Samples:
     wave = np.ascontiguousarray(wave, dtype=np.float32)
     check_finite(wave, "samples")
     return wave
+
+
+def _segments(frames: int, limit: int | None) -> list[tuple[int, int]]:
+    """First frame of each segment, and one past its last."""
+    step = limit or max(frames, 1)
+    return [(first, min(first + step, frames)) for first in range(0, frames, step)]
 
 
 def fit(wave: Samples, length: int) -> Samples:

@@ -14,8 +14,9 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from codectool.codecs.base import CodecModel, Context
+from codectool.codecs.base import CodecModel, Context, Latency, StreamDecoder, StreamEncoder
 from codectool.codecs.bigcodec_config import BigCodecConfig, HalfConfig
+from codectool.codecs.segments import SegmentDecoder, SegmentEncoder
 from codectool.nn.alias_free import REACH, AliasFreeSnake
 from codectool.nn.blank import BlankModel
 from codectool.nn.loading import load_tensors
@@ -232,6 +233,19 @@ class BigCodec(CodecModel):
     def decode(self, codes: Tensor) -> Tensor:
         """``(B, K', F)`` -> ``(B, 1, N)``."""
         return cast(Tensor, self.decoder(self.quantizer.lookup(codes))).float()
+
+    @property
+    def latency(self) -> Latency:
+        """Interim: as of a model that looks at everything."""
+        return Latency(encoder=None, decoder=None)
+
+    def stream_encoder(self, block_frames: int | None = None) -> StreamEncoder:
+        """Interim: one whole."""
+        return SegmentEncoder(self, 1 << 40)
+
+    def stream_decoder(self, block_frames: int | None = None) -> StreamDecoder:
+        """Interim: one whole."""
+        return SegmentDecoder(self, 1 << 40)
 
     def num_frames(self, num_samples: int) -> int:
         """As upstream frames them: the padding there loses nothing."""

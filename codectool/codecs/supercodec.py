@@ -16,8 +16,9 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from codectool.codecs.base import CodecModel, Context
+from codectool.codecs.base import CodecModel, Context, Latency, StreamDecoder, StreamEncoder
 from codectool.codecs.hyper import Fields
+from codectool.codecs.segments import SegmentDecoder, SegmentEncoder
 from codectool.errors import CheckpointError, ConfigError
 from codectool.nn.blank import BlankModel
 from codectool.nn.loading import load_tensors
@@ -187,6 +188,7 @@ class SuperCodec(CodecModel):
 
     family: ClassVar[str] = "supercodec"
     min_frames = MIN_FRAMES
+    segment_frames: int
     decode_context = Context(before=None, after=None)
 
     def __init__(self, config: SuperCodecConfig):
@@ -259,6 +261,19 @@ class SuperCodec(CodecModel):
         """``(B, K', F)`` -> ``(B, 1, N)``, F >= 7."""
         latent = self.rq.lookup(codes).transpose(1, 2)
         return cast(Tensor, self.decoder(latent)).float()
+
+    @property
+    def latency(self) -> Latency:
+        """Every token depends on all of its segment."""
+        return Latency(encoder=None, decoder=None)
+
+    def stream_encoder(self, block_frames: int | None = None) -> StreamEncoder:
+        """Segment after segment, by default of a minute."""
+        return SegmentEncoder(self, block_frames or self.segment_frames)
+
+    def stream_decoder(self, block_frames: int | None = None) -> StreamDecoder:
+        """Segment after segment, by default of a minute."""
+        return SegmentDecoder(self, block_frames or self.segment_frames)
 
     def upstream_frames(self, num_samples: int) -> int:
         """The script drops what does not fill a hop."""

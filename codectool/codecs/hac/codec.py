@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from codectool.codecs.base import CodecModel, Context
+from codectool.codecs.base import CodecModel, Context, Latency, StreamDecoder, StreamEncoder
 from codectool.codecs.hac.blocks import Stack, State
 from codectool.codecs.hac.config import AnyHacConfig, parse_config
 from codectool.codecs.hac.network import HacNetwork
@@ -80,6 +80,19 @@ class HacCodec(CodecModel):
         """As `num_frames`: there is no published script."""
         return self.num_frames(num_samples)
 
+    @property
+    def latency(self) -> Latency:
+        """The encoder is causal, the decoder waits for a few tokens."""
+        return Latency(encoder=0, decoder=self.delay_frames * self.hop_length)
+
+    def stream_encoder(self, block_frames: int | None = None) -> HacStreamEncoder:
+        """Block after block with carried state."""
+        return HacStreamEncoder(self, block_frames=block_frames or BLOCK_FRAMES)
+
+    def stream_decoder(self, block_frames: int | None = None) -> HacStreamDecoder:
+        """Block after block with carried state."""
+        return HacStreamDecoder(self, block_frames=block_frames or BLOCK_FRAMES)
+
     @torch.no_grad()
     def encode(self, wave: Tensor) -> Tensor:
         """Encode whole frames ``(B, 1, N)`` in canonical blocks: int64 ``(B, 1, N / hop)``."""
@@ -137,7 +150,7 @@ class HacCodec(CodecModel):
         return self.decode_signs(index_to_signs(codes[:, 0], self.config.num_bits), state)
 
 
-class HacStreamEncoder:
+class HacStreamEncoder(StreamEncoder):
     """Samples in, tokens out, block by block.
 
     Args:
@@ -176,7 +189,7 @@ class HacStreamEncoder:
         return codes[..., : -(-rest // self.codec.hop_length)]
 
 
-class HacStreamDecoder:
+class HacStreamDecoder(StreamDecoder):
     """Tokens in, samples out, block by block.
 
     Args:
