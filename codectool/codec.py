@@ -19,16 +19,16 @@ import numpy.typing as npt
 import torch
 
 from codectool.audio.resample import resample
-from codectool.audio.samples import check_finite
+from codectool.audio.samples import as_channels, check_finite
 from codectool.checkpoints.load import LoadedModel
 from codectool.codecs.base import CodecModel
 from codectool.errors import (
     AudioError,
-    DamagedError,
     FingerprintError,
     UsageError,
 )
-from codectool.tokens import MAX_CHANNELS, TokenLayout, Tokens, check_sample_rate
+from codectool.streams import StreamDecoder, StreamEncoder, check_range, frames_for
+from codectool.tokens import TokenLayout, Tokens, check_sample_rate
 
 Samples = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.int32]
@@ -146,9 +146,7 @@ class Codec:
         Takes what `encode` takes and raises what it raises; touches no weights.
         """
         wave = _as_channels(samples)
-        check_sample_rate(sample_rate)
-        if sample_rate < MIN_INPUT_RATE:
-            raise AudioError(f"a sampling rate of {sample_rate} Hz cannot carry speech")
+        self.check_rate(sample_rate)
         native = resample(wave, sample_rate, self.sample_rate)
         frames = self._num_frames(native.shape[1])
         return Clip(native, frames, sample_rate, wave.shape[1], dict(tags or {}))
@@ -201,7 +199,7 @@ class Codec:
         """
         pieces = []
         for clip in clips:
-            self._check_range(clip.codes)
+            check_range(self.model, clip.codes)
             spans = _segments(clip.num_frames, clip.segment_frames)
             pieces += [[row[:, first:last] for first, last in spans] for row in clip.codes]
         rows = iter(self._decode_pieces(pieces))
@@ -233,10 +231,21 @@ class Codec:
         Raises:
             DamagedError: a code is larger than its codebook.
         """
-        self._check_range(codes)
+        check_range(self.model, codes)
         spans = _segments(codes.shape[2], segment_frames)
         pieces = [[row[:, first:last] for first, last in spans] for row in codes]
         return np.stack(self._decode_pieces(pieces))
+
+    def check_rate(self, sample_rate: int) -> None:
+        """Refuse a sampling rate in Hz that audio to be encoded cannot have.
+
+        Raises:
+            AudioError: it cannot carry speech.
+            TokensError: it is no integer in 1..10,000,000.
+        """
+        check_sample_rate(sample_rate)
+        if sample_rate < MIN_INPUT_RATE:
+            raise AudioError(f"a sampling rate of {sample_rate} Hz cannot carry speech")
 
     def check_made_by(self, layout: TokenLayout, fingerprint: str, force: bool = False) -> None:
         """Refuse tokens of another model, and of other weights unless forced.
@@ -263,14 +272,58 @@ class Codec:
                 "or decode all the same with `--force`"
             )
 
+    def stream_encoder(
+        self, sample_rate: int | None = None, channels: int = 1, *, block_frames: int | None = None
+    ) -> StreamEncoder:
+        """Begin to encode audio that comes in pieces, with ``push(samples)`` and ``flush()``.
+
+        Args:
+            sample_rate: of the audio, in Hz; None is the model's own.
+            channels: number of channels; each is encoded alone.
+            block_frames: frames worked on at once; None takes as many as `encode` does, and the
+                codes are bit for bit the same. Fewer come out sooner (1: as soon as the model
+                allows), and where two codewords are equally near within rounding the other one may
+                be chosen. SuperCodec encodes segments of this length, a minute by default; their
+                length is part of what the codes mean.
+
+        Raises:
+            AudioError: the rate cannot carry speech.
+            UsageError: framing `upstream`, which wants the whole signal.
+        """
+        rate = self.sample_rate if sample_rate is None else sample_rate
+        self.check_rate(rate)
+        if self.framing == "upstream":
+            raise UsageError("framing `upstream` takes whole files; a stream has framing `whole`")
+        return StreamEncoder(
+            self.model, self.running, rate, channels, self.layout.num_streams, block_frames
+        )
+
+    def stream_decoder(
+        self,
+        sample_rate: int | None = None,
+        channels: int = 1,
+        *,
+        num_samples: int | None = None,
+        block_frames: int | None = None,
+    ) -> StreamDecoder:
+        """Begin to decode codes that come in pieces, with ``push(codes)`` and ``flush()``.
+
+        Args:
+            sample_rate: of the audio that is wanted, in Hz; None is the model's own.
+            channels: number of channels.
+            num_samples: samples per channel that there are in all; None if that is told to
+                `flush`, or nobody knows.
+            block_frames: as for the encoder; where codes have segments this is their length.
+        """
+        rate = self.sample_rate if sample_rate is None else sample_rate
+        check_sample_rate(rate)
+        return StreamDecoder(self.model, self.running, rate, channels, num_samples, block_frames)
+
     # How many frames
 
     def _num_frames(self, num_samples: int) -> int:
         if self.framing == "whole":
-            frames = self.model.num_frames(num_samples)
-            rest = frames % (self._segment_frames(frames) or max(frames, 1))
-            # the last segment, too, is at least as long as the model needs
-            return frames + (max(0, self.model.min_frames - rest) if rest else 0)
+            return frames_for(self.model, num_samples, self.model.segment_frames)
         frames = self.model.upstream_frames(num_samples)
         if frames < self.model.min_frames:
             raise AudioError(
@@ -350,14 +403,6 @@ class Codec:
         padded = np.pad(codes.astype(np.int64), ((0, 0), (0, missing)), mode="edge")
         return torch.from_numpy(padded).to(self.device)
 
-    def _check_range(self, codes: Codes) -> None:
-        for stream, size in enumerate(self.model.codebook_sizes[: codes.shape[1]]):
-            largest = int(codes[:, stream].max(initial=0))
-            if largest >= size:
-                raise DamagedError(
-                    f"stream {stream} holds code {largest}, but the codebook has {size} entries"
-                )
-
     @contextmanager
     def running(self) -> Iterator[None]:
         """What holds while the model runs: no gradients, and the precision that was asked for."""
@@ -395,14 +440,7 @@ def _layout(model: CodecModel, quantizers: int | None) -> TokenLayout:
 def _as_channels(samples: npt.ArrayLike) -> Samples:
     if isinstance(samples, torch.Tensor):
         samples = samples.detach().cpu().float().numpy()
-    wave = np.asarray(samples)
-    if not np.issubdtype(wave.dtype, np.floating):
-        raise AudioError(f"samples must be float in [-1, 1], not {wave.dtype}")
-    if wave.ndim == 1:
-        wave = wave[None]
-    if wave.ndim != 2 or not 1 <= wave.shape[0] <= MAX_CHANNELS:
-        raise AudioError(f"samples must have the shape (n,) or (channels, n), not {wave.shape}")
-    wave = np.ascontiguousarray(wave, dtype=np.float32)
+    wave = as_channels(samples)
     check_finite(wave, "samples")
     return wave
 

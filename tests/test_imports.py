@@ -21,14 +21,21 @@ ROOMS = {
     "codecs": {"nn", "tokens"},
     "checkpoints": {"codecs", "nn", "files"},
     "hcd": {"container", "files", "tokens"},
-    "codec": {"audio", "checkpoints", "codecs", "tokens"},
+    "streams": {"audio", "codecs"},
+    "codec": {"audio", "checkpoints", "codecs", "streams", "tokens"},
+    "exact": {"audio", "codec", "streams"},
     "loading": {"codec", "checkpoints", "codecs"},
-    "decoding": {"codec", "audio", "container"},
+    "encoding": {"audio", "codec", "container", "exact", "files", "streams", "tokens"},
+    "decoding": {"audio", "codec", "container", "exact", "files", "streams"},
+    "pipeline": {
+        *("audio", "checkpoints", "codec", "container", "decoding", "encoding", "files", "hcd"),
+        *("loading", "tokens"),
+    },
     "training": {"audio", "nn", "codecs", "checkpoints", "codec", "files", "tokens"},
 }
 # What only some rooms may bring in from outside.
 GUARDED = {
-    "torch": {"nn", "codecs", "checkpoints", "codec", "loading", "training"},
+    "torch": {"nn", "codecs", "checkpoints", "streams", "codec", "exact", "loading", "training"},
     "torchaudio": {"training"},
     "transformers": {"training"},
     "matplotlib": {"training"},

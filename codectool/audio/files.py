@@ -42,14 +42,14 @@ def read_audio(file: Path | BinaryIO, name: str) -> tuple[Samples, int]:
         AudioError: not audio, damaged, or a sample is NaN or infinite.
     """
     try:
-        with soundfile.SoundFile(file) as sound:
+        with soundfile.SoundFile(file_name(file) if isinstance(file, Path) else file) as sound:
             rate, channels = sound.samplerate, sound.channels
             # Piece by piece: a header may promise more frames than memory holds.
             pieces = []
             while len(piece := sound.read(FRAMES_AT_ONCE, dtype="float32", always_2d=True)):
                 pieces.append(piece.T)
     except (soundfile.LibsndfileError, OSError, ValueError) as error:
-        raise AudioError(f"{name}: {_why(file, error)}") from error
+        raise AudioError(f"{name}: {why(file, error)}") from error
     samples = np.concatenate(pieces, axis=1) if pieces else np.zeros((channels, 0), np.float32)
     check_finite(samples, name)
     return np.ascontiguousarray(samples), rate
@@ -64,10 +64,10 @@ def read_header(path: Path) -> tuple[int, int]:
     if path.exists() and not path.is_file():  # a pipe would be waited for without end
         raise AudioError(f"{path}: is no file of audio but a folder, a pipe or a device")
     try:
-        with soundfile.SoundFile(_file_name(path)) as sound:
+        with soundfile.SoundFile(file_name(path)) as sound:
             num_samples, rate = int(sound.frames), int(sound.samplerate)
     except UNREADABLE as error:
-        raise AudioError(f"{path}: {_why(path, error)}") from error
+        raise AudioError(f"{path}: {why(path, error)}") from error
     if num_samples == 0:
         raise AudioError(f"{path}: holds no samples")
     if not 0 < num_samples <= MAX_SAMPLES:
@@ -98,7 +98,7 @@ def read_crop(path: Path, start: int, length: int, sample_rate: int) -> Samples:
             infinite.
     """
     try:
-        with soundfile.SoundFile(_file_name(path)) as sound:
+        with soundfile.SoundFile(file_name(path)) as sound:
             rate = sound.samplerate
             margin = margin_samples(rate, sample_rate)
             # Both rates share every `period`-th sample of the file: a piece that begins there is
@@ -111,7 +111,7 @@ def read_crop(path: Path, start: int, length: int, sample_rate: int) -> Samples:
                 sound.seek(first)
             piece = sound.read(count, dtype="float32", always_2d=True)
     except UNREADABLE as error:
-        raise AudioError(f"{path}: {_why(path, error)}") from error
+        raise AudioError(f"{path}: {why(path, error)}") from error
     if len(piece) < count:
         raise AudioError(f"{path}: ends after {first + len(piece)} samples; its header says more")
     check_finite(piece.T, str(path), first)
@@ -120,12 +120,13 @@ def read_crop(path: Path, start: int, length: int, sample_rate: int) -> Samples:
     return resample(mono[None], rate, sample_rate)[:, offset : offset + length]
 
 
-def _file_name(path: Path) -> str | bytes:
+def file_name(path: Path) -> str | bytes:
     """A name as `soundfile` takes it: text would have to be UTF-8, which POSIX does not ask for."""
     return os.fsencode(path) if os.name == "posix" else str(path)
 
 
-def _why(file: Path | BinaryIO, error: Exception) -> str:
+def why(file: Path | BinaryIO, error: Exception) -> str:
+    """What is wrong with a file that libsndfile refuses, in a few words."""
     if isinstance(error, soundfile.LibsndfileError):
         if isinstance(file, Path):
             if not file.exists():
