@@ -7,6 +7,8 @@ used in shapes: C channels, K streams, F frames, N samples.
 from __future__ import annotations
 
 import math
+import shutil
+import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -105,7 +107,7 @@ def write_audio(
     """Write all pieces as an audio file, each as soon as it is decoded.
 
     Args:
-        file: where to write; FLAC needs one that can seek.
+        file: where to write; FLAC goes to a pipe by way of a temporary file.
         decoding: freshly begun.
         container: ``"wav"`` or ``"flac"``.
         subtype: libsndfile's name of the sample format; None is 16 bit.
@@ -116,6 +118,12 @@ def write_audio(
     Raises:
         AudioError: this container cannot hold so many channels or such a rate.
     """
+    if container == "flac" and not file.seekable():
+        with tempfile.TemporaryFile() as spool:
+            written = write_audio(cast(BinaryIO, spool), decoding, container, subtype)
+            spool.seek(0)
+            shutil.copyfileobj(spool, file)
+            return written
     rate, channels = decoding.sample_rate, decoding.channels
     sink = open_sink(file, rate, channels, decoding.num_samples, container, subtype)
     written = 0

@@ -23,6 +23,8 @@ from codectool.streams import StreamEncoder
 from codectool.tokens import Tokens
 
 Codes = npt.NDArray[np.int32]
+LIVE_BLOCK_SECONDS = 0.1
+LIVE_SEGMENT_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
@@ -166,6 +168,14 @@ def encode_live(
     extra = stream.num_frames - writer.header.frames_for(stream.num_samples)
     writer.close(stream.num_samples, extra)
     return Encoded(stream.num_samples, audio.sample_rate, counted.num_bytes)
+
+
+def live_seconds(codec: Codec) -> float:
+    """Audio per block that is short enough for talking, and not all framing.
+
+    A model that looks at all of a segment needs segments that say something.
+    """
+    return LIVE_SEGMENT_SECONDS if codec.model.segment_frames is not None else LIVE_BLOCK_SECONDS
 
 
 def _codes(stream: StreamEncoder, audio: AudioSource) -> Iterator[Codes]:

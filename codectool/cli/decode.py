@@ -13,9 +13,10 @@ from codectool.cli.options import (
     choose_output,
     codec_options,
     debug_option,
+    is_pipe,
     open_input,
+    open_output,
     overwrite_option,
-    write_output,
 )
 from codectool.errors import UsageError
 
@@ -93,7 +94,8 @@ def decode(
     """Decode INPUT to OUTPUT, at the rate, length and channel count that were encoded.
 
     OUTPUT is INPUT with the suffix .wav or .flac unless named. The weights are those that the file
-    was made with, if this machine has seen them; otherwise give them with --checkpoint.
+    was made with, if this machine has seen them; otherwise give them with --checkpoint. Audio
+    leaves while INPUT is read, and memory does not grow with its length.
 
     \b
     Examples:
@@ -105,7 +107,7 @@ def decode(
         container = _container(target)
     target = choose_output(source, target, f".{container}", overwrite)
 
-    from codectool.audio.files import audio_bytes, check_format
+    from codectool.audio.files import check_format
     from codectool.container import Reader
 
     subtype = check_format(container, subtype)
@@ -113,7 +115,7 @@ def decode(
         reader = Reader(file, name, damaged="keep" if conceal else "raise")
 
         from codectool.cli.codec import load_codec, load_known_codec
-        from codectool.decoding import decode_reader
+        from codectool.decoding import Decoding, write_audio
 
         header = reader.header
         family = header.layout.family
@@ -125,14 +127,21 @@ def decode(
             raise UsageError("`--config` says how to read a `--checkpoint`; give that, too")
         else:
             codec = load_known_codec(header.fingerprint, family, device, precision, name)
-        with working(f"decoding {name}"):
-            decoded = decode_reader(
-                codec, reader, start, duration, native_rate=native_rate, force=force
-            )
-    data = audio_bytes(decoded.samples, decoded.sample_rate, container, subtype)
-    write_output(target, data, overwrite)
-    for sentence in decoded.damage:
+        # What comes in short blocks is meant to be heard as it comes.
+        short = header.num_samples is None and header.block_frames < codec.frame_rate
+        decoding = Decoding(
+            codec,
+            reader,
+            start,
+            duration,
+            native_rate=native_rate,
+            force=force,
+            block_frames=header.block_frames if short and is_pipe(source, file) else None,
+        )
+        with working(f"decoding {name}"), open_output(target, overwrite) as output:
+            samples = write_audio(output, decoding, container, subtype)
+    for sentence in decoding.damage:
         warn(sentence)
-    note(f"{name}: {decoded.samples.shape[1] / decoded.sample_rate:.2f} s -> {target}")
-    if decoded.damage:
+    note(f"{name}: {samples / decoding.sample_rate:.2f} s -> {target}")
+    if decoding.damage:
         sys.exit(EXIT_CONCEALED)

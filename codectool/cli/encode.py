@@ -4,8 +4,12 @@ from __future__ import annotations
 
 import io
 import math
+import signal
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
+from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
@@ -14,10 +18,20 @@ from codectool.cli.options import (
     choose_output,
     codec_options,
     debug_option,
+    is_pipe,
     open_input,
+    open_output,
     overwrite_option,
     write_output,
 )
+from codectool.errors import UsageError
+
+if TYPE_CHECKING:
+    from codectool.audio.samples import Samples
+    from codectool.audio.source import AudioSource
+
+RAW_FORMATS = ("s16le", "s24le", "s32le", "f32le")
+PIPE_BLOCK_SECONDS = 1.0  # of what flows from pipe to pipe, so that it does flow
 
 
 def _finite(_ctx: click.Context, _param: click.Parameter, value: float | None) -> float | None:
@@ -50,6 +64,30 @@ def _finite(_ctx: click.Context, _param: click.Parameter, value: float | None) -
     metavar="S",
     help="Audio per checked block; default about 24.",
 )
+@click.option(
+    "--exact",
+    is_flag=True,
+    help="SuperCodec: encode as one whole, however long; reads INPUT several times.",
+)
+@click.option(
+    "--live",
+    is_flag=True,
+    help="Short blocks (0.1 s unless --block-seconds) that leave at once; Ctrl-C ends the input.",
+)
+@click.option(
+    "--input-format",
+    type=click.Choice(RAW_FORMATS),
+    help="INPUT is raw samples without a header.",
+)
+@click.option(
+    "--input-rate", type=click.IntRange(1), metavar="HZ", help="Sampling rate of raw samples."
+)
+@click.option(
+    "--input-channels",
+    type=click.IntRange(1, 1024),
+    metavar="N",
+    help="Channels of raw samples, side by side; default 1.",
+)
 @overwrite_option
 @debug_option
 def encode(
@@ -64,47 +102,74 @@ def encode(
     framing: str,
     tags: tuple[str, ...],
     block_seconds: float | None,
+    exact: bool,
+    live: bool,
+    input_format: str | None,
+    input_rate: int | None,
+    input_channels: int | None,
     overwrite: bool,
 ) -> None:
     """Encode INPUT (wav, flac, ogg, mp3; any rate, any number of channels) to OUTPUT.
 
-    OUTPUT is INPUT with the suffix .hcd unless named.
+    OUTPUT is INPUT with the suffix .hcd unless named. Memory does not grow with the length of
+    INPUT. From a pipe to a pipe, data leave while samples arrive.
 
     \b
     Examples:
       codectool encode in.wav out.hcd --model bigcodec --checkpoint bigcodec.pt
       codectool encode talk.flac --checkpoint runs/supercodec/ --tag speaker=p253
       sox in.wav -t wav - | codectool encode - - --checkpoint bigcodec.pt > out.hcd
+      arecord -q -f S16_LE -r 24000 | codectool encode - - --live | codectool decode - - | aplay
     """
     target = choose_output(source, target, ".hcd", overwrite)
     tag_table = _parse_tags(tags)
+    raw = _raw_input(input_format, input_rate, input_channels)
+    if live and (exact or framing == "upstream"):
+        raise UsageError("`--live` goes with neither `--exact` nor `--framing upstream`")
 
-    from codectool.audio.files import read_audio
     from codectool.cli.codec import load_codec
-
-    with open_input(source) as (file, name):
-        # libsndfile seeks, which a pipe cannot.
-        seekable = file if file.seekable() else io.BytesIO(file.read())
-        samples, rate = read_audio(seekable, name)
-    codec = load_codec(model, checkpoint, config, device, precision, framing, quantizers)
-    started = time.perf_counter()
-    with working(f"encoding {name}"):
-        tokens = codec.encode(samples, rate, tag_table)
-    seconds = time.perf_counter() - started
-
     from codectool.container import write_tokens
+    from codectool.encoding import Encoded, encode_live, encode_source, live_seconds
 
-    block_frames = None
-    if block_seconds is not None:
-        block_frames = max(1, round(block_seconds * codec.frame_rate))
-    packed = io.BytesIO()
-    write_tokens(packed, tokens, block_frames)
-    size = packed.tell()
-    write_output(target, packed.getbuffer(), overwrite)
-    if tokens.num_samples:
+    with open_input(source) as (file, name), _opened(file, name, raw) as audio:
+        codec = load_codec(model, checkpoint, config, device, precision, framing, quantizers)
+        flows = live or (
+            is_pipe(source, file) and is_pipe(target) and framing == "whole" and not exact
+        )
+        if flows and block_seconds is None:
+            block_seconds = live_seconds(codec) if live else PIPE_BLOCK_SECONDS
+        block_frames = None
+        if block_seconds is not None:
+            block_frames = max(1, round(block_seconds * codec.frame_rate))
+        started = time.perf_counter()
+        if flows:
+            work_frames = max(block_frames or 1, codec.model.min_frames) if live else None
+            with (
+                working(f"encoding {name}"),
+                _until_interrupted(audio) if live else nullcontext(audio) as input_,
+                open_output(target, overwrite) as output,
+            ):
+                encoded = encode_live(
+                    codec,
+                    input_,
+                    output,
+                    tags=tag_table,
+                    block_frames=block_frames,
+                    work_frames=work_frames,
+                )
+        else:
+            with working(f"encoding {name}"):
+                tokens = encode_source(codec, audio, tags=tag_table, exact=exact)
+            packed = io.BytesIO()
+            write_tokens(packed, tokens, block_frames)
+            encoded = Encoded(tokens.num_samples, tokens.sample_rate, packed.tell())
+            write_output(target, packed.getbuffer(), overwrite)
+    seconds = time.perf_counter() - started
+    if encoded.num_samples:
         note(
-            f"{name}: {tokens.duration:.2f} s -> {target}: {size} bytes, "
-            f"{8 * size / tokens.duration / 1000:.3f} kbps, RTF {seconds / tokens.duration:.3f}"
+            f"{name}: {encoded.seconds:.2f} s -> {target}: {encoded.num_bytes} bytes, "
+            f"{8 * encoded.num_bytes / encoded.seconds / 1000:.3f} kbps, "
+            f"RTF {seconds / encoded.seconds:.3f}"
         )
 
 
@@ -118,3 +183,70 @@ def _parse_tags(tags: tuple[str, ...]) -> dict[str, str]:
             raise click.BadParameter(f"`{key}` is given twice", param_hint="--tag")
         table[key] = value
     return table
+
+
+def _raw_input(
+    name: str | None, rate: int | None, channels: int | None
+) -> tuple[str, int, int] | None:
+    """Format, sampling rate and channels of raw samples; None if INPUT says them itself."""
+    if name is None and rate is None and channels is None:
+        return None
+    if name is None or rate is None:
+        raise UsageError("raw samples need `--input-format` and `--input-rate`")
+    return name, rate, channels or 1
+
+
+@contextmanager
+def _opened(file: BinaryIO, name: str, raw: tuple[str, int, int] | None) -> Iterator[AudioSource]:
+    from codectool.audio.source import PcmSource, open_audio
+    from codectool.audio.wav import RAW_FORMATS
+
+    if raw is not None:
+        form, rate, channels = raw
+        yield PcmSource(file, RAW_FORMATS[form], rate, channels, name)
+    else:
+        with open_audio(file, name) as audio:
+            yield audio
+
+
+class _Interrupted(Exception):
+    """Somebody has pressed Ctrl-C while the next samples were waited for."""
+
+
+@contextmanager
+def _until_interrupted(audio: AudioSource) -> Iterator[AudioSource]:
+    """The same audio, which ends at Ctrl-C as if its source had ended."""
+    live = _Live(audio)
+    previous = signal.signal(signal.SIGINT, live.interrupt)
+    try:
+        yield live
+    finally:
+        signal.signal(signal.SIGINT, previous)
+
+
+class _Live:
+    rewinds = False
+
+    def __init__(self, audio: AudioSource) -> None:
+        self.name, self.sample_rate, self.channels = audio.name, audio.sample_rate, audio.channels
+        self.num_samples: int | None = None
+        self._pieces = audio.pieces()
+        self._waiting = self._ended = False
+
+    def interrupt(self, *_: object) -> None:
+        self._ended = True
+        if self._waiting:
+            raise _Interrupted
+
+    def pieces(self) -> Iterator[Samples]:
+        while not self._ended:
+            try:
+                self._waiting = True
+                piece = next(self._pieces, None)
+            except _Interrupted:
+                return
+            finally:
+                self._waiting = False
+            if piece is None:
+                return
+            yield piece

@@ -130,6 +130,29 @@ def check_output(path: Path, source: Path, overwrite: bool) -> None:
     check_writable(path, overwrite)
 
 
+def is_pipe(path: Path, file: BinaryIO | None = None) -> bool:
+    """Whether data flow there as they come: whether `-`, or what has this name, cannot seek.
+
+    Args:
+        path: INPUT or OUTPUT.
+        file: its file object if it is open; None stands for standard output, if the path is `-`.
+    """
+    if path == PIPE:
+        return not (file or sys.stdout.buffer).seekable()
+    return path.exists() and not path.is_file()
+
+
+@contextmanager
+def open_output(path: Path, overwrite: bool) -> Iterator[BinaryIO]:
+    """A binary file object for OUTPUT that grows while work is done; `-` is standard output."""
+    if path != PIPE:
+        with atomic_output(path, overwrite) as file:
+            yield file
+        return
+    yield sys.stdout.buffer
+    sys.stdout.buffer.flush()
+
+
 def write_output(path: Path, data: memoryview, overwrite: bool) -> None:
     """Write a finished result to OUTPUT or to standard output."""
     if path != PIPE:
