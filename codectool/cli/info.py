@@ -10,37 +10,107 @@ from typing import Any
 import click
 
 from codectool.cli.console import EXIT_BAD_INPUT, Settings, printable, report_error
-from codectool.cli.options import debug_option, files_argument, open_input
-from codectool.errors import CodectoolError
+from codectool.cli.options import debug_option, open_input
+from codectool.codecs.registry import FAMILIES
+from codectool.errors import CodectoolError, UsageError
 
 
 @click.command()
-@files_argument
+@click.argument("sources", metavar="[FILE...]", nargs=-1, type=click.Path(path_type=Path))
+@click.option(
+    "--model",
+    "models",
+    type=click.Choice(list(FAMILIES)),
+    multiple=True,
+    help="Show what this codec is, and its latency; may be repeated.",
+)
 @click.option("--json", "as_json", is_flag=True, help="One JSON object per file and line.")
 @debug_option
 @click.pass_obj
-def info(settings: Settings, sources: tuple[Path, ...], as_json: bool) -> None:
+def info(
+    settings: Settings, sources: tuple[Path, ...], models: tuple[str, ...], as_json: bool
+) -> None:
     """Show codec, rates, length, bit rate and weights of each FILE; no model is needed.
 
     \b
     Examples:
       codectool info out.hcd
       codectool info --json *.hcd | jq .bit_rate_kbps
+      codectool info --model hac
     """
+    if not sources and not models:
+        raise UsageError("name a FILE, or a codec with `--model`")
     failed = False
-    for number, source in enumerate(sources):
+    shown: list[tuple[dict[str, Any], str]] = []
+    for model in models:
+        facts = describe_model(model)
+        shown.append((facts, _model_table(facts)))
+    for source in sources:
         try:
             facts = describe(source)
         except CodectoolError as error:
             report_error(error, settings)
             failed = True
             continue
-        if as_json:
-            click.echo(json.dumps(facts))
-        else:
-            click.echo(("\n" if number else "") + _table(facts))
+        shown.append((facts, _table(facts)))
+    for number, (facts, table) in enumerate(shown):
+        click.echo(json.dumps(facts) if as_json else ("\n" if number else "") + table)
     if failed:
         sys.exit(EXIT_BAD_INPUT)
+
+
+def describe_model(family: str) -> dict[str, Any]:
+    """The facts of a codec of the published size, as JSON values."""
+    from codectool.checkpoints import shipped
+    from codectool.codecs.facts import MODELS
+
+    model = MODELS[family]
+    layout = model.layout
+    weights = shipped.default(family)
+    return {
+        "codec": family,
+        "source": model.paper,
+        "weights": weights.fingerprint if weights else None,
+        "parameters": model.parameters,
+        "model_sample_rate": layout.sample_rate,
+        "hop_length": layout.hop_length,
+        "frame_rate": layout.frame_rate,
+        "bits_per_stream": list(layout.stream_bits),
+        "token_kbps": layout.bit_rate / 1000,
+        "encoder_lookahead_samples": model.encoder_lookahead,
+        "decoder_lookahead_samples": model.decoder_lookahead,
+        "latency_ms": model.latency_ms,
+        "segment_seconds": model.segment_seconds,
+    }
+
+
+def _model_table(facts: dict[str, Any]) -> str:
+    bits = "+".join(map(str, facts["bits_per_stream"]))
+    rate = facts["model_sample_rate"]
+    if facts["latency_ms"] is None:
+        latency = f"a whole segment: {facts['segment_seconds']} s, or as `encode --live` sets it"
+    else:
+        frame, encoder, decoder = (
+            1000 * facts[name] / rate
+            for name in ("hop_length", "encoder_lookahead_samples", "decoder_lookahead_samples")
+        )
+        latency = (
+            f"{facts['latency_ms']:.1f} ms = frame {frame:.1f} + encoder's look-ahead "
+            f"{encoder:.1f} + decoder's {decoder:.1f}"
+        )
+    rows = {
+        "codec": f"{facts['codec']}, {facts['source']}",
+        "weights": f"{facts['weights']} come with codectool"
+        if facts["weights"]
+        else "none come with codectool; give them with `--checkpoint`",
+        "size": f"{facts['parameters'] / 1e6:.1f} million parameters",
+        "model": f"{rate} Hz, hop length {facts['hop_length']}, "
+        f"frame rate {facts['frame_rate']:g} Hz",
+        "tokens": f"{bits} bits per frame",
+        "bit rate": f"{facts['token_kbps']:.3f} kbps",
+        "latency": latency,
+    }
+    return _aligned(rows)
 
 
 def describe(source: Path) -> dict[str, Any]:
@@ -115,6 +185,10 @@ def _table(facts: dict[str, Any]) -> str:
     if facts["segment_frames"]:
         rows["segments"] = f"of {facts['segment_frames']} frames"
     rows |= {f"tag {key}": value for key, value in facts["tags"].items()}
+    return _aligned(rows)
+
+
+def _aligned(rows: dict[str, str]) -> str:
     width = max(map(len, rows))
     return "\n".join(f"{printable(key):{width}}  {printable(value)}" for key, value in rows.items())
 
