@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from codectool.audio.resample import margin_samples, resample
+from codectool.audio.resample import Resampler, margin_samples, resample
 from tests.conftest import shared
 
 
@@ -51,3 +51,18 @@ def test_equal_rates_change_nothing() -> None:
     wave = np.random.default_rng(0).normal(0, 1, (1, 100)).astype(np.float32)
     assert resample(wave, 16000, 16000) is wave
     assert margin_samples(16000, 16000) == 0
+
+
+@pytest.mark.parametrize(("rate", "new_rate"), [(44100, 16000), (16000, 24000), (8000, 8000)])
+@pytest.mark.parametrize("length", [0, 1, 5, 4000, 20_011])
+def test_in_pieces_as_in_one(rate: int, new_rate: int, length: int) -> None:
+    rng = np.random.default_rng(0)
+    wave = rng.normal(0, 0.1, (2, length)).astype(np.float32)
+    resampler = Resampler(rate, new_rate, 2)
+    parts, at = [], 0
+    while at < length:
+        size = int(rng.integers(0, 3000))
+        parts.append(resampler.push(wave[:, at : at + size]))
+        at += size
+    parts.append(resampler.flush())
+    np.testing.assert_array_equal(np.concatenate(parts, axis=1), resample(wave, rate, new_rate))

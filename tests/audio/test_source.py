@@ -1,0 +1,119 @@
+"""Audio read piece by piece, from files and from pipes."""
+
+from __future__ import annotations
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from codectool.audio.source import PcmSource, open_audio
+from codectool.audio.wav import RAW_FORMATS, SUBTYPES, wav_header
+from codectool.errors import AudioError
+from tests.test_decoding import Pipe
+
+
+def noise(samples: int = 5000, channels: int = 2) -> np.ndarray:
+    return np.random.default_rng(1).uniform(-1, 1, (samples, channels)).astype(np.float32)
+
+
+def stored(wave: np.ndarray, container: str = "WAV", subtype: str = "PCM_16") -> bytes:
+    file = io.BytesIO()
+    soundfile.write(file, wave, 22050, subtype, format=container)
+    return file.getvalue()
+
+
+def read(data: bytes, pipe: bool) -> tuple[np.ndarray, int]:
+    file = io.BufferedReader(Pipe(data)) if pipe else io.BytesIO(data)
+    with open_audio(file, "in") as audio:  # type: ignore[arg-type]
+        pieces = list(audio.pieces())
+        assert all(piece.shape[1] for piece in pieces)
+        empty = np.zeros((audio.channels, 0), np.float32)
+        return np.concatenate([empty, *pieces], axis=1), audio.sample_rate
+
+
+@pytest.mark.parametrize("pipe", [False, True])
+@pytest.mark.parametrize(
+    ("container", "subtype"),
+    [("WAV", name) for name in SUBTYPES if name not in ("ALAW", "ULAW")]
+    + [("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("WAVEX", "PCM_24"), ("RF64", "PCM_16")],
+)
+def test_every_way_gives_what_libsndfile_gives(pipe: bool, container: str, subtype: str) -> None:
+    data = stored(noise(), container, subtype)
+    expected, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
+    samples, found = read(data, pipe)
+    assert found == rate == 22050
+    np.testing.assert_array_equal(samples, expected.T)
+
+
+def test_a_file_can_be_read_again(tmp_path: Path) -> None:
+    path = tmp_path / "a.flac"
+    path.write_bytes(stored(noise(), "FLAC"))
+    with open_audio(path, str(path)) as audio:
+        assert audio.rewinds
+        assert audio.num_samples == 5000
+        first, second = (np.concatenate(list(audio.pieces()), axis=1) for _ in range(2))
+    np.testing.assert_array_equal(first, second)
+
+
+@pytest.mark.parametrize("size", [0, 0x7FFFFFFF, 0xFFFFFFFF, 0x7FFF8000])
+def test_recorders_do_not_know_the_length(size: int) -> None:
+    data = bytearray(stored(noise()))
+    at = data.index(b"data") + 4
+    data[at : at + 4] = size.to_bytes(4, "little")
+    assert read(bytes(data), pipe=True)[0].shape == (2, 5000)
+
+
+def test_what_follows_the_samples_is_not_read_as_samples() -> None:
+    samples, _ = read(stored(noise()) + b"LIST\x04\0\0\0abcd", pipe=True)
+    assert samples.shape == (2, 5000)
+
+
+def test_a_sample_that_is_cut_off_is_dropped() -> None:
+    samples, _ = read(stored(noise())[:-3], pipe=True)
+    assert samples.shape == (2, 4999)
+
+
+@pytest.mark.parametrize("name", RAW_FORMATS)
+def test_raw_samples(name: str) -> None:
+    form = RAW_FORMATS[name]
+    subtype = next(sub for sub, known in SUBTYPES.items() if known == form)
+    data = stored(noise(), "WAV", subtype)
+    raw = data[data.index(b"data") + 8 :]
+    audio = PcmSource(io.BytesIO(raw), form, 8000, 2, "raw")
+    expected, _ = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
+    np.testing.assert_array_equal(np.concatenate(list(audio.pieces()), axis=1), expected.T)
+
+
+@pytest.mark.parametrize(
+    ("data", "why"),
+    [
+        (b"RIFF\0\0\0\0WAVE", "ends within its WAV header"),
+        (b"RIFF\0\0\0\0WAVEfmt \x02\0\0\0ab" + b"data\0\0\0\0", "too short"),
+        (b"RIFF\0\0\0\0WAVEjunk\xff\xff\xff\x7f", "a chunk of 2147483647 bytes"),
+        (b"RIFF\0\0\0\0WAVEdata\0\0\0\0", "nothing says what its samples are"),
+        (stored(noise(), "WAV", "ULAW"), "format 7 with 8 bits is not read from a pipe"),
+        (b"no audio at all, only text", "not audio that libsndfile can read"),
+        (b"", "is empty"),
+    ],
+)
+def test_pipes_with_something_else(data: bytes, why: str) -> None:
+    with pytest.raises(AudioError, match=f"in: .*{why}"):
+        read(data, pipe=True)
+
+
+def test_headers_that_contradict_themselves() -> None:
+    header = bytearray(wav_header(SUBTYPES["PCM_16"], 16000, 1, 4))
+    header[32] = 3  # bytes of a sample of all channels
+    with pytest.raises(AudioError, match="contradicts itself"):
+        read(bytes(header) + bytes(8), pipe=True)
+
+
+@pytest.mark.parametrize("pipe", [False, True])
+def test_samples_that_are_no_numbers(pipe: bool) -> None:
+    wave = noise()
+    wave[4321, 1] = np.inf
+    with pytest.raises(AudioError, match="in: sample 4321 of channel 1 is inf"):
+        read(stored(wave, "WAV", "FLOAT"), pipe)
