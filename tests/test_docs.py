@@ -13,6 +13,7 @@ import pytest
 
 import codectool
 from codectool.checkpoints.native import write_model
+from codectool.codec import Codec
 from codectool.codecs import registry
 from tests.cli.conftest import Run, run, speech  # noqa: F401  (fixtures)
 from tests.conftest import GOLDEN
@@ -47,6 +48,16 @@ def test_python_in_the_readme(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
     exec(program, names)
     assert names["audio"].shape == samples.shape  # type: ignore[attr-defined]
     assert names["tokens"].tags == {"speaker": "p253"}  # type: ignore[attr-defined]
+
+
+def test_python_in_the_document_on_streams(codecs: dict[str, Codec]) -> None:
+    codec = codecs["hac"]
+    samples = np.random.default_rng(0).normal(0, 0.1, (2, 30000)).astype(np.float32)
+    names = {"samples": samples, "sample_rate": 22050, "codec": codec}
+    (program,) = code_blocks("docs/streaming.md", "python")
+    exec(program, names)
+    whole = codec.decode(codec.encode(samples, 22050))
+    np.testing.assert_array_equal(np.concatenate(names["audio"], axis=1), whole)  # type: ignore[arg-type]
 
 
 def test_a_codec_is_one_module_and_one_line(tiny: Path, tmp_path: Path) -> None:
