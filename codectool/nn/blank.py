@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from codectool.errors import CheckpointError
@@ -15,6 +15,8 @@ from codectool.errors import CheckpointError
 FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn}
 RANDOM_FACTORIES = {torch.rand, torch.randn}
 RANDOM_FILLS = {Tensor.uniform_, Tensor.normal_}
+# These are handed over as a whole, before they come to fill anything.
+RANDOM_FILLS |= {nn.init.kaiming_uniform_, nn.init.uniform_, nn.init.normal_}
 SMALL_CHANGE = 1 << 20
 
 
@@ -45,7 +47,7 @@ class BlankModel(TorchFunctionMode):
     ) -> Any:
         """Leave out what draws values; count what is asked for."""
         if func in RANDOM_FILLS:
-            return args[0]
+            return args[0] if args else (kwargs or {})["tensor"]
         if func in FACTORIES:
             sizes = args[0] if args and isinstance(args[0], tuple | list) else args
             self._left -= math.prod(size for size in sizes if isinstance(size, int))
