@@ -14,7 +14,7 @@ from codectool.errors import CheckpointError
 
 FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn}
 RANDOM_FACTORIES = {torch.rand, torch.randn}
-RANDOM_FILLS = {Tensor.uniform_, Tensor.normal_}
+RANDOM_FILLS: set[Callable[..., Any]] = {Tensor.uniform_, Tensor.normal_}
 # These are handed over as a whole, before they come to fill anything.
 RANDOM_FILLS |= {nn.init.kaiming_uniform_, nn.init.uniform_, nn.init.normal_}
 SMALL_CHANGE = 1 << 20
