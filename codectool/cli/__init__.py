@@ -20,9 +20,10 @@ from codectool.cli.options import debug_option
 from codectool.errors import CodectoolError, UsageError
 
 COMMANDS = {
-    "encode": "audio file to .hcd file",
-    "decode": ".hcd file to audio file",
-    "info": "what .hcd files say about themselves",
+    "encode": "audio to .hcd, files or folders",
+    "decode": ".hcd to audio, files or folders",
+    "reconstruct": "encode and decode, to hear what a codec makes of audio",
+    "info": "what .hcd files and codecs say about themselves",
     "verify": "check every bit of .hcd files",
     "filelist": "list of audio files for training",
     "train": "teach a codec",
@@ -63,9 +64,9 @@ def codectool() -> None:
       codectool info out.hcd
       codectool decode out.hcd out.wav
 
-    `-` as a file name is standard input or output. Exit codes: 0 done, 1 whoever read the output
-    left early, 2 bad usage or bad input, 3 decoded with damage concealed, 70 a bug,
-    130 interrupted.
+    `-` as a file name is standard input or output. Exit codes: 0 done, 1 some files of a folder
+    failed or whoever read the output left early, 2 bad usage or bad input, 3 decoded with damage
+    concealed, 70 a bug, 130 interrupted, 143 terminated.
     """
 
 

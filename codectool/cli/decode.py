@@ -5,10 +5,12 @@ from __future__ import annotations
 import re
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
-from codectool.cli.console import EXIT_CONCEALED, note, warn, working
+from codectool.cli.batch import BatchOptions, batch_options, load_decoder, run_folder
+from codectool.cli.console import EXIT_CONCEALED, Settings, note, warn, working
 from codectool.cli.options import (
     choose_output,
     codec_options,
@@ -19,6 +21,10 @@ from codectool.cli.options import (
     overwrite_option,
 )
 from codectool.errors import UsageError
+
+if TYPE_CHECKING:
+    from codectool.codec import Codec
+    from codectool.pipeline.work import Decoding as FolderWork
 
 
 def _seconds(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
@@ -72,9 +78,12 @@ def _container(target: Path | None) -> str:
     help="Default: by the suffix of OUTPUT, else wav.",
 )
 @click.option("--subtype", metavar="NAME", help="Sample format: PCM_16 (default), PCM_24, FLOAT.")
+@batch_options
 @overwrite_option
 @debug_option
+@click.pass_obj
 def decode(
+    settings: Settings,
     source: Path,
     target: Path | None,
     model: str | None,
@@ -89,6 +98,7 @@ def decode(
     native_rate: bool,
     container: str | None,
     subtype: str | None,
+    batch: BatchOptions,
     overwrite: bool,
 ) -> None:
     """Decode INPUT to OUTPUT, at the rate, length and channel count that were encoded.
@@ -97,36 +107,53 @@ def decode(
     was made with, if this machine has seen them; otherwise give them with --checkpoint. Audio
     leaves while INPUT is read, and memory does not grow with its length.
 
+    Of a folder, all .hcd files below it are decoded to a folder of the same tree, with the weights
+    of the first. A run that was broken off is taken up again by the same command.
+
     \b
     Examples:
       codectool decode out.hcd out.wav
       codectool decode talk.hcd minute.flac --start 1:00:00 --duration 60
+      codectool decode tokens/ audio/ --format flac
       codectool decode - - --checkpoint bigcodec.pt < out.hcd | aplay
     """
+
+    def load(fingerprint: str, family: str, name: str) -> Codec:
+        from codectool.cli.codec import load_codec, load_known_codec
+
+        if model is not None and model != family:
+            raise UsageError(f"{name}: was made by {family}, not by {model}")
+        if checkpoint is not None:
+            return load_codec(family, checkpoint, config, device, precision)
+        if config is not None:
+            raise UsageError("`--config` says how to read a `--checkpoint`; give that, too")
+        return load_known_codec(fingerprint, family, device, precision, name)
+
+    if batch.wanted(source):
+        if start or duration is not None:
+            raise UsageError(f"{source}: is a folder; `--start` and `--duration` are for one file")
+
+        def begin(folder: Path, files: list[str] | None) -> FolderWork:
+            from codectool.pipeline.work import DecodeOptions, Decoding
+
+            codec = load_decoder(folder, files, load)
+            options = DecodeOptions(container or "wav", subtype, native_rate, force, conceal)
+            return Decoding(codec, options)
+
+        run_folder(source, target, batch, overwrite, settings, begin)
     if container is None:
         container = _container(target)
     target = choose_output(source, target, f".{container}", overwrite)
 
     from codectool.audio.files import check_format
     from codectool.container import Reader
+    from codectool.decoding import Decoding, write_audio
 
     subtype = check_format(container, subtype)
     with open_input(source) as (file, name):
         reader = Reader(file, name, damaged="keep" if conceal else "raise")
-
-        from codectool.cli.codec import load_codec, load_known_codec
-        from codectool.decoding import Decoding, write_audio
-
         header = reader.header
-        family = header.layout.family
-        if model is not None and model != family:
-            raise UsageError(f"{name}: was made by {family}, not by {model}")
-        if checkpoint is not None:
-            codec = load_codec(family, checkpoint, config, device, precision)
-        elif config is not None:
-            raise UsageError("`--config` says how to read a `--checkpoint`; give that, too")
-        else:
-            codec = load_known_codec(header.fingerprint, family, device, precision, name)
+        codec = load(header.fingerprint, header.layout.family, name)
         # What comes in short blocks is meant to be heard as it comes.
         short = header.num_samples is None and header.block_frames < codec.frame_rate
         decoding = Decoding(

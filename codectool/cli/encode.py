@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING, BinaryIO
 
 import click
 
-from codectool.cli.console import note, working
+from codectool.cli.batch import BatchOptions, batch_options, run_folder
+from codectool.cli.console import Settings, note, working
 from codectool.cli.options import (
     choose_output,
     codec_options,
@@ -29,6 +30,8 @@ from codectool.errors import UsageError
 if TYPE_CHECKING:
     from codectool.audio.samples import Samples
     from codectool.audio.source import AudioSource
+    from codectool.codec import Codec
+    from codectool.pipeline.work import Encoding
 
 RAW_FORMATS = ("s16le", "s24le", "s32le", "f32le")
 PIPE_BLOCK_SECONDS = 1.0  # of what flows from pipe to pipe, so that it does flow
@@ -88,9 +91,12 @@ def _finite(_ctx: click.Context, _param: click.Parameter, value: float | None) -
     metavar="N",
     help="Channels of raw samples, side by side; default 1.",
 )
+@batch_options
 @overwrite_option
 @debug_option
+@click.pass_obj
 def encode(
+    settings: Settings,
     source: Path,
     target: Path | None,
     model: str | None,
@@ -107,6 +113,7 @@ def encode(
     input_format: str | None,
     input_rate: int | None,
     input_channels: int | None,
+    batch: BatchOptions,
     overwrite: bool,
 ) -> None:
     """Encode INPUT (wav, flac, ogg, mp3; any rate, any number of channels) to OUTPUT.
@@ -114,33 +121,52 @@ def encode(
     OUTPUT is INPUT with the suffix .hcd unless named. Memory does not grow with the length of
     INPUT. From a pipe to a pipe, data leave while samples arrive.
 
+    Of a folder, all audio below it is encoded to a folder of the same tree. A run that was broken
+    off is taken up again by the same command: what is there as it should be is left alone.
+
     \b
     Examples:
       codectool encode in.wav out.hcd --model bigcodec --checkpoint bigcodec.pt
       codectool encode talk.flac --checkpoint runs/supercodec/ --tag speaker=p253
+      codectool encode recordings/ tokens/ --report report.jsonl
       sox in.wav -t wav - | codectool encode - - --checkpoint bigcodec.pt > out.hcd
       arecord -q -f S16_LE -r 24000 | codectool encode - - --live | codectool decode - - | aplay
     """
-    target = choose_output(source, target, ".hcd", overwrite)
     tag_table = _parse_tags(tags)
     raw = _raw_input(input_format, input_rate, input_channels)
     if live and (exact or framing == "upstream"):
         raise UsageError("`--live` goes with neither `--exact` nor `--framing upstream`")
 
-    from codectool.cli.codec import load_codec
+    def load() -> Codec:
+        from codectool.cli.codec import load_codec
+
+        return load_codec(model, checkpoint, config, device, precision, framing, quantizers)
+
+    if batch.wanted(source):
+        if live or raw is not None:
+            raise UsageError(f"{source}: is a folder; `--live` and raw samples are for one input")
+
+        def begin(*_: object) -> Encoding:
+            from codectool.pipeline.work import EncodeOptions, Encoding
+
+            codec = load()
+            block_frames = _block_frames(codec, block_seconds)
+            return Encoding(codec, EncodeOptions(tag_table, block_frames, exact))
+
+        run_folder(source, target, batch, overwrite, settings, begin)
+    target = choose_output(source, target, ".hcd", overwrite)
+
     from codectool.container import write_tokens
     from codectool.encoding import Encoded, encode_live, encode_source, live_seconds
 
     with open_input(source) as (file, name), _opened(file, name, raw) as audio:
-        codec = load_codec(model, checkpoint, config, device, precision, framing, quantizers)
+        codec = load()
         flows = live or (
             is_pipe(source, file) and is_pipe(target) and framing == "whole" and not exact
         )
         if flows and block_seconds is None:
             block_seconds = live_seconds(codec) if live else PIPE_BLOCK_SECONDS
-        block_frames = None
-        if block_seconds is not None:
-            block_frames = max(1, round(block_seconds * codec.frame_rate))
+        block_frames = _block_frames(codec, block_seconds)
         started = time.perf_counter()
         if flows:
             work_frames = max(block_frames or 1, codec.model.min_frames) if live else None
@@ -171,6 +197,10 @@ def encode(
             f"{8 * encoded.num_bytes / encoded.seconds / 1000:.3f} kbps, "
             f"RTF {seconds / encoded.seconds:.3f}"
         )
+
+
+def _block_frames(codec: Codec, seconds: float | None) -> int | None:
+    return None if seconds is None else max(1, round(seconds * codec.frame_rate))
 
 
 def _parse_tags(tags: tuple[str, ...]) -> dict[str, str]:

@@ -44,8 +44,9 @@ def test_encode_info_verify_decode(
     assert (audio.shape, rate) == ((11025, 2), 22050)
     assert soundfile.info(back).subtype == "PCM_16"
     codec = codectool.load(family, checkpoints[family], device="cpu")
+    # channels together or one by one differ by rounding, which may cross a step of 16 bits
     np.testing.assert_allclose(
-        audio.T, np.clip(codec.decode(codectool.read(packed)), -1, 1), atol=2**-15
+        audio.T, np.clip(codec.decode(codectool.read(packed)), -1, 1), atol=2**-15 + 1e-6
     )
 
 

@@ -1,0 +1,244 @@
+"""Folders and lists of files as INPUT: options, and the way to `codectool.pipeline`."""
+
+from __future__ import annotations
+
+import functools
+import json
+import math
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, fields
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
+
+import click
+
+from codectool.cli.console import Settings, note, say, warn
+from codectool.cli.options import PIPE, open_input
+from codectool.errors import UsageError
+
+if TYPE_CHECKING:
+    from codectool.codec import Codec
+    from codectool.pipeline.report import Report, Result
+    from codectool.pipeline.work import Work
+
+Function = TypeVar("Function", bound=Callable[..., Any])
+EXIT_TERMINATED = 128 + signal.SIGTERM
+
+
+@dataclass(frozen=True)
+class BatchOptions:
+    """Options that only folders and lists have."""
+
+    files_from: Path | None
+    workers: int | None
+    batch_seconds: float | None
+    report: Path | None
+    profile: bool
+    as_json: bool
+
+    def wanted(self, source: Path) -> bool:
+        """Whether INPUT is a folder or a list.
+
+        Raises:
+            UsageError: it is one file, but one of these options is given.
+        """
+        if self.files_from is not None or source.is_dir():
+            return True
+        for option, value in _named(self):
+            if value:
+                raise UsageError(f"{source}: is no folder, which `{option}` is for")
+        return False
+
+
+def batch_options(function: Function) -> Function:
+    """All of `BatchOptions`, as ``batch``."""
+    names = [field.name for field in fields(BatchOptions)]
+
+    @functools.wraps(function)
+    def collect(**values: Any) -> Any:
+        batch = BatchOptions(**{name: values.pop(name) for name in names})
+        return function(batch=batch, **values)
+
+    decorated: Any = collect
+    for decorator in (
+        click.option(
+            "--json", "as_json", is_flag=True, help="Folders: print the totals as JSON at the end."
+        ),
+        click.option(
+            "--profile", is_flag=True, help="Folders: tell at the end what the model waited for."
+        ),
+        click.option(
+            "--report",
+            type=click.Path(path_type=Path, dir_okay=False),
+            metavar="JSONL",
+            help="Folders: write a line of JSON about each file.",
+        ),
+        click.option(
+            "--batch-seconds",
+            type=click.FloatRange(0.0, min_open=True),
+            callback=_finite,
+            metavar="S",
+            help="Folders: most audio that goes through the model at once; default 40, on a GPU "
+            "400. A longer file goes alone, window by window.",
+        ),
+        click.option(
+            "--workers",
+            type=click.IntRange(1, 256),
+            metavar="N",
+            help="Folders: threads that read, and as many that write.",
+        ),
+        click.option(
+            "--files-from",
+            type=click.Path(path_type=Path),
+            metavar="LIST",
+            help="Only the files of this list, one per line, all below INPUT; `-` is standard "
+            "input.",
+        ),
+    ):
+        decorated = decorator(decorated)
+    return decorated  # type: ignore[no-any-return]
+
+
+def run_folder(
+    source: Path,
+    target: Path | None,
+    batch: BatchOptions,
+    overwrite: bool,
+    settings: Settings,
+    begin: Callable[[Path, list[str] | None], Work[Any, Any]],
+) -> NoReturn:
+    """Work on a folder and leave the process with its exit code.
+
+    Args:
+        source: INPUT, a folder; `-` together with a list is where the program runs.
+        target: OUTPUT, a folder.
+        batch: the options.
+        overwrite: make everything anew.
+        settings: of the command line.
+        begin: makes the work, given the folder and the list.
+
+    Raises:
+        UsageError: OUTPUT is missing or a file, or there is nothing to do.
+    """
+    from codectool.cli.batch_progress import BatchProgress
+    from codectool.pipeline.run import Observer, RunOptions, run
+
+    if target is None or target == PIPE:
+        raise UsageError(f"{source}: is a folder; name a folder for the outputs, too")
+    if target.exists() and not target.is_dir():
+        raise UsageError(f"{target}: is a file; name a folder for the outputs")
+    folder = Path() if source == PIPE else source
+    if not folder.is_dir():
+        raise UsageError(f"{source}: there is no such folder")
+    files = None if batch.files_from is None else _read_list(batch.files_from)
+    how = RunOptions(files, batch.workers, batch.batch_seconds, overwrite)
+    with _terminable(), ExitStack() as stack:
+        work = begin(folder, files)
+        lines = _open_report(batch.report, stack)
+        progress = stack.enter_context(BatchProgress(work.verb))
+
+        def tell(result: Result) -> None:
+            progress.add(result)
+            if lines is not None:
+                lines.write(result.to_json(rate=work.compresses) + "\n")
+                lines.flush()
+
+        observer = Observer(progress.found, progress.planned, tell)
+        report = run(work, folder, target, how, observer)
+    _tell(report, work, batch, settings)
+    sys.exit(report.exit_code)
+
+
+def load_decoder(
+    folder: Path, files: list[str] | None, load: Callable[[str, str, str], Codec]
+) -> Codec:
+    """Load the weights that the first readable `.hcd` file of a folder names.
+
+    Args:
+        folder: of the inputs.
+        files: of a list; None is all that are there.
+        load: from fingerprint, family and the name of the file to the codec.
+
+    Raises:
+        UsageError: there is none.
+    """
+    from codectool.container import Reader
+    from codectool.errors import CodectoolError
+    from codectool.pipeline.jobs import Naming, find_names
+    from codectool.pipeline.work import HCD
+
+    for name in find_names(folder, folder, Naming(HCD, ""), files)[0]:
+        path = folder / name
+        try:
+            with open_input(path) as (file, _):
+                header = Reader(file, str(path)).header
+        except (CodectoolError, OSError):
+            continue
+        return load(header.fingerprint, header.layout.family, str(path))
+    raise UsageError(f"{folder}: no .hcd file is there that says which weights made it")
+
+
+def _finite(_ctx: click.Context, _param: click.Parameter, value: float | None) -> float | None:
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter(f"{value} is no number of seconds")
+    return value
+
+
+def _named(batch: BatchOptions) -> Iterator[tuple[str, Any]]:
+    for name, value in vars(batch).items():
+        yield "--" + name.removeprefix("as_").replace("_", "-"), value
+
+
+def _read_list(path: Path) -> list[str]:
+    """Paths of a list; of lines of `codectool filelist`, the first column."""
+    with open_input(path) as (file, _):
+        lines = file.read().split(b"\n")
+    # names of files need not be UTF-8; `os.fsdecode` keeps what they are
+    names = (os.fsdecode(line.rstrip(b"\r").split(b"\t")[0]) for line in lines)
+    return [name for name in names if name]
+
+
+def _open_report(path: Path | None, stack: ExitStack) -> TextIO | None:
+    return None if path is None else stack.enter_context(path.open("w", encoding="utf-8"))
+
+
+class _Terminated(KeyboardInterrupt):
+    """SIGTERM, which ends a run as Ctrl-C does."""
+
+
+@contextmanager
+def _terminable() -> Iterator[None]:
+    def stop(*_: object) -> NoReturn:
+        raise _Terminated
+
+    previous = signal.signal(signal.SIGTERM, stop)
+    try:
+        yield
+    except KeyboardInterrupt as error:
+        note("stopped; the same command goes on")
+        if isinstance(error, _Terminated):
+            sys.exit(EXIT_TERMINATED)
+        raise
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+
+
+def _tell(report: Report, work: Work[Any, Any], batch: BatchOptions, settings: Settings) -> None:
+    """Say how it went: failures always, a line for people, totals for programs."""
+    for result in report.damaged:
+        for sentence in result.damage:
+            warn(sentence)
+    for result in report.failures:
+        if settings.debug and result.error is not None:
+            traceback.print_exception(result.error)
+        say("error", f"{result.source}: {result.reason}", "red")
+    if batch.profile:
+        click.echo(report.profile(), err=True)
+    note(str(report))
+    if batch.as_json:
+        click.echo(json.dumps(report.to_json(rate=work.compresses)))

@@ -1,0 +1,104 @@
+"""`codectool reconstruct`: audio to tokens and back to audio."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from codectool.cli.batch import BatchOptions, batch_options, run_folder
+from codectool.cli.console import Settings, note, working
+from codectool.cli.options import (
+    choose_output,
+    codec_options,
+    debug_option,
+    is_pipe,
+    overwrite_option,
+)
+from codectool.errors import UsageError
+
+if TYPE_CHECKING:
+    from codectool.pipeline.work import Reconstruction, Work
+
+
+@click.command()
+@click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
+@click.argument("target", metavar="OUTPUT", type=click.Path(path_type=Path))
+@codec_options
+@click.option(
+    "--quantizers", type=click.IntRange(1), metavar="N", help="Use the first N codebooks only."
+)
+@click.option(
+    "--framing",
+    type=click.Choice(["whole", "upstream"]),
+    default="whole",
+    show_default=True,
+    help="whole loses no sample; upstream does at the file's end what the published script does.",
+)
+@click.option("--native-rate", is_flag=True, help="Leave the audio at the model's sampling rate.")
+@click.option(
+    "--format",
+    "container",
+    type=click.Choice(["wav", "flac"]),
+    help="Default: of a file, by the suffix of OUTPUT, else wav.",
+)
+@click.option("--subtype", metavar="NAME", help="Sample format: PCM_16 (default), PCM_24, FLOAT.")
+@batch_options
+@overwrite_option
+@debug_option
+@click.pass_obj
+def reconstruct(
+    settings: Settings,
+    source: Path,
+    target: Path,
+    model: str | None,
+    checkpoint: Path | None,
+    config: Path | None,
+    device: str,
+    precision: str,
+    quantizers: int | None,
+    framing: str,
+    native_rate: bool,
+    container: str | None,
+    subtype: str | None,
+    batch: BatchOptions,
+    overwrite: bool,
+) -> None:
+    """Encode and decode INPUT, a folder or a file, to hear what a codec makes of it.
+
+    Of a folder, all audio below it is taken and its tree is kept. A run that was broken off is
+    taken up again by the same command: what is there as it should be is left alone.
+
+    \b
+    Examples:
+      codectool reconstruct test-clean/ decoded/ --checkpoint bigcodec.pt --report report.jsonl
+      codectool reconstruct talk.wav back.wav
+    """
+    folder = batch.wanted(source)
+    if container is None:
+        container = "flac" if target.suffix.lower() == ".flac" and not folder else "wav"
+    options = container, subtype, native_rate
+
+    def begin(*_: Any) -> Reconstruction:
+        from codectool.cli.codec import load_codec
+        from codectool.pipeline.work import DecodeOptions, Reconstruction
+
+        codec = load_codec(model, checkpoint, config, device, precision, framing, quantizers)
+        return Reconstruction(codec, DecodeOptions(*options))
+
+    from codectool.audio.files import check_format
+
+    check_format(container, subtype)
+    if folder:
+        run_folder(source, target, batch, overwrite, settings, begin)
+    if is_pipe(source) or is_pipe(target):
+        raise UsageError("reconstruct takes files; for pipes, join `encode` and `decode`")
+    choose_output(source, target, f".{container}", overwrite)
+    _one_file(begin(), source, target)
+
+
+def _one_file(work: Work[Any, Any], source: Path, target: Path) -> None:
+    with working(f"reconstructing {source}"):
+        done = work.alone(source, target)
+    note(f"{source}: {done.seconds:.2f} s -> {target}")

@@ -1,0 +1,229 @@
+"""Folders on the command line: what people see, exit codes, signals."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import soundfile
+
+import codectool
+from codectool.cli.batch_progress import BatchProgress
+from codectool.pipeline.journal import JOURNAL_NAME, Journal
+from codectool.pipeline.report import Result
+from tests.cli.conftest import Run
+from tests.pipeline.trees import FILES, contents, make_tree, outputs, write_audio
+
+
+@pytest.fixture
+def in_dir(tmp_path: Path) -> Path:
+    return make_tree(tmp_path / "in")
+
+
+@pytest.fixture
+def chosen(checkpoints: dict[str, Path]) -> tuple[object, ...]:
+    return "--checkpoint", checkpoints["hac"], "--device", "cpu"
+
+
+def test_encode_and_decode_and_reconstruct(
+    run: Run, in_dir: Path, tmp_path: Path, chosen: tuple[object, ...]
+) -> None:
+    packed, back, both = tmp_path / "packed", tmp_path / "back", tmp_path / "both"
+    for _ in range(2):
+        result = run("encode", in_dir, packed, *chosen, "--tag", "set=x", "--block-seconds", "0.1")
+        assert (result.code, result.out, result.err) == (0, b"", "")
+    assert len(outputs(packed)) == len(FILES)
+    assert codectool.read(packed / "six.hcd").tags == {"set": "x"}
+    # no --checkpoint: the files name their weights
+    result = run("decode", packed, back, "--device", "cpu", "--subtype", "PCM_24")
+    assert (result.code, result.out, result.err) == (0, b"", "")
+    result = run("reconstruct", in_dir, both, *chosen, "--subtype", "PCM_24")
+    assert (result.code, result.out, result.err) == (0, b"", "")
+    assert outputs(both) == outputs(back)
+    assert soundfile.info(both / "a/two.wav").channels == 2
+
+
+def test_one_file_and_a_folder_agree(
+    run: Run, in_dir: Path, tmp_path: Path, chosen: tuple[object, ...]
+) -> None:
+    run("encode", in_dir, tmp_path / "packed", *chosen)
+    run("reconstruct", in_dir, tmp_path / "both", *chosen, "--format", "flac")
+    for name in ("a/two.flac", "eight.wav", "seven.wav"):
+        packed = (tmp_path / "packed" / name).with_suffix(".hcd")
+        assert run("encode", in_dir / name, tmp_path / "x.hcd", *chosen, "--overwrite").code == 0
+        assert (tmp_path / "x.hcd").read_bytes() == packed.read_bytes()
+        both = tmp_path / "x.flac"
+        assert run("reconstruct", in_dir / name, both, *chosen, "--overwrite").code == 0
+        assert both.read_bytes() == (tmp_path / "both" / name).with_suffix(".flac").read_bytes()
+
+
+def test_totals_report_and_profile(
+    run: Run, in_dir: Path, tmp_path: Path, chosen: tuple[object, ...]
+) -> None:
+    (in_dir / "bad.wav").write_text("no audio")
+    write_audio(in_dir / "a/one.flac", 1, 16000, 500)
+    lines = tmp_path / "report.jsonl"
+    options = (*chosen, "--report", lines, "--json", "--profile", "--workers", 2)
+    for done, skipped in ((len(FILES), 0), (0, len(FILES))):
+        result = run("encode", in_dir, tmp_path / "out", *options, "--batch-seconds", 1)
+        assert result.code == 1
+        told = result.err.splitlines()
+        assert told[0].startswith(f"error: {in_dir / 'a/one.wav'}: would become")
+        assert told[1].startswith(f"error: {in_dir / 'bad.wav'}: not audio that libsndfile can")
+        assert told[2].startswith("the model")
+        assert len(told) == 3
+        totals = json.loads(result.text)
+        assert (totals["done"], totals["skipped"], totals["failed"]) == (done, skipped, 2)
+        assert (totals["idle_share"] is None) == (done == 0)
+        reported = [json.loads(line) for line in lines.read_text().splitlines()]
+        assert len(reported) == len(FILES) + 2
+        by_name = {Path(line["source"]).name: line for line in reported}
+        eight = by_name["eight.wav"]
+        assert eight["status"] == ("done" if done else "skipped")
+        assert eight["seconds"] == 1
+        assert eight["bytes"] == Path(eight["target"]).stat().st_size
+        assert eight["kbps"] == pytest.approx(eight["bytes"] * 8 / 1000)
+        assert by_name["bad.wav"]["status"] == "failed"
+        assert by_name["bad.wav"]["reason"].startswith("not audio")
+
+
+def test_lists(run: Run, in_dir: Path, tmp_path: Path, chosen: tuple[object, ...]) -> None:
+    listed = tmp_path / "list.txt"
+    listed.write_text("a/one.wav\n\nb/five.aiff\t801\t16000\r\n")
+    assert run("encode", in_dir, tmp_path / "1", *chosen, "--files-from", listed).code == 0
+    assert sorted(outputs(tmp_path / "1")) == ["a/one.hcd", "b/five.hcd"]
+    names = b"\n".join(os.fsencode(in_dir / name) for name, *_ in FILES[:3])
+    result = run("encode", in_dir, tmp_path / "2", *chosen, "--files-from", "-", stdin=names)
+    assert (result.code, len(outputs(tmp_path / "2"))) == (0, 3)
+
+
+def test_a_list_without_a_folder(
+    run: Run,
+    in_dir: Path,
+    tmp_path: Path,
+    chosen: tuple[object, ...],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """`find . -name '*.wav' | codectool encode - OUT --files-from -`"""
+    monkeypatch.chdir(in_dir)
+    result = run(
+        "encode", "-", tmp_path / "out", *chosen, "--files-from", "-", stdin=b"./six.wav\n"
+    )
+    assert (result.code, sorted(outputs(tmp_path / "out"))) == (0, ["six.hcd"])
+
+
+def test_what_makes_no_sense(
+    run: Run, in_dir: Path, tmp_path: Path, chosen: tuple[object, ...]
+) -> None:
+    out = tmp_path / "out"
+    six, file = in_dir / "six.wav", tmp_path / "file"
+    file.touch()
+    for arguments, complaint in (
+        (("encode", in_dir, *chosen), "is a folder; name a folder for the outputs, too"),
+        (("encode", in_dir, file, *chosen), "is a file; name a folder for the outputs"),
+        (("encode", six, out, *chosen, "--json"), "is no folder, which `--json` is for"),
+        (("encode", six, out, *chosen, "--workers", 2), "which `--workers` is for"),
+        (("encode", six, out, *chosen, "--files-from", file), "there is no such folder"),
+        (("encode", in_dir, out, *chosen, "--files-from", file), "the list names no files"),
+        (("encode", in_dir, out, *chosen, "--live"), "are for one INPUT"),
+        (("encode", in_dir, out, *chosen, "--batch-seconds", "nan"), "is no number of seconds"),
+        (("encode", in_dir, out, *chosen, "--report", file / "x"), "Not a directory"),
+        (("decode", in_dir, out, *chosen), "no .hcd file is there that says which weights"),
+        (("decode", in_dir, out, "--start", "1"), "are for one INPUT"),
+        (("reconstruct", in_dir, in_dir, *chosen), "outputs would replace inputs"),
+        (("reconstruct", "-", out, *chosen), "for pipes, join `encode` and `decode`"),
+        (("reconstruct", in_dir, out, *chosen, "--subtype", "X"), "cannot hold subtype X"),
+    ):
+        result = run(*arguments)
+        assert result.code == 2
+        assert complaint in result.err
+        assert len(result.err.splitlines()) == 1
+
+
+def test_a_folder_in_use(
+    run: Run, in_dir: Path, tmp_path: Path, chosen: tuple[object, ...]
+) -> None:
+    (tmp_path / "out").mkdir()
+    with Journal(tmp_path / "out"):
+        result = run("encode", in_dir, tmp_path / "out", *chosen)
+    assert result.code == 2
+    assert "another run is writing there" in result.err
+
+
+def test_damage_is_concealed_and_told(
+    run: Run, in_dir: Path, tmp_path: Path, chosen: tuple[object, ...]
+) -> None:
+    packed = tmp_path / "packed"
+    run("encode", in_dir, packed, *chosen)
+    (packed / "eight.hcd").write_bytes((packed / "eight.hcd").read_bytes()[:-1])
+    result = run("decode", packed, tmp_path / "back", *chosen)
+    assert (result.code, len(result.err.splitlines())) == (1, 1)
+    result = run("decode", packed, tmp_path / "back", *chosen, "--conceal")
+    assert result.code == 3
+    assert result.err.startswith("warning: ")
+    assert "eight.hcd" in result.err
+
+
+@pytest.mark.parametrize(
+    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
+)
+def test_a_run_that_is_stopped_goes_on(
+    in_dir: Path, tmp_path: Path, chosen: tuple[object, ...], number: int, code: int
+) -> None:
+    for index in range(60):
+        write_audio(in_dir / f"more/{index}.wav", 1, 16000, 8000 + index)
+    out = tmp_path / "out"
+    command = [sys.executable, "-m", "codectool", "encode", in_dir, out, *chosen]
+    command += ["--batch-seconds", "1"]
+    process = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE)
+    while len(list(out.rglob("*.hcd"))) < 4:
+        assert process.poll() is None
+        time.sleep(0.01)
+    process.send_signal(number)
+    _, err = process.communicate()
+    assert (process.returncode, err.strip()) == (code, b"")
+    left = outputs(out)
+    assert 0 < len(left) < len(FILES) + 60
+    if number != signal.SIGKILL:
+        assert [path for path in out.rglob("*") if path.suffix == ".part"] == []
+        assert all(codectool.read(out / name) for name in left)
+    # the rest here, where torch is loaded already
+    codec = codectool.load(None, Path(str(chosen[1])), device="cpu")
+    from codectool.pipeline.run import encode_tree
+
+    report = encode_tree(codec, in_dir, out)
+    assert report.done + report.skipped == len(FILES) + 60
+    assert report.skipped > 0
+    encode_tree(codec, in_dir, tmp_path / "undisturbed")
+    assert contents(out) == contents(tmp_path / "undisturbed")
+
+
+def test_progress_in_words() -> None:
+    now = [0.0]
+    progress = BatchProgress("encode", clock=lambda: now[0])
+    progress.found(4)
+    assert progress.describe() == "0/4 files"
+    now[0] = 10.0  # spent on headers
+    progress.planned(100.0)
+    progress.add(Result(Path("a"), Path("a.hcd"), "skipped", 50.0))
+    progress.add(Result(Path("b"), None, "failed"))
+    assert progress.describe() == "2/4 files  1 failed  50.0/100.0 s"
+    now[0] = 12.0
+    progress.add(Result(Path("c"), Path("c.hcd"), "done", 20.0))
+    assert progress.describe() == "3/4 files  1 failed  70.0/100.0 s  RTF 0.1000  0:00:03 left"
+
+
+def test_the_journal_is_hidden(
+    run: Run, in_dir: Path, tmp_path: Path, chosen: tuple[object, ...]
+) -> None:
+    run("encode", in_dir, tmp_path / "out", *chosen)
+    assert JOURNAL_NAME.startswith(".")
+    assert [path.name for path in (tmp_path / "out").iterdir() if path.name.startswith(".")] == [
+        JOURNAL_NAME
+    ]
