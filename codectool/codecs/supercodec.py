@@ -1,29 +1,46 @@
 """SuperCodec: 16 kHz speech at 1 kbps with two codebooks of 1024 entries (arXiv 2407.20530).
 
 Back-projected down- and upsampling blocks, each with a gate that pools over all of time: every
-token depends on the whole input. Letters used in shapes: B batch, C channels, D latent width,
-F frames, K quantizers, N samples, T time.
+token depends on the whole input. Letters used in shapes: B batch, D latent width, F frames,
+K quantizers, N samples.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
 from typing import Any, ClassVar, cast
 
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
+from torch import Tensor
+from torch.nn.utils.rnn import pad_sequence
 
-from codectool.codecs.base import CodecModel, Context, Latency, StreamDecoder, StreamEncoder
+from codectool.codecs.base import (
+    EXACT_FRAMES,
+    CodecModel,
+    Context,
+    Latency,
+    StreamDecoder,
+    StreamEncoder,
+)
 from codectool.codecs.hyper import Fields
 from codectool.codecs.segments import SegmentDecoder, SegmentEncoder
+from codectool.codecs.supercodec_blocks import (
+    CausalConv,
+    DownBlock,
+    Ends,
+    Half,
+    UpBlock,
+)
+from codectool.codecs.supercodec_passes import run
 from codectool.errors import CheckpointError, ConfigError
 from codectool.nn.blank import BlankModel
+from codectool.nn.lines import lay_out_by_taps
 from codectool.nn.loading import load_tensors
 from codectool.nn.quantize import EuclideanCodebook, ResidualQuantizer
-from codectool.nn.weight_norm import fold_weight_norm, weight_normed
+from codectool.nn.weight_norm import fold_weight_norm
 from codectool.tokens import MAX_SAMPLE_RATE, MAX_STREAMS
 
 BASE_WIDTH = 32  # fixed in the authors' code, not in their config
@@ -67,122 +84,6 @@ class SuperCodecConfig:
         )
 
 
-class CausalConv(nn.Module):
-    """Convolution that sees only the past; the missing past is the signal mirrored."""
-
-    def __init__(self, c_in: int, c_out: int, kernel: int, stride: int = 1):
-        super().__init__()
-        self.past = kernel - stride
-        self.conv = nn.Conv1d(c_in, c_out, kernel, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, T)`` -> ``(B, C', T // stride)``, T > kernel - stride."""
-        return cast(Tensor, self.conv(F.pad(x, (self.past, 0), mode="reflect")))
-
-
-class CausalTransposedConv(nn.Module):
-    """Upsampling by ``stride`` whose last samples, which need the future, are dropped."""
-
-    def __init__(self, c_in: int, c_out: int, stride: int):
-        super().__init__()
-        self.stride = stride
-        self.conv = nn.ConvTranspose1d(c_in, c_out, 2 * stride, stride)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, T)`` -> ``(B, C', T * stride)``."""
-        return cast(Tensor, self.conv(x))[..., : x.shape[-1] * self.stride]
-
-
-class ResidualStack(nn.Module):
-    """For each dilation: leaky ReLU, dilated convolution of width 3, plus the input."""
-
-    def __init__(self, channels: int, dilations: tuple[int, ...]):
-        super().__init__()
-        self.convs = nn.ModuleList(
-            weight_normed(nn.Conv1d(channels, channels, 3, padding=d, dilation=d))
-            for d in dilations
-        )
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, T)`` -> ``(B, C, T)``."""
-        for conv in self.convs:
-            x = x + conv(F.leaky_relu(x, 0.1))
-        return x
-
-
-class SelectiveFusion(nn.Module):
-    """Mix two signals channel by channel, with weights told by the mean of their sum over time.
-
-    Selective kernels (arXiv 1903.06586, section 3.1). Each item of a batch has its own weights.
-    The layers are stored as convolutions of width 3 that run on a signal of length one with zero
-    padding: only the middle tap ever acts.
-    """
-
-    def __init__(self, channels: int):
-        super().__init__()
-        self.squeeze = nn.Conv1d(channels, channels, 3)
-        self.select_a = nn.Conv1d(channels, channels, 3)
-        self.select_b = nn.Conv1d(channels, channels, 3)
-
-    def forward(self, a: Tensor, b: Tensor) -> Tensor:
-        """``(B, C, T)`` twice -> ``(B, C, T)``."""
-        pooled = (a + b).mean(-1)
-        hidden = F.relu(_middle_tap(self.squeeze, pooled))
-        logits = torch.stack(
-            (_middle_tap(self.select_a, hidden), _middle_tap(self.select_b, hidden))
-        )
-        weight_a, weight_b = logits.softmax(0).unsqueeze(-1).unbind(0)
-        return weight_a * a + weight_b * b
-
-
-def _middle_tap(conv: nn.Conv1d, x: Tensor) -> Tensor:
-    return F.linear(x, conv.weight[:, :, 1], conv.bias)
-
-
-class DownBlock(nn.Module):
-    """Selective down-sampling with back-projection, SDBP (paper, section 2.2).
-
-    What a first downsampling loses is found by going back up, refined, downsampled as well, and
-    mixed in.
-    """
-
-    def __init__(self, c_in: int, c_out: int, stride: int):
-        super().__init__()
-        self.downs_one = CausalConv(c_in, c_out, 2 * stride, stride)
-        self.ups_one = CausalTransposedConv(c_out, c_in, stride)
-        self.res_one = ResidualStack(c_in, (1, 3))
-        self.downs_two = CausalConv(c_in, c_out, 2 * stride, stride)
-        self.fuse = SelectiveFusion(c_out)
-        self.res_four = ResidualStack(c_out, (1, 3, 5))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, T)`` -> ``(B, C', T / stride)``, T a multiple of the stride."""
-        a = self.downs_one(x)
-        lost = self.res_one(x - self.ups_one(a))
-        b = self.downs_two(lost)
-        return cast(Tensor, self.res_four(self.fuse(a, b)))
-
-
-class UpBlock(nn.Module):
-    """Selective up-sampling with back-projection, SUBP (paper, section 2.2)."""
-
-    def __init__(self, c_in: int, c_out: int, stride: int):
-        super().__init__()
-        self.ups_one = CausalTransposedConv(c_in, c_out, stride)
-        self.downs_one = CausalConv(c_out, c_in, 2 * stride, stride)
-        self.res_one = ResidualStack(c_in, (1, 3))
-        self.ups_two = CausalTransposedConv(c_in, c_out, stride)
-        self.fuse = SelectiveFusion(c_out)
-        self.res_four = ResidualStack(c_out, (1, 3, 5))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, T)`` -> ``(B, C', T * stride)``."""
-        a = self.ups_one(x)
-        lost = self.res_one(x - self.downs_one(a))
-        b = self.ups_two(lost)
-        return cast(Tensor, self.res_four(self.fuse(a, b)))
-
-
 class SuperCodec(CodecModel):
     """The whole codec."""
 
@@ -201,7 +102,7 @@ class SuperCodec(CodecModel):
         widths = [BASE_WIDTH, *(BASE_WIDTH * mult for mult in config.channel_mults)]
         latent = config.codebook_dim
         steps = list(zip(widths[:-1], widths[1:], config.strides, strict=True))
-        self.encoder = nn.Sequential(
+        self.encoder = Half(
             CausalConv(1, widths[0], 7),
             *(DownBlock(narrow, wide, stride) for narrow, wide, stride in steps),
             CausalConv(widths[-1], latent, 3),
@@ -209,7 +110,7 @@ class SuperCodec(CodecModel):
         self.rq = ResidualQuantizer(
             EuclideanCodebook(latent, config.codebook_size) for _ in range(config.rq_num_quantizers)
         )
-        self.decoder = nn.Sequential(
+        self.decoder = Half(
             CausalConv(latent, widths[-1], 7),
             *(UpBlock(wide, narrow, stride) for narrow, wide, stride in reversed(steps)),
             CausalConv(widths[0], 1, 7),
@@ -239,6 +140,7 @@ class SuperCodec(CodecModel):
                     "this checkpoint was saved before training began"
                 )
         fold_weight_norm(model)
+        lay_out_by_taps(model)
         return model.eval()
 
     @property
@@ -248,19 +150,78 @@ class SuperCodec(CodecModel):
 
     def latent(self, wave: Tensor) -> Tensor:
         """Encoder output ``(B, D, F)`` before quantization, float32."""
-        return cast(Tensor, self.encoder(wave)).float()
+        return self._through(self.encoder, wave)
 
     def encode(self, wave: Tensor) -> Tensor:
         """``(B, 1, N)`` -> codes ``(B, K, F)``, F >= 3."""
-        latent = self.latent(wave)
-        with torch.autocast(latent.device.type, enabled=False):
-            codes, _ = self.rq(latent.transpose(1, 2))
-        return cast(Tensor, codes)
+        return self._quantized(self.latent(wave).mT)
 
     def decode(self, codes: Tensor) -> Tensor:
         """``(B, K', F)`` -> ``(B, 1, N)``, F >= 7."""
-        latent = self.rq.lookup(codes).transpose(1, 2)
-        return cast(Tensor, self.decoder(latent)).float()
+        return self._through(self.decoder, self.rq.lookup(codes).mT)
+
+    def encode_ragged(self, waves: Sequence[Tensor]) -> list[Tensor]:
+        """On a CPU one after another, else as one batch; each of at least `min_frames`."""
+        if self._in_windows(waves[0]):
+            return [self.encode(wave[None])[0] for wave in waves]
+        return self.encode_padded(waves)
+
+    def decode_ragged(self, codes: Sequence[Tensor]) -> list[Tensor]:
+        """On a CPU one after another, else as one batch; each of at least `min_frames`."""
+        if self._in_windows(codes[0]):
+            return [self.decode(signal[None])[0] for signal in codes]
+        return self.decode_padded(codes)
+
+    def encode_padded(self, waves: Sequence[Tensor]) -> list[Tensor]:
+        """`encode_ragged` as one batch that is as long as the longest."""
+        frames = [wave.shape[-1] // self.hop_length for wave in waves]
+        batch = pad_sequence([wave[0] for wave in waves], batch_first=True)
+        latent: Tensor = self.encoder(batch[:, None], Ends(frames, batch.device))
+        codes = self._quantized(latent.float().mT)
+        return [item[:, :length] for item, length in zip(codes, frames, strict=True)]
+
+    def decode_padded(self, codes: Sequence[Tensor]) -> list[Tensor]:
+        """`decode_ragged` as one batch that is as long as the longest."""
+        frames = [item.shape[-1] for item in codes]
+        batch = pad_sequence([item.mT for item in codes], batch_first=True)
+        latent = self.rq.lookup(batch.mT).mT
+        audio: Tensor = self.decoder(latent, Ends(frames, batch.device))
+        lengths = [length * self.hop_length for length in frames]
+        return [item[:, :n] for item, n in zip(audio.float(), lengths, strict=True)]
+
+    @torch.no_grad()
+    def encode_exact(self, read: Callable[[], Iterable[Tensor]]) -> Iterator[Tensor]:
+        """A pass over the signal for each block and one more; F >= 3 frames in all."""
+        for latent in run(self.encoder, lambda: (wave[0].T for wave in read()), keep=False):
+            yield self._quantized(latent[None])
+
+    @torch.no_grad()
+    def decode_exact(self, codes: Tensor) -> Iterator[Tensor]:
+        """A pass over the codes for each block and one more, F >= 7."""
+        parts = torch.split(codes, EXACT_FRAMES, dim=-1)
+        for wave in run(self.decoder, lambda: (self.rq.lookup(c)[0] for c in parts), keep=False):
+            yield wave.T[None]
+
+    def _through(self, half: Half, x: Tensor) -> Tensor:
+        """``(B, C, T)`` -> ``(B, C', T')``, float32."""
+        if not self._in_windows(x):
+            return cast(Tensor, half(x)).float()
+        items = [torch.cat(list(run(half, partial(iter, [item.T]), keep=True))) for item in x]
+        return torch.stack(items).mT
+
+    def _in_windows(self, x: Tensor) -> bool:
+        """Whether the work is done piece by piece, in the processor's cache and partly in place."""
+        return (
+            x.device.type == "cpu"
+            and not torch.is_grad_enabled()
+            and not torch.is_autocast_enabled("cpu")
+        )
+
+    def _quantized(self, latent: Tensor) -> Tensor:
+        """Codes ``(B, K, F)`` of ``(B, F, D)``."""
+        with torch.autocast(latent.device.type, enabled=False):
+            codes, _ = self.rq(latent)
+        return cast(Tensor, codes)
 
     @property
     def latency(self) -> Latency:

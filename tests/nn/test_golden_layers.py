@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from codectool.checkpoints.published import model_name
-from codectool.codecs import bigcodec, supercodec
+from codectool.codecs import bigcodec
+from codectool.codecs import supercodec_blocks as supercodec
 from codectool.nn.alias_free import AliasFreeSnake, kaiser_lowpass
 from codectool.nn.loading import load_tensors
 from codectool.nn.quantize import EuclideanCodebook, FactorizedQuantizer
