@@ -162,6 +162,9 @@ class CodecModel(nn.Module, ABC):
     def encode_ragged(self, waves: Sequence[Tensor]) -> list[Tensor]:
         """Encode signals of any lengths: the codes of each are those it would get alone.
 
+        Where products of another size round otherwise, that holds up to codewords and bits within
+        rounding of a tie.
+
         Args:
             waves: float32 ``(1, N_i)``, each N_i a positive multiple of `hop_length`.
 

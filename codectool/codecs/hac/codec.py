@@ -5,12 +5,15 @@ that are multiplied. So files are coded in blocks of `BLOCK_FRAMES` tokens with 
 last one filled up: every product has the same shape, however long the signal is, and a stream in
 blocks of that size gives the very same tokens and samples.
 
+The wave kind on a CPU goes through `steps`, one signal after the other; the spectral kind, other
+devices and autocast go through the blocks.
+
 Letters used in shapes: B batch, N samples, F frames (= tokens), K bits per token.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,16 +21,17 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from codectool.codecs.base import CodecModel, Context, Latency, StreamDecoder, StreamEncoder
+from codectool.codecs.base import CodecModel, Context, Latency
 from codectool.codecs.hac.blocks import Stack, State
-from codectool.codecs.hac.config import AnyHacConfig, parse_config
+from codectool.codecs.hac.config import AnyHacConfig, HacConfig, parse_config
 from codectool.codecs.hac.network import HacNetwork
+from codectool.codecs.hac.ragged import run_ragged
+from codectool.codecs.hac.runners import BlockRunner, Prepared, Runner, StepRunner, prepare
+from codectool.codecs.hac.streams import BLOCK_FRAMES, HacStreamDecoder, HacStreamEncoder
 from codectool.errors import ConfigError
 from codectool.nn.binary import index_to_signs, signs_to_index
 from codectool.nn.blank import BlankModel
 from codectool.nn.loading import load_tensors
-
-BLOCK_FRAMES = 75  # one second of the 1.35 kbps preset
 
 
 class HacCodec(CodecModel):
@@ -52,6 +56,7 @@ class HacCodec(CodecModel):
         self.delay_frames = config.delay_frames
         history = -decoder.first_input(0)
         self.decode_context = Context(max(0, history - self.delay_frames), self.delay_frames)
+        self._prepared: dict[str, Prepared] = {}
         self.requires_grad_(False).eval()
 
     @classmethod
@@ -66,6 +71,11 @@ class HacCodec(CodecModel):
             codec = fold(HacNetwork(parsed))
         load_tensors(codec, state)
         return codec
+
+    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
+        """As `torch.nn.Module.load_state_dict`; the copies that the steps have are dropped."""
+        self._prepared.clear()
+        return super().load_state_dict(*args, **kwargs)
 
     @property
     def hyper_parameters(self) -> dict[str, Any]:
@@ -96,14 +106,71 @@ class HacCodec(CodecModel):
     @torch.no_grad()
     def encode(self, wave: Tensor) -> Tensor:
         """Encode whole frames ``(B, 1, N)`` in canonical blocks: int64 ``(B, 1, N / hop)``."""
+        if self.one_by_one and len(wave) > 1:
+            return torch.cat([self.encode(item[None]) for item in wave])
         stream = HacStreamEncoder(self, len(wave))
         return torch.cat([stream.push(wave), stream.flush()], dim=-1)
 
     @torch.no_grad()
     def decode(self, codes: Tensor) -> Tensor:
         """Decode ``(B, 1, F)`` in canonical blocks: float32 ``(B, 1, F * hop)``."""
+        if self.one_by_one and len(codes) > 1:
+            return torch.cat([self.decode(item[None]) for item in codes])
         stream = HacStreamDecoder(self, len(codes))
         return torch.cat([stream.push(codes), stream.flush()], dim=-1)
+
+    def encode_ragged(self, waves: Sequence[Tensor]) -> list[Tensor]:
+        """As `CodecModel.encode_ragged`; side by side where that is quicker."""
+        if self.device.type == "cpu":
+            return super().encode_ragged(waves)
+        return self.encode_together(waves)
+
+    def decode_ragged(self, codes: Sequence[Tensor]) -> list[Tensor]:
+        """As `CodecModel.decode_ragged`; side by side where that is quicker."""
+        if self.device.type == "cpu":
+            return super().decode_ragged(codes)
+        return self.decode_together(codes)
+
+    @torch.no_grad()
+    def encode_together(self, waves: Sequence[Tensor]) -> list[Tensor]:
+        """As `encode_ragged`, side by side; a bit within rounding of zero may differ."""
+        values = run_ragged(self.encoder, [wave.mT for wave in waves], self._hops(BLOCK_FRAMES))
+        return [signs_to_index(item)[None] for item in values]
+
+    @torch.no_grad()
+    def decode_together(self, codes: Sequence[Tensor]) -> list[Tensor]:
+        """As `decode_ragged`, side by side: the samples agree within rounding."""
+        delay = self.delay_frames
+        signs = [index_to_signs(item[0], self.config.num_bits) for item in codes]
+        late = [F.pad(item, (0, 0, 0, delay)) for item in signs]
+        waves = run_ragged(self.decoder, late, BLOCK_FRAMES)
+        return [wave.mT.float()[:, self._hops(delay) :] for wave in waves]
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether signals are coded one at a time, through `steps`: the wave kind on a CPU."""
+        wave_kind = isinstance(self.config, HacConfig)
+        on_cpu = self.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
+        return wave_kind and on_cpu
+
+    def encoder_runner(self, batch: int, block_frames: int) -> Runner:
+        """Samples ``(B, N, 1)`` to values ``(B, F, K)``, ``block_frames`` tokens at a time."""
+        return self._runner("encoder", batch, self._hops(block_frames), self.config.num_bits)
+
+    def decoder_runner(self, batch: int, block_frames: int) -> Runner:
+        """Signs ``(B, F, K)`` to late samples ``(B, N, 1)``, ``block_frames`` tokens at a time."""
+        return self._runner("decoder", batch, block_frames, 1)
+
+    def _hops(self, frames: int) -> int:
+        return frames * self.hop_length
+
+    def _runner(self, part: str, batch: int, frames: int, channels: int) -> Runner:
+        stack = self.encoder if part == "encoder" else self.decoder
+        if batch != 1 or not self.one_by_one:
+            return BlockRunner(stack, batch, self.device)
+        if part not in self._prepared:
+            self._prepared[part] = prepare(stack)
+        return StepRunner(self._prepared[part], frames, channels)
 
     def start_encoder(self, batch: int = 1) -> State:
         """State of the encoder before the first sample."""
@@ -123,9 +190,9 @@ class HacCodec(CodecModel):
         Returns:
             ``(B, F, K)`` and the new state.
         """
-        values, after = self.encoder(wave.mT, state)
-        # a copy, so that the state does not keep the whole block in memory
-        return values, [end.clone() for end in after]
+        runner = self.encoder_runner(len(wave), wave.shape[-1] // self.hop_length)
+        runner.load(state)
+        return runner(wave.mT), runner.state()
 
     def encode_block(self, wave: Tensor, state: State) -> tuple[Tensor, State]:
         """As `encode_values`, but tokens: int64 ``(B, 1, F)``."""
@@ -142,97 +209,13 @@ class HacCodec(CodecModel):
         Returns:
             float32 ``(B, 1, F * hop_length)`` and the new state.
         """
-        wave, after = self.decoder(signs, state)
-        return wave.mT.float(), [end.clone() for end in after]
+        runner = self.decoder_runner(len(signs), signs.shape[1])
+        runner.load(state)
+        return runner(signs).mT.float(), runner.state()
 
     def decode_block(self, codes: Tensor, state: State) -> tuple[Tensor, State]:
         """As `decode_signs`, from tokens ``(B, 1, F)``."""
         return self.decode_signs(index_to_signs(codes[:, 0], self.config.num_bits), state)
-
-
-class HacStreamEncoder(StreamEncoder):
-    """Samples in, tokens out, block by block.
-
-    Args:
-        codec: the model.
-        batch: number of signals that are coded side by side.
-        block_frames: tokens per block; with the default the tokens are those of `HacCodec.encode`,
-            with fewer the delay is shorter and a bit whose value is within rounding of zero may
-            differ.
-    """
-
-    def __init__(self, codec: HacCodec, batch: int = 1, block_frames: int = BLOCK_FRAMES) -> None:
-        self.codec = codec
-        self.block = block_frames * codec.hop_length
-        self.state = codec.start_encoder(batch)
-        self.pending = torch.zeros(batch, 1, 0, device=codec.device)
-
-    @torch.no_grad()
-    def push(self, wave: Tensor) -> Tensor:
-        """Take samples ``(B, 1, N)``, any number; return the tokens ``(B, 1, F)`` now complete."""
-        wave = torch.cat([self.pending, wave], dim=-1)
-        whole = wave.shape[-1] // self.block * self.block
-        codes = [torch.zeros(len(wave), 1, 0, dtype=torch.int64, device=wave.device)]
-        for start in range(0, whole, self.block):
-            block = wave[..., start : start + self.block]
-            new, self.state = self.codec.encode_block(block, self.state)
-            codes.append(new)
-        self.pending = wave[..., whole:].clone()
-        return torch.cat(codes, dim=-1)
-
-    def flush(self) -> Tensor:
-        """End the signal: return the tokens of the samples that are left, the last zero-padded."""
-        rest = self.pending.shape[-1]
-        if rest == 0:
-            return self.push(self.pending)
-        codes = self.push(self.pending.new_zeros(*self.pending.shape[:2], self.block - rest))
-        return codes[..., : -(-rest // self.codec.hop_length)]
-
-
-class HacStreamDecoder(StreamDecoder):
-    """Tokens in, samples out, block by block.
-
-    Args:
-        codec: the model.
-        batch: number of signals that are decoded side by side.
-        block_frames: tokens per block; with the default the samples are those of
-            `HacCodec.decode`, otherwise they agree within rounding.
-    """
-
-    def __init__(self, codec: HacCodec, batch: int = 1, block_frames: int = BLOCK_FRAMES) -> None:
-        self.codec = codec
-        self.block = block_frames
-        self.state = codec.start_decoder(batch)
-        self.pending = torch.zeros(batch, 0, codec.config.num_bits, device=codec.device)
-        self.early = codec.delay_frames * codec.hop_length  # samples before time 0, still to come
-
-    def push(self, codes: Tensor) -> Tensor:
-        """Take tokens ``(B, 1, F)``, any number; return the samples ``(B, 1, N)`` now known."""
-        return self._push_signs(index_to_signs(codes[:, 0], self.codec.config.num_bits))
-
-    def flush(self) -> Tensor:
-        """End the signal: return the samples that waited for later tokens."""
-        steps = self.pending.shape[1] + self.codec.delay_frames
-        filling = -steps % self.block
-        zeros = (0, 0, 0, self.codec.delay_frames + filling)
-        rest, self.pending = F.pad(self.pending, zeros), self.pending[:, :0]
-        wave = self._push_signs(rest)
-        return wave[..., : wave.shape[-1] - filling * self.codec.hop_length]
-
-    @torch.no_grad()
-    def _push_signs(self, signs: Tensor) -> Tensor:
-        signs = torch.cat([self.pending, signs], dim=1)
-        whole = signs.shape[1] // self.block * self.block
-        parts = [torch.zeros(len(signs), 1, 0, device=signs.device)]
-        for start in range(0, whole, self.block):
-            block = signs[:, start : start + self.block]
-            new, self.state = self.codec.decode_signs(block, self.state)
-            parts.append(new)
-        self.pending = signs[:, whole:].clone()
-        wave = torch.cat(parts, dim=-1)
-        cut = min(self.early, wave.shape[-1])
-        self.early -= cut
-        return wave[..., cut:]
 
 
 def fold(network: HacNetwork) -> HacCodec:
