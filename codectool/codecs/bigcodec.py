@@ -8,7 +8,7 @@ C channels, D latent width, F frames, K quantizers, N samples, T time.
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, ClassVar, cast
 
 import torch
@@ -18,14 +18,28 @@ from codectool.codecs.base import CodecModel, Context, Latency, StreamDecoder, S
 from codectool.codecs.bigcodec_config import BigCodecConfig, HalfConfig
 from codectool.codecs.segments import SegmentDecoder, SegmentEncoder
 from codectool.nn.alias_free import REACH, AliasFreeSnake
+from codectool.nn.alias_free_delay import alias_free
 from codectool.nn.blank import BlankModel
+from codectool.nn.chains import Chain, Cut, Skip, Tanh
+from codectool.nn.delay import Conv, Layer, UpConv
 from codectool.nn.loading import load_tensors
+from codectool.nn.packed import PackedLSTM
 from codectool.nn.quantize import FactorizedQuantizer, ResidualQuantizer
+from codectool.nn.recurrent import RecurrentStack, StackStream
 from codectool.nn.weight_norm import fold_weight_norm, weight_normed
 
 # The decoder's LSTM remembers without limit. A stretch decoded on its own starts this much earlier,
 # so that the state it lacks has faded.
 LSTM_WARM_UP_SECONDS = 8
+
+# Frames worked on at once: on a CPU so few that what lies between the layers stays in the cache.
+CPU_WINDOW = 80
+DEVICE_WINDOW = 800
+WHOLE = 1 << 40  # more frames than any signal has
+# Columns that a block works on at once on a CPU: their numbers fit into the caches, but
+# are enough for the weights to be worth reading.
+COLUMNS_TIMES_WIDTH = 192_000
+MIN_COLUMNS = 400
 
 
 class ResidualUnit(nn.Module):
@@ -68,6 +82,7 @@ class DownBlock(nn.Module):
 
     def __init__(self, channels: int, stride: int, dilations: tuple[int, ...]):
         super().__init__()
+        self.narrow_width = channels
         self.block = nn.Sequential(
             *(ResidualUnit(channels, dilation) for dilation in dilations),
             AliasFreeSnake(channels),
@@ -88,6 +103,7 @@ class UpBlock(nn.Module):
 
     def __init__(self, channels: int, stride: int, dilations: tuple[int, ...]):
         super().__init__()
+        self.narrow_width = channels // 2
         self.block = nn.Sequential(
             AliasFreeSnake(channels),
             weight_normed(
@@ -159,6 +175,62 @@ def _rnn(config: HalfConfig, width: int) -> list[nn.Module]:
     return [ResidualLSTM(width, config.rnn_num_layers, config.rnn_bidirectional)]
 
 
+def in_pieces(modules: Iterable[nn.Module], rate: int) -> Chain:
+    """The same layers for a signal in pieces.
+
+    Args:
+        modules: any of the above but the LSTM.
+        rate: columns per frame that go into the first.
+    """
+    layers: list[Layer] = []
+    for module in modules:
+        layers.append(_in_pieces(module, rate))
+        rate = _rate_after(module, rate)
+    return Chain(layers)
+
+
+def _in_pieces(module: nn.Module, rate: int) -> Layer:
+    match module:
+        case AliasFreeSnake():
+            return alias_free(module, rate)
+        case nn.Conv1d():
+            return Conv(module, rate)
+        case nn.ConvTranspose1d():
+            return UpConv(module, rate)
+        case ResidualUnit():
+            return Skip(in_pieces(module.block, rate))
+        case DownBlock() | UpBlock():
+            # for the cache the end that has more columns counts
+            columns = max(MIN_COLUMNS, COLUMNS_TIMES_WIDTH // module.narrow_width)
+            grown = max(1, _rate_after(module, rate) // rate)
+            return Cut(in_pieces(module.block, rate), max(1, columns // grown))
+        case _:
+            return Tanh()
+
+
+def _rate_after(module: nn.Module, rate: int) -> int:
+    match module:
+        case nn.Conv1d():
+            return rate // module.stride[0]
+        case nn.ConvTranspose1d():
+            return rate * module.stride[0]
+        case DownBlock() | UpBlock():
+            for inner in module.block:
+                rate = _rate_after(inner, rate)
+    return rate
+
+
+def _stack(modules: nn.Sequential, rate: int) -> RecurrentStack:
+    """An encoder or decoder, split at its LSTM."""
+    layers = list(modules)
+    found = [i for i, layer in enumerate(layers) if isinstance(layer, ResidualLSTM)]
+    if not found:
+        return RecurrentStack(in_pieces(layers, rate), None, Chain([]), rate)
+    front, back = layers[: found[0]], layers[found[0] + 1 :]
+    lstm = cast(ResidualLSTM, layers[found[0]]).lstm
+    return RecurrentStack(in_pieces(front, rate), PackedLSTM(lstm), in_pieces(back, 1), rate)
+
+
 class BigCodec(CodecModel):
     """The whole codec."""
 
@@ -171,6 +243,8 @@ class BigCodec(CodecModel):
         self.hop_length = config.hop_length
         self.codebook_sizes = (config.codebook_size,) * config.num_quantizers
         self.decode_context = self._context()
+        self._stacks: tuple[RecurrentStack, RecurrentStack] | None = None
+        self._stacks_device = torch.device("cpu")
         self.encoder = Encoder(config.encoder, config.latent_width)
         self.quantizer = ResidualQuantizer(
             FactorizedQuantizer(config.latent_width, config.codebook_width, config.codebook_size)
@@ -225,27 +299,109 @@ class BigCodec(CodecModel):
 
     def encode(self, wave: Tensor) -> Tensor:
         """``(B, 1, N)`` -> codes ``(B, K, F)``."""
-        latent = self.latent(wave)
-        with torch.autocast(latent.device.type, enabled=False):
-            codes, _ = self.quantizer(latent)
-        return cast(Tensor, codes)
+        if not self._streams:
+            return self.quantize(self.latent(wave).mT)
+        if len(wave) > 1:
+            return torch.stack(self.encode_ragged(list(wave)))
+        stream = self.stream_encoder()
+        return torch.cat([stream.push(wave), stream.flush()], -1)
 
     def decode(self, codes: Tensor) -> Tensor:
         """``(B, K', F)`` -> ``(B, 1, N)``."""
-        return cast(Tensor, self.decoder(self.quantizer.lookup(codes))).float()
+        if not self._streams:
+            return cast(Tensor, self.decoder(self.look_up(codes).mT)).float()
+        if len(codes) > 1:
+            return torch.stack(self.decode_ragged(list(codes)))
+        stream = self.stream_decoder()
+        return torch.cat([stream.push(codes), stream.flush()], -1)
+
+    def quantize(self, latent: Tensor) -> Tensor:
+        """Codes ``(B, K, F)`` of ``(B, F, D)``, in float32 whatever autocast says."""
+        with torch.autocast(latent.device.type, enabled=False):
+            codes, _ = self.quantizer(latent.mT.float())
+        return cast(Tensor, codes)
+
+    def look_up(self, codes: Tensor) -> Tensor:
+        """Latent ``(B, F, D)`` of codes ``(B, K', F)``."""
+        return self.quantizer.lookup(codes).mT
+
+    @property
+    def _streams(self) -> bool:
+        """Whether no LSTM waits for the end of the signal."""
+        halves = (self.config.encoder, self.config.decoder)
+        return not any(half.use_rnn and half.rnn_bidirectional for half in halves)
+
+    @property
+    def window(self) -> int:
+        """Frames worked on at once."""
+        return CPU_WINDOW if self.device.type == "cpu" else DEVICE_WINDOW
+
+    @property
+    def stacks(self) -> tuple[RecurrentStack, RecurrentStack]:
+        """Encoder and decoder for signals in pieces, of the weights that are there now."""
+        if self._stacks is None or self._stacks_device != self.device:
+            self._stacks = self._make_stacks()
+            self._stacks_device = self.device
+        return self._stacks
+
+    def _make_stacks(self) -> tuple[RecurrentStack, RecurrentStack]:
+        return _stack(self.encoder.block, self.hop_length), _stack(self.decoder.model, 1)
+
+    def __getstate__(self) -> dict[str, Any]:
+        # packed weights cannot be copied
+        return {**self.__dict__, "_stacks": None}
+
+    def train(self, mode: bool = True) -> BigCodec:
+        """Weights that are trained again are prepared again."""
+        self._stacks = None
+        return super().train(mode)
 
     @property
     def latency(self) -> Latency:
-        """Interim: as of a model that looks at everything."""
-        return Latency(encoder=None, decoder=None)
+        """From what the layers look ahead; the LSTM looks back."""
+        if not self._streams:
+            return Latency(encoder=None, decoder=None)
+        encoder, decoder = self._make_stacks()
+        ahead = decoder.needs(self.hop_length) - 1
+        return Latency(encoder.needs(1) - self.hop_length, ahead * self.hop_length)
+
+    def encode_ragged(self, waves: Sequence[Tensor]) -> list[Tensor]:
+        """As `CodecModel.encode_ragged`; the LSTM runs over all signals at once."""
+        if len(waves) == 1 or not self._streams:
+            return super().encode_ragged(waves)
+        return self.encode_many(waves, together=self.device.type != "cpu")
+
+    def decode_ragged(self, codes: Sequence[Tensor]) -> list[Tensor]:
+        """As `CodecModel.decode_ragged`; the LSTM runs over all signals at once."""
+        if len(codes) == 1 or not self._streams:
+            return super().decode_ragged(codes)
+        return self.decode_many(codes, together=self.device.type != "cpu")
+
+    @torch.no_grad()
+    def encode_many(self, waves: Sequence[Tensor], together: bool) -> list[Tensor]:
+        """As `encode_ragged`; ``together`` says whether convolutions run over all at once, too."""
+        signals = [wave.mT for wave in waves]
+        latents = self.stacks[0].side_by_side(signals, self.window, together)
+        return [self.quantize(latent[None])[0] for latent in latents]
+
+    @torch.no_grad()
+    def decode_many(self, codes: Sequence[Tensor], together: bool) -> list[Tensor]:
+        """As `decode_ragged`; ``together`` as in `encode_many`."""
+        latents = [self.look_up(signal[None])[0] for signal in codes]
+        waves = self.stacks[1].side_by_side(latents, self.window, together)
+        return [wave.mT.float() for wave in waves]
 
     def stream_encoder(self, block_frames: int | None = None) -> StreamEncoder:
-        """Interim: one whole."""
-        return SegmentEncoder(self, 1 << 40)
+        """Window after window; a bidirectional LSTM has to wait for the end of the signal."""
+        if not self._streams:
+            return SegmentEncoder(self, WHOLE)
+        return BigCodecStreamEncoder(self, block_frames or self.window)
 
     def stream_decoder(self, block_frames: int | None = None) -> StreamDecoder:
-        """Interim: one whole."""
-        return SegmentDecoder(self, 1 << 40)
+        """Window after window; a bidirectional LSTM has to wait for the end of the codes."""
+        if not self._streams:
+            return SegmentDecoder(self, WHOLE)
+        return BigCodecStreamDecoder(self, block_frames or self.window)
 
     def num_frames(self, num_samples: int) -> int:
         """As upstream frames them: the padding there loses nothing."""
@@ -254,3 +410,65 @@ class BigCodec(CodecModel):
     def upstream_frames(self, num_samples: int) -> int:
         """The script always pads, by a whole frame where the length is already whole."""
         return num_samples // self.hop_length + 1
+
+
+class BigCodecStreamEncoder(StreamEncoder):
+    """Samples in, codes out, window by window.
+
+    Args:
+        codec: the model.
+        block_frames: length of a window.
+    """
+
+    def __init__(self, codec: BigCodec, block_frames: int) -> None:
+        self._codec = codec
+        self._stream = StackStream(codec.stacks[0], block_frames)
+        self._begun = False
+
+    @torch.no_grad()
+    def push(self, wave: Tensor) -> Tensor:
+        """Take samples ``(1, 1, N)``; return the codes ``(1, K, F)`` now known."""
+        self._begun = self._begun or wave.shape[-1] > 0
+        return self._codes(self._stream.push(wave.mT))
+
+    @torch.no_grad()
+    def flush(self) -> Tensor:
+        """End the signal; return the codes that are left."""
+        empty = torch.zeros(1, 0, 1, device=self._codec.device)
+        return self._codes([self._stream.flush(empty)] if self._begun else [])
+
+    def _codes(self, latents: list[Tensor]) -> Tensor:
+        # window by window, as the search, too, rounds by how many frames it is given
+        codes = [self._codec.quantize(latent) for latent in latents if latent.shape[1]]
+        none = torch.zeros(
+            1, len(self._codec.codebook_sizes), 0, dtype=torch.int64, device=self._codec.device
+        )
+        return torch.cat([none, *codes], -1)
+
+
+class BigCodecStreamDecoder(StreamDecoder):
+    """Codes in, samples out, window by window; see `BigCodecStreamEncoder`."""
+
+    def __init__(self, codec: BigCodec, block_frames: int) -> None:
+        self._codec = codec
+        self._stream = StackStream(codec.stacks[1], block_frames, self._look_up)
+        self._empty: Tensor | None = None
+
+    @torch.no_grad()
+    def push(self, codes: Tensor) -> Tensor:
+        """Take codes ``(1, K', F)``; return the samples ``(1, 1, N)`` now known."""
+        if codes.shape[-1]:
+            self._empty = codes.mT[:, :0]
+        return self._wave(self._stream.push(codes.mT))
+
+    @torch.no_grad()
+    def flush(self) -> Tensor:
+        """End the signal; return the samples that are left."""
+        return self._wave([] if self._empty is None else [self._stream.flush(self._empty)])
+
+    def _look_up(self, codes: Tensor) -> Tensor:
+        return self._codec.look_up(codes.mT)
+
+    def _wave(self, waves: list[Tensor]) -> Tensor:
+        none = torch.zeros(1, 1, 0, device=self._codec.device)
+        return torch.cat([none, *(wave.mT.float() for wave in waves)], -1)

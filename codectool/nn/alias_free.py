@@ -44,11 +44,10 @@ class AliasFreeSnake(nn.Module):
         batch, channels, time = x.shape
         phases = F.conv1d(
             F.pad(x, (REACH, REACH), mode="replicate"),
-            self._up_kernel().repeat(channels, 1, 1).to(x.dtype),
+            self.up_kernel().repeat(channels, 1, 1).to(x.dtype),
             groups=channels,
         ).view(batch, channels, 2, time)
-        alpha = self.alpha.exp().to(x.dtype).view(channels, 1, 1)
-        inverse_beta = (1.0 / (self.beta.exp() + 1e-9)).to(x.dtype).view(channels, 1, 1)
+        alpha, inverse_beta = (f.to(x.dtype).view(channels, 1, 1) for f in self.factors())
         phases = phases + inverse_beta * torch.sin(alpha * phases).square()
         # The edges of the doubled signal are its very first and very last sample.
         first = phases[..., :1, :1].expand(-1, -1, 2, REACH)
@@ -60,7 +59,11 @@ class AliasFreeSnake(nn.Module):
             groups=channels,
         )
 
-    def _up_kernel(self) -> Tensor:
+    def factors(self) -> tuple[Tensor, Tensor]:
+        """What multiplies the sine's argument and its square, ``(C,)`` each."""
+        return self.alpha.exp(), 1.0 / (self.beta.exp() + 1e-9)
+
+    def up_kernel(self) -> Tensor:
         """Polyphase form of the upsampling taps, ``(2, 1, 7)``."""
         flipped = self.up_taps.view(TAPS).flip(0)
         even = F.pad(flipped[0::2], (0, 1))
