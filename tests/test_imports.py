@@ -38,6 +38,7 @@ GUARDED = {
     "torch": {"nn", "codecs", "checkpoints", "streams", "codec", "exact", "loading", "training"},
     "torchaudio": {"training"},
     "transformers": {"training"},
+    "ray": {"pipeline"},
     "matplotlib": {"training"},
     "pystoi": {"training"},
     "safetensors": {"checkpoints"},

@@ -10,7 +10,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
@@ -23,6 +23,7 @@ from codectool.errors import UsageError
 
 if TYPE_CHECKING:
     from codectool.codec import Codec
+    from codectool.pipeline.engine import Start
     from codectool.pipeline.report import Report, Result
     from codectool.pipeline.work import Work
 
@@ -40,6 +41,26 @@ class BatchOptions:
     report: Path | None
     profile: bool
     as_json: bool
+    engine: str | None
+    ray_address: str | None
+    ray_actors: int | None
+
+    @property
+    def with_ray(self) -> bool:
+        """Whether Ray does the work.
+
+        Raises:
+            UsageError: it does not, but one of its options is given.
+        """
+        if self.engine == "ray":
+            return True
+        if self.ray_address is not None or self.ray_actors is not None:
+            raise UsageError("`--ray-address` and `--ray-actors` go with `--engine ray`")
+        return False
+
+    def own_device(self, device: str) -> str:
+        """Where this process has its codec: it only asks for facts if Ray does the work."""
+        return "cpu" if self.with_ray else device
 
     def wanted(self, source: Path) -> bool:
         """Whether INPUT is a folder or a list.
@@ -66,6 +87,24 @@ def batch_options(function: Function) -> Function:
 
     decorated: Any = collect
     for decorator in (
+        click.option(
+            "--ray-actors",
+            type=click.IntRange(1, 65536),
+            metavar="N",
+            help="Ray: processes with a codec each; default one per GPU, without GPUs as many as "
+            "the CPUs have room for.",
+        ),
+        click.option(
+            "--ray-address",
+            metavar="ADDRESS",
+            help="Ray: cluster to join, `auto` or HOST:PORT; default: started here for the run.",
+        ),
+        click.option(
+            "--engine",
+            type=click.Choice(["local", "ray"]),
+            help="Folders: threads of this process (default), or Ray, on machines that see the "
+            "same files.",
+        ),
         click.option(
             "--json", "as_json", is_flag=True, help="Folders: print the totals as JSON at the end."
         ),
@@ -108,6 +147,7 @@ def run_folder(
     source: Path,
     target: Path | None,
     batch: BatchOptions,
+    device: str,
     overwrite: bool,
     settings: Settings,
     begin: Callable[[Path, list[str] | None], Work[Any, Any]],
@@ -118,6 +158,7 @@ def run_folder(
         source: INPUT, a folder; `-` together with a list is where the program runs.
         target: OUTPUT, a folder.
         batch: the options.
+        device: where the model runs.
         overwrite: make everything anew.
         settings: of the command line.
         begin: makes the work, given the folder and the list.
@@ -137,7 +178,11 @@ def run_folder(
         raise UsageError(f"{source}: there is no such folder")
     files = None if batch.files_from is None else _read_list(batch.files_from)
     how = RunOptions(files, batch.workers, batch.batch_seconds, overwrite)
+    engine = _engine(batch, device)
     with _terminable(), ExitStack() as stack:
+        if engine is not None:
+            # deaths of workers are told by Ray on standard output, where totals go
+            stack.enter_context(redirect_stdout(sys.stderr))
         work = begin(folder, files)
         lines = _open_report(batch.report, stack)
         progress = stack.enter_context(BatchProgress(work.verb))
@@ -149,9 +194,20 @@ def run_folder(
                 lines.flush()
 
         observer = Observer(progress.found, progress.planned, tell)
-        report = run(work, folder, target, how, observer)
+        report = run(work, folder, target, how, observer, engine)
     _tell(report, work, batch, settings)
     sys.exit(report.exit_code)
+
+
+def _engine(batch: BatchOptions, device: str) -> Start | None:
+    """Ray if it is asked for; None is this process."""
+    if not batch.with_ray:
+        return None
+    from codectool.pipeline.ray_cluster import import_ray
+    from codectool.pipeline.ray_engine import on_ray
+
+    import_ray()  # before a codec is loaded in vain
+    return on_ray(batch.ray_address, batch.ray_actors, device)
 
 
 def load_decoder(
@@ -207,21 +263,21 @@ def _open_report(path: Path | None, stack: ExitStack) -> TextIO | None:
     return None if path is None else stack.enter_context(path.open("w", encoding="utf-8"))
 
 
-class _Terminated(KeyboardInterrupt):
-    """SIGTERM, which ends a run as Ctrl-C does."""
-
-
 @contextmanager
 def _terminable() -> Iterator[None]:
-    def stop(*_: object) -> NoReturn:
-        raise _Terminated
+    """SIGTERM ends a run as Ctrl-C does."""
+    received: list[int] = []  # what is raised may come out as another KeyboardInterrupt: Ray's own
+
+    def stop(number: int, _: object) -> NoReturn:
+        received.append(number)
+        raise KeyboardInterrupt
 
     previous = signal.signal(signal.SIGTERM, stop)
     try:
         yield
-    except KeyboardInterrupt as error:
+    except KeyboardInterrupt:
         note("stopped; the same command goes on")
-        if isinstance(error, _Terminated):
+        if received:
             sys.exit(EXIT_TERMINATED)
         raise
     finally:

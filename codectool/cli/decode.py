@@ -123,11 +123,12 @@ def decode(
 
         if model is not None and model != family:
             raise UsageError(f"{name}: was made by {family}, not by {model}")
+        where = batch.own_device(device)
         if checkpoint is not None:
-            return load_codec(family, checkpoint, config, device, precision)
+            return load_codec(family, checkpoint, config, where, precision)
         if config is not None:
             raise UsageError("`--config` says how to read a `--checkpoint`; give that, too")
-        return load_known_codec(fingerprint, family, device, precision, name)
+        return load_known_codec(fingerprint, family, where, precision, name)
 
     if batch.wanted(source):
         if start or duration is not None:
@@ -140,7 +141,7 @@ def decode(
             options = DecodeOptions(container or "wav", subtype, native_rate, force, conceal)
             return Decoding(codec, options)
 
-        run_folder(source, target, batch, overwrite, settings, begin)
+        run_folder(source, target, batch, device, overwrite, settings, begin)
     if container is None:
         container = _container(target)
     target = choose_output(source, target, f".{container}", overwrite)

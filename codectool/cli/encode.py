@@ -140,7 +140,8 @@ def encode(
     def load() -> Codec:
         from codectool.cli.codec import load_codec
 
-        return load_codec(model, checkpoint, config, device, precision, framing, quantizers)
+        where = batch.own_device(device)
+        return load_codec(model, checkpoint, config, where, precision, framing, quantizers)
 
     if batch.wanted(source):
         if live or raw is not None:
@@ -153,7 +154,7 @@ def encode(
             block_frames = _block_frames(codec, block_seconds)
             return Encoding(codec, EncodeOptions(tag_table, block_frames, exact))
 
-        run_folder(source, target, batch, overwrite, settings, begin)
+        run_folder(source, target, batch, device, overwrite, settings, begin)
     target = choose_output(source, target, ".hcd", overwrite)
 
     from codectool.container import write_tokens

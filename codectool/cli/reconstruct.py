@@ -84,14 +84,15 @@ def reconstruct(
         from codectool.cli.codec import load_codec
         from codectool.pipeline.work import DecodeOptions, Reconstruction
 
-        codec = load_codec(model, checkpoint, config, device, precision, framing, quantizers)
+        where = batch.own_device(device)
+        codec = load_codec(model, checkpoint, config, where, precision, framing, quantizers)
         return Reconstruction(codec, DecodeOptions(*options))
 
     from codectool.audio.files import check_format
 
     check_format(container, subtype)
     if folder:
-        run_folder(source, target, batch, overwrite, settings, begin)
+        run_folder(source, target, batch, device, overwrite, settings, begin)
     if is_pipe(source) or is_pipe(target):
         raise UsageError("reconstruct takes files; for pipes, join `encode` and `decode`")
     choose_output(source, target, f".{container}", overwrite)

@@ -12,22 +12,21 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import closing
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 from codectool.codec import Codec
 from codectool.errors import UsageError
-from codectool.loading import limit_threads
 from codectool.pipeline import steps
-from codectool.pipeline.engine import Engine, Stages
+from codectool.pipeline.engine import Books, Engine, Start
 from codectool.pipeline.jobs import Job, Rejected, find_names, make_jobs
 from codectool.pipeline.journal import Journal
 from codectool.pipeline.leftovers import remove_leftovers
-from codectool.pipeline.plan import Batch, Measured, make_batches
+from codectool.pipeline.local_engine import LocalEngine
+from codectool.pipeline.plan import Measured, make_batches
 from codectool.pipeline.report import Report, Result
-from codectool.pipeline.steps import Member
 from codectool.pipeline.work import (
     DecodeOptions,
     Decoding,
@@ -37,8 +36,6 @@ from codectool.pipeline.work import (
     Work,
 )
 
-CPU_BATCH_SECONDS = 40.0
-DEVICE_BATCH_SECONDS = 400.0
 MOST_WORKERS = 8  # unless more are asked for
 LOOKED_AT_ONCE = 1024  # headers that are read before progress is told
 
@@ -84,6 +81,7 @@ def encode_tree(
     options: EncodeOptions | None = None,
     how: RunOptions | None = None,
     observer: Observer | None = None,
+    engine: Start | None = None,
 ) -> Report:
     """Encode all audio below a folder to `.hcd` files of the same names in another.
 
@@ -94,6 +92,7 @@ def encode_tree(
         options: what goes into the files.
         how: how the work is done.
         observer: whom to tell.
+        engine: who does it; None is threads of this process, `ray_engine.on_ray` gives another.
 
     Returns:
         Totals, and the files that could not be encoded; one bad file does not stop the others.
@@ -102,7 +101,8 @@ def encode_tree(
         UsageError: there are no inputs, or another run writes to the same folder.
         OSError: the disk is full.
     """
-    return run(Encoding(codec, options or EncodeOptions()), in_dir, out_dir, how, observer)
+    work = Encoding(codec, options or EncodeOptions())
+    return run(work, in_dir, out_dir, how, observer, engine)
 
 
 def decode_tree(
@@ -112,9 +112,11 @@ def decode_tree(
     options: DecodeOptions | None = None,
     how: RunOptions | None = None,
     observer: Observer | None = None,
+    engine: Start | None = None,
 ) -> Report:
     """Decode all `.hcd` files below a folder; otherwise as `encode_tree`."""
-    return run(Decoding(codec, options or DecodeOptions()), in_dir, out_dir, how, observer)
+    work = Decoding(codec, options or DecodeOptions())
+    return run(work, in_dir, out_dir, how, observer, engine)
 
 
 def reconstruct_tree(
@@ -124,9 +126,11 @@ def reconstruct_tree(
     options: DecodeOptions | None = None,
     how: RunOptions | None = None,
     observer: Observer | None = None,
+    engine: Start | None = None,
 ) -> Report:
     """Encode all audio below a folder and decode it again; otherwise as `encode_tree`."""
-    return run(Reconstruction(codec, options or DecodeOptions()), in_dir, out_dir, how, observer)
+    work = Reconstruction(codec, options or DecodeOptions())
+    return run(work, in_dir, out_dir, how, observer, engine)
 
 
 def run(
@@ -135,6 +139,7 @@ def run(
     out_dir: Path,
     how: RunOptions | None = None,
     observer: Observer | None = None,
+    engine: Start | None = None,
 ) -> Report:
     """Do any kind of work on a folder; see `encode_tree`."""
     how, observer = how or RunOptions(), observer or Observer()
@@ -153,11 +158,11 @@ def run(
             tell(Result(file.source, None, "failed", reason=file.reason))
         targets = [job.target for job in jobs]
         remove_leftovers(out_dir, targets)
+        start = engine or _local(how)
         try:
-            _work(work, jobs, journal, how, observer, tell, report)
-        except BaseException:
+            _work(work, jobs, journal, how, observer, tell, report, start)
+        finally:
             remove_leftovers(out_dir, targets)
-            raise
         journal.put_in_order()
     report.wall_seconds = time.perf_counter() - started
     return report
@@ -169,7 +174,7 @@ def model_threads(codec: Codec) -> int:
     if codec.device.type != "cpu" or threads is None:
         return 1
     wanted = os.environ.get("OMP_NUM_THREADS", "")
-    return max(1, (int(wanted) if wanted.isdecimal() else _cores()) // threads)
+    return max(1, (int(wanted) if wanted.isdecimal() else cores()) // threads)
 
 
 def _work(
@@ -180,51 +185,33 @@ def _work(
     observer: Observer,
     tell: Callable[[Result], None],
     report: Report,
+    start: Start,
 ) -> None:
-    """Measure, plan, and take the batches through the engine."""
-    threads = model_threads(work.codec)
-    limit_threads(work.codec)
-    workers = how.workers or min(MOST_WORKERS, _cores())
-    files = []
-    for found in _measure(work, jobs, workers):
-        if isinstance(found, Result):
-            tell(found)
-        else:
-            files.append(found)
-    observer.on_planned(sum(file.seconds for file in files))
-    seconds = how.batch_seconds or _batch_seconds(work.codec)
-    batches = make_batches(files, seconds, threads)
-    stages = _stages(work, journal, settings_hash(work.settings), how.overwrite)
-    engine = Engine(stages, threads, workers)
-    with closing(engine.run(batches)) as results:
-        for result in results:
-            tell(result)
-    report.timing = engine.timing
+    """Measure, plan, and have the batches done."""
+    with start(work) as engine:
+        files = []
+        for found in _measure(work, jobs, _workers(how)):
+            if isinstance(found, Result):
+                tell(found)
+            else:
+                files.append(found)
+        observer.on_planned(sum(file.seconds for file in files))
+        batches = make_batches(files, how.batch_seconds or engine.batch_seconds, engine.width)
+        books = Books(journal, settings_hash(work.settings), how.overwrite)
+        with closing(engine.run(batches, books)) as results:
+            for result in results:
+                tell(result)
+        report.timing = engine.timing
 
 
-def _stages(
-    work: Work[Any, Any], journal: Journal, settings: str, overwrite: bool
-) -> Stages[Batch, list[Member], Result]:
-    """The three steps with the journal between them."""
+def _local(how: RunOptions) -> Start:
+    """Threads of this process."""
 
-    def prepare(batch: Batch) -> list[Member]:
-        names = [file.job.target_name for file in batch.members]
-        entries = [(name, journal.find(name)) for name in names]
-        known = {name: entry for name, entry in entries if entry is not None}
-        members = steps.prepare(work, batch, known, settings, overwrite)
-        missing = [member.entry for member in members if member.result is None]
-        if missing:
-            journal.begin(missing)
-        return members
+    @contextmanager
+    def start(work: Work[Any, Any]) -> Iterator[Engine]:
+        yield LocalEngine(work, model_threads(work.codec), _workers(how))
 
-    def store(members: list[Member]) -> Iterator[Result]:
-        for member in steps.store(work, members):
-            assert member.result is not None
-            if member.result.status == "done":
-                journal.finish(member.entry)
-            yield member.result
-
-    return Stages(prepare, lambda members: steps.compute(work, members), store)
+    return start
 
 
 def settings_hash(settings: Mapping[str, Any]) -> str:
@@ -266,11 +253,11 @@ def _measure(
             yield from pool.map(lambda job: steps.measure(work, job), part)
 
 
-def _batch_seconds(codec: Codec) -> float:
-    return CPU_BATCH_SECONDS if codec.device.type == "cpu" else DEVICE_BATCH_SECONDS
+def _workers(how: RunOptions) -> int:
+    return how.workers or min(MOST_WORKERS, cores())
 
 
-def _cores() -> int:
+def cores() -> int:
     """Cores that this process may use."""
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))

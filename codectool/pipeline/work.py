@@ -94,12 +94,14 @@ class Work(ABC, Generic[Input, Output]):
         compresses: whether the size of the outputs makes a bit rate.
         naming: which files are inputs, and how outputs are called.
         codec: what does it.
+        options: what the outputs depend on beside codec and inputs.
     """
 
     verb: ClassVar[str]
     compresses: ClassVar[bool] = False
     naming: Naming
     codec: Codec
+    options: Any
 
     @property
     @abstractmethod
