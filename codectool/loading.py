@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -99,3 +100,19 @@ def limit_threads(codec: Codec) -> None:
     """Let PyTorch use no more threads of this process than the model gains from on a CPU."""
     if codec.device.type == "cpu" and codec.model.cpu_threads is not None:
         torch.set_num_threads(min(codec.model.cpu_threads, torch.get_num_threads()))
+
+
+@contextmanager
+def sharing_threads(codec: Codec, parts: int) -> Iterator[None]:
+    """Meanwhile let each of so many threads that run the codec side by side have its share.
+
+    On a CPU they share the threads that PyTorch would use for one of them.
+    """
+    before = torch.get_num_threads()
+    if codec.device.type == "cpu":
+        most = codec.model.cpu_threads or before
+        torch.set_num_threads(max(1, min(most, before // parts)))
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)

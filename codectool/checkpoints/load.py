@@ -106,7 +106,7 @@ def _model_part(config: Path | Mapping[str, Any]) -> Mapping[str, Any]:
 
 
 def _all_finite(tensor: Tensor) -> bool:
-    """Whether no value is NaN or infinite; the extremes tell, in a fraction of `isfinite`'s time."""
+    """Whether no value is NaN or infinite: the extremes tell, sooner than `isfinite`."""
     if tensor.numel() == 0 or not tensor.is_floating_point():
         return True
     return all(bool(extreme.isfinite()) for extreme in tensor.aminmax())

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Generator, Iterator, Sequence
 from typing import Any
 
-from codectool.loading import limit_threads
+from codectool.loading import sharing_threads
 from codectool.pipeline import steps
 from codectool.pipeline.engine import Books, fitting_seconds
 from codectool.pipeline.plan import Batch
@@ -20,7 +20,7 @@ class LocalEngine:
 
     Args:
         work: what is done.
-        model_threads: batches that go through the model at once.
+        model_threads: most batches that go through the model at once.
         workers: threads that read, and as many that write.
     """
 
@@ -30,12 +30,13 @@ class LocalEngine:
         self.timing = Timing()
         self._work = work
         self._workers = workers
-        limit_threads(work.codec)
 
     def run(self, batches: Sequence[Batch], books: Books) -> Generator[Result, None, None]:
         """Results of all files, each as soon as it is there."""
-        threads = Threads(self._stages(books), self.width, self._workers)
-        yield from threads.run(batches)
+        width = max(1, min(self.width, len(batches)))
+        threads = Threads(self._stages(books), width, self._workers)
+        with sharing_threads(self._work.codec, width):
+            yield from threads.run(batches)
         self.timing = threads.timing
 
     def _stages(self, books: Books) -> Stages[Batch, list[Member], Result]:

@@ -169,12 +169,14 @@ def run(
 
 
 def model_threads(codec: Codec) -> int:
-    """Batches to compute at once: more than one where one cannot use all cores of a CPU."""
-    threads = codec.model.cpu_threads
-    if codec.device.type != "cpu" or threads is None:
+    """Batches to compute at once: on a CPU one on each core, which wait for nobody.
+
+    Threads that share the work of one batch have to wait for each other after every operation.
+    """
+    if codec.device.type != "cpu":
         return 1
     wanted = os.environ.get("OMP_NUM_THREADS", "")
-    return max(1, (int(wanted) if wanted.isdecimal() else cores()) // threads)
+    return max(1, int(wanted) if wanted.isdecimal() else cores())
 
 
 def _work(

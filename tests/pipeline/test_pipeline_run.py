@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
+import torch
 
 import codectool
 from codectool.codec import Codec
@@ -111,8 +112,11 @@ def test_hac_depends_neither_on_batches_nor_on_threads(
     assert all(tree == trees[0] for tree in trees)
 
 
-def test_others_take_all_cores_for_one_batch(codecs: dict[str, Codec]) -> None:
-    assert model_threads(codecs["bigcodec"]) == 1
+def test_a_batch_on_every_core(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("OMP_NUM_THREADS", "5")
+    assert model_threads(codec) == 5
+    monkeypatch.setattr(codec, "device", torch.device("cuda"))
+    assert model_threads(codec) == 1
 
 
 def test_a_second_run_has_nothing_to_do(codec: Codec, in_dir: Path, out_dir: Path) -> None:
