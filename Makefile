@@ -38,10 +38,11 @@ demo: install  ## encode a bundled clip, show the file, decode it
 	$(BIN)/codectool decode demo/speech.hcd demo/speech.wav --overwrite
 	@ls -l $(CLIP) demo/speech.hcd demo/speech.wav
 
-bench: install  ## print the figures of the README
+bench: install  ## print the figures of the README and of docs/performance.md (half an hour)
 	$(BIN)/python -m benchmarks.bitpack
 	$(BIN)/python -m benchmarks.start
 	$(BIN)/python -m benchmarks.sizes
+	$(BIN)/python -m benchmarks.speed --clips 16 --json bench.json
 
 clean:  ## remove what make has made
 	rm -rf .venv demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
