@@ -60,6 +60,15 @@ def test_python_in_the_document_on_streams(codecs: dict[str, Codec]) -> None:
     np.testing.assert_array_equal(np.concatenate(names["audio"], axis=1), whole)  # type: ignore[arg-type]
 
 
+def test_python_in_the_document_on_folders(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    Path("recordings/deep").mkdir(parents=True)
+    shutil.copy(ROOT / "assets" / "speech_flite.flac", "recordings/deep/a.flac")
+    (program,) = code_blocks("docs/folders.md", "python")
+    exec(program, {})
+    assert Path("tokens/deep/a.hcd").is_file()
+
+
 def test_a_codec_is_one_module_and_one_line(tiny: Path, tmp_path: Path) -> None:
     codec = codectool.load("tiny", tiny, device="cpu")
     wave = np.random.default_rng(0).normal(0, 0.1, (2, 5000)).astype(np.float32)
