@@ -60,7 +60,11 @@ def test_samples_of_a_stream_are_those_of_the_whole(
     parts = [stream.push(tokens.codes[:, :, at]) for at in slices(tokens.num_frames, cuts)]
     assert early or sum(part.shape[1] for part in parts) <= tokens.num_samples
     parts.append(stream.flush(None if early else tokens.num_samples))
-    np.testing.assert_array_equal(np.concatenate(parts, axis=1), whole)
+    heard = np.concatenate(parts, axis=1)
+    # BigCodec's LSTM takes both channels of the whole at once, which rounds otherwise.
+    np.testing.assert_allclose(heard, whole, rtol=0, atol=2e-6)
+    if codec.layout.family != "bigcodec":
+        np.testing.assert_array_equal(heard, whole)
 
 
 def slices(frames: int, cuts: str) -> list[slice]:

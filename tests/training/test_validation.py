@@ -14,7 +14,8 @@ import torch
 from torch import Tensor
 
 from codectool.codec import Codec
-from codectool.codecs.base import CodecModel, Context
+from codectool.codecs.base import CodecModel, Context, Latency
+from codectool.codecs.segments import SegmentDecoder, SegmentEncoder
 from codectool.errors import AudioError
 from codectool.training.code_use import code_use, entropy
 from codectool.training.validation import ValidationClip, intelligibility, load_clips, validate
@@ -40,6 +41,16 @@ class SixteenBits(CodecModel):
     @property
     def hyper_parameters(self) -> dict[str, Any]:
         return {}
+
+    @property
+    def latency(self) -> Latency:
+        return Latency(0, 0)
+
+    def stream_encoder(self, block_frames: int | None = None) -> SegmentEncoder:
+        return SegmentEncoder(self, block_frames or 100)
+
+    def stream_decoder(self, block_frames: int | None = None) -> SegmentDecoder:
+        return SegmentDecoder(self, block_frames or 100)
 
     def upstream_frames(self, num_samples: int) -> int:
         return num_samples // 4
