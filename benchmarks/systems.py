@@ -21,8 +21,9 @@ import numpy.typing as npt
 
 import codectool
 from benchmarks.measures import RATE, Wave
-from codectool.audio.files import audio_bytes, read_audio
+from codectool.audio.files import read_audio
 from codectool.audio.resample import resample
+from codectool.audio.sink import audio_bytes
 from codectool.codecs.registry import FAMILIES
 from codectool.errors import CodectoolError, UsageError
 

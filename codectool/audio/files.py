@@ -152,35 +152,3 @@ def check_format(container: str, subtype: str | None) -> str:
         known = ", ".join(sorted(SUBTYPES & soundfile.available_subtypes(container).keys()))
         raise UsageError(f"{container} cannot hold subtype {subtype}; it can hold {known}")
     return subtype
-
-
-def audio_bytes(
-    samples: Samples, rate: int, container: str = "wav", subtype: str | None = None
-) -> memoryview:
-    """An audio file, in memory: errors of a disk would be lost inside libsndfile's calls to us.
-
-    Integer subtypes are rounded by libsndfile: towards minus infinity, clipped at full scale.
-
-    Args:
-        samples: ``(C, N)`` in [-1, 1].
-        rate: sampling rate in Hz.
-        container: ``"wav"`` or ``"flac"``.
-        subtype: libsndfile's name of the sample format; None is 16 bit.
-
-    Raises:
-        AudioError: this container cannot hold so many channels or such a rate.
-        UsageError: this container cannot hold the subtype.
-    """
-    subtype = check_format(container, subtype)
-    buffer = io.BytesIO()
-    try:
-        with soundfile.SoundFile(
-            buffer, "w", rate, samples.shape[0], subtype, format=container.upper()
-        ) as sound:
-            sound.write(samples.T)
-    except soundfile.LibsndfileError as error:
-        raise AudioError(
-            f"cannot write {samples.shape[0]} channels at {rate} Hz as {container} {subtype}: "
-            f"{error.error_string}"
-        ) from error
-    return buffer.getbuffer()

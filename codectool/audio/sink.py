@@ -59,6 +59,25 @@ def open_sink(
     return _FlacSink(file, rate, channels, subtype)
 
 
+def audio_bytes(
+    samples: Samples, rate: int, container: str = "wav", subtype: str | None = None
+) -> memoryview:
+    """A whole audio file in memory; takes and raises what `open_sink` does.
+
+    Args:
+        samples: ``(C, N)`` in [-1, 1].
+        rate: sampling rate in Hz.
+        container: ``"wav"`` or ``"flac"``.
+        subtype: libsndfile's name of the sample format; None is 16 bit.
+    """
+    buffer = io.BytesIO()
+    channels, length = samples.shape
+    sink = open_sink(buffer, rate, channels, length, container, subtype)
+    sink.write(samples)
+    sink.close()
+    return buffer.getbuffer()
+
+
 class _WavSink:
     """The header is ours, since libsndfile wants to go back to it; the samples are libsndfile's."""
 

@@ -8,6 +8,7 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from codectool.cli.console import at_terminal
+from codectool.cli.progress import bar_with_words
 
 if TYPE_CHECKING:
     from rich.progress import Progress as Bar
@@ -35,7 +36,7 @@ class BatchProgress:
 
     def __enter__(self) -> BatchProgress:
         if at_terminal():
-            self._bar = _bar()
+            self._bar = bar_with_words()
             self._task = self._bar.add_task(self._verb, total=None, told="looking for files")
             self._bar.start()
         return self
@@ -83,16 +84,3 @@ class BatchProgress:
             parts.append(f"RTF {rtf:.4f}")
             parts.append(f"{timedelta(seconds=round(left))} left")
         return "  ".join(parts)
-
-
-def _bar() -> Bar:
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn
-
-    return Progress(
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=None),
-        TextColumn("{task.fields[told]}", markup=False),
-        console=Console(stderr=True),
-        expand=True,
-    )

@@ -19,6 +19,7 @@ from codectool.cli.options import (
     choose_output,
     codec_options,
     debug_option,
+    encoder_options,
     is_pipe,
     open_input,
     open_output,
@@ -47,16 +48,7 @@ def _finite(_ctx: click.Context, _param: click.Parameter, value: float | None) -
 @click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
 @click.argument("target", metavar="[OUTPUT]", type=click.Path(path_type=Path), required=False)
 @codec_options
-@click.option(
-    "--quantizers", type=click.IntRange(1), metavar="N", help="Use the first N codebooks only."
-)
-@click.option(
-    "--framing",
-    type=click.Choice(["whole", "upstream"]),
-    default="whole",
-    show_default=True,
-    help="whole loses no sample; upstream does at the file's end what the published script does.",
-)
+@encoder_options
 @click.option(
     "--tag", "tags", multiple=True, metavar="KEY=VALUE", help="Text to store; may be repeated."
 )

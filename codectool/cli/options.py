@@ -71,6 +71,28 @@ def codec_options(function: Function) -> Function:
     return function
 
 
+def encoder_options(function: Function) -> Function:
+    """What only encoding has: ``--quantizers`` and ``--framing``."""
+    for decorator in (
+        click.option(
+            "--framing",
+            type=click.Choice(["whole", "upstream"]),
+            default="whole",
+            show_default=True,
+            help="whole loses no sample; upstream does at the file's end what the published script "
+            "does.",
+        ),
+        click.option(
+            "--quantizers",
+            type=click.IntRange(1),
+            metavar="N",
+            help="Use the first N codebooks only.",
+        ),
+    ):
+        function = decorator(function)
+    return function
+
+
 def overwrite_option(function: Function) -> Function:
     """``--overwrite``."""
     return click.option("--overwrite", is_flag=True, help="Replace OUTPUT if it exists.")(function)

@@ -47,7 +47,7 @@ class Progress:
     def __enter__(self) -> Progress:
         self._told_at = self._clock()
         if self.shown and at_terminal():
-            self._bar = _bar()
+            self._bar = bar_with_words()
             self._task = self._bar.add_task("training", total=1.0, told="starting")
             self._bar.start()
         return self
@@ -113,7 +113,8 @@ def speed(steps_per_second: float) -> str:
     return f"{1 / steps_per_second:.1f} s/step" if steps_per_second > 0 else "0 steps/s"
 
 
-def _bar() -> Bar:
+def bar_with_words() -> Bar:
+    """A bar with a description before it and ``told`` behind."""
     from rich.console import Console
     from rich.progress import BarColumn, Progress, TextColumn
 

@@ -13,6 +13,7 @@ from codectool.cli.options import (
     choose_output,
     codec_options,
     debug_option,
+    encoder_options,
     is_pipe,
     overwrite_option,
 )
@@ -26,16 +27,7 @@ if TYPE_CHECKING:
 @click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
 @click.argument("target", metavar="OUTPUT", type=click.Path(path_type=Path))
 @codec_options
-@click.option(
-    "--quantizers", type=click.IntRange(1), metavar="N", help="Use the first N codebooks only."
-)
-@click.option(
-    "--framing",
-    type=click.Choice(["whole", "upstream"]),
-    default="whole",
-    show_default=True,
-    help="whole loses no sample; upstream does at the file's end what the published script does.",
-)
+@encoder_options
 @click.option("--native-rate", is_flag=True, help="Leave the audio at the model's sampling rate.")
 @click.option(
     "--format",

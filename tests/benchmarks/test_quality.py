@@ -16,7 +16,7 @@ import torch
 import torchaudio
 
 from benchmarks import measures, picture, quality, systems
-from codectool.audio.files import audio_bytes
+from codectool.audio.sink import audio_bytes
 from codectool.errors import UsageError
 from codectool.training.losses.spectral import mel_distance_db
 
