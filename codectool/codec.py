@@ -218,23 +218,32 @@ class Codec:
             rate, length = self.sample_rate, self.layout.model_samples(length, rate)
         return fit(resample(wave, self.sample_rate, rate), length)
 
-    def decode_frames(self, codes: Codes, segment_frames: int | None = None) -> Samples:
-        """Decode codes to the audio they stand for, at the model's rate, nothing cut off.
+    def label(
+        self,
+        codes: Codes,
+        sample_rate: int,
+        num_samples: int,
+        segment_frames: int | None = None,
+        tags: Mapping[str, str] | None = None,
+    ) -> Tokens:
+        """Put codes ``(C, K, F)`` that these weights have made together with what decoding needs.
 
         Args:
-            codes: ``(C, K', F)`` with K' <= K.
+            codes: of a whole signal.
+            sample_rate: of the audio, in Hz.
+            num_samples: its samples per channel.
             segment_frames: length of the segments that were encoded alone; None for one whole.
-
-        Returns:
-            float32 ``(C, F * hop_length)``.
-
-        Raises:
-            DamagedError: a code is larger than its codebook.
+            tags: text to go with the tokens.
         """
-        check_range(self.model, codes)
-        spans = _segments(codes.shape[2], segment_frames)
-        pieces = [[row[:, first:last] for first, last in spans] for row in codes]
-        return np.stack(self._decode_pieces(pieces))
+        return Tokens(
+            codes=codes,
+            layout=self.layout,
+            fingerprint=self.fingerprint,
+            sample_rate=sample_rate,
+            num_samples=num_samples,
+            segment_frames=segment_frames,
+            tags=dict(tags or {}),
+        )
 
     def check_rate(self, sample_rate: int) -> None:
         """Refuse a sampling rate in Hz that audio to be encoded cannot have.
@@ -343,15 +352,7 @@ class Codec:
         num_samples = clip.num_samples
         if self.framing == "upstream":
             num_samples = clip.frames * self.hop_length * clip.sample_rate // self.sample_rate
-        return Tokens(
-            codes=codes,
-            layout=self.layout,
-            fingerprint=self.fingerprint,
-            sample_rate=clip.sample_rate,
-            num_samples=num_samples,
-            segment_frames=segment_frames,
-            tags=clip.tags,
-        )
+        return self.label(codes, clip.sample_rate, num_samples, segment_frames, clip.tags)
 
     # Rows (channels of clips), each of which is a list of segments
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import shutil
 import tempfile
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -331,7 +331,7 @@ class Decoding:
         last samples depend on frames in it: a held frame disturbs them less than a random one.
         """
         held = np.zeros((*self._no_codes().shape[:2], 1), np.int32)
-        for block in self._blocks():
+        for block in self._reader.blocks(self._first, self._last):
             codes = block.codes
             if codes is None:
                 self._silent.append(self._span(block))
@@ -342,9 +342,6 @@ class Decoding:
             begin = max(0, self._first - block.first_frame)
             end = None if self._last is None else max(0, self._last - block.first_frame)
             yield codes[:, :, begin:end]
-
-    def _blocks(self) -> Iterable[Block]:
-        return self._reader.blocks(self._first, self._last)
 
     def _no_codes(self) -> Codes:
         header = self._reader.header

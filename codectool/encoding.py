@@ -114,15 +114,7 @@ def encode_source(
         stream = codec.stream_encoder(audio.sample_rate, audio.channels)
         codes = np.concatenate(list(_codes(stream, audio)), axis=2)
         num_samples, segment_frames = stream.num_samples, stream.segment_frames
-    return Tokens(
-        codes=codes,
-        layout=codec.layout,
-        fingerprint=codec.fingerprint,
-        sample_rate=audio.sample_rate,
-        num_samples=num_samples,
-        segment_frames=segment_frames,
-        tags=dict(tags or {}),
-    )
+    return codec.label(codes, audio.sample_rate, num_samples, segment_frames, tags)
 
 
 def encode_live(

@@ -157,7 +157,7 @@ def test_one_whole_of_any_length(codec: Codec) -> None:
     codes, num_samples = encode_exact(codec, lambda: pieces(wave, "random"), rate, 2)
     assert num_samples == wave.shape[1]
     np.testing.assert_array_equal(codes, tokens.codes)
-    whole = codec.decode_frames(tokens.codes)
+    whole = codec.decode_clips([tokens])[0]
     parts = list(decode_exact(codec, tokens.codes))
     np.testing.assert_allclose(np.concatenate(parts, axis=1), whole, atol=1e-4)
 

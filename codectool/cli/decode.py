@@ -12,6 +12,7 @@ import click
 from codectool.cli.batch import BatchOptions, batch_options, load_decoder, run_folder
 from codectool.cli.console import EXIT_CONCEALED, Settings, note, warn, working
 from codectool.cli.options import (
+    audio_options,
     choose_output,
     codec_options,
     debug_option,
@@ -70,14 +71,7 @@ def _container(target: Path | None) -> str:
     help="Write silence for damaged blocks and what is left of a file that was cut off (exit 3).",
 )
 @click.option("--force", is_flag=True, help="Decode even if the weights are not the file's.")
-@click.option("--native-rate", is_flag=True, help="Leave the audio at the model's sampling rate.")
-@click.option(
-    "--format",
-    "container",
-    type=click.Choice(["wav", "flac"]),
-    help="Default: by the suffix of OUTPUT, else wav.",
-)
-@click.option("--subtype", metavar="NAME", help="Sample format: PCM_16 (default), PCM_24, FLOAT.")
+@audio_options
 @batch_options
 @overwrite_option
 @debug_option

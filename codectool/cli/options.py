@@ -93,6 +93,28 @@ def encoder_options(function: Function) -> Function:
     return function
 
 
+def audio_options(function: Function) -> Function:
+    """How decoded audio is written: ``--native-rate``, ``--format`` and ``--subtype``."""
+    for decorator in (
+        click.option(
+            "--subtype",
+            metavar="NAME",
+            help="Sample format: PCM_16 (default), PCM_24, FLOAT.",
+        ),
+        click.option(
+            "--format",
+            "container",
+            type=click.Choice(["wav", "flac"]),
+            help="Default: of a file, by the suffix of OUTPUT, else wav.",
+        ),
+        click.option(
+            "--native-rate", is_flag=True, help="Leave the audio at the model's sampling rate."
+        ),
+    ):
+        function = decorator(function)
+    return function
+
+
 def overwrite_option(function: Function) -> Function:
     """``--overwrite``."""
     return click.option("--overwrite", is_flag=True, help="Replace OUTPUT if it exists.")(function)

@@ -10,6 +10,7 @@ import click
 from codectool.cli.batch import BatchOptions, batch_options, run_folder
 from codectool.cli.console import Settings, note, working
 from codectool.cli.options import (
+    audio_options,
     choose_output,
     codec_options,
     debug_option,
@@ -28,14 +29,7 @@ if TYPE_CHECKING:
 @click.argument("target", metavar="OUTPUT", type=click.Path(path_type=Path))
 @codec_options
 @encoder_options
-@click.option("--native-rate", is_flag=True, help="Leave the audio at the model's sampling rate.")
-@click.option(
-    "--format",
-    "container",
-    type=click.Choice(["wav", "flac"]),
-    help="Default: of a file, by the suffix of OUTPUT, else wav.",
-)
-@click.option("--subtype", metavar="NAME", help="Sample format: PCM_16 (default), PCM_24, FLOAT.")
+@audio_options
 @batch_options
 @overwrite_option
 @debug_option
