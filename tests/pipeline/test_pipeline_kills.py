@@ -11,9 +11,9 @@ from pathlib import Path
 import pytest
 
 from tests.pipeline.killed import run_and_die
-from tests.pipeline.trees import FILES, contents, make_tree, write_audio
+from tests.pipeline.trees import FILES, contents, make_tree, outputs, write_audio
 
-RUNS = 10  # of each kind
+KILLS = 10  # of each kind
 
 
 @pytest.fixture(scope="module")
@@ -50,9 +50,9 @@ def test_killed_and_started_again(
     out_dir = tmp_path / "out"
     rng = random.Random(0)
     died = 0
-    for number in range(RUNS):
+    while died < KILLS:
         # half of the runs die while they begin, the others anywhere
-        moment = rng.randint(1, 8) if number % 2 else rng.randint(9, 60)
+        moment = rng.randint(1, 8) if died % 2 else rng.randint(9, 60)
         code = run(out_dir, moment)
         assert code in (0, -signal.SIGKILL)
         died += code != 0
@@ -61,8 +61,8 @@ def test_killed_and_started_again(
                 assert data == expected[name]
         if code == 0:  # it had less to do than that: give it more
             assert contents(out_dir) == expected
-            for name in rng.sample(sorted(expected), 8):
+            # outputs only: without the journal the rest would be strangers, which are not replaced
+            for name in rng.sample(sorted(outputs(out_dir)), 8):
                 (out_dir / name).unlink()
-    assert died >= 7
     assert run(out_dir, None) == 0
     assert contents(out_dir) == expected
