@@ -15,6 +15,7 @@ ROOMS = {
     "_version": set(),
     "tokens": set(),
     "files": set(),
+    "cores": set(),
     "container": {"tokens"},
     "audio": set(),
     "nn": set(),
@@ -28,10 +29,13 @@ ROOMS = {
     "encoding": {"audio", "codec", "container", "exact", "files", "streams", "tokens"},
     "decoding": {"audio", "codec", "container", "exact", "files", "streams"},
     "pipeline": {
-        *("audio", "checkpoints", "codec", "container", "decoding", "encoding", "files", "hcd"),
-        *("loading", "tokens"),
+        *("audio", "checkpoints", "codec", "container", "cores", "decoding", "encoding", "files"),
+        *("hcd", "loading", "tokens"),
     },
-    "training": {"audio", "nn", "codecs", "checkpoints", "codec", "files", "tokens"},
+    "evaluation": {
+        *("audio", "codec", "cores", "files", "hcd", "loading", "pipeline", "tokens", "_version"),
+    },
+    "training": {"audio", "nn", "codecs", "checkpoints", "codec", "evaluation", "files", "tokens"},
 }
 # What only some rooms may bring in from outside.
 GUARDED = {
@@ -39,8 +43,10 @@ GUARDED = {
     "torchaudio": {"training"},
     "transformers": {"training"},
     "ray": {"pipeline"},
-    "matplotlib": {"training"},
-    "pystoi": {"training"},
+    "matplotlib": {"evaluation", "training"},
+    "pystoi": {"evaluation", "training"},
+    "pesq": {"evaluation"},
+    "PIL": {"evaluation"},
     "safetensors": {"checkpoints"},
     "soundfile": {"audio"},
     "soxr": {"audio"},

@@ -30,6 +30,8 @@ COMMANDS = {
     "verify": "check every bit of .hcd files",
     "filelist": "list of audio files for training",
     "train": "teach a codec",
+    "evaluate": "how good codecs sound, measured and side by side",
+    "compare": "one recording beside another, measured and as a picture",
     "plot": "learning curves of training runs as a picture",
 }
 

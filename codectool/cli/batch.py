@@ -176,7 +176,7 @@ def run_folder(
     folder = Path() if source == PIPE else source
     if not folder.is_dir():
         raise UsageError(f"{source}: there is no such folder")
-    files = None if batch.files_from is None else _read_list(batch.files_from)
+    files = None if batch.files_from is None else read_list(batch.files_from)
     how = RunOptions(files, batch.workers, batch.batch_seconds, overwrite)
     engine = _engine(batch, device)
     with _terminable(), ExitStack() as stack:
@@ -250,7 +250,7 @@ def _named(batch: BatchOptions) -> Iterator[tuple[str, Any]]:
         yield "--" + name.removeprefix("as_").replace("_", "-"), value
 
 
-def _read_list(path: Path) -> list[str]:
+def read_list(path: Path) -> list[str]:
     """Paths of a list; of lines of `codectool filelist`, the first column."""
     with open_input(path) as (file, _):
         lines = file.read().split(b"\n")

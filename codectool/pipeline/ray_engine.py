@@ -20,6 +20,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
+from codectool.cores import cores
 from codectool.errors import CodectoolError
 from codectool.pipeline.engine import Books, Engine, Start, fitting_seconds
 from codectool.pipeline.plan import Batch
@@ -27,7 +28,6 @@ from codectool.pipeline.ray_cluster import Placement, connected, machines_of, pl
 from codectool.pipeline.ray_worker import BATCHES, Finished, Worker
 from codectool.pipeline.recipe import Recipe
 from codectool.pipeline.report import Result, Timing, failure
-from codectool.pipeline.run import cores
 from codectool.pipeline.work import Work
 
 MOST_DEATHS = 3  # of workers over the same batch, or one after the other while they load

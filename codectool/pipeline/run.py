@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from codectool.codec import Codec
+from codectool.cores import cores
 from codectool.errors import UsageError
 from codectool.pipeline import steps
 from codectool.pipeline.engine import Books, Engine, Start
@@ -257,10 +258,3 @@ def _measure(
 
 def _workers(how: RunOptions) -> int:
     return how.workers or min(MOST_WORKERS, cores())
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

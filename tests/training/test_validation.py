@@ -17,7 +17,7 @@ from codectool.codec import Codec
 from codectool.codecs.base import CodecModel, Context, Latency
 from codectool.codecs.segments import SegmentDecoder, SegmentEncoder
 from codectool.errors import AudioError
-from codectool.training.code_use import code_use, entropy
+from codectool.evaluation.code_use import code_use
 from codectool.training.validation import ValidationClip, intelligibility, load_clips, validate
 
 
@@ -73,60 +73,6 @@ def voice(seconds: float, seed: int = 0, rate: int = 16000) -> Tensor:
     loudness = 0.55 + 0.45 * np.sin(2 * np.pi * 4 * t)
     wave = 0.1 * wave * loudness + 0.002 * rng.standard_normal(len(t))
     return torch.from_numpy(wave.astype(np.float32))[None]
-
-
-def test_entropy_of_known_counts() -> None:
-    assert entropy(np.array([2, 0, 1, 1])) == 1.5
-    assert entropy(np.array([5])) == 0
-    assert entropy(np.array([0, 0])) == 0
-
-
-def test_use_of_codebooks() -> None:
-    codes = np.array([[0, 1, 2, 3] * 10, [5] * 40])
-    assert code_use(codes, (8, 16)) == {
-        "perplexity_0": pytest.approx(4),
-        "dead_codes_0": 4,
-        "perplexity_1": pytest.approx(1),
-        "dead_codes_1": 15,
-        "bits_per_token": pytest.approx(2),
-    }
-    assert code_use(np.zeros((2, 0), np.int32), (8, 16)) == {}
-
-
-def test_use_of_bits() -> None:
-    """18 bits of which all but three stand still: one alternates, one is its twin, one is rare."""
-    alternating = np.arange(257) % 2
-    rare = (np.arange(257) == 100).astype(int)
-    codes = (alternating << 17) + (alternating << 16) + rare
-    use = code_use(codes[None], (2**18,))
-    of_rare = -(1 / 257) * math.log2(1 / 257) - (256 / 257) * math.log2(256 / 257)
-    nearly_1 = -sum(p * math.log2(p) for p in (128 / 257, 129 / 257))
-    assert use["bit_entropy_min"] == 0
-    assert use["bit_entropy_mean"] == pytest.approx((2 * nearly_1 + of_rare) / 18)
-    assert use["distinct"] == 3 / 257
-    # the twins lie in one group and count once; the rare bit lies in another
-    assert use["bits_per_token"] == pytest.approx(nearly_1 + of_rare)
-    # after a known bit the alternating one is certain, and the rare one nearly as rare as before
-    pairs = -(254 / 256) * math.log2(254 / 256) - 2 * (1 / 256) * math.log2(1 / 256)
-    before = -(1 / 256) * math.log2(1 / 256) - (255 / 256) * math.log2(255 / 256)
-    assert use["bits_given_previous"] == pytest.approx(pairs - before)
-    assert set(use) == {
-        "bit_entropy_min",
-        "bit_entropy_mean",
-        "distinct",
-        "bits_given_previous",
-        "bits_per_token",
-    }
-
-
-def test_random_bits_carry_all_they_can() -> None:
-    codes = np.random.default_rng(0).integers(0, 2**18, (1, 20000))
-    use = code_use(codes, (2**18,))
-    assert use["bit_entropy_min"] > 0.999
-    assert 17.98 < use["bits_per_token"] <= 18
-    assert 17.99 < use["bits_given_previous"] <= 18
-    # of n draws from N, N (1 - (1 - 1/N)^n) differ
-    assert use["distinct"] == pytest.approx(2**18 * (1 - (1 - 2**-18) ** 20000) / 20000, abs=0.005)
 
 
 def test_a_codec_without_loss(capsys: pytest.CaptureFixture[str]) -> None:

@@ -1,0 +1,111 @@
+"""The part of `codectool evaluate` that is about tokens."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import click
+
+from codectool.audio.files import read_audio
+from codectool.cli.console import note, say
+from codectool.cli.evaluate_progress import progress
+from codectool.cli.options import write_output
+from codectool.errors import CodectoolError, UsageError
+from codectool.evaluation import tables
+from codectool.evaluation.token_files import tokens_of
+from codectool.evaluation.token_table import token_csv, token_tables, token_text
+from codectool.evaluation.token_use import TokenUse, token_use
+
+if TYPE_CHECKING:
+    from codectool.evaluation.systems.choice import SystemChoice
+    from codectool.tokens import Tokens
+
+
+def tell_tokens(
+    folder: Path,
+    files: Sequence[str] | None,
+    systems: Sequence[SystemChoice],
+    output: str,
+    plot: Path | None,
+    overwrite: bool,
+) -> int:
+    """Print statistics of the tokens of a folder.
+
+    Args:
+        folder: of `.hcd` files, or with systems of recordings.
+        files: those of a list; None is all that are there.
+        systems: codecs of ours that encode the recordings.
+        output: ``table``, ``markdown``, ``json`` or ``csv``.
+        plot: a picture, too.
+        overwrite: replace it if it exists.
+
+    Returns:
+        How many files could not be used.
+
+    Raises:
+        UsageError: there are none that could.
+    """
+    bad: list[str] = []
+
+    def complain(name: str, reason: str) -> None:
+        bad.append(name)
+        say("error", f"{name}: {reason}", "red")
+
+    if systems:
+        models = [use for choice in systems for use in _encoded(folder, files, choice, complain)]
+    else:
+        source = folder if files is None else [folder / name for name in files]
+        models = token_use(tokens_of(source, complain))
+    if not models:
+        raise UsageError(f"{folder}: not one of its files could be used")
+    _print(models, output)
+    if plot is not None:
+        from codectool.evaluation.token_plot import draw_tokens
+
+        write_output(plot, memoryview(draw_tokens(models)), overwrite)
+        note(f"{plot}: how often each code is used")
+    return len(bad)
+
+
+def _encoded(
+    folder: Path,
+    files: Sequence[str] | None,
+    choice: SystemChoice,
+    complain: Callable[[str, str], None],
+) -> list[TokenUse]:
+    """Statistics of the tokens that a codec of ours makes of recordings."""
+    from codectool.evaluation.pairs import find_references
+
+    if choice.codec is None:
+        raise UsageError(f"{choice.name}: has no tokens that we know; name codecs of ours")
+    names, problems = find_references(folder, files, [])
+    for _, name, reason in problems:
+        complain(name, reason)
+    codec = choice.codec.load()
+
+    def encoded() -> Iterator[tuple[str, Tokens]]:
+        with progress() as watcher:
+            watcher.on_step(f"encoding with {choice.name}", len(names))
+            for name in names:
+                try:
+                    samples, rate = read_audio(folder / name, str(folder / name))
+                    yield name, codec.encode(samples, rate)
+                except CodectoolError as error:
+                    complain(name, str(error).removeprefix(f"{folder / name}: "))
+                watcher.on_clip()
+
+    return token_use(encoded())
+
+
+def _print(models: Sequence[TokenUse], output: str) -> None:
+    if output == "json":
+        click.echo(json.dumps([model.to_json() for model in models], indent=1))
+    elif output == "csv":
+        click.echo(token_csv(models), nl=False)
+    elif output == "markdown":
+        click.echo("\n\n".join(tables.as_markdown(rows) for rows in token_tables(models)))
+    else:
+        click.echo(token_text(models))

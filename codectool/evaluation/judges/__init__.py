@@ -1,0 +1,1 @@
+"""Measures of quality, one file for each kind."""

@@ -1,0 +1,86 @@
+"""STOI and extended STOI: short-time objective intelligibility.
+
+Letters used in shapes: N samples.
+"""
+
+from __future__ import annotations
+
+import math
+import warnings
+from typing import Any, ClassVar
+
+import numpy as np
+
+from codectool.evaluation.judges.quiet import no_warnings
+from codectool.evaluation.judges.silence import require_sound
+from codectool.evaluation.metric import CannotJudgeError, Judge, Metric, Values, Wave
+
+LEAST_SECONDS = 0.4  # one segment: 30 frames of 256 samples at 10 kHz, which overlap by half
+
+
+class Stoi(Judge):
+    """Both measures, as the package `pystoi` computes them; it resamples to 10 kHz itself."""
+
+    rate: ClassVar[int] = 16000
+    packages: ClassVar[tuple[str, ...]] = ("pystoi",)
+    metrics: ClassVar[tuple[Metric, ...]] = (
+        Metric(
+            name="stoi",
+            title="STOI",
+            unit="",
+            better="higher",
+            digits=3,
+            range=(-1.0, 1.0),
+            about="Short-time objective intelligibility (Taal et al. 2011): correlation of the "
+            "envelopes of third-octave bands up to 4.3 kHz.",
+        ),
+        Metric(
+            name="estoi",
+            title="ESTOI",
+            unit="",
+            better="higher",
+            digits=3,
+            range=(-1.0, 1.0),
+            about="Extended STOI (Jensen and Taal 2016): correlation of whole short-time spectra.",
+        ),
+    )
+
+    def __init__(self) -> None:
+        with no_warnings():
+            import pystoi
+        self._pystoi: Any = pystoi
+
+    def judge(self, reference: Wave, degraded: Wave) -> Values:
+        """Both want 0.4 s of the reference that are within 40 dB of its loudest frame."""
+        require_sound(reference, degraded)
+        if len(reference) < LEAST_SECONDS * self.rate:
+            raise CannotJudgeError(f"shorter than {LEAST_SECONDS} s")
+        pair = reference.astype(float), degraded.astype(float)
+        return {
+            "stoi": self.intelligibility(*pair, self.rate, extended=False),
+            "estoi": self.intelligibility(*pair, self.rate, extended=True),
+        }
+
+    def intelligibility(
+        self, reference: Wave, degraded: Wave, rate: int, *, extended: bool
+    ) -> float:
+        """One of the two, of signals ``(N,)`` at any rate.
+
+        Raises:
+            CannotJudgeError: there is less than 0.4 s of speech.
+        """
+        random = np.random.get_state()
+        np.random.seed(0)  # it adds noise below float64's precision, which decides over silence
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                # where it is said, the number is made up
+                warnings.filterwarnings("error", "Not enough STFT frames", RuntimeWarning)
+                value = float(self._pystoi.stoi(reference, degraded, rate, extended=extended))
+        except RuntimeWarning:
+            raise CannotJudgeError(f"less than {LEAST_SECONDS} s of speech") from None
+        finally:
+            np.random.set_state(random)
+        if not math.isfinite(value):
+            raise CannotJudgeError("STOI finds no number for it")
+        return value

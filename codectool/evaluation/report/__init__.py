@@ -1,0 +1,1 @@
+"""One page of HTML to read and to listen to."""

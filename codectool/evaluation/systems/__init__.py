@@ -1,0 +1,1 @@
+"""What is compared: codecs of ours, and programs of others."""

@@ -1,0 +1,156 @@
+"""An evaluation as a table for people, and as JSON and CSV for programs."""
+
+from __future__ import annotations
+
+import csv
+import dataclasses
+import io
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from codectool.evaluation.metric import Metric
+from codectool.evaluation.results import Evaluation, Score, SystemResult
+
+NOTHING = "-"
+ARROWS = {"higher": "↑", "lower": "↓"}
+# attribute of a system, heading, decimals
+COSTS = (
+    ("kbps", "kbps of audio", 2),
+    ("kbps_file", "kbps in files", 2),
+    ("rtf_encode", "RTF encode", 3),
+    ("rtf_decode", "RTF decode", 3),
+    ("delay_ms", "delay, ms", 1),
+)
+
+Rows = list[list[str]]
+
+
+def table(evaluation: Evaluation) -> Rows:
+    """A column per system, a row per measure: mean, half of its 95 % interval, worst clip.
+
+    The best mean of a row has a star.
+    """
+    rows = [["", *(system.name for system in evaluation.systems)]]
+    for attribute, heading, digits in COSTS[:2]:
+        rows.append([heading, *_costs(evaluation.systems, attribute, digits)])
+    for metric in evaluation.metrics:
+        best = best_systems(evaluation, metric)
+        cells = [_cell(system, metric, system.name in best) for system in evaluation.systems]
+        if set(cells) != {NOTHING}:
+            rows.append([f"{metric.heading} {ARROWS[metric.better]}", *cells])
+    for attribute, heading, digits in COSTS[2:]:
+        rows.append([heading, *_costs(evaluation.systems, attribute, digits)])
+    return rows
+
+
+def best_systems(evaluation: Evaluation, metric: Metric) -> set[str]:
+    """Systems with the best mean, as far as decimals show; none if there is but one."""
+    means = {
+        system.name: round(system.means[metric.name].mean, metric.digits)
+        for system in evaluation.systems
+        if metric.name in system.means
+    }
+    if len(means) < 2:
+        return set()
+    best = (max if metric.better == "higher" else min)(means.values())
+    return {name for name, mean in means.items() if mean == best}
+
+
+def as_text(rows: Rows) -> str:
+    """Aligned columns."""
+    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
+    lines = []
+    for head, *cells in rows:
+        aligned = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
+        lines.append("  ".join([head.ljust(widths[0]), *aligned]).rstrip())
+    return "\n".join(lines)
+
+
+def as_markdown(rows: Rows) -> str:
+    """The same for a document."""
+    marked = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    lines = [marked[0], ["---", *("---:" for _ in marked[0][1:])], *marked[1:]]
+    return "\n".join("| " + " | ".join(line) + " |" for line in lines)
+
+
+def remarks(evaluation: Evaluation) -> Iterator[str]:
+    """What does not fit into the table, a line each: metrics that could not judge all clips."""
+    for system in evaluation.systems:
+        scored = [score for score in system.scores if score.problem is None]
+        for metric in evaluation.metrics:
+            missing = [score for score in scored if score.values.get(metric.name) is None]
+            if missing:
+                first = missing[0]
+                why = first.notes.get(metric.name, "no value")
+                yield (
+                    f"{system.name}: {len(missing)} of {len(scored)} clips have no {metric.title}: "
+                    f"{first.clip} ({why}){', ...' if len(missing) > 1 else ''}"
+                )
+        for score in scored:
+            if "length" in score.notes:
+                yield f"{system.name}: {score.clip} {score.notes['length']}"
+
+
+def to_json(evaluation: Evaluation) -> dict[str, Any]:
+    """Everything, as JSON values."""
+    return {
+        "clips": [{"name": clip.name, "seconds": clip.seconds} for clip in evaluation.clips],
+        "metrics": [dataclasses.asdict(metric) for metric in evaluation.metrics],
+        "systems": [_system_json(system) for system in evaluation.systems],
+        "left_out": list(evaluation.left_out),
+        "problems": [
+            {"system": system or None, "clip": clip, "reason": reason}
+            for system, clip, reason in evaluation.problems
+        ],
+    }
+
+
+def to_csv(evaluation: Evaluation) -> str:
+    """A line per clip and system, with every measure."""
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    names = [metric.name for metric in evaluation.metrics]
+    costs = ["payload_bits", "file_bytes", "encode_seconds", "decode_seconds"]
+    writer.writerow(["system", "clip", "seconds", *names, "delay_ms", *costs, "problem"])
+    seconds = {clip.name: clip.seconds for clip in evaluation.clips}
+    for system in evaluation.systems:
+        for score in system.scores:
+            values = [score.values.get(name) for name in names]
+            taken = [getattr(score, name) for name in costs]
+            row = [system.name, score.clip, seconds[score.clip], *values, score.delay_ms, *taken]
+            writer.writerow([*row, score.problem])
+    return file.getvalue()
+
+
+def _costs(systems: Sequence[SystemResult], attribute: str, digits: int) -> list[str]:
+    values = [getattr(system, attribute) for system in systems]
+    # rounded before it is written: no minus before a zero
+    return [
+        NOTHING if value is None else f"{round(value, digits) + 0.0:.{digits}f}" for value in values
+    ]
+
+
+def _cell(system: SystemResult, metric: Metric, best: bool) -> str:
+    found = system.means.get(metric.name)
+    if found is None:
+        return NOTHING
+    star = "*" if best else ""
+    text = f"{star}{found.mean:.{metric.digits}f}"
+    if found.low is not None:
+        text += f" ±{found.mean - found.low:.{metric.digits}f}"
+    return f"{text} ({found.worst:.{metric.digits}f})"
+
+
+def _system_json(system: SystemResult) -> dict[str, Any]:
+    values = {attribute: getattr(system, attribute) for attribute, *_ in COSTS}
+    return {
+        "name": system.name,
+        **values,
+        "means": {name: dataclasses.asdict(mean) for name, mean in system.means.items()},
+        "clips": [_score_json(score) for score in system.scores],
+    }
+
+
+def _score_json(score: Score) -> dict[str, Any]:
+    values = dataclasses.asdict(score)
+    return values | {"path": None if score.path is None else str(score.path)}

@@ -1,0 +1,156 @@
+"""`codectool evaluate` from the command line."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from tests.cli.conftest import Run
+from tests.cli.test_bad_input import assert_refused
+from tests.cli.test_start import called, modules_after
+
+
+def write(path: Path, seed: int, level: float = 0.1) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, np.random.default_rng(seed).normal(0, level, 12000), 16000)
+
+
+@pytest.fixture
+def clips(tmp_path: Path) -> Path:
+    for number, name in enumerate(["a.wav", "b/c.flac"]):
+        write(tmp_path / "clips" / name, number)
+    return tmp_path / "clips"
+
+
+MEL = ("--metric", "mel_db", "--jobs", "1")
+
+
+def test_systems_and_folders_in_one_table(
+    run: Run, clips: Path, checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    kept = tmp_path / "kept"
+    named = f"tiny={checkpoints['hac']}"
+    result = run("evaluate", clips, f"same={clips}", "--checkpoint", named, *MEL, "--keep", kept)
+    assert (result.code, result.err) == (0, "")
+    head, _, names, *rows = result.text.splitlines()
+    assert head == "2 clips, 0.0 minutes; mean ± 95 % (worst clip)"
+    assert names.split() == ["tiny", "same"]
+    assert any("mel distance, dB ↓" in row and "*0.00 ±0.00 (0.00)" in row for row in rows)
+    assert (kept / "tiny/b/c.wav").is_file()
+    again = run("evaluate", clips, kept / "tiny", *MEL, "--json")
+    values = json.loads(again.text)
+    assert [system["name"] for system in values["systems"]] == ["tiny"]
+    assert values["systems"][0]["kbps"] is None
+
+
+def test_a_model_is_its_checkpoint_or_what_ships(
+    run: Run, clips: Path, checkpoints: dict[str, Path]
+) -> None:
+    options = ("--model", "hac", "--model", "supercodec", "--device", "cpu", *MEL, "--json")
+    result = run("evaluate", clips, *options, "--checkpoint", checkpoints["supercodec"])
+    names = [system["name"] for system in json.loads(result.text)["systems"]]
+    assert names == ["hac", "supercodec_micro"]
+    assert_refused(
+        run("evaluate", clips, "--model", "bigcodec"), "no weights for bigcodec", "--checkpoint"
+    )
+
+
+def test_csv_and_markdown(run: Run, clips: Path) -> None:
+    result = run("evaluate", clips, clips, *MEL, "--csv")
+    lines = list(csv.DictReader(io.StringIO(result.text)))
+    assert [(line["system"], line["clip"], line["mel_db"]) for line in lines] == [
+        ("clips", "a.wav", "0.0"),
+        ("clips", "b/c.flac", "0.0"),
+    ]
+    result = run("evaluate", clips, clips, *MEL, "--markdown")
+    assert "| --- | ---: |" in result.text
+    assert_refused(run("evaluate", clips, clips, "--csv", "--json"), "`--json` and `--csv`")
+
+
+def test_bad_clips_are_named_and_the_exit_code_says_so(run: Run, clips: Path) -> None:
+    coded = clips.parent / "coded"
+    write(coded / "a.wav", 5)
+    (clips / "bad.wav").write_text("no audio")
+    result = run("evaluate", clips, coded, *MEL)
+    assert result.code == 1
+    errors = result.err.splitlines()
+    assert errors[0].startswith("error: bad.wav: not audio")
+    assert errors[1] == "error: coded: b/c.flac: is missing"
+    assert "mel distance" in result.text
+
+
+def test_lists(run: Run, clips: Path) -> None:
+    result = run("evaluate", clips, clips, *MEL, "--json", "--files-from", "-", stdin=b"a.wav\n")
+    values = json.loads(result.text)
+    assert [clip["name"] for clip in values["clips"]] == ["a.wav"]
+    assert {problem["reason"] for problem in values["problems"]} == {"has no reference"}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ((), ["nothing to compare", "--model"]),
+        (("no-such",), ["no-such: there is no such folder"]),
+        (("--codec", "mp3@64"), ["no codec is called `mp3@64`"]),
+        (("--checkpoint", "no.pt"), ["no.pt: no such file"]),
+        (("--metric", "loudness", "--model", "hac"), ["loudness", "stoi"]),
+        (("--model", "hac", "--plot", "x.png"), ["--tokens"]),
+        (("--device", "tpu", "--model", "hac"), ["no device is called `tpu`"]),
+    ],
+)
+def test_wrong_requests(
+    run: Run, clips: Path, arguments: tuple[str, ...], words: list[str]
+) -> None:
+    assert_refused(run("evaluate", clips, *arguments), *words)
+
+
+def test_a_page_is_not_replaced_unless_asked(run: Run, clips: Path, tmp_path: Path) -> None:
+    page = tmp_path / "out.html"
+    page.write_text("mine")
+    assert_refused(run("evaluate", clips, clips, *MEL, "--report", page), "exists", "--overwrite")
+    assert page.read_text() == "mine"
+
+
+def test_a_page(run: Run, clips: Path, tmp_path: Path) -> None:
+    pytest.importorskip("PIL")
+    page = tmp_path / "out.html"
+    assert run("evaluate", clips, f"x={clips}", *MEL, "--report", page).code == 0
+    text = page.read_text(encoding="utf-8")
+    assert text.lower().startswith("<!doctype html>")
+    assert "codectool evaluate" in text
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["clips", "out.html"]
+
+
+def test_tokens_of_files_and_of_recordings(
+    run: Run, clips: Path, checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    hac = ("--checkpoint", checkpoints["hac"], "--device", "cpu")
+    assert run("encode", clips, tmp_path / "coded", *hac).code == 0
+    of_files = json.loads(run("evaluate", tmp_path / "coded", "--tokens", "--json").text)
+    of_audio = json.loads(run("evaluate", clips, "--tokens", "--json", *hac).text)
+    assert of_files == of_audio
+    assert of_files[0]["clips"] == 2
+    (tmp_path / "coded/bad.hcd").write_bytes(b"no tokens")
+    result = run("evaluate", tmp_path / "coded", "--tokens", "--markdown")
+    assert result.code == 1
+    assert "bad.hcd" in result.err
+    assert result.text.startswith("| model | clips |")
+    assert_refused(run("evaluate", clips, "--tokens"), "holds no .hcd files")
+
+
+def test_metrics_are_listed_without_loading_them(run: Run) -> None:
+    text = run("evaluate", "--list-metrics").text
+    assert "mel_db: mel distance, dB, 0.., lower is better, at 24000 Hz" in text
+    loaded = modules_after(called("evaluate", "--list-metrics"))
+    assert not loaded & {"torch", "pesq", "pystoi", "visqol", "warpq", "scipy", "librosa"}
+
+
+def test_judging_folders_loads_no_torch(clips: Path) -> None:
+    loaded = modules_after(called("evaluate", str(clips), str(clips), *MEL))
+    assert not loaded & {"torch", "torchaudio"}

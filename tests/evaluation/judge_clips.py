@@ -1,0 +1,31 @@
+"""Clips that judges are tried with: speech that ships with codectool, made worse step by step."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import numpy as np
+
+from codectool.audio.files import read_audio
+from codectool.audio.resample import resample
+from codectool.evaluation.metric import Wave
+
+ASSETS = Path(__file__).parents[2] / "assets"
+
+
+def speech(rate: int, name: str = "espeak") -> Wave:
+    """About 5 s ``(N,)``."""
+    path = ASSETS / f"speech_{name}.flac"
+    samples, found = read_audio(path, str(path))
+    return resample(samples, found, rate)[0]
+
+
+def with_noise(wave: Wave, decibels: float, seed: int = 0) -> Wave:
+    """White noise added, so many dB below the signal."""
+    noise = np.random.default_rng(seed).normal(size=len(wave))
+    level = np.sqrt(np.mean(wave.astype(float) ** 2)) * 10 ** (-decibels / 20)
+    return (wave + level * noise).astype(np.float32)
+
+
+def sine(hertz: float, samples: int, rate: int, level: float = 1.0) -> Wave:
+    return (level * np.sin(2 * np.pi * hertz * np.arange(samples) / rate)).astype(np.float32)

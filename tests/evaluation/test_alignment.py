@@ -1,0 +1,75 @@
+"""Delays that are known are found, to the sample where waveforms match and to the ms elsewhere."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+
+from codectool.evaluation.alignment import RATE, ROWS, best_delay, correlate, find_delay
+from codectool.evaluation.signals import advance
+
+
+def speech_like(seconds: float, seed: int = 0) -> np.ndarray:
+    """Noise in syllables of its own lengths and colours."""
+    rng = np.random.default_rng(seed)
+    parts = []
+    while sum(map(len, parts)) < seconds * RATE:
+        length = int(rng.uniform(0.05, 0.25) * RATE)
+        smooth = np.convolve(rng.normal(size=length), np.ones(rng.integers(1, 20)), "same")
+        parts += [smooth * np.hanning(length), np.zeros(int(rng.uniform(0.01, 0.1) * RATE))]
+    wave = np.concatenate(parts)[: int(seconds * RATE)]
+    return (0.3 * wave / np.abs(wave).max()).astype(np.float32)
+
+
+@pytest.mark.parametrize("delay", [0, 1, -37, 240, 5003, -11999])
+def test_a_moved_wave_is_found_to_the_sample(delay: int) -> None:
+    wave = speech_like(3.0)
+    late = advance(wave, -delay, len(wave) + 700)
+    noise = np.random.default_rng(1).normal(0, 0.01, len(late)).astype(np.float32)
+    assert find_delay(wave, late + noise) == delay
+
+
+@pytest.mark.parametrize("milliseconds", [0, 20, -45, 400])
+def test_new_phases_are_found_to_two_milliseconds(milliseconds: int) -> None:
+    """The sign of every 100 Hz turned at random: nothing is left but the envelope."""
+    wave = speech_like(4.0)
+    spectrum = np.fft.rfft(wave)
+    turned = np.repeat(np.random.default_rng(0).choice([1, -1], len(spectrum) // 400 + 1), 400)
+    other = np.fft.irfft(spectrum * turned[: len(spectrum)], len(wave)).astype(np.float32)
+    late = advance(other, -milliseconds * RATE // 1000, len(wave) + RATE // 2)
+    assert abs(find_delay(wave, late) - milliseconds * RATE // 1000) <= 2 * RATE // 1000
+
+
+def test_many_clips_tell_one_delay_together() -> None:
+    total = None
+    for seed in range(4):
+        wave = speech_like(0.6, seed)
+        found = correlate(wave, advance(wave, -333, len(wave)))
+        total = found if total is None else total + found
+    assert best_delay(total, 4) == 333
+
+
+@pytest.mark.parametrize(
+    ("one", "other"),
+    [
+        (np.zeros(RATE, np.float32), speech_like(1.0)),
+        (speech_like(1.0), np.zeros(RATE, np.float32)),
+        (np.zeros(1, np.float32), np.zeros(1, np.float32)),
+        (np.ones(1, np.float32), np.ones(1, np.float32)),
+        (np.full(RATE, 0.5, np.float32), np.full(RATE, 0.5, np.float32)),
+    ],
+)
+def test_where_there_is_nothing_to_align_there_is_no_delay(
+    one: np.ndarray, other: np.ndarray
+) -> None:
+    found = correlate(one, other)
+    assert len(found.envelopes) == 2 * ROWS + 1
+    assert best_delay(found) == 0
+
+
+def test_advance() -> None:
+    wave = np.arange(1, 5, dtype=np.float32)
+    assert advance(wave, 1, 4).tolist() == [2, 3, 4, 0]
+    assert advance(wave, -2, 4).tolist() == [0, 0, 1, 2]
+    assert advance(wave, 0, 2).tolist() == [1, 2]
+    assert advance(wave, 9, 2).tolist() == [0, 0]

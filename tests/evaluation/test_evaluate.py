@@ -1,0 +1,231 @@
+"""From folders and systems to scores: good clips, and every kind of bad one."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from codectool.errors import UsageError
+from codectool.evaluation import tables
+from codectool.evaluation.judges.mel import MelDistance
+from codectool.evaluation.metric import Judge
+from codectool.evaluation.results import Evaluation, SystemResult
+from codectool.evaluation.run import Contest, Watcher, evaluate, folder_name
+from codectool.evaluation.systems.choice import CodecChoice, SystemChoice
+from tests.evaluation.odd_judges import Broken, Deadly, Error, Picky
+
+RATE = 16000
+
+
+def wave(seed: int, seconds: float = 0.5, rate: int = RATE) -> np.ndarray:
+    rng = np.random.default_rng(seed)
+    length = int(seconds * rate)
+    loud = np.repeat(rng.uniform(0, 0.2, length // 1000 + 1), 1000)[:length]
+    return np.clip(rng.normal(size=length) * loud, -0.8, 0.8)
+
+
+def write(path: Path, samples: np.ndarray, rate: int = RATE) -> None:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    soundfile.write(path, samples, rate, "FLOAT" if path.suffix == ".wav" else None)
+
+
+def folders(tmp_path: Path) -> tuple[Path, Path]:
+    """Three clips, and the same half as loud and 10 ms late."""
+    references, degraded = tmp_path / "references", tmp_path / "degraded"
+    for number, name in enumerate(["a.wav", "b/c.wav", "b/d.flac"]):
+        samples = wave(number)
+        write(references / name, samples)
+        late = np.concatenate([np.zeros(160), 0.5 * samples])
+        write((degraded / name).with_suffix(".wav"), late)
+    return references, degraded
+
+
+def run(
+    references: Path,
+    degraded: Path | list[tuple[str, Path]],
+    *judges: type[Judge],
+    systems: tuple[SystemChoice, ...] = (),
+    outputs: Path = Path("unused"),
+    **options: object,
+) -> Evaluation:
+    named = [("x", degraded)] if isinstance(degraded, Path) else degraded
+    contest = Contest(references, systems, named, judges, **options)  # type: ignore[arg-type]
+    return evaluate(contest, outputs, 1)
+
+
+def by_clip(system: SystemResult) -> dict[str, object]:
+    return {score.clip: score for score in system.scores}
+
+
+def test_a_delay_is_found_taken_off_and_reported(tmp_path: Path) -> None:
+    references, degraded = folders(tmp_path)
+    found = run(references, degraded, Error)
+    (system,) = found.systems
+    assert (system.name, system.delay_ms, found.problems) == ("x", pytest.approx(10), ())
+    assert [clip.name for clip in found.clips] == ["a.wav", "b/c.wav", "b/d.flac"]
+    assert (system.kbps, system.rtf_encode) == (None, None)
+    for number, score in enumerate(system.scores):
+        half = float(np.sqrt(np.mean((wave(number) / 2) ** 2)))
+        assert score.values["error"] == pytest.approx(half, rel=1e-2)
+        assert score.values["length"] == 8000
+        assert score.delay_ms == pytest.approx(10)
+    late = run(references, degraded, Error, align="off").systems[0]
+    assert late.means["error"].mean > 1.5 * system.means["error"].mean
+    each = run(references, degraded, Error, align="clip").systems[0]
+    assert each.delay_ms is None
+    assert [score.delay_ms for score in each.scores] == pytest.approx([10, 10, 10])
+
+
+def test_other_rates_channels_and_lengths(tmp_path: Path) -> None:
+    references, degraded = tmp_path / "r", tmp_path / "d"
+    for name, rate in (("same.wav", 16000), ("high.wav", 48000), ("low.wav", 8000)):
+        write(references / name, wave(1, rate=rate), rate)
+        write(degraded / name, wave(1, rate=16000), 16000)
+    write(references / "stereo.wav", np.stack([wave(1), wave(1)], axis=1))
+    write(degraded / "stereo.wav", wave(1))
+    write(references / "cut.wav", wave(2, 1.0))
+    write(degraded / "cut.wav", wave(2, 1.0)[:8000])
+    system = run(references, degraded, Error, MelDistance, align="off").systems[0]
+    scores = by_clip(system)
+    assert scores["same.wav"].values == {"error": 0, "length": 8000, "mel_db": 0}
+    assert scores["stereo.wav"].values["error"] == pytest.approx(0, abs=1e-7)
+    assert scores["high.wav"].values["length"] == scores["low.wav"].values["length"] == 8000
+    assert scores["cut.wav"].values["length"] == 16000
+    assert scores["cut.wav"].notes == {"length": "is 0.50 s shorter than its reference"}
+    assert scores["same.wav"].notes == {}
+
+
+def test_every_bad_clip_is_named_and_stops_nobody(tmp_path: Path) -> None:
+    references, degraded = folders(tmp_path)
+    bad = wave(9)
+    bad[5] = np.nan
+    for name in ("nan-reference.wav", "nan-output.wav", "text-output.wav", "gone.wav", "one.wav"):
+        write(references / name, bad if name == "nan-reference.wav" else wave(3))
+        write(degraded / name, bad if name == "nan-output.wav" else wave(3))
+    (references / "empty.wav").write_bytes(b"")
+    write(references / "no-samples.wav", np.zeros(0))
+    (degraded / "text-output.wav").write_text("no audio\n" * 9)
+    (degraded / "gone.wav").unlink()
+    write(degraded / "stranger.wav", wave(3))
+    write(references / "one.wav", np.full(1, 0.5))
+    write(degraded / "one.wav", np.full(1, 0.25))
+    write(references / "silent.wav", np.zeros(4000))
+    write(degraded / "silent.wav", np.zeros(4000))
+    found = run(references, degraded, Error, Picky, MelDistance, align="off")
+    problems = {(system, clip): reason for system, clip, reason in found.problems}
+    assert problems.keys() == {
+        ("", "nan-reference.wav"),
+        ("", "empty.wav"),
+        ("", "no-samples.wav"),
+        ("x", "nan-output.wav"),
+        ("x", "text-output.wav"),
+        ("x", "gone.wav"),
+        ("x", "stranger.wav"),
+    }
+    assert "sample 5 of channel 0 is nan" in problems["", "nan-reference.wav"]
+    assert "is empty (0 bytes)" in problems["", "empty.wav"]
+    assert "holds no samples" in problems["", "no-samples.wav"]
+    assert "sample 5" in problems["x", "nan-output.wav"]
+    assert "not audio" in problems["x", "text-output.wav"]
+    assert problems["x", "gone.wav"] == "is missing"
+    assert problems["x", "stranger.wav"] == "has no reference"
+    scores = by_clip(found.systems[0])
+    assert scores["gone.wav"].problem == "is missing"
+    assert "sample 5" in scores["nan-output.wav"].problem
+    assert scores["silent.wav"].values["picky"] is None
+    assert scores["silent.wav"].notes["picky"] == "silence"
+    assert scores["one.wav"].values["error"] == pytest.approx(0.25)
+    assert scores["a.wav"].values["picky"] == 1
+    lines = list(tables.remarks(found))
+    assert lines == ["x: 1 of 5 clips have no picky: silent.wav (silence)"]
+
+
+def test_judges_that_break_or_die_cost_their_own_figures(tmp_path: Path) -> None:
+    references, degraded = folders(tmp_path)
+    write(references / "short.wav", wave(4, 0.1))
+    write(degraded / "short.wav", wave(4, 0.1))
+    write(references / "loud.wav", np.sign(wave(5)) * 0.95)
+    write(degraded / "loud.wav", np.sign(wave(5)) * 0.95)
+    found = run(references, degraded, Error, Broken, Deadly, align="off")
+    scores = by_clip(found.systems[0])
+    assert scores["a.wav"].notes["broken"] == "unexpected IndexError: list index out of range"
+    assert scores["short.wav"].notes["broken"] == "no finite value"
+    assert scores["a.wav"].values["error"] is not None
+    assert found.problems == (
+        ("x", "loud.wav", "the process that worked on it died; is it out of memory?"),
+    )
+    assert scores["b/d.flac"].values["deadly"] == 0
+
+
+def test_a_codec_of_ours_and_a_folder_side_by_side(
+    checkpoints: dict[str, Path], tmp_path: Path
+) -> None:
+    references, degraded = folders(tmp_path)
+    (references / "bad.wav").write_text("no audio")
+    choice = SystemChoice("ours/1", codec=CodecChoice(None, checkpoints["hac"], device="cpu"))
+    steps: list[object] = []
+    contest = Contest(references, [choice], [("theirs", degraded)], [Error])
+    watcher = Watcher(lambda *step: steps.append(step), lambda: steps.append(1))
+    found = evaluate(contest, tmp_path / "kept", 2, watcher)
+    ours, theirs = found.systems
+    assert (ours.name, theirs.name) == ("ours/1", "theirs")
+    assert ours.kbps == pytest.approx(1.35, rel=0.03)  # frames are whole
+    assert ours.kbps_file > ours.kbps
+    assert ours.rtf_encode > 0
+    assert (tmp_path / "kept/ours_1/b/d.wav").is_file()
+    assert {score.path.parent.name for score in ours.scores} == {"ours_1", "b"}
+    assert [step for step in steps if step != 1] == [
+        ("reading", 4),
+        ("coding with ours/1", 3),
+        ("aligning", 6),
+        ("judging", 6),
+    ]
+    assert steps.count(1) == 4 + 3 + 6 + 6
+    again = evaluate(contest, tmp_path / "again", 1)
+    for before, after in zip(found.systems, again.systems, strict=True):
+        assert [score.values for score in before.scores] == [score.values for score in after.scores]
+
+
+def test_table_json_and_csv(tmp_path: Path) -> None:
+    references, degraded = folders(tmp_path)
+    (degraded / "a.wav").unlink()
+    found = run(references, [("x|y", degraded), ("same", references)], Error, Picky)
+    rows = tables.table(found)
+    assert rows[0] == ["", "x|y", "same"]
+    named = {row[0]: row[1:] for row in rows}
+    assert named["kbps of audio"] == ["-", "-"]
+    assert named["error ↓"][1] == "*0.000 ±0.000 (0.000)"
+    assert not named["error ↓"][0].startswith("*")
+    assert named["picky ↓"] == ["*1.000 ±0.000 (1.000)", "*1.000 ±0.000 (1.000)"]
+    assert named["delay, ms"] == ["10.0", "0.0"]
+    text = tables.as_text(rows)
+    assert len({len(line) for line in text.splitlines()}) == 1
+    assert "| x\\|y |" in tables.as_markdown(rows).splitlines()[0]
+    values = json.loads(json.dumps(tables.to_json(found), allow_nan=False))
+    assert values["problems"] == [{"system": "x|y", "clip": "a.wav", "reason": "is missing"}]
+    assert values["systems"][0]["clips"][0]["problem"] == "is missing"
+    assert values["systems"][1]["means"]["error"]["clips"] == 3
+    lines = list(csv.DictReader(io.StringIO(tables.to_csv(found))))
+    assert len(lines) == 6
+    assert lines[0]["problem"] == "is missing"
+    assert float(lines[1]["error"]) == values["systems"][0]["clips"][1]["values"]["error"]
+
+
+def test_wrong_requests(tmp_path: Path) -> None:
+    references, degraded = folders(tmp_path)
+    with pytest.raises(UsageError, match="two systems are called `x`"):
+        run(references, [("x", degraded), ("x", degraded)], Error)
+    with pytest.raises(UsageError, match="there is no such folder"):
+        run(references, tmp_path / "no", Error)
+
+
+def test_names_of_folders() -> None:
+    assert folder_name("opus@6") == "opus@6"
+    assert folder_name("../a b/c") == "_a_b_c"
+    assert folder_name("..") == "_"

@@ -1,0 +1,78 @@
+"""WARP-Q, against the authors' own package."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from judge_clips import speech
+
+from codectool.evaluation.judges import warpq
+from codectool.evaluation.judges.warpq import WarpQ
+from codectool.evaluation.metric import CannotJudgeError, Wave
+
+pytest.importorskip("webrtcvad", reason="the package webrtcvad-wheels is not here")
+
+# Computed by `warpq` 1.5.2 with its defaults, once with numpy 1.26, librosa 0.9.2 and pyvad 0.2.0,
+# once with numpy 2.4, librosa 0.11 and pyvad 0.1.3 (and `numpy.lib.pad` put back). They agree.
+AUTHORS = {
+    "espeak": {"same": 0.387, "noise 0.003": 1.223, "noise 0.03": 2.420, "soft": 0.414},
+    "flite": {"same": 0.539, "noise 0.003": 1.548, "noise 0.03": 2.852, "soft": 0.555},
+}
+BACKWARDS = {"espeak": 2.661, "flite": 2.955}
+
+
+def noisy(wave: Wave, level: float) -> Wave:
+    noise = np.random.default_rng(0).normal(0, level, len(wave))
+    return np.clip(wave + noise, -1, 1).astype(np.float32)
+
+
+@pytest.mark.parametrize("name", AUTHORS)
+def test_scores_of_the_authors(name: str) -> None:
+    wave = speech(16000, name)
+    clips = {
+        "same": wave,
+        "noise 0.003": noisy(wave, 0.003),
+        "noise 0.03": noisy(wave, 0.03),
+        "soft": wave * np.float32(0.3),
+    }
+    judge = WarpQ()
+    found = {label: judge.judge(wave, clip)["warpq"] for label, clip in clips.items()}
+    assert found == pytest.approx(AUTHORS[name], abs=2e-3)
+    backwards = judge.judge(wave, np.ascontiguousarray(wave[::-1]))["warpq"]
+    assert backwards == pytest.approx(BACKWARDS[name], abs=2e-3)
+
+
+def test_a_delay_is_forgiven() -> None:
+    wave = speech(16000)
+    late = np.concatenate([np.zeros(6000, np.float32), wave])[: len(wave)]
+    assert WarpQ().judge(wave, late)["warpq"] < 0.5
+
+
+def test_costs_are_those_of_step_by_step_search() -> None:
+    random = np.random.default_rng(0)
+    reference, degraded = random.normal(size=(40, 3)), random.normal(size=(150, 3))
+    found = warpq.patch_costs(reference, degraded)
+    assert len(found) == 2
+    for start, value in zip((0, warpq.STEP), found, strict=True):
+        patch = degraded[start : start + warpq.PATCH]
+        cost = np.linalg.norm(patch[:, None] - reference, axis=-1)
+        total = np.full_like(cost, np.inf)
+        total[0] = cost[0]
+        for n in range(1, len(patch)):
+            for m in range(len(reference)):
+                steps = [total[n - 1, m]]
+                if m >= 3:
+                    steps += [total[n - 1, m - 3], total[n, m - 3]]
+                total[n, m] = cost[n, m] + min(steps)
+        assert value == pytest.approx(total[-1].min() / len(patch), rel=1e-12)
+
+
+def test_long_clips_are_judged_in_pieces() -> None:
+    clip = np.tile(speech(16000), 6)
+    judge = WarpQ()
+    whole = judge.judge(clip, noisy(clip, 0.003))["warpq"]
+    assert whole == pytest.approx(1.223, abs=0.05)
+    gap = clip.copy()
+    gap[len(gap) // 2 :] = 0
+    with pytest.raises(CannotJudgeError, match=r"less than 0\.4 s of speech came back"):
+        judge.judge(clip, gap)

@@ -1,0 +1,323 @@
+"""The page in a real browser: it is read, heard, sorted and tested with, and lets nothing in."""
+
+from __future__ import annotations
+
+import json
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote
+
+import pytest
+
+from codectool.evaluation.report.page import write_page
+from tests.evaluation.report_cases import IMAGE, PLACEHOLDER, SCRIPT, SECONDS, evaluation_of
+
+sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
+if CHROMIUM is None:
+    pytest.skip("chromium is not installed", allow_module_level=True)
+
+ARGUMENTS = [
+    *("--no-sandbox", "--disable-gpu", "--no-first-run", "--disable-background-networking"),
+    *("--disable-component-update", "--disable-sync"),
+    "--autoplay-policy=no-user-gesture-required",
+]
+WATCH = """
+const Plain = Audio;
+window.sounds = [];
+window.Audio = function () { const sound = new Plain(); sounds.push(sound); return sound; };
+"""
+NO_CHANCE = "crypto.getRandomValues = (draws) => draws.fill(0);"
+PLAYER = "#listen .player"
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Any]:
+    with sync_api.sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=ARGUMENTS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture(scope="module")
+def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
+    folder = tmp_path_factory.mktemp("report")
+    evaluation = evaluation_of(folder)
+    paths = {}
+    for audio in ("embed", "beside"):
+        paths[audio] = folder / f"{audio} #1.html"
+        write_page(paths[audio], evaluation, audio=audio, title=f"Title {IMAGE}", command=SCRIPT)
+    return paths
+
+
+class Visit:
+    """A page that is open, and everything it should not do."""
+
+    def __init__(self, browser: Any, path: Path, *scripts: str, **options: Any) -> None:
+        self.context = browser.new_context(
+            **{"viewport": {"width": 1200, "height": 900}, **options}
+        )
+        self.context.set_default_timeout(5000)
+        self.page = self.context.new_page()
+        self.faults: list[str] = []
+        for script in (WATCH, *scripts):
+            self.page.add_init_script(script)
+        self.page.on("console", lambda message: self.faults.append(message.text))
+        self.page.on("pageerror", lambda error: self.faults.append(str(error)))
+        self.page.on("dialog", self._dialog)
+        self.page.on("request", self._request)
+        self.page.goto(f"file://{quote(str(path))}")
+        self.until("document.querySelector('.player .transport input').max > 1")
+
+    def _dialog(self, dialog: Any) -> None:
+        self.faults.append(f"dialog {dialog.message}")
+        dialog.dismiss()
+
+    def _request(self, request: Any) -> None:
+        if not request.url.startswith(("file:", "blob:", "data:")):
+            self.faults.append(request.url)
+
+    def __enter__(self) -> Visit:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.context.close()
+        assert self.faults == []
+
+    def until(self, condition: str) -> None:
+        """Ask again and again, from outside: within the page nothing may be made of a text."""
+        for _ in range(500):
+            if self.page.evaluate(condition):
+                return
+            self.page.wait_for_timeout(10)
+        pytest.fail(f"never: {condition}")
+
+    def heard(self) -> tuple[int, float]:
+        """Which sound is heard, and where it is; of the clip that was opened last."""
+        index, time = self.page.evaluate(
+            "() => { const i = sounds.findIndex((s) => s.src && !s.paused && !s.muted);"
+            "return [i, sounds[i]?.currentTime ?? -1]; }"
+        )
+        return index, time
+
+    def chosen(self) -> str:
+        return self.page.locator(".contestant[aria-pressed=true] > span").inner_text()
+
+    def place(self) -> float:
+        return float(self.page.locator(f"{PLAYER} input[type=range]").input_value())
+
+    def column(self, table: str, number: int = 1) -> list[str]:
+        return self.page.locator(f"{table} tbody tr > :nth-child({number})").all_inner_texts()
+
+
+@pytest.mark.parametrize("audio", ["embed", "beside"])
+def test_plays_and_switches_at_the_same_place(
+    browser: Any, pages: dict[str, Path], audio: str
+) -> None:
+    with Visit(browser, pages[audio]) as visit:
+        visit.page.locator(f"{PLAYER} input[type=range]").fill("0.6")
+        visit.until("sounds.every((sound) => !sound.seeking && sound.currentTime === 0.6)")
+        visit.page.get_by_role("button", name="good", exact=True).first.click()
+        assert visit.place() == pytest.approx(0.6, abs=0.01)
+        assert visit.chosen() == "good"
+        visit.page.keyboard.press(" ")
+        visit.until("sounds[1].currentTime > 0.7 && !sounds[1].muted && sounds[1].volume === 1")
+        visit.page.keyboard.press("2")
+        visit.until("sounds[2].volume === 1 && sounds[1].muted")
+        before, after = visit.page.evaluate("[sounds[1].currentTime, sounds[2].currentTime]")
+        assert after == pytest.approx(before, abs=0.05)
+        assert visit.heard()[0] == 2
+        time = visit.heard()[1]
+        visit.until(f"sounds[2].currentTime > {time} + 0.05")
+        visit.page.keyboard.press(" ")
+        visit.until("sounds.every((sound) => sound.paused)")
+        visit.until(
+            "sounds.every((sound) => Math.abs(sound.currentTime - sounds[2].currentTime) < 1e-3)"
+        )
+
+
+def test_plays_to_the_end_and_again(browser: Any, pages: dict[str, Path]) -> None:
+    with Visit(browser, pages["embed"]) as visit:
+        visit.page.locator(f"{PLAYER} input[type=range]").fill(str(SECONDS - 0.2))
+        play = visit.page.locator(f"{PLAYER} .main-button")
+        play.click()
+        visit.until("document.querySelector('.player .main-button').textContent === 'Pause'")
+        visit.until("document.querySelector('.player .main-button').textContent === 'Play'")
+        play.click()
+        visit.until("!sounds[0].paused && sounds[0].currentTime < 0.6")
+
+
+def test_repeats_a_stretch(browser: Any, pages: dict[str, Path]) -> None:
+    with Visit(browser, pages["embed"]) as visit:
+        box = visit.page.locator(".veil").bounding_box()
+        y = box["y"] + box["height"] / 2
+        visit.page.mouse.click(box["x"] + box["width"] * 0.8, y)
+        visit.until("sounds.every((sound) => Math.abs(sound.currentTime - 1.2) < 0.02)")
+        visit.page.mouse.move(box["x"] + box["width"] * 0.2, y)
+        visit.page.mouse.down()
+        visit.page.mouse.move(box["x"] + box["width"] * 0.4, y, steps=3)
+        visit.page.mouse.up()
+        assert visit.page.locator(".stretch").is_visible()
+        visit.page.keyboard.press(" ")
+        visit.until("sounds[0].currentTime > 0.45")
+        visit.until("sounds[0].currentTime < 0.4")
+        visit.page.keyboard.press("l")
+        assert not visit.page.locator(".stretch").is_visible()
+        visit.until("sounds[0].currentTime > 0.7")
+
+
+def test_keys(browser: Any, pages: dict[str, Path]) -> None:
+    with Visit(browser, pages["embed"]) as visit:
+        press = visit.page.keyboard.press
+        press("1")
+        assert visit.chosen() == "good"
+        press("ArrowRight")
+        assert visit.place() == pytest.approx(1, abs=0.01)
+        press("ArrowLeft")
+        assert visit.place() == pytest.approx(0, abs=0.01)
+        press("9")  # there is no such system
+        assert visit.chosen() == "good"
+        press("n")
+        assert visit.page.locator(f"{PLAYER} h3").inner_text() == PLACEHOLDER
+        visit.until("document.querySelector('.contestant[aria-pressed=true]') !== null")
+        assert visit.chosen() == "good", "the system stays"
+        press("3")  # has no sound of this clip
+        assert visit.chosen() == "good"
+        press("p")
+        assert visit.page.locator(f"{PLAYER} h3").inner_text() == IMAGE
+        press("?")
+        assert visit.page.get_by_role("dialog").is_visible()
+        press("Escape")
+        visit.page.locator("#plot select").focus()
+        before = visit.chosen()
+        for key in ("0", "n", "?"):
+            press(key)
+        assert visit.chosen() == before
+        assert visit.page.locator(f"{PLAYER} h3").inner_text() == IMAGE
+        assert not visit.page.get_by_role("dialog").is_visible()
+
+
+def test_sorts_by_click_and_by_key(browser: Any, pages: dict[str, Path]) -> None:
+    with Visit(browser, pages["embed"]) as visit:
+        head = visit.page.locator(".summary thead th").nth(2)
+        assert visit.column(".summary") == ["good", SCRIPT, "unknown"]
+        head.get_by_role("button").click()
+        assert head.get_attribute("aria-sort") == "descending"
+        assert visit.column(".summary") == ["good", "unknown", SCRIPT]
+        head.get_by_role("button").focus()
+        visit.page.keyboard.press("Enter")
+        assert head.get_attribute("aria-sort") == "ascending"
+        assert visit.column(".summary") == [SCRIPT, "unknown", "good"]
+        rates = visit.page.locator(".summary thead th").nth(1)
+        for order in ([SCRIPT, "good", "unknown"], ["good", SCRIPT, "unknown"]):
+            rates.get_by_role("button").click()
+            assert visit.column(".summary") == order, "an unknown rate comes last"
+        assert head.get_attribute("aria-sort") is None
+        best = visit.page.locator(".summary strong").all_inner_texts()
+        assert [text.split()[-1] for text in best] == ["3.50", "0.175"]
+        visit.page.locator(".clips thead button", has_text="good").click()
+        assert visit.column(".clips") == [PLACEHOLDER, "b & c.wav", IMAGE], "the worst come first"
+
+
+def test_one_metric_for_plot_and_clips(browser: Any, pages: dict[str, Path]) -> None:
+    with Visit(browser, pages["embed"]) as visit:
+        assert "unknown (3.10)" in visit.page.locator("#plot").inner_text()
+        assert visit.page.locator("#plot svg .mark").count() == 2
+        visit.page.locator("#plot select").select_option("error")
+        assert visit.page.locator("#listen select").input_value() == "error"
+        assert "0.100" in visit.column(".clips", 3)[0]
+        cell = visit.page.locator(".clips tbody tr").nth(1).locator("td").last
+        assert cell.get_attribute("title") == "it came back empty"
+        visit.page.locator(".clips button", has_text="b & c.wav").click()
+        assert visit.page.locator(f"{PLAYER} h3").inner_text() == "b & c.wav"
+        assert visit.page.locator(".clips [aria-current=true]").inner_text().endswith("b & c.wav")
+
+
+def start_blind_test(visit: Visit, trials: str) -> None:
+    visit.page.get_by_label("Trials").select_option(trials)
+    visit.page.get_by_role("button", name="Start").click()
+
+
+def test_blind_test_counts(browser: Any, pages: dict[str, Path]) -> None:
+    with Visit(browser, pages["embed"], NO_CHANCE) as visit:  # X is always A
+        start_blind_test(visit, "8")
+        for number, answer in enumerate("ABAAABAA", 1):
+            visit.until(
+                f"document.querySelector('.blind h3').textContent === 'Trial {number} of 8'"
+                " && !document.querySelector('.blind .transport .main-button').disabled"
+            )
+            if number == 1:
+                visit.page.keyboard.press("x")
+                visit.until("sounds.at(-1).currentTime > 0.1 && !sounds.at(-1).muted")
+            visit.page.get_by_role("button", name=f"X is {answer}").click()
+        text = visit.page.locator("#blind").inner_text()
+        assert "6 of 8 right" in text
+        assert "gets 6 or more of 8 right in 14.5 % of such tests (p = 0.145" in text
+        assert visit.column(".answers-table", 5).count("✗ no") == 2
+        with visit.page.expect_download() as download:
+            visit.page.get_by_role("button", name="Download").click()
+        found = json.loads(Path(download.value.path()).read_text())
+        assert (found["right"], found["answered"], found["p"]) == (6, 8, 37 / 256)
+        assert [trial["answer"] for trial in found["trials"]] == list("ABAAABAA")
+        visit.page.get_by_role("button", name="New test").click()
+        assert visit.page.get_by_role("button", name="Start").is_visible()
+
+
+def test_blind_test_is_blind(browser: Any, pages: dict[str, Path]) -> None:
+    with Visit(browser, pages["beside"]) as visit:
+        visit.page.get_by_label("B", exact=True).select_option("0")
+        assert visit.page.get_by_role("button", name="Start").is_disabled()
+        visit.page.get_by_label("B", exact=True).select_option("3")
+        assert "2 clips" in visit.page.locator("#blind").inner_text()
+        start_blind_test(visit, "24")
+        for number in range(1, 13):
+            visit.until(
+                f"document.querySelector('.blind h3').textContent.startsWith('Trial {number} ')"
+                " && !document.querySelector('.blind .transport .main-button').disabled"
+            )
+            assert "right" not in visit.page.locator("#blind").inner_text()
+            visit.page.keyboard.press("Shift+A" if number % 3 else "Shift+B")
+        visit.page.get_by_role("button", name="Stop").click()
+        assert "Stopped after 12 answers of 24" in visit.page.locator("#blind").inner_text()
+        secrets, answers = visit.column(".answers-table", 3), visit.column(".answers-table", 4)
+        assert set(secrets) <= {"A", "B"}
+        assert answers == list("AABAABAABAAB")
+        right = sum(x == answer for x, answer in zip(secrets, answers, strict=True))
+        assert visit.page.locator("#blind h3").inner_text() == f"{right} of 12 right"
+
+
+def test_names_are_shown_as_they_are(browser: Any, pages: dict[str, Path]) -> None:
+    with Visit(browser, pages["embed"]) as visit:
+        assert visit.page.title() == f"Title {IMAGE}"
+        assert visit.page.locator("header code").inner_text() == SCRIPT
+        assert visit.column(".summary")[1] == SCRIPT
+        assert "not audio <img" in visit.page.locator("#notes").inner_text()
+        assert visit.page.locator("img[src=x]").count() == 0
+        assert visit.page.locator("img:visible").count() == 2
+
+
+UNNAMED = """() => [...document.querySelectorAll(
+  "button, select, input, a, progress, dialog, section, nav, [role=region], [role=img], img")]
+  .filter((each) => each.checkVisibility())
+  .filter((each) => !(each.ariaLabel || each.alt || each.textContent.trim() ||
+    [...(each.labels ?? [])].some((label) => label.textContent.trim())))
+  .map((each) => each.outerHTML)"""
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+def test_on_a_phone(browser: Any, pages: dict[str, Path], scheme: str) -> None:
+    options = {"viewport": {"width": 360, "height": 740}, "color_scheme": scheme}
+    with Visit(browser, pages["embed"], **options) as visit:
+        width = "document.documentElement.scrollWidth"
+        assert visit.page.evaluate(width) == 360
+        assert visit.page.evaluate(UNNAMED) == []
+        visit.page.get_by_role("button", name="Start").click()
+        assert visit.page.evaluate(width) == 360
+        assert visit.page.evaluate(UNNAMED) == []
+        visit.page.keyboard.press("?")
+        assert visit.page.evaluate(width) == 360
+        assert visit.page.evaluate(UNNAMED) == []
+        paper = visit.page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (int(paper[4:].split(",")[0]) < 60) == (scheme == "dark")

@@ -1,0 +1,145 @@
+"""Systems under test: real programs where they are, and names that are wrong."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from codectool.errors import CodectoolError, UsageError
+from codectool.evaluation.alignment import RATE, find_delay
+from codectool.evaluation.signals import Signal
+from codectool.evaluation.systems import ffmpeg, programs
+from codectool.evaluation.systems.choice import CodecChoice, SystemChoice, check_names
+from codectool.evaluation.systems.ffmpeg import AMR_NB, AMR_WB
+from codectool.evaluation.systems.ogg import packet_sizes
+from codectool.evaluation.systems.system import to_16_bits
+
+# name, its program, kbit/s that it is said to have, longest delay in ms
+PROGRAMS = [
+    ("codec2@3200", "c2enc", 3.2, 30),
+    ("codec2@1300", "c2enc", 1.3, 30),
+    ("codec2@700C", "c2enc", 0.7, 45),
+    ("opus@6", "opusenc", 6, 1),
+    ("opus@12", "opusenc", 12, 1),
+    ("speex@2", "speexenc", 5.95, 15),
+    ("speex@5wb", "speexenc", 16.8, 15),
+    ("gsm", "ffmpeg", 13.2, 1),
+]
+
+
+def syllables(seconds: float, rate: int) -> np.ndarray:
+    time = np.arange(int(seconds * rate)) / rate
+    rng = np.random.default_rng(0)
+    pulses = np.zeros(len(time))
+    pulses[:: rate // 120] = 1
+    voice = np.convolve(pulses, np.exp(-np.arange(rate // 100) / (rate / 900)))[: len(time)]
+    loud = np.repeat(rng.uniform(0, 1, int(seconds * 8) + 1), rate // 8)[: len(time)]
+    wave = (0.2 * voice + 0.01 * rng.normal(size=len(time))) * loud
+    return to_16_bits(wave.astype(np.float32), rate)
+
+
+@pytest.mark.parametrize(("name", "program", "kbps", "longest_delay"), PROGRAMS)
+@pytest.mark.parametrize("rate", [16000, 44100])
+def test_programs(name: str, program: str, kbps: float, longest_delay: float, rate: int) -> None:
+    if not shutil.which(program):
+        pytest.skip(f"{program} is not installed")
+    clip = syllables(3.1, rate)
+    coded = SystemChoice(name, name).open().code(clip, rate)
+    # Opus varies its rate by what it hears
+    assert coded.payload_bits / 3100 == pytest.approx(kbps, rel=0.4 if "opus" in name else 0.2)
+    assert coded.payload_bits <= 8 * coded.file_bytes
+    assert coded.encode_seconds >= 0
+    assert coded.wave.dtype == np.float32
+    signals = Signal(clip, rate), Signal(coded.wave, coded.rate)
+    assert signals[1].seconds >= signals[0].seconds - 0.06
+    delay = 1000 * find_delay(*(signal.at(RATE) for signal in signals)) / RATE
+    assert -1 <= delay <= longest_delay
+
+
+@pytest.mark.parametrize(("name", "program", "kbps", "longest_delay"), PROGRAMS)
+def test_one_sample(name: str, program: str, kbps: float, longest_delay: float) -> None:
+    if not shutil.which(program):
+        pytest.skip(f"{program} is not installed")
+    coded = SystemChoice(name, name).open().code(np.full(1, 0.5, np.float32), 16000)
+    assert np.isfinite(coded.wave).all()
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("codec2@99", "write codec2@MODE with one of 3200"),
+        ("codec2", "write codec2@MODE"),
+        ("opus@1", "from 6 to 256"),
+        ("opus@nan", "from 6 to 256"),
+        ("opus", "write opus@KBPS"),
+        ("speex@11", "speex@QUALITY, 0 to 10"),
+        ("amrwb", "write amrwb@KBPS with one of 6.6, 8.85"),
+        ("gsm@13", "write gsm without a bit rate"),
+        ("mp3@64", "no codec is called `mp3@64`; there are codec2@1300"),
+    ],
+)
+def test_wrong_names(name: str, message: str) -> None:
+    with pytest.raises(UsageError, match=message):
+        SystemChoice(name, name).open()
+
+
+def test_two_systems_of_one_name() -> None:
+    check_names(["a", "b"])
+    with pytest.raises(UsageError, match="two systems are called `a`; write NAME=PATH"):
+        check_names(["a", "b", "a"])
+
+
+def test_a_missing_program_is_named_with_its_package(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    with pytest.raises(UsageError, match=r"no program `c2enc` on PATH; .* package `codec2`"):
+        SystemChoice("x", "codec2@1300").open()
+
+
+def test_an_ffmpeg_without_the_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(programs.shutil, "which", lambda name: name)
+    monkeypatch.setattr(ffmpeg, "_encoders", set)
+    with pytest.raises(UsageError, match="built without the encoder libvo_amrwbenc"):
+        SystemChoice("x", "amrwb@6.6").open()
+
+
+def test_a_program_that_fails_or_is_not_there(tmp_path: Path) -> None:
+    with pytest.raises(CodectoolError, match=r"`sh -c echo no >&2; exit 3` failed: no"):
+        programs.run(["sh", "-c", "echo no >&2; exit 3"], tmp_path)
+    with pytest.raises(CodectoolError, match="`codectool-no-such` cannot be run"):
+        programs.run(["codectool-no-such"], tmp_path)
+
+
+def ogg_page(segments: list[int]) -> bytes:
+    return b"OggS" + bytes(22) + bytes([len(segments), *segments]) + bytes(sum(segments))
+
+
+def test_packets_of_an_ogg_file() -> None:
+    # 255 goes on, also over pages; a packet of 510 bytes ends with an empty segment.
+    file = ogg_page([19]) + ogg_page([7, 255, 255]) + ogg_page([45, 255, 255, 0])
+    assert packet_sizes(file) == [19, 7, 555, 510]
+    for bad in (b"RIFF" + bytes(40), file + b"OggS"):
+        with pytest.raises(CodectoolError, match="no Ogg page at byte"):
+            packet_sizes(bad)
+
+
+def test_frames_of_amr_files() -> None:
+    """RFC 4867: a mode 0 frame of AMR-WB is 132 bits in 17 bytes, of AMR 95 bits in 12."""
+    wide = b"#!AMR-WB\n" + (bytes([0 << 3]) + bytes(17)) * 3 + bytes([15 << 3])
+    assert AMR_WB(wide) == 3 * 132
+    narrow = b"#!AMR\n" + bytes([0]) + bytes(12) + bytes([7 << 3]) + bytes(31) + bytes([8 << 3])
+    assert AMR_NB(narrow) == 95 + 244 + 39
+    with pytest.raises(CodectoolError, match="no AMR file"):
+        AMR_NB(b"RIFF")
+
+
+def test_a_codec_of_ours(checkpoints: dict[str, Path]) -> None:
+    choice = SystemChoice("x", codec=CodecChoice(None, checkpoints["hac"], device="cpu"))
+    assert choice.on_cpu
+    clip = syllables(1.0, 16000)
+    coded = choice.open().code(clip, 16000)
+    assert (len(coded.wave), coded.rate) == (16000, 16000)
+    assert coded.payload_bits == 75 * 18
+    assert coded.file_bytes > 75 * 18 / 8
