@@ -15,6 +15,7 @@ from benchmarks.straightforward import (
     StraightforwardTrainer,
     agree,
     compare,
+    settle_codewords,
     upstream_form,
 )
 from codectool.errors import UsageError
@@ -72,6 +73,7 @@ def weights(trainer: Trainer | StraightforwardTrainer) -> dict[str, torch.Tensor
 def test_both_compute_the_same_losses_and_take_the_same_steps() -> None:
     config = upstream_form(recipe(), steps=10)
     ours, theirs = Trainer(config, CPU), StraightforwardTrainer(config)
+    settle_codewords(ours, theirs, small.batch(2, 400, 3))
     before = weights(ours)
     assert small.differing(before, weights(theirs)) == []
     for seed in range(3):  # the later ones see whether gradients were left behind, or rates differ
@@ -91,8 +93,10 @@ def test_another_loss_is_noticed() -> None:
     theirs = StraightforwardTrainer(config)
     with torch.no_grad():
         theirs.judges[0].last.bias += 0.01
+    ours, batch = Trainer(config, CPU), small.batch(2, 400)
+    settle_codewords(ours, theirs, batch)
     with pytest.raises(AssertionError, match="adversarial_0"):
-        agree(Trainer(config, CPU), theirs, small.batch(2, 400))
+        agree(ours, theirs, batch)
 
 
 def test_both_take_turns_on_all_batches_but_the_first() -> None:
