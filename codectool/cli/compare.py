@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import io
 import json
+import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -11,13 +13,12 @@ import click
 
 from codectool.cli.console import note, printable, warn, working
 from codectool.cli.options import PIPE, check_output, debug_option, write_output
-from codectool.errors import AudioError, UsageError
+from codectool.errors import UsageError
 
 if TYPE_CHECKING:
     from codectool.evaluation.metric import Judge, Metric
     from codectool.evaluation.signals import Signal
 
-EXCERPT_SECONDS = 60  # are enough to find a delay
 TOLD_SECONDS = 0.1  # of difference in length, which is more than any codec's frame
 
 Rows = Sequence[tuple[str, ...]]
@@ -61,16 +62,20 @@ def compare(
 ) -> None:
     """Tell how good B sounds, beside A, which is what it should sound like.
 
-    Both may be of any format and rate; channels are averaged.
+    Both may be of any format and rate; channels are averaged. `-` is standard input.
 
     \b
     Examples:
       codectool compare talk.wav decoded.wav
       codectool compare talk.wav decoded.wav --picture difference.png
       codectool compare talk.wav decoded.wav --metric stoi --json | jq .metrics.stoi
+      codectool decode talk.hcd - | codectool compare talk.wav -
     """
+    from codectool.evaluation.alignment import RATE, find_delay
     from codectool.evaluation.scoring import score_pair
 
+    if first == second == PIPE:
+        raise UsageError("standard input is one recording; give a file for the other one")
     if picture is not None:
         _check_picture(picture, (first, second), overwrite)
     judges, measured, left_out = _choose(metrics)
@@ -78,7 +83,7 @@ def compare(
         warn(line)
     with working(f"comparing {second} with {first}"):
         reference, degraded = _read(first), _read(second)
-        delay = find_delay_seconds(reference, degraded) if align else 0.0
+        delay = find_delay(reference.at(RATE), degraded.at(RATE)) / RATE if align else 0.0
         # drawn before the slow work: without matplotlib there is no picture
         image = _draw(reference, degraded, (first, second), delay) if picture else b""
         values, notes = score_pair(reference, degraded, judges, delay)
@@ -143,38 +148,16 @@ def _read(path: Path) -> Signal:
 
     Raises:
         UsageError: it is a folder.
-        AudioError: it is no audio, or at a rate from which a judge's would not fit into memory.
+        AudioError: it is no audio that can be compared.
     """
-    from codectool.audio.files import MAX_RATE, MIN_RATE
     from codectool.evaluation.signals import read_signal
+
+    if path == PIPE:
+        return read_signal(io.BytesIO(sys.stdin.buffer.read()), "standard input")
 
     if path.is_dir():
         raise UsageError(f"{path}: is a folder; `codectool evaluate` compares folders")
-    signal = read_signal(path)
-    if not MIN_RATE <= signal.rate <= MAX_RATE:
-        raise AudioError(f"{path}: a sampling rate of {signal.rate} Hz cannot be meant")
-    return signal
-
-
-def find_delay_seconds(reference: Signal, degraded: Signal) -> float:
-    """Seconds by which ``degraded`` is late, found in the loudest minute of the reference."""
-    import numpy as np
-
-    from codectool.evaluation.alignment import LONGEST_SECONDS, RATE, find_delay
-
-    before, after = reference.at(RATE), degraded.at(RATE)
-    length = EXCERPT_SECONDS * RATE
-    starts = range(0, max(1, min(len(before), len(after))), length)
-    energies = [float(np.square(before[start : start + length]).sum()) for start in starts]
-    start = starts[int(np.argmax(energies))]
-    stop = start + length
-    # what lies further off than the longest delay cannot tell anything of the other one
-    reach = round(LONGEST_SECONDS * RATE)
-    pair = (
-        before[start : min(stop, len(after) + reach)],
-        after[start : min(stop, len(before) + reach)],
-    )
-    return find_delay(*pair) / RATE
+    return read_signal(path)
 
 
 def _draw(reference: Signal, degraded: Signal, paths: tuple[Path, Path], delay: float) -> bytes:

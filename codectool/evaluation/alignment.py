@@ -21,6 +21,7 @@ from codectool.evaluation.metric import Wave
 
 RATE = 24000  # of the signals that are compared here
 LONGEST_SECONDS = 0.5  # either way
+EXCERPT = 60 * RATE  # samples that are enough to find a delay; bounds memory to 0.3 GB
 STEP = RATE // 1000  # samples from row to row of an envelope: 1 ms
 ROWS = round(LONGEST_SECONDS * 1000)
 ACCURACY_ROWS = 2  # what envelopes alone can tell
@@ -48,7 +49,8 @@ class Correlation:
 
 
 def correlate(reference: Wave, degraded: Wave) -> Correlation:
-    """Correlate two signals ``(N,)`` and ``(N',)`` at 24 kHz."""
+    """Correlate two signals ``(N,)`` and ``(N',)`` at 24 kHz; of long ones, the loudest minute."""
+    reference, degraded = _loudest_minute(reference, degraded)
     return Correlation(
         _correlate(_envelope(reference), _envelope(degraded), ROWS),
         _correlate(reference[:, None], degraded[:, None], ROWS * STEP),
@@ -79,6 +81,19 @@ def best_delay(found: Correlation, pairs: int = 1) -> int:
         return first + int(np.argmax(near)) - ROWS * STEP
     rows = peak - ROWS
     return rows * STEP if abs(rows) > ACCURACY_ROWS else 0
+
+
+def _loudest_minute(reference: Wave, degraded: Wave) -> tuple[Wave, Wave]:
+    """The loudest minute of ``reference`` that both have a part in, and that of ``degraded``."""
+    starts = range(0, max(1, min(len(reference), len(degraded))), EXCERPT)
+    energies = [float(np.square(reference[start : start + EXCERPT]).sum()) for start in starts]
+    start = starts[int(np.argmax(energies))]
+    # what lies further off than the longest delay cannot tell anything of the other one
+    reach = ROWS * STEP
+    return (
+        reference[start : min(start + EXCERPT, len(degraded) + reach)],
+        degraded[start : min(start + EXCERPT, len(reference) + reach)],
+    )
 
 
 def _envelope(wave: Wave) -> Array:

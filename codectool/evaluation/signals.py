@@ -6,10 +6,11 @@ Letters used in shapes: C channels, N samples.
 from __future__ import annotations
 
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
-from codectool.audio.files import read_audio
+from codectool.audio.files import MAX_RATE, MIN_RATE, read_audio
 from codectool.audio.resample import resample
 from codectool.errors import AudioError
 from codectool.evaluation.metric import Wave
@@ -40,15 +41,23 @@ class Signal:
         return self._known[rate]
 
 
-def read_signal(path: Path) -> Signal:
+def read_signal(file: Path | BinaryIO, name: str = "") -> Signal:
     """Read a file and take the mean of its channels.
 
+    Args:
+        file: a path, or a seekable file object.
+        name: what to call it in messages; by itself the path.
+
     Raises:
-        AudioError: it is not audio, damaged, empty, or holds NaN.
+        AudioError: it is not audio, damaged, empty, holds NaN, or has a rate from which a judge's
+            would not fit into memory.
     """
-    samples, rate = read_audio(path, str(path))
+    name = name or str(file)
+    samples, rate = read_audio(file, name)
+    if not MIN_RATE <= rate <= MAX_RATE:
+        raise AudioError(f"{name}: a sampling rate of {rate} Hz cannot be meant")
     if samples.shape[1] == 0:
-        raise AudioError(f"{path}: holds no samples")
+        raise AudioError(f"{name}: holds no samples")
     mono = samples[0] if len(samples) == 1 else samples.mean(axis=0)
     return Signal(np.ascontiguousarray(mono), rate)
 

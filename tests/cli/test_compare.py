@@ -37,8 +37,64 @@ def test_table_json_and_picture(run: Run, pair: tuple[Path, Path], tmp_path: Pat
     assert values["metrics"]["mel_db"] == pytest.approx(20 * np.log10(2), abs=0.3)
 
 
+def test_without_alignment_and_from_standard_input(run: Run, pair: tuple[Path, Path]) -> None:
+    options = ("--metric", "mel_db", "--json")
+    values = json.loads(run("compare", *pair, *options, "--no-align").text)
+    assert values["delay_ms"] is None
+    assert values["metrics"]["mel_db"] > 6.5  # half as loud, and late
+    piped = json.loads(run("compare", pair[0], "-", *options, stdin=pair[1].read_bytes()).text)
+    direct = json.loads(run("compare", *pair, *options).text)
+    assert piped["metrics"] == direct["metrics"]
+    assert piped["degraded"] == {**direct["degraded"], "file": "-"}
+    assert_refused(run("compare", "-", "-"), "standard input", "give a file")
+    assert_refused(run("compare", pair[0], "-", stdin=b"no audio"), "standard input: not audio")
+
+
+def test_different_rates_lengths_and_channels(run: Run, pair: tuple[Path, Path]) -> None:
+    wave, _ = soundfile.read(pair[0])
+    other = pair[0].with_name("other.wav")
+    stereo = np.stack([wave, wave], axis=1)[:: 24000 // 8000][:6000]
+    soundfile.write(other, stereo, 8000, "FLOAT")
+    result = run("compare", pair[0], other, "--metric", "mel_db")
+    assert result.code == 0
+    assert "0.750 s at 8000 Hz" in result.text
+    assert "0.25 s shorter" in result.err
+    assert "silence is taken for what is missing" in result.err
+
+
+def test_where_there_is_no_value_the_reason_is_said(run: Run, pair: tuple[Path, Path]) -> None:
+    silent = pair[0].with_name("silent.wav")
+    soundfile.write(silent, np.zeros(24000), 24000)
+    result = run("compare", silent, silent, "--metric", "si_sdr_db", "--metric", "mel_db")
+    assert result.code == 0
+    assert "no value: " in result.text
+    values = json.loads(run("compare", silent, silent, "--metric", "si_sdr_db", "--json").text)
+    assert values["metrics"]["si_sdr_db"] is None
+    assert values["notes"]["si_sdr_db"]
+    single = pair[0].with_name("single.wav")
+    soundfile.write(single, np.ones(1), 24000)
+    assert run("compare", single, single).code == 0
+
+
+def test_a_picture_that_cannot_be_written_is_refused_before_the_work(
+    run: Run, pair: tuple[Path, Path], tmp_path: Path
+) -> None:
+    taken = tmp_path / "taken.png"
+    taken.write_bytes(b"mine")
+    assert_refused(run("compare", *pair, "--picture", taken), "taken.png", "--overwrite")
+    assert taken.read_bytes() == b"mine"
+    assert_refused(run("compare", *pair, "--picture", tmp_path / "x.jpg"), "x.jpg", ".png")
+    assert_refused(run("compare", *pair, "--picture", "-"), "name a file")
+    assert_refused(run("compare", *pair, "--picture", pair[1], "--overwrite"), "b.wav")
+
+
 def test_refused(run: Run, pair: tuple[Path, Path], tmp_path: Path) -> None:
     (tmp_path / "text.wav").write_text("no audio")
     assert_refused(run("compare", pair[0], tmp_path / "text.wav"), "text.wav", "not audio")
     assert_refused(run("compare", pair[0], tmp_path / "no.wav"), "no.wav", "no such file")
+    assert_refused(run("compare", pair[0], tmp_path), "is a folder", "codectool evaluate")
     assert_refused(run("compare", *pair, "--metric", "loudness"), "loudness", "stoi")
+    soundfile.write(tmp_path / "slow.wav", np.zeros(9), 1)
+    assert_refused(run("compare", pair[0], tmp_path / "slow.wav"), "slow.wav", "1 Hz")
+    soundfile.write(tmp_path / "nan.wav", np.array([0, np.nan]), 16000, "FLOAT")
+    assert_refused(run("compare", pair[0], tmp_path / "nan.wav"), "nan.wav", "not finite")

@@ -29,6 +29,17 @@ def test_a_moved_wave_is_found_to_the_sample(delay: int) -> None:
     assert find_delay(wave, late + noise) == delay
 
 
+def test_of_long_signals_the_loudest_minute_is_enough() -> None:
+    """Quiet noise everywhere, the same speech in the second minute only."""
+    rng = np.random.default_rng(0)
+    wave, late = (rng.normal(0, 1e-3, 150 * RATE).astype(np.float32) for _ in range(2))
+    speech = speech_like(3.0)
+    wave[100 * RATE : 103 * RATE] += speech
+    late[100 * RATE + 77 : 103 * RATE + 77] += speech
+    assert find_delay(wave, late) == 77
+    assert find_delay(wave, late[: 101 * RATE]) == 77
+
+
 @pytest.mark.parametrize("milliseconds", [0, 20, -45, 400])
 def test_new_phases_are_found_to_two_milliseconds(milliseconds: int) -> None:
     """The sign of every 100 Hz turned at random: nothing is left but the envelope."""
