@@ -147,6 +147,8 @@ def test_tokens_of_files_and_of_recordings(
 def test_metrics_are_listed_without_loading_them(run: Run) -> None:
     text = run("evaluate", "--list-metrics").text
     assert "mel_db: mel distance, dB, 0.., lower is better, at 24000 Hz" in text
+    names = [line.partition(":")[0] for line in text.splitlines() if line[0] != " "]
+    assert len(names) == len(set(names)) == 13
     loaded = modules_after(called("evaluate", "--list-metrics"))
     assert not loaded & {"torch", "pesq", "pystoi", "visqol", "warpq", "scipy", "librosa"}
 

@@ -114,7 +114,7 @@ def settle(judge: Judge, reference: Wave, degraded: Wave) -> None:
 
 
 def test_import_brings_in_nothing_heavy() -> None:
-    heavy = "pesq pystoi scipy numba visqol webrtcvad pyworld torch soxr ai_edge_litert"
+    heavy = "pesq pystoi scipy numba visqol webrtcvad parselmouth torch soxr ai_edge_litert"
     code = (
         "import sys, codectool.evaluation.judges.registry\n"
         f"print(*[name for name in {heavy.split()} if name in sys.modules])"

@@ -9,7 +9,7 @@ from judge_clips import speech
 from codectool.evaluation.judges.pitch import PitchError, VoicingError
 from codectool.evaluation.metric import CannotJudgeError, Wave
 
-pytest.importorskip("pyworld", reason="the package pyworld is not here")
+pytest.importorskip("parselmouth", reason="the package praat-parselmouth is not here")
 RATE = 16000
 
 
@@ -50,6 +50,16 @@ def test_a_few_gross_errors_do_not_move_the_median() -> None:
     assert found["gpe"] == pytest.approx(0.25, abs=0.03)
 
 
+def test_a_pitch_without_its_fundamental_is_heard() -> None:
+    """Telephones leave it like this."""
+    full = voice(110)
+    spectrum = np.fft.rfft(full)
+    spectrum[: round(200 * len(full) / RATE)] = 0
+    found = PitchError().judge(full, np.fft.irfft(spectrum).astype(np.float32))
+    assert found["f0_cents"] < 2
+    assert found["gpe"] < 0.02
+
+
 def test_voicing() -> None:
     whole = np.concatenate([voice(120), breath(), voice(120), breath()])
     half = np.concatenate([voice(120), breath(), breath(), breath()])
@@ -62,6 +72,8 @@ def test_voicing() -> None:
 def test_clips_without_a_voice() -> None:
     with pytest.raises(CannotJudgeError, match="no voiced speech found in the reference"):
         VoicingError().judge(np.zeros(RATE, np.float32), voice(120))
+    with pytest.raises(CannotJudgeError, match="shorter than 50 ms"):
+        PitchError().judge(voice(120, 0.04), voice(120, 0.04))
     with pytest.raises(CannotJudgeError, match="no frame is voiced in both"):
         PitchError().judge(voice(120), np.zeros(RATE, np.float32))
     # to whisper is a mistake, and is counted
