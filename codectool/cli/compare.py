@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from codectool.cli.console import note, printable, warn, working
-from codectool.cli.options import PIPE, check_output, debug_option, write_output
+from codectool.cli.options import PIPE, check_picture, debug_option, write_output
 from codectool.errors import UsageError
 
 if TYPE_CHECKING:
@@ -77,7 +77,7 @@ def compare(
     if first == second == PIPE:
         raise UsageError("standard input is one recording; give a file for the other one")
     if picture is not None:
-        _check_picture(picture, (first, second), overwrite)
+        check_picture(picture, (first, second), overwrite)
     judges, measured, left_out = _choose(metrics)
     for line in left_out:
         warn(line)
@@ -127,20 +127,6 @@ def _choose(names: Sequence[str]) -> tuple[list[type[Judge]], list[Metric], list
     every = {metric.name: metric for judge in judges for metric in judge.metrics}
     measured = [metric for metric in every.values() if not names or metric.name in names]
     return judges, measured, left_out
-
-
-def _check_picture(picture: Path, sources: Sequence[Path], overwrite: bool) -> None:
-    """Refuse a picture that cannot be written before any work is done.
-
-    Raises:
-        UsageError: it cannot, is no PNG, or would replace an input.
-    """
-    if picture == PIPE:
-        raise UsageError("standard output takes the table; name a file for the picture")
-    if picture.suffix.lower() != ".png":
-        raise UsageError(f"{picture}: the picture is a PNG; let its name end in .png")
-    for source in sources:
-        check_output(picture, source, overwrite)
 
 
 def _read(path: Path) -> Signal:

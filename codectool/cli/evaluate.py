@@ -178,11 +178,17 @@ def evaluate(
     """
     output = _output(as_json, as_csv, markdown)
     files = None if files_from is None else read_list(files_from)
-    for path in (report, plot):
-        if path is not None:
-            check_output(path, PIPE, overwrite)
+    if report is not None:
+        if report == PIPE:
+            raise UsageError("standard output takes the table; name a file for `--report`")
+        check_output(report, PIPE, overwrite)
     if plot is not None and not tokens:
         raise UsageError("`--plot` draws tokens: give `--tokens`, too")
+    if tokens and (folders or report or keep or metrics):
+        raise UsageError(
+            "`--tokens` looks at tokens, not at sound: it takes one folder, and no `--metric`, "
+            "`--report` or `--keep`"
+        )
     systems = choose_systems(models, checkpoints, codecs, config, device)
     if tokens:
         from codectool.cli.evaluate_tokens import tell_tokens

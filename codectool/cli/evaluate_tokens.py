@@ -12,12 +12,14 @@ import click
 from codectool.audio.files import read_audio
 from codectool.cli.console import note, say
 from codectool.cli.evaluate_progress import progress
-from codectool.cli.options import write_output
+from codectool.cli.options import check_picture, write_output
 from codectool.errors import CodectoolError, UsageError
 from codectool.evaluation import tables
+from codectool.evaluation.picture import need_matplotlib
 from codectool.evaluation.token_files import tokens_of
 from codectool.evaluation.token_table import token_csv, token_tables, token_text
 from codectool.evaluation.token_use import TokenUse, token_use
+from codectool.pipeline.jobs import names_of
 
 if TYPE_CHECKING:
     from codectool.evaluation.systems.choice import SystemChoice
@@ -46,19 +48,26 @@ def tell_tokens(
         How many files could not be used.
 
     Raises:
-        UsageError: there are none that could.
+        UsageError: there are none that could; a system is none of ours; or there can be no
+            picture.
     """
-    bad: list[str] = []
+    if plot is not None:
+        check_picture(plot, [folder], overwrite)
+        need_matplotlib()
+    for choice in systems:  # before the first of them works for hours
+        if choice.codec is None:
+            raise UsageError(f"{choice.name}: has no tokens that we know; name codecs of ours")
+    told: set[tuple[str, str]] = set()
 
     def complain(name: str, reason: str) -> None:
-        bad.append(name)
-        say("error", f"{name}: {reason}", "red")
+        if (name, reason) not in told:  # every system meets the same files
+            told.add((name, reason))
+            say("error", f"{name}: {reason}", "red")
 
     if systems:
         models = [use for choice in systems for use in _encoded(folder, files, choice, complain)]
     else:
-        source = folder if files is None else [folder / name for name in files]
-        models = token_use(tokens_of(source, complain))
+        models = token_use(tokens_of(_sources(folder, files, complain), complain))
     if not models:
         raise UsageError(f"{folder}: not one of its files could be used")
     _print(models, output)
@@ -67,7 +76,19 @@ def tell_tokens(
 
         write_output(plot, memoryview(draw_tokens(models)), overwrite)
         note(f"{plot}: how often each code is used")
-    return len(bad)
+    return len({name for name, _ in told})
+
+
+def _sources(
+    folder: Path, files: Sequence[str] | None, complain: Callable[[str, str], None]
+) -> Path | list[Path]:
+    """The folder, or the listed files in it, each once."""
+    if files is None:
+        return folder
+    names, rejected = names_of(files, folder)
+    for bad in rejected:
+        complain(str(bad.source), bad.reason)
+    return [folder / name for name in names]
 
 
 def _encoded(
@@ -79,8 +100,7 @@ def _encoded(
     """Statistics of the tokens that a codec of ours makes of recordings."""
     from codectool.evaluation.pairs import find_references
 
-    if choice.codec is None:
-        raise UsageError(f"{choice.name}: has no tokens that we know; name codecs of ours")
+    assert choice.codec is not None
     names, problems = find_references(folder, files, [])
     for _, name, reason in problems:
         complain(name, reason)

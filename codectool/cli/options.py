@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, BinaryIO, TypeVar
@@ -172,6 +172,25 @@ def check_output(path: Path, source: Path, overwrite: bool) -> None:
     if source != PIPE and path.exists() and source.exists() and path.samefile(source):
         raise UsageError(f"{path}: is the input itself; name another OUTPUT")
     check_writable(path, overwrite)
+
+
+def check_picture(path: Path, sources: Sequence[Path], overwrite: bool) -> None:
+    """Refuse a picture beside a table that cannot be written, before any work is done.
+
+    Raises:
+        UsageError: it cannot, is no PNG, would replace an input, or would mix with the table.
+    """
+    if path == PIPE:
+        raise UsageError("standard output takes the table; name a file for the picture")
+    check_png(path)
+    for source in sources:
+        check_output(path, source, overwrite)
+
+
+def check_png(path: Path) -> None:
+    """Refuse a picture whose name says that it is something else."""
+    if path.suffix.lower() != ".png":
+        raise UsageError(f"{path}: the picture is a PNG; let its name end in .png")
 
 
 def is_pipe(path: Path, file: BinaryIO | None = None) -> bool:

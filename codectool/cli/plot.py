@@ -9,7 +9,7 @@ from pathlib import Path
 import click
 
 from codectool.cli.console import note
-from codectool.cli.options import PIPE, check_output, debug_option, write_output
+from codectool.cli.options import PIPE, check_output, check_png, debug_option, write_output
 from codectool.errors import UsageError
 
 PICTURE_NAME = "curves.png"
@@ -95,7 +95,7 @@ def _target(folders: tuple[Path, ...], output: Path | None, overwrite: bool) -> 
         if len(folders) > 1:
             raise UsageError("several runs: name the picture with `-o PNG`")
         output, overwrite = folders[0] / PICTURE_NAME, True
-    if output != PIPE and output.suffix.lower() != ".png":
-        raise UsageError(f"{output}: the picture is a PNG; let its name end in .png")
+    if output != PIPE:
+        check_png(output)
     check_output(output, PIPE, overwrite)
     return output, overwrite

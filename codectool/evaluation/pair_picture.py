@@ -134,7 +134,8 @@ def _show(axes: Axes, levels: Array, seconds: float, title: str, **colors: Any) 
     """Put ``(T, M)`` into a panel; a column is so many seconds, its first frame centred at 0."""
     axes.set_title(title, loc="left", fontsize=9, fontweight="bold", color=INK, pad=4)
     left = -HOP / 2 / RATE
-    extent = (left, left + len(levels) * seconds, *axes.get_ylim())
+    # an image must have a width, be there nothing in it
+    extent = (left, left + max(1, len(levels)) * seconds, *axes.get_ylim())
     return axes.imshow(levels.T, origin="lower", aspect="auto", extent=extent, **colors)
 
 

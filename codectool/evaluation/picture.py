@@ -19,6 +19,20 @@ INK, PALE, GRID = "#262626", "#8c8c8c", "#e6e6e6"
 STYLE: Any = {"font.size": 8, "font.family": "DejaVu Sans", "text.parse_math": False}
 
 
+def need_matplotlib() -> None:
+    """Refuse a picture before the work is done that it would show.
+
+    Raises:
+        UsageError: matplotlib is not installed.
+    """
+    try:
+        import matplotlib.figure  # noqa: F401
+    except ImportError as error:
+        raise UsageError(
+            "a picture needs matplotlib: run `pip install 'codectool[eval]'`"
+        ) from error
+
+
 def draw_png(size: tuple[float, float], fill: Callable[[Figure], None]) -> bytes:
     """Make a picture.
 
@@ -32,13 +46,10 @@ def draw_png(size: tuple[float, float], fill: Callable[[Figure], None]) -> bytes
     Raises:
         UsageError: matplotlib is not installed.
     """
-    try:
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UsageError(
-            "a picture needs matplotlib: run `pip install 'codectool[eval]'`"
-        ) from error
+    need_matplotlib()
+    from matplotlib import rc_context
+    from matplotlib.figure import Figure
+
     with rc_context(STYLE), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing")  # a box will do
         # matplotlib cuts off what is left of a pixel, be it a rounding error

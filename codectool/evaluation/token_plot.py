@@ -102,7 +102,8 @@ def draw_tokens(models: Sequence[TokenUse]) -> bytes:
             else:
                 _bits(axes, stream)
         if layout.left_out:
-            text = f"{layout.left_out} more streams are not shown"
+            more = "stream is" if layout.left_out == 1 else "streams are"
+            text = f"{layout.left_out} more {more} not shown"
             figure.text(0.5, 0.08 / layout.height, text, fontsize=8, color=PALE, ha="center")
 
     return draw_png((layout.width, layout.height), fill)

@@ -144,6 +144,10 @@ def test_tokens_of_files_and_of_recordings(
     assert_refused(run("evaluate", clips, "--tokens"), "holds no .hcd files")
 
 
+def test_a_page_needs_a_name(run: Run, clips: Path) -> None:
+    assert_refused(run("evaluate", clips, clips, *MEL, "--report", "-"), "name a file")
+
+
 def test_metrics_are_listed_without_loading_them(run: Run) -> None:
     text = run("evaluate", "--list-metrics").text
     assert "mel_db: mel distance, dB, 0.., lower is better, at 24000 Hz" in text
