@@ -148,6 +148,8 @@ class _Steps:
         jobs: int | None = None,
     ) -> Iterator[tuple[Task, Outcome]]:
         """Yield each task that could be done, and what came of it."""
+        failed = {(system, clip) for system, clip, _ in self.problems}
+        to_do = [task for task in to_do if (task.system, task.clip) not in failed]
         self._watcher.on_step(title, len(to_do))
         for task, outcome in self._workers.run(function, to_do, jobs):
             self._watcher.on_clip()

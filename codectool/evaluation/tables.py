@@ -12,6 +12,7 @@ from codectool.evaluation.metric import Metric
 from codectool.evaluation.results import Evaluation, Score, SystemResult
 
 NOTHING = "-"
+NAMED_CLIPS = 5  # in a line of remarks
 ARROWS = {"higher": "↑", "lower": "↓"}
 # attribute of a system, heading, decimals
 COSTS = (
@@ -74,18 +75,26 @@ def as_markdown(rows: Rows) -> str:
 
 
 def remarks(evaluation: Evaluation) -> Iterator[str]:
-    """What does not fit into the table, a line each: metrics that could not judge all clips."""
+    """What does not fit into the table, a line each: clips that metrics could not judge, and why."""
     for system in evaluation.systems:
         scored = [score for score in system.scores if score.problem is None]
+        # metrics that could not judge the same clips for the same reasons share a line
+        titles: dict[tuple[str, ...], list[str]] = {}
         for metric in evaluation.metrics:
-            missing = [score for score in scored if score.values.get(metric.name) is None]
-            if missing:
-                first = missing[0]
-                why = first.notes.get(metric.name, "no value")
-                yield (
-                    f"{system.name}: {len(missing)} of {len(scored)} clips have no {metric.title}: "
-                    f"{first.clip} ({why}){', ...' if len(missing) > 1 else ''}"
-                )
+            clips = tuple(
+                f"{score.clip} ({score.notes.get(metric.name, 'no value')})"
+                for score in scored
+                if score.values.get(metric.name) is None
+            )
+            titles.setdefault(clips, []).append(metric.title)
+        for clips, names in titles.items():
+            if clips:
+                named = ", ".join(clips[:NAMED_CLIPS])
+                more = len(clips) - NAMED_CLIPS
+                named += f" and {more} more, which `--json` names" if more > 0 else ""
+                verb = "has" if len(clips) == 1 else "have"
+                counted = f"{len(clips)} of {len(scored)} clips {verb} no {', '.join(names)}"
+                yield f"{system.name}: {counted}: {named}"
         for score in scored:
             if "length" in score.notes:
                 yield f"{system.name}: {score.clip} {score.notes['length']}"

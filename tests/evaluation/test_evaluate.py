@@ -118,6 +118,9 @@ def test_every_bad_clip_is_named_and_stops_nobody(tmp_path: Path) -> None:
     write(references / "silent.wav", np.zeros(4000))
     write(degraded / "silent.wav", np.zeros(4000))
     found = run(references, degraded, Error, Picky, MelDistance, align="off")
+    # what cannot be aligned is not judged, and complained of once
+    aligned = run(references, degraded, Error, Picky, MelDistance, align="system")
+    assert sorted(aligned.problems) == sorted(found.problems)
     problems = {(system, clip): reason for system, clip, reason in found.problems}
     assert problems.keys() == {
         ("", "nan-reference.wav"),
@@ -143,7 +146,7 @@ def test_every_bad_clip_is_named_and_stops_nobody(tmp_path: Path) -> None:
     assert scores["one.wav"].values["error"] == pytest.approx(0.25)
     assert scores["a.wav"].values["picky"] == 1
     lines = list(tables.remarks(found))
-    assert lines == ["x: 1 of 5 clips have no picky: silent.wav (silence)"]
+    assert lines == ["x: 1 of 5 clips has no picky: silent.wav (silence)"]
 
 
 def test_judges_that_break_or_die_cost_their_own_figures(tmp_path: Path) -> None:
