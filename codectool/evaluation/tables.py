@@ -75,7 +75,7 @@ def as_markdown(rows: Rows) -> str:
 
 
 def remarks(evaluation: Evaluation) -> Iterator[str]:
-    """What does not fit into the table, a line each: clips that metrics could not judge, and why."""
+    """What does not fit into the table, a line each: clips without a value of some, and why."""
     for system in evaluation.systems:
         scored = [score for score in system.scores if score.problem is None]
         # metrics that could not judge the same clips for the same reasons share a line
