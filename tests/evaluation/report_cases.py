@@ -12,11 +12,12 @@ from codectool.evaluation.metric import Metric
 from codectool.evaluation.results import Clip, Evaluation, Mean, Score, SystemResult
 
 RATE = 16000
-SECONDS = 1.5
+SECONDS = 4.0
 LATE_MS = 25.0
 IMAGE = "<img src=x onerror=alert(1)>.wav"
 SCRIPT = "</script><script>alert(2)</script>"
 PLACEHOLDER = "$title ${facts} <!-- sounds -->.wav"
+SEPARATORS = "b & \"c\" 'd' \\u003c\u2028e\u2029\u202ef.wav"  # what ends a line, or turns it round
 QUALITY = Metric("quality", "Quality", "MOS", "higher", 2, (1, 5), f"How good. {SCRIPT}")
 ERROR = Metric("error", "Error", "", "lower", 3, (0, None), "How bad.")
 # quality of each clip, error of each clip, kbps
@@ -31,7 +32,7 @@ WHY = "it came back empty"
 def evaluation_of(folder: Path) -> Evaluation:
     """Three clips in three systems; the second clip of the last one is missing."""
     clips = []
-    for number, name in enumerate((IMAGE, PLACEHOLDER, "b & c.wav")):
+    for number, name in enumerate((IMAGE, PLACEHOLDER, SEPARATORS)):
         path = folder / name
         soundfile.write(path, reference(number), RATE)
         clips.append(Clip(name, path, SECONDS))

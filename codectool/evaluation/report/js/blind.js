@@ -214,7 +214,7 @@ function answerTable(trials) {
     el("thead", {}, el("tr", {}, ...head.map((text) => el("th", { scope: "col" }, text)))),
     el("tbody", {}, ...trials.map((trial, index) => el("tr", {},
       el("td", {}, String(index + 1)),
-      el("th", { scope: "row" }, facts.clips[trial.clip].name),
+      el("th", { scope: "row" }, breakable(facts.clips[trial.clip].name)),
       el("td", {}, "AB"[trial.secret]),
       el("td", {}, "AB"[trial.answer]),
       el("td", {}, trial.answer === trial.secret ? "✓ yes" : "✗ no")))));

@@ -2,10 +2,14 @@
 
 function showClips(section, player) {
   const holder = el("div", { class: "clips" });
+  const hint = el("p", { class: "hint" });
   section.append(el("div", { class: "over" }, el("h3", {}, "All clips"),
-    metricSelect("Metric")), holder);
+    metricSelect("Metric")), holder, hint);
   chosenMetric.follow((name) => {
-    holder.replaceChildren(clipTable(metrics.get(name) ?? null, player));
+    const metric = metrics.get(name) ?? null;
+    holder.replaceChildren(clipTable(metric, player));
+    hint.textContent = metric === null ? ""
+      : `${metric.title}: ${direction(metric)}. A system's heading puts its worst clips first.`;
     markOpened(holder, player.opened.value);
   });
   player.opened.follow((clip) => markOpened(holder, clip));
@@ -18,7 +22,8 @@ function clipTable(metric, player) {
     { label: ["Clip"], first: "ascending", key: (row) => row.clip.name },
     { label: ["Seconds"], first: "descending", key: (row) => row.clip.seconds },
     ...systems.map((system) => ({
-      label: [system.name], first: worstFirst(metric), title: `Worst clips of ${system.name} first`,
+      label: [breakable(system.name)], name: system.name, first: worstFirst(metric),
+      title: `Worst clips of ${system.name} first`,
       key: (row) => system.scores[row.index].values[metric.name] ?? null,
     })),
   ];
@@ -26,7 +31,7 @@ function clipTable(metric, player) {
     const values = systems.map((system) => system.scores[index].values[metric.name]);
     const best = metric === null ? null : bestOf(metric, values);
     return { clip, index, cells: [
-      el("th", { scope: "row" }, button(clip.name, { class: "clip", "data-clip": index,
+      el("th", { scope: "row" }, button(breakable(clip.name), { class: "clip", "data-clip": index,
         onclick: () => openAndShow(player, index) })),
       el("td", {}, clip.seconds.toFixed(1)),
       ...systems.map((system) => valueCell(metric, system.scores[index], best)),
@@ -39,7 +44,7 @@ function clipTable(metric, player) {
 function openAndShow(player, index) {
   player.open(index, player.deck?.playing);
   const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-  player.name.scrollIntoView({ block: "nearest", behavior: calm ? "auto" : "smooth" });
+  player.name.scrollIntoView({ block: "start", behavior: calm ? "auto" : "smooth" });
 }
 
 function markOpened(holder, clip) {

@@ -49,6 +49,12 @@ function scroller(label, ...children) {
     ...children);
 }
 
+/** A name from a file may be long, and is best broken behind the marks that it has. */
+function breakable(name) {
+  const parts = name.split(/(?<=[/_\-.@ ])/);
+  return el("span", {}, ...parts.flatMap((part, index) => (index ? [el("wbr"), part] : [part])));
+}
+
 function say(text) {
   document.getElementById("state").textContent = text;
 }

@@ -2,9 +2,9 @@
 
 (() => {
   const section = (name) => document.getElementById(name);
-  showSummary(section("summary"));
-  showPlot(section("plot"));
   const player = new Player(section("listen"));
+  showSummary(section("summary"), (clip) => openAndShow(player, clip));
+  showPlot(section("plot"));
   showClips(section("listen"), player);
   const blind = new Blind(section("blind"), player);
   showNotes(section("notes"));

@@ -23,7 +23,7 @@ function problems() {
   const table = el("table", { class: "problems" },
     el("thead", {}, el("tr", {}, ...head.map((text) => el("th", { scope: "col" }, text)))),
     el("tbody", {}, ...facts.problems.map(({ system, clip, reason }) => el("tr", {},
-      el("td", {}, system || "all"), el("td", {}, clip), el("td", {}, reason)))));
+      el("td", {}, system || "all"), el("td", {}, breakable(clip)), el("td", {}, reason)))));
   return el("div", {}, el("h3", {}, "Problems"), scroller("Problems", table));
 }
 

@@ -33,7 +33,7 @@ class Player {
       this.spectra.element,
       this.transport.element,
       el("div", { class: "legend" },
-        el("span", {}, "Click to go there, drag to repeat a stretch."),
+        el("span", {}, "In the pictures: click to go there, drag to repeat a stretch."),
         el("span", { class: "scale" }, "−80 dB", el("span", { class: "colours" }), "−10 dB")),
       scroller("Figures of this clip", this.table));
   }
@@ -103,7 +103,7 @@ class Player {
 
   #describe() {
     const { name, seconds } = facts.clips[this.clip];
-    this.name.textContent = name;
+    this.name.replaceChildren(breakable(name));
     this.place.textContent = `Clip ${this.clip + 1} of ${facts.clips.length}, ${clock(seconds)}`;
     say(`Opened clip ${this.clip + 1}, ${name}`);
     const scores = facts.systems.map((system) => system.scores[this.clip]);
@@ -126,7 +126,7 @@ class Player {
     return button("", { class: "contestant", "aria-pressed": "false", "data-number": number,
       title: problem, onclick: () => this.choose(number) },
     number <= 9 ? el("kbd", { "aria-hidden": "true" }, String(number)) : null,
-    el("span", {}, nameOf(number)));
+    breakable(nameOf(number)));
   }
 
   #show() {

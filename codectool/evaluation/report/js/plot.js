@@ -17,7 +17,7 @@ function showPlot(section) {
     const points = pointsOf(metric).filter((point) => point.kbps !== null);
     holder.replaceChildren(points.length ? drawing(metric, points, width)
       : el("p", { class: "none" }, "No system has both a known bit rate and a value."));
-    rest.textContent = unplaced(metric);
+    rest.textContent = beneath(metric);
   };
   chosenMetric.follow(redraw);
   new ResizeObserver(([entry]) => {
@@ -34,10 +34,11 @@ function pointsOf(metric) {
   }).filter((point) => Math.abs(point.mean) < 1e300);
 }
 
-function unplaced(metric) {
+function beneath(metric) {
   const named = pointsOf(metric).filter((point) => point.kbps === null)
     .map((point) => `${point.name} (${figure(point.mean, metric.digits)})`);
-  return named.length ? `Without a known bit rate: ${named.join(", ")}.` : "";
+  const bars = "Bars: 95 % interval of the mean.";
+  return named.length ? `${bars} Without a known bit rate: ${named.join(", ")}.` : bars;
 }
 
 function drawing(metric, points, width) {
@@ -89,9 +90,10 @@ function steps(begin, end, count) {
 }
 
 function decades(begin, end) {
+  const factors = end / begin > 20 ? [1, 2, 5] : [1, 1.5, 2, 3, 4, 6, 8];
   const found = [];
   for (let power = Math.floor(Math.log10(begin)); 10 ** power <= end; power += 1) {
-    found.push(...[1, 2, 5].map((factor) => factor * 10 ** power));
+    found.push(...factors.map((factor) => factor * 10 ** power));
   }
   return found.filter((value) => value >= begin && value <= end);
 }

@@ -46,7 +46,8 @@ class Spectra {
   setSeconds(seconds) {
     if (seconds === this.#seconds) return;
     this.#seconds = seconds;
-    const values = steps(0, seconds, 8).filter((value) => value < seconds * 0.97);
+    const room = Math.max(2, Math.min(8, this.veil.clientWidth / 70));
+    const values = steps(0, seconds, room).filter((value) => value < seconds * 0.97);
     this.ticks.replaceChildren(...values.map((value) => {
       const tick = el("span", {}, `${Number(value.toPrecision(6))} s`);
       tick.style.left = `${100 * value / seconds}%`;
@@ -97,7 +98,7 @@ class Spectra {
 function hertzAxis(name) {
   const axis = el("div", { class: name, "aria-hidden": "true" });
   axis.append(...HERTZ.map((hertz) => {
-    const label = el("span", {}, hertz < 1000 ? String(hertz) : `${hertz / 1000}k`);
+    const label = el("span", {}, hertz < 1000 ? `${hertz} Hz` : `${hertz / 1000} kHz`);
     label.style.bottom = `${100 * mel(hertz) / mel(HIGHEST)}%`;
     return label;
   }));

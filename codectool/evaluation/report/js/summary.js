@@ -1,27 +1,25 @@
 // A row for each system: rates, means with their intervals, processor time, delay.
 
-function showSummary(section) {
+/** `open` is called with the number of a clip. */
+function showSummary(section, open) {
   const table = el("table", { class: "summary" });
-  const columns = [systemColumn(), ...rateColumns(), ...facts.metrics.map(meanColumn),
-    ...costColumns()];
+  const columns = [systemColumn(), ...rateColumns(),
+    ...facts.metrics.map((metric) => meanColumn(metric, open)), ...costColumns()];
   const rows = facts.systems.map((system) => ({
     system, cells: columns.map((column) => column.cell(system)) }));
   sortable(table, columns.map((column) => ({ ...column, key: (row) => column.value(row.system) })),
     rows);
-  const worst = el("input", { type: "checkbox",
-    onchange: () => table.classList.toggle("with-worst", worst.checked) });
   section.append(
     scroller("Summary of all systems", table),
-    el("div", { class: "under" },
-      el("p", {}, "Means over clips; beneath, the 95 % interval of the mean. ",
-        el("span", { class: "best" }, "★"), " is the best of its column."),
-      el("label", { class: "check" }, worst, " worst clips")));
+    el("p", { class: "hint" }, "Means over clips, ± half of their 95 % interval. ↑ higher is ",
+      "better, ↓ lower is better, ", el("span", { class: "best" }, "★"), " the best of its ",
+      "column. A heading sorts; the worst value opens its clip."));
 }
 
 function systemColumn() {
   return {
     label: ["System"], first: "ascending", value: (system) => system.name,
-    cell: (system) => el("th", { scope: "row" }, system.name),
+    cell: (system) => el("th", { scope: "row" }, breakable(system.name)),
   };
 }
 
@@ -54,30 +52,41 @@ function costColumns() {
   ].filter(Boolean);
 }
 
-function meanColumn(metric) {
+function meanColumn(metric, open) {
   const mean = (system) => system.means[metric.name] ?? null;
   const best = bestOf(metric, facts.systems.map((system) => mean(system)?.mean));
   return {
     label: metricHeading(metric), name: metric.title, title: metric.about,
     first: bestFirst(metric), value: (system) => mean(system)?.mean ?? null,
-    cell: (system) => meanCell(metric, mean(system), best),
+    cell: (system) => meanCell(metric, mean(system), best, open),
   };
 }
 
-function meanCell(metric, mean, best) {
+function meanCell(metric, mean, best, open) {
   if (mean === null) {
     return el("td", { class: "none", title: "No clip has a value." }, NOTHING,
       unseen(", no clip has a value"));
   }
   const text = (value) => figure(value, metric.digits);
-  const worst = `worst ${text(mean.worst)}: ${mean.worstClip}`;
   const missing = facts.clips.length - mean.clips;
-  return el("td", { title: worst },
+  return el("td", {},
     markedFigure(text(mean.mean), text(mean.mean) === best),
-    el("small", { class: "sub" }, mean.low === null || mean.high === null ? "one clip"
-      : `${text(mean.low)}\u202f…\u202f${text(mean.high)}`),
+    interval(mean, text),
     missing === 0 ? null : el("small", { class: "sub warn",
       title: `${plural(missing, "clip")} without a value` },
-    `${mean.clips} of ${plural(facts.clips.length, "clip")}`),
-    el("small", { class: "sub worst" }, worst));
+    `${mean.clips} of ${facts.clips.length}`, unseen(" clips")),
+    el("small", { class: "sub" }, worstClip(text(mean.worst), mean.worstClip, open)));
+}
+
+function interval({ low, high, clips }, text) {
+  if (clips === 1) return el("small", { class: "sub" }, "one clip");
+  if (low === null || high === null) return null; // there is none around an infinite mean
+  return el("small", { class: "sub", title: `95 % interval: ${text(low)} to ${text(high)}` },
+    `±${text((high - low) / 2)}`);
+}
+
+function worstClip(text, name, open) {
+  const index = facts.clips.findIndex((clip) => clip.name === name);
+  return button(`worst ${text}`, { class: "clip", title: name, onclick: () => open(index) },
+    unseen(`: open ${name}`));
 }

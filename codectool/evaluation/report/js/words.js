@@ -47,7 +47,8 @@ function direction(metric) {
 
 function metricHeading(metric) {
   return [
-    el("span", { class: "name" }, metric.title),
+    el("span", { class: "name" }, ...metric.title.split(" ").flatMap((word) =>
+      [el("span", { class: "word" }, word), " "])),
     el("small", {},
       metric.unit ? `${metric.unit} ` : "",
       el("span", { "aria-hidden": "true" }, metric.better === "higher" ? "↑" : "↓"),
