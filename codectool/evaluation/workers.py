@@ -19,7 +19,7 @@ from codectool.errors import CodectoolError
 
 Task = TypeVar("Task")
 Outcome = TypeVar("Outcome")
-AHEAD = 2  # tasks per process that are handed over at once
+AHEAD = 8  # tasks per process that are handed over at once: results come in order, work need not
 # Read by libraries when they are loaded, which is when a process begins.
 ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
 

@@ -138,6 +138,8 @@ def test_frames_of_amr_files() -> None:
 def test_a_codec_of_ours(checkpoints: dict[str, Path]) -> None:
     choice = SystemChoice("x", codec=CodecChoice(None, checkpoints["hac"], device="cpu"))
     assert choice.on_cpu
+    anywhere = SystemChoice("x", codec=CodecChoice(None, checkpoints["hac"]))
+    assert anywhere.on_cpu == (anywhere.codec.load().device.type == "cpu")
     clip = syllables(1.0, 16000)
     coded = choice.open().code(clip, 16000)
     assert (len(coded.wave), coded.rate) == (16000, 16000)

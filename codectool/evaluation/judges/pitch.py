@@ -5,13 +5,15 @@ Letters used in shapes: N samples, T frames of 10 ms.
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
+from functools import lru_cache
+from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
 
 from codectool.evaluation.metric import CannotJudgeError, Judge, Metric, Values, Wave
 
+RATE = 16000
 FRAME = 0.01  # seconds
 LOWEST, HIGHEST = 60.0, 600.0  # in Hz: from a low man's voice to a child's
 WINDOW = 3 / LOWEST  # seconds that the tracker looks at: three periods
@@ -30,13 +32,11 @@ class _PitchTracks(Judge):
     an octave too high.
     """
 
-    rate: ClassVar[int] = 16000
+    rate: ClassVar[int] = RATE
     packages: ClassVar[tuple[str, ...]] = ("parselmouth",)
 
     def __init__(self) -> None:
-        import parselmouth
-
-        self._praat: Any = parselmouth
+        import parselmouth  # noqa: F401  # it says whether it is here
 
     def tracks(self, reference: Wave, degraded: Wave) -> tuple[Track, Track]:
         """Pitch ``(T,)`` in Hz of each, 0 where there is none.
@@ -46,16 +46,21 @@ class _PitchTracks(Judge):
         """
         if len(reference) < WINDOW * self.rate:
             raise CannotJudgeError(f"shorter than {1000 * WINDOW:.0f} ms")
-        before = self._track(reference)
+        before, after = (pitch_track(wave.tobytes()) for wave in (reference, degraded))
         if not before.any():
             raise CannotJudgeError("no voiced speech found in the reference")
-        return before, self._track(degraded)
+        return before, after
 
-    def _track(self, wave: Wave) -> Track:
-        sound = self._praat.Sound(wave.astype(float), self.rate)
-        pitch = sound.to_pitch_ac(time_step=FRAME, pitch_floor=LOWEST, pitch_ceiling=HIGHEST)
-        track: Track = pitch.selected_array["frequency"]
-        return track
+
+@lru_cache(maxsize=2)  # the pair that one judge has just seen comes before the other one, too
+def pitch_track(wave: bytes) -> Track:
+    """Pitch ``(T,)`` in Hz of float32 samples ``(N,)`` at 16 kHz; 0 where there is none."""
+    import parselmouth
+
+    sound = parselmouth.Sound(np.frombuffer(wave, np.float32).astype(float), RATE)
+    pitch = sound.to_pitch_ac(time_step=FRAME, pitch_floor=LOWEST, pitch_ceiling=HIGHEST)
+    track: Track = pitch.selected_array["frequency"]
+    return track
 
 
 class PitchError(_PitchTracks):

@@ -79,7 +79,11 @@ class SystemChoice:
     @property
     def on_cpu(self) -> bool:
         """Whether as many of it can run at once as there are cores."""
-        return self.codec is None or self.codec.device == "cpu"
+        if self.codec is None or self.codec.device == "cpu":
+            return True
+        from codectool.loading import find_device
+
+        return find_device(self.codec.device).type == "cpu"
 
     def open(self) -> System:
         """Make it ready.
