@@ -13,7 +13,7 @@ reads only one function reads `Trainer.step`.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -285,17 +285,21 @@ class Trainer:
                 "stopped at the last good weights: try a lower learning rate, or fp32"
             )
 
-    def start_from(self, state: Mapping[str, Tensor], rest: Rest | None = None) -> None:
+    def start_from(
+        self, state: Mapping[str, Tensor], crops: Callable[[], Tensor], rest: Rest | None = None
+    ) -> None:
         """Begin with the weights of a checkpoint.
 
         Args:
             state: tensors by canonical name, in the order of the file.
+            crops: draws ``(B, 1, N)`` from the speech to be trained on, the same on all ranks.
             rest: what else a training of the authors left: discriminators, moments, steps.
 
         Raises:
             CheckpointError: they are those of another model.
         """
         self.trainee.load_codec_state(state)
+        self.trainee.settle(lambda: crops().to(self.device))
         if self.average is not None:
             self.average = WeightAverage(self.trainee, self.average.decay)
         if rest is None:

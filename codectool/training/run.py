@@ -17,6 +17,7 @@ from pathlib import Path
 from types import FrameType
 
 import torch
+from torch import Tensor
 
 from codectool.checkpoints.load import locate, read_weights
 from codectool.checkpoints.native import write_model
@@ -43,6 +44,7 @@ from codectool.training.validation import ValidationClip, ValidationResult, load
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
 SHOWN_CLIPS = 3  # of the validation clips, to listen to
+MEASURED_CROPS = 64  # for what a checkpoint does not say
 ONE_WISH = 1.0  # seconds in which several signals mean the same
 
 
@@ -164,7 +166,7 @@ class Run:
             )
         rest = read_rest(locate(path))
         try:
-            self.trainer.start_from(state, rest)
+            self.trainer.start_from(state, self._first_crops, rest)
         except CheckpointError as error:
             raise CheckpointError(f"{path}: {error}") from error
         if rest is not None:
@@ -249,6 +251,10 @@ class Run:
             early_start=recipe.early_start,
             silence=recipe.silence,
         )
+
+    def _first_crops(self) -> Tensor:
+        dataset = CropDataset(self.clips, self._crops())
+        return torch.stack([dataset[number].audio for number in range(MEASURED_CROPS)])
 
     def _loader(self, first_batch: int) -> CropLoader:
         return CropLoader(

@@ -6,7 +6,7 @@ Letters used in shapes: B batch, N samples, K streams (codebooks), F frames.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 
 from torch import Tensor, nn
@@ -74,6 +74,13 @@ class Trainee(nn.Module, ABC):
 
         Raises:
             CheckpointError: they are not those of this model.
+        """
+
+    def settle(self, crops: Callable[[], Tensor]) -> None:
+        """Find out what a checkpoint does not say; called after `load_codec_state`.
+
+        Args:
+            crops: draws ``(B, 1, N)`` from the speech to be trained on, the same on all ranks.
         """
 
     def parameters_by(self, names: Iterable[str]) -> list[nn.Parameter]:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import pytest
 import torch
 
@@ -100,7 +102,29 @@ def test_entropy_counts_double_at_the_start() -> None:
     assert values == pytest.approx([ENTROPY_BOOST * plain, 1.5 * plain, plain])
 
 
-def test_weights_for_inference_cannot_be_trained_further() -> None:
-    trainee = tiny()
-    with pytest.raises(CheckpointError, match="--resume"):
-        trainee.load_codec_state(trainee.codec().state_dict())
+def test_weights_for_inference_can_be_trained_further() -> None:
+    trained = tiny()
+    for _ in range(3):
+        trained(voice())
+    codec = trained.eval().codec()
+    torch.manual_seed(1)
+    trainee = HacTrainee(TINY).train()
+    parameters = list(trainee.parameters())
+    trainee.load_codec_state(codec.state_dict())
+    trainee.settle(voice)
+    assert trainee.training
+    assert all(a is b for a, b in zip(trainee.parameters(), parameters, strict=True))
+    again = trainee.codec()
+    codes = codec.encode(voice())
+    assert torch.equal(again.encode(voice()), codes)
+    torch.testing.assert_close(again.decode(codes), codec.decode(codes), rtol=1e-4, atol=1e-5)
+    # it learns on from where it stood
+    loss = float((codec.decode(codes)[..., :-40] - voice()[..., :-40]).abs().mean())
+    made = trainee(voice())
+    assert float((made.audio - made.target).abs().mean().detach()) == pytest.approx(loss, rel=0.2)
+
+
+def test_weights_of_another_shape_are_refused() -> None:
+    wider = HacTrainee(replace(TINY, encoder_channels=(24, 56)))
+    with pytest.raises(CheckpointError, match="of the wrong shape"):
+        tiny().load_codec_state(wider.codec().state_dict())

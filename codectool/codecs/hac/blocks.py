@@ -5,7 +5,7 @@ end, so one piece of code serves training (one call per crop), files and streams
 zeros stands for silence before the beginning.
 
 Blocks come as trained, with running scales and gains; `Stack.fold_` moves both into the weights for
-inference.
+inference, `codectool.codecs.hac.unfolding` back out of them.
 
 Letters used in shapes: B batch, T time, C channels.
 """
@@ -25,6 +25,7 @@ from codectool.codecs.hac.layers import (
     Pointwise,
     RunningScale,
     depthwise,
+    sigma_of,
     take_sigma,
 )
 from codectool.nn.smu import Smu
@@ -137,6 +138,11 @@ class Unit(Block):
     def fold_(self) -> None:
         """Fold the scale into the depthwise convolution."""
         self.depthwise.div_(take_sigma(self))
+
+    @torch.no_grad()
+    def unfold_(self) -> None:
+        """Undo `fold_`."""
+        self.depthwise.mul_(sigma_of(self))
 
 
 class Down(Block):

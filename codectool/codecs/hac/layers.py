@@ -1,6 +1,7 @@
 """The parts that the blocks of HAC are made of; none of them looks across time but `depthwise`.
 
-A running scale and a gain exist for training only: `Foldable.fold_` moves them into the weights.
+A running scale and a gain exist for training only: `Foldable.fold_` moves them into the weights,
+`Foldable.unfold_` out of them again.
 
 Letters used in shapes: B batch, T time, C channels.
 """
@@ -98,6 +99,9 @@ class Foldable(nn.Module):
     def fold_(self) -> None:
         """Move them into the weights: the same result with fewer operations."""
 
+    def unfold_(self) -> None:
+        """Turn folded weights into those that go with the scales and gains there are now."""
+
 
 class ActivatedPointwise(Foldable):
     """``PW( act( S(x) ) )``: how features reach a layer that changes their rate or meaning."""
@@ -119,6 +123,13 @@ class ActivatedPointwise(Foldable):
         sigma = take_sigma(self)
         self.activation.absorb_(sigma)
         self.pointwise.weight.div_(sigma)
+
+    @torch.no_grad()
+    def unfold_(self) -> None:
+        """Undo `fold_`."""
+        sigma = sigma_of(self)
+        self.activation.absorb_(1 / sigma)
+        self.pointwise.weight.mul_(sigma)
 
 
 class Branch(Foldable):
@@ -150,10 +161,26 @@ class Branch(Foldable):
         self.narrow.bias.mul_(self.gain)
         self.gain = None
 
+    @torch.no_grad()
+    def unfold_(self) -> None:
+        """Choose gains that leave rows of norm 1, which is about what they begin with."""
+        assert self.gain is not None
+        assert self.narrow.bias is not None
+        norms = torch.linalg.vector_norm(self.narrow.weight, dim=1)
+        self.gain.copy_(torch.where(norms > 0, norms, 1.0))
+        self.narrow.weight.div_(self.gain[:, None])
+        self.narrow.bias.div_(self.gain)
+
 
 def take_sigma(layer: Foldable) -> Tensor:
     """Remove the running scale of a layer that is being folded and return its divisor."""
+    sigma = sigma_of(layer)
+    layer.scale = nn.Identity()
+    return sigma
+
+
+def sigma_of(layer: Foldable) -> Tensor:
+    """Divisor of the running scale of a layer."""
     scale = layer.scale
     assert isinstance(scale, RunningScale)
-    layer.scale = nn.Identity()
     return scale.sigma()

@@ -101,11 +101,11 @@ class WaveNorm(nn.Module):
         """Normalise samples of any shape."""
         if self.training and self.updating:
             self._update(x.detach())
-        return (x - self.mean) / self._deviation()
+        return (x - self.mean) / self.deviation()
 
     def restore(self, x: Tensor) -> Tensor:
         """Undo the normalisation."""
-        return x * self._deviation() + self.mean
+        return x * self.deviation() + self.mean
 
     @torch.no_grad()
     def fold(self, first: Block, last: Block) -> tuple[Block, Block]:
@@ -116,8 +116,8 @@ class WaveNorm(nn.Module):
         """
         assert isinstance(first, Stem)
         assert isinstance(last, Head)
-        first.transform.weight.div_(self._deviation())
-        last.entry.pointwise.weight.mul_(self._deviation())
+        first.transform.weight.div_(self.deviation())
+        last.entry.pointwise.weight.mul_(self.deviation())
         return Shift(-self.mean), Shift(self.mean)
 
     @torch.no_grad()
@@ -127,7 +127,8 @@ class WaveNorm(nn.Module):
         self.mean.lerp_(mean_over_ranks(x.mean()), weight)
         self.variance.lerp_(mean_over_ranks((x - self.mean).square().mean()), weight)
 
-    def _deviation(self) -> Tensor:
+    def deviation(self) -> Tensor:
+        """The divisor."""
         return torch.sqrt(self.variance + 1e-8)
 
 

@@ -19,6 +19,7 @@ from codectool.codecs.hac.layers import (
     Pointwise,
     RunningScale,
     depthwise,
+    sigma_of,
     take_sigma,
 )
 from codectool.nn.smu import Smu
@@ -87,6 +88,13 @@ class LastSpectrumConv(SpectrumConv):
         self.activation.absorb_(sigma)
         self.weight.div_(sigma)
 
+    @torch.no_grad()
+    def unfold_(self) -> None:
+        """Undo `fold_`."""
+        sigma = sigma_of(self)
+        self.activation.absorb_(1 / sigma)
+        self.weight.mul_(sigma)
+
 
 class SpectrumUnit(Block):
     """Residual unit that sweeps once over time and once over frequency.
@@ -127,6 +135,11 @@ class SpectrumUnit(Block):
     def fold_(self) -> None:
         """Fold the scale into the convolution over time."""
         self.over_time.div_(take_sigma(self))
+
+    @torch.no_grad()
+    def unfold_(self) -> None:
+        """Undo `fold_`."""
+        self.over_time.mul_(sigma_of(self))
 
 
 def over_frequency(

@@ -96,11 +96,11 @@ class BinNorm(nn.Module):
         """Normalise ``(B, T, F, 2)``."""
         if self.training and self.updating:
             self._update(x.detach())
-        return x / self._deviation()
+        return x / self.deviation()
 
     def restore(self, x: Tensor) -> Tensor:
         """Undo the normalisation."""
-        return x * self._deviation()
+        return x * self.deviation()
 
     @torch.no_grad()
     def fold(self, first: Block, last: Block) -> tuple[Block, Block]:
@@ -109,7 +109,7 @@ class BinNorm(nn.Module):
         Unlike the scale of a waveform they cannot go into ``first`` and ``last``, which mix
         neighbouring bins by the same weights everywhere.
         """
-        return BinGain(1 / self._deviation()), BinGain(self._deviation())
+        return BinGain(1 / self.deviation()), BinGain(self.deviation())
 
     @torch.no_grad()
     def _update(self, x: Tensor) -> None:
@@ -117,7 +117,8 @@ class BinNorm(nn.Module):
         power = x.float().square().sum(-1).mean((0, 1))
         self.mean_square.lerp_(mean_over_ranks(power), running_weight(self.count))
 
-    def _deviation(self) -> Tensor:
+    def deviation(self) -> Tensor:
+        """The divisor, ``(F, 1)``."""
         return torch.sqrt(self.mean_square + 1e-8)[:, None]
 
 

@@ -5,14 +5,14 @@ Our own recipe; what is known of it stands in docs/models/hac.md.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from torch import Tensor
 
 from codectool.codecs.hac.codec import HacCodec, fold
 from codectool.codecs.hac.config import AnyHacConfig
 from codectool.codecs.hac.network import HacNetwork
-from codectool.errors import CheckpointError
+from codectool.codecs.hac.unfolding import load_folded_, settle_
 from codectool.nn.binary import signs_to_index
 from codectool.training.trainee import Reconstruction, Trainee
 
@@ -80,11 +80,12 @@ class HacTrainee(Trainee):
         return self.codec()
 
     def load_codec_state(self, state: Mapping[str, Tensor]) -> None:
-        """Folded weights lack the scales that training needs."""
-        raise CheckpointError(
-            "HAC weights made for inference cannot be trained further; "
-            "continue the run they came from with `--resume`"
-        )
+        """Take over folded weights; the scales that training needs are found by `settle`."""
+        load_folded_(self.network, state)
+
+    def settle(self, crops: Callable[[], Tensor]) -> None:
+        """Measure the scales."""
+        settle_(self.network, crops())
 
     def decayed(self, name: str, parameter: Tensor) -> bool:
         """Matrices and depthwise kernels decay; biases, gains and frequencies do not."""
