@@ -31,8 +31,9 @@ def load(
 
     Args:
         model: ``"hac"``, ``"bigcodec"`` or ``"supercodec"``; None takes what the checkpoint is.
-        checkpoint: file or folder with the weights, in the authors' layout or ours; None takes
-            those that come with codectool, which HAC has.
+        checkpoint: file or folder with the weights, in the authors' layout or ours, or the name of
+            some that come with codectool (``"hac-1110df23"``); None takes the model's default ones,
+            which HAC has.
         config: hyper-parameters, or a JSON file with them; needed only where the checkpoint does
             not say them.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:N"``, ``"mps"``, or ``"auto"``, the best there is.

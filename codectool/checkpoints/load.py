@@ -10,6 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
+from codectool.checkpoints import shipped
 from codectool.checkpoints.configs import read_json
 from codectool.checkpoints.fingerprint import fingerprint
 from codectool.checkpoints.native import TENSORS_NAME, read_native
@@ -36,7 +37,8 @@ def load_model(
     """Read a checkpoint of any layout that we know.
 
     Args:
-        path: a released or training checkpoint of the authors, or our own file or folder.
+        path: a released or training checkpoint of the authors, our own file or folder, or the name
+            of weights that come with codectool.
         family: what the user thinks it is; None takes what the file says.
         config: hyper-parameters, or the JSON file that holds them; None takes what lies beside the
             file or is read off the tensors.
@@ -72,9 +74,15 @@ def read_weights(
 
 
 def locate(path: Path) -> Path:
-    """The file that a folder means, or the folder itself if it is one of ours."""
+    """The file that a folder means, or the folder itself if it is one of ours.
+
+    What is no path may be the name of weights that come with codectool: ``hac-1110df23``.
+    """
     if not path.exists():
-        raise CheckpointError(f"{path}: no such file or folder")
+        weights = shipped.named(str(path))
+        if weights is None:
+            raise CheckpointError(f"{path}: no such file or folder")
+        return weights.path
     if not path.is_dir() or (path / TENSORS_NAME).is_file():
         return path
     generators = [file for file in path.iterdir() if re.fullmatch(r"g_\d{8}", file.name)]

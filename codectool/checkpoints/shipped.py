@@ -54,3 +54,8 @@ def find(fingerprint: str) -> ShippedWeights | None:
     """The weights of this fingerprint, if they are among the shipped ones."""
     found = (weights for weights in all_shipped() if weights.fingerprint == fingerprint)
     return next(found, None)
+
+
+def named(name: str) -> ShippedWeights | None:
+    """The weights of this name."""
+    return next((weights for weights in all_shipped() if weights.name == name), None)

@@ -63,7 +63,8 @@ def codec_options(function: Function) -> Function:
             "--checkpoint",
             type=click.Path(path_type=Path),
             metavar="PATH",
-            help="Weights: a file or folder in the authors' layout or ours.",
+            help="Weights: a file or folder in the authors' layout or ours, or the name of what "
+            "comes with codectool (hac-1110df23).",
         ),
         click.option("--model", type=click.Choice(list(FAMILIES)), help="The codec."),
     ):

@@ -9,7 +9,7 @@ import pytest
 import codectool
 from codectool.checkpoints import known, shipped
 from codectool.checkpoints.load import load_model
-from codectool.errors import UsageError
+from codectool.errors import CheckpointError, UsageError
 from tests.cli.conftest import Run, run, speech  # noqa: F401  (fixtures)
 
 PUBLISHED_BITS = 18
@@ -46,6 +46,23 @@ def test_default_hac_is_the_published_preset() -> None:
 def test_no_weights_of_others_are_shipped() -> None:
     assert shipped.default("bigcodec") is None
     assert shipped.find("00000000") is None
+
+
+def test_weights_of_before_are_found_by_name_and_by_fingerprint(
+    run: Run,  # noqa: F811
+    tmp_path: Path,
+    speech: Path,  # noqa: F811
+) -> None:
+    packed = tmp_path / "old.hcd"
+    before = ("--checkpoint", "hac-1110df23", "--device", "cpu")
+    assert run("encode", speech, packed, *before).code == 0
+    assert codectool.read(packed).fingerprint == "1110df23"
+    assert run("decode", packed, tmp_path / "back.wav", "--device", "cpu").code == 0
+    # a file of that name is meant before anything else
+    (tmp_path / "hac-1110df23").write_text("no weights")
+    with pytest.raises(CheckpointError, match="hac-1110df23: "):
+        load_model(tmp_path / "hac-1110df23")
+    assert shipped.named("hac-2") is None
 
 
 def test_config_needs_a_checkpoint() -> None:
