@@ -72,9 +72,18 @@ def read_header(path: Path) -> tuple[int, int]:
         raise AudioError(f"{path}: holds no samples")
     if not 0 < num_samples <= MAX_SAMPLES:
         raise AudioError(f"{path}: its header does not say how long it is; convert it to flac")
-    if not MIN_RATE <= rate <= MAX_RATE:
-        raise AudioError(f"{path}: a sampling rate of {rate} Hz cannot be meant")
+    check_rate(rate, str(path))
     return num_samples, rate
+
+
+def check_rate(rate: int, name: str) -> None:
+    """Refuse a file whose rate no speech has, before it is converted to another one.
+
+    Raises:
+        AudioError: it is below 1 kHz, or above 1 MHz.
+    """
+    if not MIN_RATE <= rate <= MAX_RATE:
+        raise AudioError(f"{name}: a sampling rate of {rate} Hz cannot be meant")
 
 
 def read_crop(path: Path, start: int, length: int, sample_rate: int) -> Samples:

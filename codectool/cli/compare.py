@@ -140,7 +140,6 @@ def _read(path: Path) -> Signal:
 
     if path == PIPE:
         return read_signal(io.BytesIO(sys.stdin.buffer.read()), "standard input")
-
     if path.is_dir():
         raise UsageError(f"{path}: is a folder; `codectool evaluate` compares folders")
     return read_signal(path)

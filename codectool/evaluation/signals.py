@@ -10,7 +10,7 @@ from typing import BinaryIO
 
 import numpy as np
 
-from codectool.audio.files import MAX_RATE, MIN_RATE, read_audio
+from codectool.audio.files import check_rate, read_audio
 from codectool.audio.resample import resample
 from codectool.errors import AudioError
 from codectool.evaluation.metric import Wave
@@ -54,8 +54,7 @@ def read_signal(file: Path | BinaryIO, name: str = "") -> Signal:
     """
     name = name or str(file)
     samples, rate = read_audio(file, name)
-    if not MIN_RATE <= rate <= MAX_RATE:
-        raise AudioError(f"{name}: a sampling rate of {rate} Hz cannot be meant")
+    check_rate(rate, name)
     if samples.shape[1] == 0:
         raise AudioError(f"{name}: holds no samples")
     mono = samples[0] if len(samples) == 1 else samples.mean(axis=0)
