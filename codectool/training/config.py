@@ -18,7 +18,7 @@ from codectool.errors import ConfigError, UsageError
 from codectool.training.typed import from_json, to_json
 
 MAX_SIZE = 65536  # of a window, a width, a number of bands
-BALANCED = {"mel", "stft", "waveform", "whisper", "adversarial", "features"}
+BALANCED = {"mel", "stft", "coherence", "waveform", "whisper", "adversarial", "features"}
 
 
 def _check(condition: bool, message: str) -> None:
@@ -121,6 +121,30 @@ class StftTerm:
 
 
 @dataclass(frozen=True)
+class CoherenceTerm:
+    """Difference of phases at low frequencies: tells a decoder how a voice shall swing.
+
+    Attributes:
+        weight: in the sum of losses.
+        windows: lengths of the Hann windows; a hop is a quarter of them.
+        f_min: the lowest frequency that counts, in Hz.
+        f_max: the highest, in Hz.
+    """
+
+    kind: Literal["coherence"]
+    weight: float
+    windows: tuple[int, ...]
+    f_min: float = 60.0
+    f_max: float = 1000.0
+
+    def __post_init__(self) -> None:
+        _check_weights(self, "weight", "f_min")
+        _check_sizes(self, "windows", least=4)
+        _check(all(size % 2 == 0 for size in self.windows), "windows must be even")
+        _check(self.f_max > self.f_min, f"f_max {self.f_max} is not above f_min {self.f_min}")
+
+
+@dataclass(frozen=True)
 class WaveformTerm:
     """Mean absolute difference of samples.
 
@@ -157,7 +181,7 @@ class WhisperTerm:
         _check_sizes(self, "blocks")
 
 
-Term = MelTerm | StftTerm | WaveformTerm | WhisperTerm
+Term = MelTerm | StftTerm | CoherenceTerm | WaveformTerm | WhisperTerm
 
 
 @dataclass(frozen=True)
@@ -240,9 +264,10 @@ class Adversarial:
         weight: of the generator's adversarial loss of each family.
         feature_weight: of the feature matching loss of each family.
         relative_features: divide each layer's difference by the size of the real features.
-        balance: gradient norms by name of the term (``mel``, ``stft``, ``waveform``, ``whisper``,
-            ``adversarial``, ``features``) that replace all weights but those of the penalties once
-            discriminators take part (EnCodec's balancer); None adds losses up by their weights.
+        balance: gradient norms by name of the term (``mel``, ``stft``, ``coherence``,
+            ``waveform``, ``whisper``, ``adversarial``, ``features``) that replace all weights but
+            those of the penalties once discriminators take part (EnCodec's balancer); None adds
+            losses up by their weights.
     """
 
     discriminators: tuple[Discriminator, ...]

@@ -17,6 +17,7 @@ from codectool.training.discriminators.stft import (
     MagnitudeStftDiscriminator,
 )
 from codectool.training.losses import adversarial
+from codectool.training.losses.coherence import CoherenceDistance
 from codectool.training.losses.spectral import LogMelDistance, MelScale, StftDistance
 from codectool.training.losses.waveform import l1, relative_l1
 
@@ -69,6 +70,8 @@ def build_term(term: settings.Term, sample_rate: int) -> nn.Module:
         )
     if isinstance(term, settings.StftTerm):
         return StftDistance(term.windows)
+    if isinstance(term, settings.CoherenceTerm):
+        return CoherenceDistance(sample_rate, term.windows, term.f_min, term.f_max)
     if isinstance(term, settings.WaveformTerm):
         return WaveformDistance(term.relative)
     from codectool.training.losses.whisper import WhisperDistance

@@ -18,6 +18,7 @@ from tests.conftest import GOLDEN
 from tests.training.small import BIGCODEC, DUEL, HAC, SUPERCODEC
 
 RELEASED = GOLDEN / "supercodec_micro" / "config.json"
+PHASES: dict[str, Any] = {"kind": "coherence", "weight": 1, "windows": [64]}
 
 
 def changed(key: str, value: Any, of: dict[str, Any] = HAC) -> dict[str, Any]:
@@ -90,6 +91,9 @@ def test_shipped_names() -> None:
         ("training.losses.0.f_max", 5000, ["training.losses[0]", "f_max", "4000 Hz"]),
         ("training.losses.0.f_max", 0, ["training.losses[0]", "f_max 0.0 is not above"]),
         ("training.losses.0.f_min", 4000, ["training.losses[0]", "f_min", "4000 Hz"]),
+        ("training.losses", [{**PHASES, "windows": [63]}], ["training.losses[0]", "even"]),
+        ("training.losses", [{**PHASES, "f_min": 2000}], ["f_max 1000.0 is not above f_min"]),
+        ("training.losses", [{**PHASES, "f_max": 5000}], ["training.losses[0]", "4000 Hz"]),
         ("training.losses.0.power", True, ["training.losses[0].power", "1, 2", "True"]),
         ("training.losses.1.weight", -1, ["training.losses[1]", "weight", "below 0"]),
         ("training.penalties.entropy", -0.1, ["penalties", "below 0"]),

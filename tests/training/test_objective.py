@@ -9,6 +9,7 @@ import torch
 
 from codectool.training.config import load
 from codectool.training.losses import spectral
+from codectool.training.losses.coherence import CoherenceDistance
 from codectool.training.losses.waveform import l1, relative_l1
 from codectool.training.objective import Distances, build_discriminator, penalty_sum
 from tests.training import small
@@ -31,6 +32,12 @@ def test_terms_of_hac_are_those_of_its_design() -> None:
     assert weighted == pytest.approx({"mel": 10 * mel, "waveform": waveform})
     plain, _ = distances_of("hac-v02")
     assert plain["stft"] == pytest.approx(spectral.StftDistance()(OUTPUT, TARGET).item())
+
+
+def test_the_second_recipe_of_hac_looks_at_phases_below_1_khz() -> None:
+    plain, weighted = distances_of("hac-continue")
+    distance = CoherenceDistance(24000, [1024], f_min=60, f_max=1000)(OUTPUT, TARGET).item()
+    assert plain["coherence"] == weighted["coherence"] == pytest.approx(distance)
 
 
 def test_terms_of_bigcodec_are_those_of_its_paper() -> None:
