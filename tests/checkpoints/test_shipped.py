@@ -48,20 +48,22 @@ def test_no_weights_of_others_are_shipped() -> None:
     assert shipped.find("00000000") is None
 
 
+@pytest.mark.parametrize("fingerprint", ["1110df23", "2c307f6d"])
 def test_weights_of_before_are_found_by_name_and_by_fingerprint(
+    fingerprint: str,
     run: Run,  # noqa: F811
     tmp_path: Path,
     speech: Path,  # noqa: F811
 ) -> None:
-    packed = tmp_path / "old.hcd"
-    before = ("--checkpoint", "hac-1110df23", "--device", "cpu")
+    packed, name = tmp_path / "old.hcd", f"hac-{fingerprint}"
+    before = ("--checkpoint", name, "--device", "cpu")
     assert run("encode", speech, packed, *before).code == 0
-    assert codectool.read(packed).fingerprint == "1110df23"
+    assert codectool.read(packed).fingerprint == fingerprint
     assert run("decode", packed, tmp_path / "back.wav", "--device", "cpu").code == 0
     # a file of that name is meant before anything else
-    (tmp_path / "hac-1110df23").write_text("no weights")
-    with pytest.raises(CheckpointError, match="hac-1110df23: "):
-        load_model(tmp_path / "hac-1110df23")
+    (tmp_path / name).write_text("no weights")
+    with pytest.raises(CheckpointError, match=f"{name}: "):
+        load_model(tmp_path / name)
     assert shipped.named("hac-2") is None
 
 
