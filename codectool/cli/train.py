@@ -55,7 +55,8 @@ EXIT_TERMINATED = 128 + signal.SIGTERM
     "--start-from",
     type=click.Path(path_type=Path),
     metavar="CKPT",
-    help="Begin with the weights of a checkpoint, such as SuperCodec's g_XXXXXXXX, or of hac.",
+    help="Begin with the weights of a checkpoint, such as SuperCodec's g_XXXXXXXX, or with those "
+    "that come with codectool, by name (hac).",
 )
 @click.option(
     "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a key of the config."

@@ -36,6 +36,11 @@ def _check_sizes(owner: Any, *names: str, least: int = 1) -> None:
         _check(good, f"{name} must be from {least} to {MAX_SIZE}")
 
 
+def _check_even_windows(owner: Any) -> None:
+    _check_sizes(owner, "windows", least=4)
+    _check(all(size % 2 == 0 for size in owner.windows), "windows must be even")
+
+
 def _check_weights(owner: Any, *names: str) -> None:
     for name in names:
         _check(getattr(owner, name) >= 0, f"{name} must not be below 0")
@@ -116,8 +121,7 @@ class StftTerm:
 
     def __post_init__(self) -> None:
         _check_weights(self, "weight")
-        _check_sizes(self, "windows", least=4)
-        _check(all(size % 2 == 0 for size in self.windows), "windows must be even")
+        _check_even_windows(self)
 
 
 @dataclass(frozen=True)
@@ -139,8 +143,7 @@ class CoherenceTerm:
 
     def __post_init__(self) -> None:
         _check_weights(self, "weight", "f_min")
-        _check_sizes(self, "windows", least=4)
-        _check(all(size % 2 == 0 for size in self.windows), "windows must be even")
+        _check_even_windows(self)
         _check(self.f_max > self.f_min, f"f_max {self.f_max} is not above f_min {self.f_min}")
 
 

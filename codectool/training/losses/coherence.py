@@ -46,9 +46,10 @@ class CoherenceDistance(nn.Module):
         super().__init__()
         if not windows:
             raise ConfigError("a coherence loss needs at least one window")
-        self.windows = tuple(windows)
         self.bins = []
-        for window in windows:
+        for number, window in enumerate(windows):
+            shape = torch.hann_window(window)
+            self.register_buffer(f"window{number}", 2 * shape / shape.sum(), persistent=False)
             first, last = (round(edge / sample_rate * window) for edge in (f_min, f_max))
             last = min(last, window // 2)
             if last < first:
@@ -60,19 +61,20 @@ class CoherenceDistance(nn.Module):
         with torch.autocast(output.device.type, enabled=False):
             y, x = output.squeeze(1).float(), target.detach().squeeze(1).float()
             total = y.new_zeros(())
-            for window, bins in zip(self.windows, self.bins, strict=True):
+            for window, bins in zip(self.buffers(), self.bins, strict=True):
                 total = total + 1 - _agreement(*(_spectrum(s, window, bins) for s in (y, x)))
-            return total / len(self.windows)
+            return total / len(self.bins)
 
 
-def _spectrum(signal: Tensor, window: int, bins: tuple[int, int]) -> Tensor:
+def _spectrum(signal: Tensor, window: Tensor, bins: tuple[int, int]) -> Tensor:
     """Complex ``(B, T, K)`` of ``(B, N)``; a full-scale sine is 1."""
-    if signal.shape[-1] < window:
+    length = len(window)
+    if signal.shape[-1] < length:
         raise ConfigError(
-            f"{signal.shape[-1]} samples are too few for a coherence loss with windows of {window}"
+            f"{signal.shape[-1]} samples are too few for a coherence loss with windows of {length}"
+            ": use longer crops or shorter windows"
         )
-    shape = torch.hann_window(window, device=signal.device)
-    frames = signal.unfold(-1, window, window // 4) * (2 * shape / shape.sum())
+    frames = signal.unfold(-1, length, length // 4) * window
     spectrum: Tensor = torch.fft.rfft(frames)[..., slice(*bins)]
     return spectrum
 
