@@ -18,7 +18,10 @@ from codectool.errors import ConfigError, UsageError
 from codectool.training.typed import from_json, to_json
 
 MAX_SIZE = 65536  # of a window, a width, a number of bands
-BALANCED = {"mel", "stft", "coherence", "waveform", "whisper", "adversarial", "features"}
+BALANCED = {
+    *("mel", "stft", "coherence", "envelope", "waveform", "whisper"),
+    *("adversarial", "features"),
+}
 
 
 def _check(condition: bool, message: str) -> None:
@@ -148,6 +151,36 @@ class CoherenceTerm:
 
 
 @dataclass(frozen=True)
+class EnvelopeTerm:
+    """Correlation of the envelopes of third-octave bands, as STOI and ESTOI take it.
+
+    Attributes:
+        weight: in the sum of losses.
+        window: length of the Hann window; a hop is a half of it.
+        frames: of a segment that is looked at as one.
+        f_min: centre of the lowest band in Hz.
+        f_max: no band reaches above it, in Hz.
+        spectra: compare spectra freed of the bands' levels (ESTOI) instead of each band (STOI).
+    """
+
+    kind: Literal["envelope"]
+    weight: float
+    window: int = 640
+    frames: int = 30
+    f_min: float = 150.0
+    f_max: float = 5000.0
+    spectra: bool = False
+
+    def __post_init__(self) -> None:
+        _check_weights(self, "weight")
+        _check_sizes(self, "window", least=4)
+        _check_sizes(self, "frames", least=2)
+        _check(self.window % 2 == 0, "window must be even")
+        _check(self.f_min > 0, "f_min must be above 0")
+        _check(self.f_max > self.f_min, f"f_max {self.f_max} is not above f_min {self.f_min}")
+
+
+@dataclass(frozen=True)
 class WaveformTerm:
     """Mean absolute difference of samples.
 
@@ -184,7 +217,7 @@ class WhisperTerm:
         _check_sizes(self, "blocks")
 
 
-Term = MelTerm | StftTerm | CoherenceTerm | WaveformTerm | WhisperTerm
+Term = MelTerm | StftTerm | CoherenceTerm | EnvelopeTerm | WaveformTerm | WhisperTerm
 
 
 @dataclass(frozen=True)
@@ -268,9 +301,9 @@ class Adversarial:
         feature_weight: of the feature matching loss of each family.
         relative_features: divide each layer's difference by the size of the real features.
         balance: gradient norms by name of the term (``mel``, ``stft``, ``coherence``,
-            ``waveform``, ``whisper``, ``adversarial``, ``features``) that replace all weights but
-            those of the penalties once discriminators take part (EnCodec's balancer); None adds
-            losses up by their weights.
+            ``envelope``, ``waveform``, ``whisper``, ``adversarial``, ``features``) that replace
+            all weights but those of the penalties once discriminators take part (EnCodec's
+            balancer); None adds losses up by their weights.
     """
 
     discriminators: tuple[Discriminator, ...]

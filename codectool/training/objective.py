@@ -18,6 +18,7 @@ from codectool.training.discriminators.stft import (
 )
 from codectool.training.losses import adversarial
 from codectool.training.losses.coherence import CoherenceDistance
+from codectool.training.losses.envelope import EnvelopeDistance
 from codectool.training.losses.spectral import LogMelDistance, MelScale, StftDistance
 from codectool.training.losses.waveform import l1, relative_l1
 
@@ -72,6 +73,10 @@ def build_term(term: settings.Term, sample_rate: int) -> nn.Module:
         return StftDistance(term.windows)
     if isinstance(term, settings.CoherenceTerm):
         return CoherenceDistance(sample_rate, term.windows, term.f_min, term.f_max)
+    if isinstance(term, settings.EnvelopeTerm):
+        return EnvelopeDistance(
+            sample_rate, term.window, term.frames, term.f_min, term.f_max, term.spectra
+        )
     if isinstance(term, settings.WaveformTerm):
         return WaveformDistance(term.relative)
     from codectool.training.losses.whisper import WhisperDistance

@@ -19,6 +19,7 @@ from tests.training.small import BIGCODEC, DUEL, HAC, SUPERCODEC
 
 RELEASED = GOLDEN / "supercodec_micro" / "config.json"
 PHASES: dict[str, Any] = {"kind": "coherence", "weight": 1, "windows": [64]}
+ENVELOPES: dict[str, Any] = {"kind": "envelope", "weight": 1, "f_max": 3000}
 
 
 def changed(key: str, value: Any, of: dict[str, Any] = HAC) -> dict[str, Any]:
@@ -94,6 +95,10 @@ def test_shipped_names() -> None:
         ("training.losses", [{**PHASES, "windows": [63]}], ["training.losses[0]", "even"]),
         ("training.losses", [{**PHASES, "f_min": 2000}], ["f_max 1000.0 is not above f_min"]),
         ("training.losses", [{**PHASES, "f_max": 5000}], ["training.losses[0]", "4000 Hz"]),
+        ("training.losses", [{**ENVELOPES, "window": 63}], ["training.losses[0]", "even"]),
+        ("training.losses", [{**ENVELOPES, "frames": 1}], ["frames must be from 2 to"]),
+        ("training.losses", [{**ENVELOPES, "f_min": 0}], ["f_min must be above 0"]),
+        ("training.losses", [{**ENVELOPES, "f_max": 5000}], ["training.losses[0]", "4000 Hz"]),
         ("training.losses.0.power", True, ["training.losses[0].power", "1, 2", "True"]),
         ("training.losses.1.weight", -1, ["training.losses[1]", "weight", "below 0"]),
         ("training.penalties.entropy", -0.1, ["penalties", "below 0"]),

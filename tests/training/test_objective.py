@@ -10,6 +10,7 @@ import torch
 from codectool.training.config import load
 from codectool.training.losses import spectral
 from codectool.training.losses.coherence import CoherenceDistance
+from codectool.training.losses.envelope import EnvelopeDistance
 from codectool.training.losses.waveform import l1, relative_l1
 from codectool.training.objective import Distances, build_discriminator, penalty_sum
 from tests.training import small
@@ -37,7 +38,17 @@ def test_terms_of_hac_are_those_of_its_design() -> None:
 def test_the_second_recipe_of_hac_looks_at_phases_below_1_khz() -> None:
     plain, weighted = distances_of("hac-continue")
     distance = CoherenceDistance(24000, [1024], f_min=60, f_max=1000)(OUTPUT, TARGET).item()
-    assert plain["coherence"] == weighted["coherence"] == pytest.approx(distance)
+    assert plain["coherence"] == pytest.approx(distance)
+    assert weighted["coherence"] == pytest.approx(0.3 * distance)
+
+
+def test_and_at_courses_and_spectra_of_bands_as_stoi_and_estoi_do() -> None:
+    plain, weighted = distances_of("hac-continue")
+    distance = sum(
+        EnvelopeDistance(24000, spectra=spectra)(OUTPUT, TARGET).item() for spectra in (False, True)
+    )
+    assert plain["envelope"] == pytest.approx(distance)
+    assert weighted["envelope"] == pytest.approx(2 * distance)
 
 
 def test_terms_of_bigcodec_are_those_of_its_paper() -> None:
