@@ -48,7 +48,7 @@ def test_no_weights_of_others_are_shipped() -> None:
     assert shipped.find("00000000") is None
 
 
-@pytest.mark.parametrize("fingerprint", ["1110df23", "2c307f6d"])
+@pytest.mark.parametrize("fingerprint", ["1110df23", "2c307f6d", "1d8631bb"])
 def test_weights_of_before_are_found_by_name_and_by_fingerprint(
     fingerprint: str,
     run: Run,  # noqa: F811
