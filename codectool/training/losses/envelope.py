@@ -4,7 +4,7 @@ Listeners follow speech by the envelopes of its bands, weak ones too. A band tha
 average but flat, or that rises at the wrong time, carries nothing; log-spectral distances, which
 count every frame for itself, hardly mind.
 
-Letters used in shapes: B batch, N samples, T frames, K bins, F bands, S segments, L frames of one.
+Letters used in shapes: B batch, N samples, K bins, F bands, S segments, L frames of a segment.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from codectool.errors import ConfigError
+from codectool.training.losses.magnitude import magnitudes
 
 SILENCE = 1e-4  # amplitude of a sine, as the floor of the other spectral losses
 
@@ -78,9 +79,7 @@ class EnvelopeDistance(nn.Module):
                 f"{signal.shape[-1]} samples are too few for an envelope loss, which needs {least}"
                 ": use longer crops, or fewer frames"
             )
-        frames = signal.unfold(-1, length, length // 2) * self.window
-        spectrum = torch.view_as_real(torch.fft.rfft(frames, 2 * length))
-        power = spectrum.square().sum(-1) @ self.bands
+        power = magnitudes(signal, self.window, 2 * length, length // 2, power=2) @ self.bands
         # the root of a plain 0 has no derivative
         return (power + SILENCE**2).sqrt().unfold(1, self.frames, 1)
 
