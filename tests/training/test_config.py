@@ -98,6 +98,7 @@ def test_shipped_names() -> None:
         ("training.losses", [{**ENVELOPES, "window": 63}], ["training.losses[0]", "even"]),
         ("training.losses", [{**ENVELOPES, "frames": 1}], ["frames must be from 2 to"]),
         ("training.losses", [{**ENVELOPES, "f_min": 0}], ["f_min must be above 0"]),
+        ("training.losses", [{**ENVELOPES, "f_min": 3000}], ["f_max 3000.0 is not above f_min"]),
         ("training.losses", [{**ENVELOPES, "f_max": 5000}], ["training.losses[0]", "4000 Hz"]),
         ("training.losses.0.power", True, ["training.losses[0].power", "1, 2", "True"]),
         ("training.losses.1.weight", -1, ["training.losses[1]", "weight", "below 0"]),

@@ -94,7 +94,8 @@ def test_bands_are_thirds_of_an_octave_and_do_not_overlap():
 def test_wrong_sizes():
     with pytest.raises(ConfigError, match="need longer windows than 64"):
         EnvelopeDistance(24000, window=64)
-    with pytest.raises(ConfigError, match="need longer windows"):
-        EnvelopeDistance(24000, f_min=11900)
+    for f_min, f_max in [(11900, 12000), (150, 160)]:
+        with pytest.raises(ConfigError, match=f"no third of an octave around f_min, {f_min} Hz"):
+            EnvelopeDistance(24000, f_min=f_min, f_max=f_max)
     with pytest.raises(ConfigError, match="100 samples are too few"):
         EnvelopeDistance(24000)(torch.zeros(1, 1, 100), torch.zeros(1, 1, 100))

@@ -37,7 +37,7 @@ class EnvelopeDistance(nn.Module):
         spectra: compare spectra freed of the bands' levels, instead of each band's course.
 
     Raises:
-        ConfigError: a band without a bin, none at all; in `forward`, signals shorter than a
+        ConfigError: no band, or one without a bin; in `forward`, signals shorter than a
             segment.
     """
 
@@ -100,7 +100,12 @@ def third_octaves(sample_rate: int, fft_size: int, f_min: float, f_max: float) -
     bins = torch.arange(fft_size // 2 + 1) * (sample_rate / fft_size)
     lower, upper = (torch.tensor(e) for e in (edges[:-1], edges[1:]))
     bands = ((bins[:, None] >= lower) & (bins[:, None] < upper)).float()
-    if bands.shape[1] == 0 or not bands.sum(0).all():
+    if bands.shape[1] == 0:
+        raise ConfigError(
+            f"no third of an octave around f_min, {f_min} Hz, ends below f_max, {f_max} Hz, and "
+            "half the sampling rate: set them farther apart"
+        )
+    if not bands.sum(0).all():
         raise ConfigError(
             f"bands of {f_min} to {f_max} Hz need longer windows than {fft_size // 2}"
         )
