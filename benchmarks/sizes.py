@@ -21,8 +21,8 @@ import codectool
 from codectool.checkpoints.load import LoadedModel
 from codectool.codec import Codec
 from codectool.codecs.base import CodecModel
-from codectool.codecs.bigcodec import BigCodec
-from codectool.codecs.bigcodec_config import BigCodecConfig, HalfConfig
+from codectool.codecs.bigcodec.config import BigCodecConfig, HalfConfig
+from codectool.codecs.bigcodec.model import BigCodec
 from codectool.codecs.hac.codec import untrained
 from codectool.codecs.hac.config import load_preset
 from codectool.codecs.supercodec import SuperCodec, SuperCodecConfig

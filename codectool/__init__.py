@@ -38,8 +38,8 @@ __all__ = [
 _HOMES = {
     "Codec": "codec",
     "load": "loading",
-    "read": "hcd",
-    "write": "hcd",
+    "read": "container.io",
+    "write": "container.io",
     "CodectoolError": "errors",
     "TokenLayout": "tokens",
     "Tokens": "tokens",

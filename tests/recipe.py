@@ -16,8 +16,8 @@ import numpy as np
 import torch
 
 from codectool.checkpoints.published import canonical_name
-from codectool.codecs.bigcodec import BigCodec
-from codectool.codecs.bigcodec_config import BigCodecConfig, HalfConfig
+from codectool.codecs.bigcodec.config import BigCodecConfig, HalfConfig
+from codectool.codecs.bigcodec.model import BigCodec
 from codectool.codecs.supercodec import SuperCodec, SuperCodecConfig
 
 BIGCODEC = BigCodecConfig(

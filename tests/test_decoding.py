@@ -15,8 +15,8 @@ import torch
 import codectool
 from codectool.checkpoints.load import LoadedModel
 from codectool.codec import Codec
-from codectool.codecs.bigcodec import BigCodec
-from codectool.codecs.bigcodec_config import BigCodecConfig, HalfConfig
+from codectool.codecs.bigcodec.config import BigCodecConfig, HalfConfig
+from codectool.codecs.bigcodec.model import BigCodec
 from codectool.container import Reader, write_tokens
 from codectool.decoding import decode_reader
 from codectool.errors import DamagedError, FingerprintError, TruncatedError, UsageError

@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 # Dotted paths, not classes: listing the families must not import torch.
 FAMILIES = {
     "hac": "codectool.codecs.hac.codec:HacCodec",
-    "bigcodec": "codectool.codecs.bigcodec:BigCodec",
+    "bigcodec": "codectool.codecs.bigcodec.model:BigCodec",
     "supercodec": "codectool.codecs.supercodec:SuperCodec",
 }
 

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from codectool.codec import Codec
 from codectool.codecs.base import Latency, StreamDecoder, StreamEncoder
-from codectool.codecs.bigcodec import CPU_WINDOW, BigCodec
-from codectool.codecs.bigcodec_config import BigCodecConfig, HalfConfig
+from codectool.codecs.bigcodec.config import BigCodecConfig, HalfConfig
+from codectool.codecs.bigcodec.model import CPU_WINDOW, BigCodec
 
 CONFIG = BigCodecConfig(
     sample_rate=8000,

@@ -8,7 +8,7 @@ import torch
 import codectool
 from codectool.codec import stream_bits
 from codectool.codecs.base import CodecModel
-from codectool.codecs.bigcodec import BigCodec
+from codectool.codecs.bigcodec.model import BigCodec
 from codectool.codecs.facts import MODELS
 from codectool.codecs.registry import FAMILIES
 from codectool.codecs.supercodec import SuperCodec

@@ -10,7 +10,7 @@ import pytest
 import torch
 
 import codectool
-from codectool.codecs.bigcodec import BigCodec
+from codectool.codecs.bigcodec.model import BigCodec
 from codectool.codecs.supercodec import SuperCodec
 from tests import recipe
 from tests.codecs.test_parity import RELATIVE, assert_same_tokens, relative_error

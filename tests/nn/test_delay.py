@@ -6,11 +6,9 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from codectool.nn.alias_free import AliasFreeSnake
-from codectool.nn.alias_free_delay import alias_free
-from codectool.nn.chains import Chain, Cut, Skip, Tanh
-from codectool.nn.delay import Conv, Flow, Layer, UpConv
-from codectool.nn.packed import PackedConv, PackedLSTM
+from codectool.codecs.bigcodec.alias_free import AliasFreeSnake, alias_free
+from codectool.codecs.bigcodec.packed import PackedConv, PackedLSTM
+from codectool.codecs.bigcodec.streaming import Chain, Conv, Cut, Flow, Layer, Skip, Tanh, UpConv
 
 CUTTINGS = ([1], [7, 0, 2], [13, 100], [1000])
 RATE = 10  # columns per frame

@@ -8,9 +8,9 @@ import torch
 from torch import nn
 
 from codectool.checkpoints.published import model_name
-from codectool.codecs import bigcodec
 from codectool.codecs import supercodec_blocks as supercodec
-from codectool.nn.alias_free import AliasFreeSnake, kaiser_lowpass
+from codectool.codecs.bigcodec.alias_free import AliasFreeSnake, kaiser_lowpass
+from codectool.codecs.bigcodec.model import model as bigcodec
 from codectool.nn.loading import load_tensors
 from codectool.nn.quantize import EuclideanCodebook, FactorizedQuantizer
 from codectool.nn.weight_norm import fold_weight_norm, weight_normed

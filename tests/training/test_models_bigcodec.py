@@ -13,8 +13,8 @@ from torch import Tensor, nn
 from codectool.checkpoints.load import load_model
 from codectool.checkpoints.native import write_model
 from codectool.checkpoints.published import read_published
-from codectool.codecs.bigcodec import BigCodec
-from codectool.codecs.bigcodec_config import BigCodecConfig, HalfConfig
+from codectool.codecs.bigcodec.config import BigCodecConfig, HalfConfig
+from codectool.codecs.bigcodec.model import BigCodec
 from codectool.errors import CheckpointError
 from codectool.training.models.bigcodec import BigCodecTrainee
 from tests.conftest import GOLDEN

@@ -15,17 +15,24 @@ import torch
 from torch import Tensor, nn
 
 from codectool.codecs.base import CodecModel, Context, Latency, StreamDecoder, StreamEncoder
-from codectool.codecs.bigcodec_config import BigCodecConfig, HalfConfig
+from codectool.codecs.bigcodec.alias_free import REACH, AliasFreeSnake, alias_free
+from codectool.codecs.bigcodec.config import BigCodecConfig, HalfConfig
+from codectool.codecs.bigcodec.packed import PackedLSTM
+from codectool.codecs.bigcodec.streaming import (
+    Chain,
+    Conv,
+    Cut,
+    Layer,
+    RecurrentStack,
+    Skip,
+    StackStream,
+    Tanh,
+    UpConv,
+)
 from codectool.codecs.segments import SegmentDecoder, SegmentEncoder
-from codectool.nn.alias_free import REACH, AliasFreeSnake
-from codectool.nn.alias_free_delay import alias_free
 from codectool.nn.blank import BlankModel
-from codectool.nn.chains import Chain, Cut, Skip, Tanh
-from codectool.nn.delay import Conv, Layer, UpConv
 from codectool.nn.loading import load_tensors
-from codectool.nn.packed import PackedLSTM
 from codectool.nn.quantize import FactorizedQuantizer, ResidualQuantizer
-from codectool.nn.recurrent import RecurrentStack, StackStream
 from codectool.nn.weight_norm import fold_weight_norm, weight_normed
 
 # The decoder's LSTM remembers without limit. A stretch decoded on its own starts this much earlier,

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING
 
-from codectool.codecs.bigcodec_config import BigCodecConfig
+from codectool.codecs.bigcodec.config import BigCodecConfig
 from codectool.codecs.hac.config import parse_config
 from codectool.codecs.supercodec import SuperCodecConfig
 from codectool.errors import ConfigError

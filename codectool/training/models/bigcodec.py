@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from torch import Tensor, nn
 
-from codectool.codecs.bigcodec import BigCodec
-from codectool.codecs.bigcodec_config import BigCodecConfig
+from codectool.codecs.bigcodec.config import BigCodecConfig
+from codectool.codecs.bigcodec.model import BigCodec
 from codectool.training.models.unfolded import UnfoldedTrainee
 from codectool.training.trainee import Reconstruction
 
