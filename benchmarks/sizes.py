@@ -25,7 +25,7 @@ from codectool.codecs.bigcodec.config import BigCodecConfig, HalfConfig
 from codectool.codecs.bigcodec.model import BigCodec
 from codectool.codecs.hac.codec import untrained
 from codectool.codecs.hac.config import load_preset
-from codectool.codecs.supercodec import SuperCodec, SuperCodecConfig
+from codectool.codecs.supercodec.model import SuperCodec, SuperCodecConfig
 from codectool.nn.weight_norm import fold_weight_norm
 
 DURATIONS = (3, 60)

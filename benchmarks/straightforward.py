@@ -29,7 +29,7 @@ import torchaudio
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from codectool.codecs.supercodec import SuperCodec
+from codectool.codecs.supercodec.model import SuperCodec
 from codectool.errors import UsageError
 from codectool.nn.quantize import EuclideanCodebook
 from codectool.training.config import Adversarial, MelTerm, Optimizer, TrainingConfig, WaveformTerm

@@ -18,7 +18,7 @@ import torch
 from codectool.checkpoints.published import canonical_name
 from codectool.codecs.bigcodec.config import BigCodecConfig, HalfConfig
 from codectool.codecs.bigcodec.model import BigCodec
-from codectool.codecs.supercodec import SuperCodec, SuperCodecConfig
+from codectool.codecs.supercodec.model import SuperCodec, SuperCodecConfig
 
 BIGCODEC = BigCodecConfig(
     sample_rate=16000,

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 FAMILIES = {
     "hac": "codectool.codecs.hac.codec:HacCodec",
     "bigcodec": "codectool.codecs.bigcodec.model:BigCodec",
-    "supercodec": "codectool.codecs.supercodec:SuperCodec",
+    "supercodec": "codectool.codecs.supercodec.model:SuperCodec",
 }
 
 

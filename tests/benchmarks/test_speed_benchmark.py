@@ -25,7 +25,7 @@ from benchmarks.speed_timing import Turns
 from benchmarks.upstream_way import UpstreamBigCodec, UpstreamModel, UpstreamSuperCodec
 from codectool.checkpoints.published import canonical_name
 from codectool.codecs.bigcodec.model import BigCodec
-from codectool.codecs.supercodec import SuperCodec
+from codectool.codecs.supercodec.model import SuperCodec
 from tests.conftest import GOLDEN
 from tests.recipe import BIGCODEC, SUPERCODEC
 

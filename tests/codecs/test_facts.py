@@ -11,7 +11,7 @@ from codectool.codecs.base import CodecModel
 from codectool.codecs.bigcodec.model import BigCodec
 from codectool.codecs.facts import MODELS
 from codectool.codecs.registry import FAMILIES
-from codectool.codecs.supercodec import SuperCodec
+from codectool.codecs.supercodec.model import SuperCodec
 from tests.recipe import BIGCODEC, SUPERCODEC
 
 

@@ -11,7 +11,7 @@ import torch
 
 import codectool
 from codectool.codecs.bigcodec.model import BigCodec
-from codectool.codecs.supercodec import SuperCodec
+from codectool.codecs.supercodec.model import SuperCodec
 from tests import recipe
 from tests.codecs.test_parity import RELATIVE, assert_same_tokens, relative_error
 from tests.conftest import shared

@@ -9,9 +9,9 @@ import pytest
 import torch
 from torch import Tensor
 
-from codectool.codecs import supercodec_passes
-from codectool.codecs.supercodec import SuperCodec, SuperCodecConfig
-from codectool.codecs.supercodec_blocks import Ends, ResidualStack
+from codectool.codecs.supercodec.blocks import Ends, ResidualStack
+from codectool.codecs.supercodec.model import SuperCodec, SuperCodecConfig
+from codectool.codecs.supercodec.model import chunked as supercodec_passes
 from codectool.errors import AudioError
 
 CONFIG = SuperCodecConfig(
@@ -219,7 +219,7 @@ def peak_of_decoding(model: SuperCodec, frames: int) -> int:
 def test_memory_does_not_grow_with_the_length(
     model: SuperCodec, peak: Callable[[SuperCodec, int], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("codectool.codecs.supercodec.EXACT_FRAMES", 20)
+    monkeypatch.setattr("codectool.codecs.supercodec.model.EXACT_FRAMES", 20)
     base = held()
     short, long = peak(model, 150) - base, peak(model, 600) - base
     assert long < 1.3 * short

@@ -13,7 +13,7 @@ from torch import Tensor
 from codectool.checkpoints.load import load_model
 from codectool.checkpoints.native import write_model
 from codectool.checkpoints.published import read_published
-from codectool.codecs.supercodec import SuperCodec, SuperCodecConfig
+from codectool.codecs.supercodec.model import SuperCodec, SuperCodecConfig
 from codectool.errors import CheckpointError
 from codectool.nn.quantize import EuclideanCodebook
 from codectool.training.models.supercodec import SuperCodecTrainee

@@ -27,17 +27,16 @@ from codectool.codecs.base import (
 )
 from codectool.codecs.hyper import Fields
 from codectool.codecs.segments import SegmentDecoder, SegmentEncoder
-from codectool.codecs.supercodec_blocks import (
+from codectool.codecs.supercodec.blocks import (
     CausalConv,
     DownBlock,
     Ends,
     Half,
     UpBlock,
 )
-from codectool.codecs.supercodec_passes import run
+from codectool.codecs.supercodec.chunked import lay_out_by_taps, run
 from codectool.errors import CheckpointError, ConfigError
 from codectool.nn.blank import BlankModel
-from codectool.nn.lines import lay_out_by_taps
 from codectool.nn.loading import load_tensors
 from codectool.nn.quantize import EuclideanCodebook, ResidualQuantizer
 from codectool.nn.weight_norm import fold_weight_norm

@@ -6,7 +6,7 @@ from typing import cast
 
 from torch import Tensor
 
-from codectool.codecs.supercodec import SuperCodec, SuperCodecConfig
+from codectool.codecs.supercodec.model import SuperCodec, SuperCodecConfig
 from codectool.nn.quantize import EuclideanCodebook
 from codectool.training.models.unfolded import UnfoldedTrainee
 from codectool.training.trainee import Reconstruction

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from codectool.checkpoints.published import canonical_name, model_name
 from codectool.codecs.base import CodecModel
 from codectool.codecs.bigcodec.model import BigCodec
-from codectool.codecs.supercodec import SuperCodec
+from codectool.codecs.supercodec.model import SuperCodec
 from codectool.errors import CheckpointError
 from codectool.nn.loading import TensorMismatchError, copy_tensors
 from codectool.training.trainee import Trainee
