@@ -24,7 +24,7 @@ from torch.nn import functional as F
 from torch.nn.utils.parametrizations import weight_norm
 
 from codectool.codecs.hac.network import HacNetwork
-from codectool.nn.binary import index_to_signs, signs_to_index
+from codectool.codecs.hac.quantizer import index_to_signs, signs_to_index
 
 State = Mapping[str, Tensor]
 

@@ -3,7 +3,7 @@ import math
 import pytest
 import torch
 
-from codectool.nn.binary import (
+from codectool.codecs.hac.quantizer import (
     BinaryBottleneck,
     bit_entropy,
     group_entropy,

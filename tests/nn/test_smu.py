@@ -1,6 +1,6 @@
 import torch
 
-from codectool.nn.smu import Smu
+from codectool.codecs.hac.activations import Smu
 
 
 def test_a_sharp_one_is_a_leaky_relu():

@@ -1,6 +1,6 @@
 import torch
 
-from codectool.nn.snake import Snake, snake
+from codectool.codecs.hac.activations import Snake, snake
 
 
 def test_values_by_the_definition_of_the_paper():

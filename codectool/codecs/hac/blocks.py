@@ -5,7 +5,7 @@ end, so one piece of code serves training (one call per crop), files and streams
 zeros stands for silence before the beginning.
 
 Blocks come as trained, with running scales and gains; `Stack.fold_` moves both into the weights for
-inference, `codectool.codecs.hac.unfolding` back out of them.
+inference, `codectool.codecs.hac.unfold` back out of them.
 
 Letters used in shapes: B batch, T time, C channels.
 """
@@ -18,6 +18,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor, nn
 
+from codectool.codecs.hac.activations import Smu, Snake
 from codectool.codecs.hac.layers import (
     ActivatedPointwise,
     Branch,
@@ -28,8 +29,6 @@ from codectool.codecs.hac.layers import (
     sigma_of,
     take_sigma,
 )
-from codectool.nn.smu import Smu
-from codectool.nn.snake import Snake
 
 State = list[Tensor]
 

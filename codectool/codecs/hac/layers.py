@@ -12,9 +12,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from codectool.codecs.hac.activations import Smu, Snake
 from codectool.nn.ranks import mean_over_ranks
-from codectool.nn.smu import Smu
-from codectool.nn.snake import Snake
 
 
 def running_weight(count: Tensor) -> Tensor:

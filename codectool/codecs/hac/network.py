@@ -17,6 +17,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 
+from codectool.codecs.hac.activations import Snake
 from codectool.codecs.hac.blocks import (
     Block,
     Down,
@@ -30,11 +31,15 @@ from codectool.codecs.hac.blocks import (
 )
 from codectool.codecs.hac.config import AnyHacConfig, HacConfig, SpectralHacConfig
 from codectool.codecs.hac.layers import RunningScale, running_weight
-from codectool.codecs.hac.spectral import spectral_decoder, spectral_encoder
-from codectool.codecs.hac.stft import BinNorm, Spectrum, Synthesis
-from codectool.nn.binary import BinaryBottleneck, BinaryOutput
+from codectool.codecs.hac.quantizer import BinaryBottleneck, BinaryOutput
+from codectool.codecs.hac.spectral import (
+    BinNorm,
+    Spectrum,
+    Synthesis,
+    spectral_decoder,
+    spectral_encoder,
+)
 from codectool.nn.ranks import mean_over_ranks
-from codectool.nn.snake import Snake
 
 
 def wave_encoder(config: HacConfig) -> Stack:

@@ -26,7 +26,7 @@ from codectool.codecs.hac.blocks import Head, Stem
 from codectool.codecs.hac.codec import fold
 from codectool.codecs.hac.layers import Branch, Foldable, RunningScale
 from codectool.codecs.hac.network import HacNetwork, Shift, WaveNorm
-from codectool.codecs.hac.stft import BinGain, BinNorm
+from codectool.codecs.hac.spectral import BinGain, BinNorm
 from codectool.nn.loading import copy_tensors
 
 # Batches that the running statistics pretend to have seen: the next one shall not replace them.

@@ -12,8 +12,8 @@ from torch import Tensor
 from codectool.codecs.hac.codec import HacCodec, fold
 from codectool.codecs.hac.config import AnyHacConfig
 from codectool.codecs.hac.network import HacNetwork
-from codectool.codecs.hac.unfolding import load_folded_, settle_
-from codectool.nn.binary import signs_to_index
+from codectool.codecs.hac.quantizer import signs_to_index
+from codectool.codecs.hac.unfold import load_folded_, settle_
 from codectool.training.trainee import Reconstruction, Trainee
 
 # The scales of the features follow every step at first, then every fourth, and stand still for the

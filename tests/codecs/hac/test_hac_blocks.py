@@ -4,9 +4,9 @@ import pytest
 import torch
 from torch.nn import functional as F
 
+from codectool.codecs.hac.activations import Snake
 from codectool.codecs.hac.blocks import Down, Head, Stack, Stem, TokenMixer, Unit, Up
 from codectool.codecs.hac.spectral import FrequencyDown, FrequencyUp
-from codectool.nn.snake import Snake
 
 
 @pytest.fixture(autouse=True)

@@ -10,8 +10,8 @@ from codectool.codecs.hac.codec import (
     untrained,
 )
 from codectool.codecs.hac.config import load_preset
+from codectool.codecs.hac.quantizer import index_to_signs, signs_to_index
 from codectool.errors import CheckpointError, ConfigError
-from codectool.nn.binary import index_to_signs, signs_to_index
 from codectool.tokens import TokenLayout, Tokens
 
 HOP = 320

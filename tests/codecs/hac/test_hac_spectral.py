@@ -5,8 +5,7 @@ from codectool.codecs.hac.blocks import Stack
 from codectool.codecs.hac.codec import HacCodec, HacStreamDecoder, layer_costs, untrained
 from codectool.codecs.hac.config import load_preset, parse_config
 from codectool.codecs.hac.network import HacNetwork
-from codectool.codecs.hac.spectral import ResponseNorm
-from codectool.codecs.hac.stft import Spectrum, Synthesis
+from codectool.codecs.hac.spectral import ResponseNorm, Spectrum, Synthesis
 
 HOP = 120
 # preset: parameters, folded parameters, million multiply-adds of encoder and decoder

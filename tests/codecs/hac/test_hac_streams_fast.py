@@ -11,12 +11,11 @@ import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import codectool
-from codectool.codecs.hac import ragged
+from codectool.codecs.hac import codec as ragged
 from codectool.codecs.hac.codec import BLOCK_FRAMES, untrained
 from codectool.codecs.hac.config import load_preset, parse_config
-from codectool.codecs.hac.rings import Ring
-from codectool.codecs.hac.runners import BlockRunner, StepRunner
-from codectool.nn.binary import index_to_signs
+from codectool.codecs.hac.fast_cpu import BlockRunner, Ring, StepRunner
+from codectool.codecs.hac.quantizer import index_to_signs
 
 CLIP = Path(__file__).parents[3] / "assets" / "speech_espeak.flac"
 VALUE_BOUND = 5e-5  # rounding of the values whose signs are the bits; they are of size 1

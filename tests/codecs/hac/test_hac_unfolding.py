@@ -7,7 +7,7 @@ from codectool.codecs.hac.codec import HacCodec, fold, untrained
 from codectool.codecs.hac.config import load_preset, parse_config
 from codectool.codecs.hac.layers import Branch, RunningScale
 from codectool.codecs.hac.network import HacNetwork
-from codectool.codecs.hac.unfolding import SEEN, load_folded_, settle_
+from codectool.codecs.hac.unfold import SEEN, load_folded_, settle_
 from codectool.nn.loading import TensorMismatchError
 
 KINDS = ["hac-tiny", "hac-3.6-v12", "hac-3.6-v13"]
