@@ -19,8 +19,8 @@ from codectool._version import __version__
 
 if TYPE_CHECKING:
     from codectool.codec import Codec
+    from codectool.container.io import read, write
     from codectool.errors import CodectoolError
-    from codectool.hcd import read, write
     from codectool.loading import load
     from codectool.tokens import TokenLayout, Tokens
 

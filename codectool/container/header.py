@@ -3,15 +3,31 @@
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Any, cast
+
+from construct import ConstructError, StreamError
 
 from codectool.container.bitpack import packed_bytes
 from codectool.container.layout import (
+    CHECK16,
+    CHECK32,
+    FAMILIES,
+    FAMILY_CODES,
+    FIELDS,
+    MAGIC,
     MAX_BLOCK_TOKENS,
     MAX_FRAME_SAMPLES,
+    PREAMBLE,
     PROFILE_NUMBERS,
     PROFILES,
+    RATE_CODES,
+    SAMPLE_RATES,
+    VERSION,
     default_block_frames,
+    header_check,
 )
+from codectool.container.source import Source, Tape
+from codectool.errors import DamagedError, NotHcdError, TruncatedError, UnsupportedError
 from codectool.tokens import MAX_CHANNELS, TokenLayout, check_fingerprint, check_sample_rate
 
 
@@ -103,3 +119,167 @@ class Header:
     def samples_in(self, frames: int) -> int:
         """Most samples at ``sample_rate`` that ``frames`` frames stand for."""
         return frames * self.layout.hop_length * self.sample_rate // self.layout.sample_rate
+
+
+def build_fields(header: Header, sections: bool) -> bytes:
+    """All header bytes before the first-block check; ``sections`` sets the flag of that name."""
+    layout = header.layout
+    rate_code = RATE_CODES.get(header.sample_rate, 0)
+    model_rate_code = RATE_CODES.get(layout.sample_rate, 0)
+    family_code = FAMILY_CODES.get(layout.family, 0)
+    same_bits = len(set(layout.stream_bits)) == 1
+    explicit = {
+        "codes": {"family": family_code, "sample_rate": model_rate_code},
+        "family": layout.family,
+        "sample_rate": layout.sample_rate,
+        "hop_length": layout.hop_length,
+        "num_streams": layout.num_streams,
+        "bits": layout.stream_bits[0] if same_bits else 0,
+        "stream_bits": bytes(layout.stream_bits),
+    }
+    default = default_block_frames(layout, header.channels)
+    fields = {
+        "flags": {
+            "reserved": 0,
+            "extra_frames": min(header.extra_frames, 3),
+            "block_length": header.block_frames != default,
+            "segmented": header.segment_frames is not None,
+            "sections": sections,
+            "length_known": header.num_samples is not None,
+        },
+        "profile": header.profile,
+        "fingerprint": bytes.fromhex(header.fingerprint),
+        "codes": {
+            "sample_rate": rate_code,
+            "channels": header.channels if header.channels < 16 else 0,
+        },
+        "sample_rate": header.sample_rate,
+        "channels": header.channels,
+        "explicit": explicit,
+        "num_samples": header.num_samples,
+        "extra_frames": header.extra_frames,
+        "segment_frames": header.segment_frames,
+        "block_frames": header.block_frames,
+    }
+    return cast(bytes, PREAMBLE.build({"version": VERSION}) + FIELDS.build(fields))
+
+
+def build_checks(fields: bytes, first_check: int) -> bytes:
+    """The two checks that end the header."""
+    check = cast(bytes, CHECK32.build(first_check))
+    return check + cast(bytes, CHECK16.build(header_check(fields + check)))
+
+
+def parse_header(file: Source, name: str) -> tuple[Header, bool, bytes, int]:
+    """Read a header from a file or pipe, not a byte more.
+
+    Args:
+        file: where to read; only ``read`` is used.
+        name: what messages call the file.
+
+    Returns:
+        The header, whether sections follow, all bytes before the first-block check, and that check.
+
+    Raises:
+        NotHcdError, UnsupportedError, DamagedError, TruncatedError: see `codectool.errors`.
+    """
+    tape = Tape(file)
+    start = tape.read(len(MAGIC) + 1)
+    if not MAGIC.startswith(start[: len(MAGIC)]):
+        raise NotHcdError(
+            f"{name}: not a .hcd file: it begins with {start[:3].hex(' ')}, not {MAGIC.hex(' ')}"
+        )
+    if len(start) <= len(MAGIC):
+        raise TruncatedError(f"{name}: ends after {len(start)} bytes, inside the header")
+    version = start[-1]
+    if version > VERSION:
+        raise UnsupportedError(
+            f"{name}: made by a later version of the format ({version}); "
+            f"this codectool reads version {VERSION}: update codectool"
+        )
+    if version < VERSION:
+        raise DamagedError(f"{name}: version 0 of the format does not exist")
+    try:
+        raw = FIELDS.parse_stream(tape)
+        fields = bytes(tape.data)
+        first_check = cast(int, CHECK32.parse_stream(tape))
+        computed = header_check(bytes(tape.data))
+        stored = cast(int, CHECK16.parse_stream(tape))
+    except StreamError as error:
+        raise TruncatedError(
+            f"{name}: ends after {len(tape.data)} bytes, inside the header"
+        ) from error
+    except (ConstructError, ValueError) as error:
+        reason = str(error).splitlines()[-1]
+        raise DamagedError(f"{name}: the header cannot be read: {reason}") from error
+    if computed != stored:
+        raise DamagedError(
+            f"{name}: the header is damaged: CRC-16 is {computed:04x}, expected {stored:04x}"
+        )
+    # From here on the bytes are what a writer wrote: what we do not know is new, not broken.
+    if unknown := _unknown_feature(raw):
+        raise UnsupportedError(f"{name}: {unknown}, which this codectool does not know: update it")
+    try:
+        return _header_from(raw), bool(raw.flags.sections), fields, first_check
+    except ValueError as error:
+        raise DamagedError(f"{name}: the header contradicts itself: {error}") from error
+
+
+def _unknown_feature(raw: Any) -> str | None:
+    """What a reader of version 1 cannot know, in words; None if it knows everything."""
+    if raw.flags.reserved:
+        return f"uses the reserved flag bits {raw.flags.reserved:02b}"
+    if raw.profile and raw.profile not in PROFILES:
+        return f"uses profile {raw.profile}"
+    if raw.codes.sample_rate and raw.codes.sample_rate not in SAMPLE_RATES:
+        return f"uses sampling-rate code {raw.codes.sample_rate}"
+    if raw.explicit:
+        codes = raw.explicit.codes
+        if codes.family and codes.family not in FAMILIES:
+            return f"uses codec family {codes.family}"
+        if codes.sample_rate and codes.sample_rate not in SAMPLE_RATES:
+            return f"uses sampling-rate code {codes.sample_rate} for the model"
+    return None
+
+
+def _layout_from(explicit: Any) -> TokenLayout:
+    """The layout of an explicit profile; ValueError where its fields make no sense."""
+    bits = explicit.stream_bits or bytes([explicit.bits]) * explicit.num_streams
+    if explicit.stream_bits and len(set(bits)) == 1:
+        raise ValueError("equal widths are listed one by one")
+    return TokenLayout(
+        family=FAMILIES.get(explicit.codes.family) or explicit.family,
+        sample_rate=SAMPLE_RATES.get(explicit.codes.sample_rate) or explicit.sample_rate,
+        hop_length=explicit.hop_length,
+        stream_bits=tuple(bits),
+    )
+
+
+def _header_from(raw: Any) -> Header:
+    """`Header` from parsed fields; ValueError where they contradict each other."""
+    layout = PROFILES[raw.profile].layout if raw.profile else _layout_from(raw.explicit)
+    channels = raw.codes.channels or raw.channels
+    if raw.channels is not None and raw.channels < 16:
+        raise ValueError(f"{raw.channels} channels are not written in the short form")
+    if raw.flags.extra_frames and not raw.flags.length_known:
+        raise ValueError("extra frames without a known length")
+    if raw.extra_frames is not None and raw.extra_frames < 3:
+        raise ValueError(f"{raw.extra_frames} extra frames are not written in the short form")
+    if raw.segment_frames == 0:
+        raise ValueError("segments of 0 frames")
+    header = Header(
+        layout=layout,
+        fingerprint=raw.fingerprint.hex(),
+        sample_rate=SAMPLE_RATES.get(raw.codes.sample_rate) or raw.sample_rate,
+        channels=channels,
+        num_samples=raw.num_samples,
+        extra_frames=raw.flags.extra_frames if raw.extra_frames is None else raw.extra_frames,
+        segment_frames=raw.segment_frames,
+        block_frames=0 if raw.block_frames is None else raw.block_frames,
+    )
+    if raw.block_frames is not None and raw.block_frames in (
+        0,
+        default_block_frames(layout, channels),
+    ):
+        raise ValueError(f"block length {raw.block_frames} is written where it need not be")
+    return header

@@ -9,8 +9,8 @@ from typing import BinaryIO, Literal, cast
 import numpy as np
 import numpy.typing as npt
 
-from codectool.container.complaints import Complaints
-from codectool.container.header_bytes import parse_header
+from codectool.container.errors import Complaints
+from codectool.container.header import parse_header
 from codectool.container.records import Block, Records
 from codectool.container.sections import parse_sections
 from codectool.container.source import Source

@@ -17,7 +17,7 @@ import numpy.typing as npt
 from construct import StreamError
 
 from codectool.container.bitpack import unpack_codes
-from codectool.container.complaints import Complaints, mismatch
+from codectool.container.errors import Complaints, mismatch
 from codectool.container.header import Header
 from codectool.container.layout import (
     CHECK32,

@@ -11,8 +11,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codectool.container.bitpack import pack_codes
-from codectool.container.header import Header
-from codectool.container.header_bytes import build_checks, build_fields
+from codectool.container.header import Header, build_checks, build_fields
 from codectool.container.layout import (
     CHECK32,
     FINAL_FIELDS,

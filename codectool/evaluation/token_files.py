@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from codectool import hcd
+from codectool.container import io as hcd
 from codectool.errors import ContainerError, UsageError
 from codectool.pipeline.jobs import Naming, search
 from codectool.tokens import Tokens

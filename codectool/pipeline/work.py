@@ -16,13 +16,13 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Generic, TypeVar, cast
 
-from codectool import hcd
 from codectool.audio.files import MAX_SAMPLES, SUFFIXES, check_format, read_audio
 from codectool.audio.samples import Samples
 from codectool.audio.sink import audio_bytes
 from codectool.audio.source import open_audio
 from codectool.codec import Clip, Codec
 from codectool.container import Reader, write_tokens
+from codectool.container import io as hcd
 from codectool.decoding import decode_file
 from codectool.encoding import encode_file
 from codectool.errors import CodectoolError, ContainerError

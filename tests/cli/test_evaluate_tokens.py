@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from codectool import hcd
 from codectool.cli.evaluate_tokens import tell_tokens
+from codectool.container import io as hcd
 from codectool.errors import UsageError
 from codectool.evaluation.systems.choice import CodecChoice, SystemChoice
 from tests.cli.conftest import Run

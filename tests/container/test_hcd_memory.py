@@ -13,7 +13,7 @@ from hcd_samples import (
 )
 
 from codectool.container import Header, Reader
-from codectool.container.header_bytes import build_fields
+from codectool.container.header import build_fields
 from codectool.errors import (
     ContainerError,
     TruncatedError,

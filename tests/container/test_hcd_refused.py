@@ -11,7 +11,7 @@ from hcd_samples import (
 )
 
 from codectool.container import Header, Reader
-from codectool.container.header_bytes import build_fields
+from codectool.container.header import build_fields
 from codectool.container.layout import MUST_UNDERSTAND, encode_varint, section_check
 from codectool.errors import (
     ContainerError,

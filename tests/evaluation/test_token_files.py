@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from codectool import hcd
+from codectool.container import io as hcd
 from codectool.errors import UsageError
 from codectool.evaluation.token_files import tokens_of
 from tests.cli.test_start import modules_after

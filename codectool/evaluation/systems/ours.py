@@ -9,8 +9,8 @@ from typing import TypeVar
 
 import numpy as np
 
-from codectool import hcd
 from codectool.codec import Codec
+from codectool.container import io as hcd
 from codectool.evaluation.metric import Wave
 from codectool.evaluation.systems.system import Coded, System, timed, to_16_bits
 
