@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from codectool.errors import CheckpointError, ConfigError, TrainingError
-from codectool.nn.ranks import num_ranks, sum_over_ranks
+from codectool.nn.distributed import num_ranks, sum_over_ranks
 from codectool.training.average import WeightAverage
 from codectool.training.config import Optimizer, TrainingConfig, shape_change
 from codectool.training.losses.balancer import GradientBalancer

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from codectool.nn.ranks import num_ranks
+from codectool.nn.distributed import num_ranks
 
 BUCKET_NUMBERS = 1 << 23  # gradients that travel together: 32 MB
 PATIENCE = timedelta(hours=1)  # while rank 0 validates, the others wait for it

@@ -23,7 +23,7 @@ from codectool.checkpoints.load import locate, read_weights
 from codectool.checkpoints.native import write_model
 from codectool.errors import AudioError, CheckpointError, ConfigError, TrainingError, UsageError
 from codectool.files import atomic_output
-from codectool.nn.ranks import num_ranks
+from codectool.nn.distributed import num_ranks
 from codectool.training import parallel
 from codectool.training.config import TrainingConfig
 from codectool.training.data import CropDataset, CropLoader, CropSettings, reading_errors

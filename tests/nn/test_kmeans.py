@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from codectool.nn.kmeans import cluster_sums, draw_rows, k_means
+from codectool.nn.quantize import cluster_sums, draw_rows, k_means
 from tests.conftest import shared
 
 

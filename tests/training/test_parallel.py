@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from codectool.nn.ranks import mean_over_ranks
+from codectool.nn.distributed import mean_over_ranks
 from codectool.training import parallel, run
 from codectool.training.loop import Trainer
 from codectool.training.run import Observer

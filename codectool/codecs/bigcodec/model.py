@@ -30,8 +30,7 @@ from codectool.codecs.bigcodec.streaming import (
     UpConv,
 )
 from codectool.codecs.segments import SegmentDecoder, SegmentEncoder
-from codectool.nn.blank import BlankModel
-from codectool.nn.loading import load_tensors
+from codectool.nn.loading import BlankModel, load_tensors
 from codectool.nn.quantize import FactorizedQuantizer, ResidualQuantizer
 from codectool.nn.weight_norm import fold_weight_norm, weight_normed
 

@@ -29,8 +29,7 @@ from codectool.codecs.hac.fast_cpu import BlockRunner, Prepared, Runner, StepRun
 from codectool.codecs.hac.network import HacNetwork
 from codectool.codecs.hac.quantizer import index_to_signs, signs_to_index
 from codectool.errors import ConfigError
-from codectool.nn.blank import BlankModel
-from codectool.nn.loading import load_tensors
+from codectool.nn.loading import BlankModel, load_tensors
 
 BATCH = 64  # signals side by side: more would cost memory and gain little
 

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from codectool.codecs.hac.activations import Smu, Snake
-from codectool.nn.ranks import mean_over_ranks
+from codectool.nn.distributed import mean_over_ranks
 
 
 def running_weight(count: Tensor) -> Tensor:

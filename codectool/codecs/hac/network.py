@@ -39,7 +39,7 @@ from codectool.codecs.hac.spectral import (
     spectral_decoder,
     spectral_encoder,
 )
-from codectool.nn.ranks import mean_over_ranks
+from codectool.nn.distributed import mean_over_ranks
 
 
 def wave_encoder(config: HacConfig) -> Stack:

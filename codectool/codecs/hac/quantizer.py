@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from codectool.nn.ranks import mean_over_ranks
+from codectool.nn.distributed import mean_over_ranks
 
 # Keeps the whitening finite. It must stay far below the smallest variance that carries bits: with
 # 1 % of the mean, the strongest direction of a trained encoder pushed all others below the floor.

@@ -24,7 +24,7 @@ from codectool.codecs.hac.layers import (
     sigma_of,
     take_sigma,
 )
-from codectool.nn.ranks import mean_over_ranks
+from codectool.nn.distributed import mean_over_ranks
 
 
 class ResponseNorm(nn.Module):

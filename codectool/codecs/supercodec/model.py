@@ -36,8 +36,7 @@ from codectool.codecs.supercodec.blocks import (
 )
 from codectool.codecs.supercodec.chunked import lay_out_by_taps, run
 from codectool.errors import CheckpointError, ConfigError
-from codectool.nn.blank import BlankModel
-from codectool.nn.loading import load_tensors
+from codectool.nn.loading import BlankModel, load_tensors
 from codectool.nn.quantize import EuclideanCodebook, ResidualQuantizer
 from codectool.nn.weight_norm import fold_weight_norm
 from codectool.tokens import MAX_SAMPLE_RATE, MAX_STREAMS

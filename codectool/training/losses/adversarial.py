@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from codectool.nn.ranks import mean_over_ranks
+from codectool.nn.distributed import mean_over_ranks
 
 # Feature maps of real audio below this mean size are as good as absent.
 SMALLEST_FEATURES = 1e-6

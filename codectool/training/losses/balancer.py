@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from codectool.nn.ranks import mean_over_ranks, num_ranks
+from codectool.nn.distributed import mean_over_ranks, num_ranks
 
 DECAY = 0.99
 SMALLEST_NORM = 1e-12
