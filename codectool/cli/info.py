@@ -62,7 +62,7 @@ def info(
 def describe_model(family: str) -> dict[str, Any]:
     """The facts of a codec of the published size, as JSON values."""
     from codectool.checkpoints import shipped
-    from codectool.codecs.facts import MODELS
+    from codectool.codecs.registry import MODELS
 
     model = MODELS[family]
     layout = model.layout

@@ -9,8 +9,7 @@ import codectool
 from codectool.codec import stream_bits
 from codectool.codecs.base import CodecModel
 from codectool.codecs.bigcodec.model import BigCodec
-from codectool.codecs.facts import MODELS
-from codectool.codecs.registry import FAMILIES
+from codectool.codecs.registry import FAMILIES, MODELS
 from codectool.codecs.supercodec.model import SuperCodec
 from tests.recipe import BIGCODEC, SUPERCODEC
 

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from codectool.codec import Codec
 from codectool.codecs.base import CodecModel, Context, Latency
-from codectool.codecs.segments import SegmentDecoder, SegmentEncoder
+from codectool.codecs.chunking import SegmentDecoder, SegmentEncoder
 from codectool.errors import AudioError
 from codectool.evaluation.code_use import code_use
 from codectool.training.validation import ValidationClip, intelligibility, load_clips, validate

@@ -29,7 +29,7 @@ from codectool.codecs.bigcodec.streaming import (
     Tanh,
     UpConv,
 )
-from codectool.codecs.segments import SegmentDecoder, SegmentEncoder
+from codectool.codecs.chunking import SegmentDecoder, SegmentEncoder
 from codectool.nn.loading import BlankModel, load_tensors
 from codectool.nn.quantize import FactorizedQuantizer, ResidualQuantizer
 from codectool.nn.weight_norm import fold_weight_norm, weight_normed

@@ -25,8 +25,8 @@ from codectool.codecs.base import (
     StreamDecoder,
     StreamEncoder,
 )
+from codectool.codecs.chunking import SegmentDecoder, SegmentEncoder
 from codectool.codecs.hyper import Fields
-from codectool.codecs.segments import SegmentDecoder, SegmentEncoder
 from codectool.codecs.supercodec.blocks import (
     CausalConv,
     DownBlock,
