@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from codectool.checkpoints import shipped
+from codectool.checkpoints import bundled as shipped
 from codectool.checkpoints.load import load_model
 from codectool.codec import Codec, Framing
 from codectool.codecs.registry import FAMILIES, model_class

@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from codectool.checkpoints import shipped
+from codectool.checkpoints import bundled as shipped
 from codectool.checkpoints.configs import read_json
 from codectool.checkpoints.fingerprint import fingerprint
 from codectool.checkpoints.native import TENSORS_NAME, read_native

@@ -14,7 +14,7 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from codectool.checkpoints import shipped
+from codectool.checkpoints import bundled as shipped
 from codectool.files import atomic_output
 
 LIST_NAME = "checkpoints.json"

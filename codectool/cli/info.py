@@ -61,7 +61,7 @@ def info(
 
 def describe_model(family: str) -> dict[str, Any]:
     """The facts of a codec of the published size, as JSON values."""
-    from codectool.checkpoints import shipped
+    from codectool.checkpoints import bundled as shipped
     from codectool.codecs.registry import MODELS
 
     model = MODELS[family]
@@ -120,7 +120,7 @@ def describe(source: Path) -> dict[str, Any]:
         ContainerError: it cannot be read, or its end is missing.
         UsageError: there is no such file.
     """
-    from codectool.checkpoints import known
+    from codectool.checkpoints import registry as known
     from codectool.container import Reader
 
     with open_input(source) as (file, name):

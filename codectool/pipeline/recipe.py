@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from codectool.checkpoints import shipped
+from codectool.checkpoints import bundled as shipped
 from codectool.codec import Framing
 from codectool.errors import CodectoolError, FingerprintError
 from codectool.loading import load

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from codectool.checkpoints import known
+from codectool.checkpoints import registry as known
 from codectool.checkpoints.fingerprint import fingerprint
 from codectool.checkpoints.load import load_model
 from codectool.checkpoints.native import METADATA_KEY, read_native, write_model, write_native

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from codectool.checkpoints import shipped
+from codectool.checkpoints import bundled as shipped
 from codectool.checkpoints.native import read_native
 from codectool.codecs.hac.codec import HacCodec, fold, untrained
 from codectool.codecs.hac.config import load_preset, parse_config
