@@ -1,0 +1,1 @@
+"""Codebook usage: statistics of token files and their figure."""

@@ -1,0 +1,1 @@
+"""Ray engine: files of a folder spread over machines."""
