@@ -16,7 +16,7 @@ from codectool.cli.options import PIPE, check_picture, debug_option, write_outpu
 from codectool.errors import UsageError
 
 if TYPE_CHECKING:
-    from codectool.evaluation.metric import Judge, Metric
+    from codectool.evaluation.metrics.base import Judge, Metric
     from codectool.evaluation.signals import Signal
 
 TOLD_SECONDS = 0.1  # of difference in length, which is more than any codec's frame
@@ -119,7 +119,7 @@ def _choose(names: Sequence[str]) -> tuple[list[type[Judge]], list[Metric], list
     Raises:
         UsageError: a measure is unknown, or there is nobody to judge.
     """
-    from codectool.evaluation.judges.registry import available, choose
+    from codectool.evaluation.metrics.registry import available, choose
 
     judges, left_out = available(choose(names)) if names else available()
     if not judges:
@@ -146,7 +146,7 @@ def _read(path: Path) -> Signal:
 
 
 def _draw(reference: Signal, degraded: Signal, paths: tuple[Path, Path], delay: float) -> bytes:
-    from codectool.evaluation.judges.mel import RATE
+    from codectool.evaluation.metrics.mel import RATE
     from codectool.evaluation.pair_picture import draw_pair
     from codectool.evaluation.signals import advance
 

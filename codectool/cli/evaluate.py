@@ -32,7 +32,7 @@ Output: TypeAlias = Literal["table", "markdown", "json", "csv"]
 def _list_metrics(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     if not value:
         return
-    from codectool.evaluation.judges.registry import JUDGES
+    from codectool.evaluation.metrics.registry import JUDGES
 
     # each once: by the last of its judges, who needs the least
     by_name = {metric.name: (metric, judge) for judge in JUDGES for metric in judge.metrics}
@@ -195,7 +195,7 @@ def evaluate(
 
         bad = tell_tokens(references, files, systems, output, plot, overwrite)
         sys.exit(EXIT_PROBLEMS if bad else 0)
-    from codectool.evaluation.judges.registry import available, choose
+    from codectool.evaluation.metrics.registry import available, choose
     from codectool.evaluation.run import Contest, evaluate
 
     judges, left_out = available(choose(metrics)) if metrics else available()

@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-from codectool.evaluation.metric import Wave
+from codectool.evaluation.metrics.base import Wave
 
 RATE = 24000  # of the signals that are compared here
 LONGEST_SECONDS = 0.5  # either way

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from codectool.evaluation.metric import Metric
+from codectool.evaluation.metrics.base import Metric
 
 
 @dataclass(frozen=True)

@@ -19,7 +19,7 @@ from codectool.cores import cores
 from codectool.errors import CodectoolError
 from codectool.evaluation import alignment, tasks
 from codectool.evaluation.alignment import Correlation, best_delay
-from codectool.evaluation.metric import Judge
+from codectool.evaluation.metrics.base import Judge
 from codectool.evaluation.pairs import Problem, find_partners, find_references, key_of
 from codectool.evaluation.results import Clip, Evaluation, Score
 from codectool.evaluation.summary import summarise

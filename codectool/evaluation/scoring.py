@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from functools import cache
 
-from codectool.evaluation.metric import CannotJudgeError, Judge, Values, Wave
+from codectool.evaluation.metrics.base import CannotJudgeError, Judge, Values, Wave
 from codectool.evaluation.signals import Signal, advance
 
 

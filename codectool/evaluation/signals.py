@@ -13,7 +13,7 @@ import numpy as np
 from codectool.audio.files import check_rate, read_audio
 from codectool.audio.resample import resample
 from codectool.errors import AudioError
-from codectool.evaluation.metric import Wave
+from codectool.evaluation.metrics.base import Wave
 
 
 class Signal:

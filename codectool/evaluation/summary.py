@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Sequence
 from statistics import NormalDist
 
-from codectool.evaluation.metric import Metric
+from codectool.evaluation.metrics.base import Metric
 from codectool.evaluation.results import Clip, Mean, Score, SystemResult
 
 CONFIDENCE = 0.95

@@ -8,7 +8,7 @@ import io
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from codectool.evaluation.metric import Metric
+from codectool.evaluation.metrics.base import Metric
 from codectool.evaluation.results import Evaluation, Score, SystemResult
 
 NOTHING = "-"

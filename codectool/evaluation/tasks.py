@@ -10,7 +10,7 @@ from typing import Protocol
 from codectool.audio.sink import audio_bytes
 from codectool.evaluation import alignment
 from codectool.evaluation.alignment import Correlation, best_delay, correlate
-from codectool.evaluation.metric import Judge
+from codectool.evaluation.metrics.base import Judge
 from codectool.evaluation.scoring import score_pair
 from codectool.evaluation.signals import read_signal
 from codectool.evaluation.systems.choice import SystemChoice

@@ -8,7 +8,7 @@ import numpy as np
 
 from codectool.audio.files import read_audio
 from codectool.audio.resample import resample
-from codectool.evaluation.metric import Wave
+from codectool.evaluation.metrics.base import Wave
 
 ASSETS = Path(__file__).parents[2] / "assets"
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from codectool.evaluation.metric import CannotJudgeError, Judge, Metric, Values, Wave
+from codectool.evaluation.metrics.base import CannotJudgeError, Judge, Metric, Values, Wave
 
 
 def metric(name: str, better: str = "lower") -> Metric:

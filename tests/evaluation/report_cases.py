@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from codectool.evaluation.metric import Metric
+from codectool.evaluation.metrics.base import Metric
 from codectool.evaluation.results import Clip, Evaluation, Mean, Score, SystemResult
 
 RATE = 16000

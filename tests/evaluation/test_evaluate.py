@@ -13,8 +13,8 @@ import soundfile
 
 from codectool.errors import UsageError
 from codectool.evaluation import tables
-from codectool.evaluation.judges.mel import MelDistance
-from codectool.evaluation.metric import Judge
+from codectool.evaluation.metrics.base import Judge
+from codectool.evaluation.metrics.mel import MelDistance
 from codectool.evaluation.results import Evaluation, SystemResult
 from codectool.evaluation.run import Contest, Watcher, evaluate, folder_name
 from codectool.evaluation.systems.choice import CodecChoice, SystemChoice

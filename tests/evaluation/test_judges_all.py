@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from judge_clips import sine, speech, with_noise
 
-from codectool.evaluation.judges.registry import JUDGES
-from codectool.evaluation.metric import CannotJudgeError, Judge, Metric, Wave
+from codectool.evaluation.metrics.base import CannotJudgeError, Judge, Metric, Wave
+from codectool.evaluation.metrics.registry import JUDGES
 
 IDENTITY = {
     "pesq_wb": 4.644,
@@ -116,7 +116,7 @@ def settle(judge: Judge, reference: Wave, degraded: Wave) -> None:
 def test_import_brings_in_nothing_heavy() -> None:
     heavy = "pesq pystoi scipy numba visqol webrtcvad parselmouth torch soxr ai_edge_litert"
     code = (
-        "import sys, codectool.evaluation.judges.registry\n"
+        "import sys, codectool.evaluation.metrics.registry\n"
         f"print(*[name for name in {heavy.split()} if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -7,8 +7,8 @@ import pytest
 import torch
 from judge_clips import sine, speech, with_noise
 
-from codectool.evaluation.judges.pesq import PesqNarrow, PesqWide
-from codectool.evaluation.metric import CannotJudgeError
+from codectool.evaluation.metrics.base import CannotJudgeError
+from codectool.evaluation.metrics.pesq import PesqNarrow, PesqWide
 
 pytest.importorskip("pesq", reason="the package pesq is not here")
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from judge_clips import speech
 
-from codectool.evaluation.judges.pitch import PitchError, VoicingError
-from codectool.evaluation.metric import CannotJudgeError, Wave
+from codectool.evaluation.metrics.base import CannotJudgeError, Wave
+from codectool.evaluation.metrics.pitch import PitchError, VoicingError
 
 pytest.importorskip("parselmouth", reason="the package praat-parselmouth is not here")
 RATE = 16000

@@ -8,12 +8,12 @@ from typing import ClassVar
 import pytest
 
 from codectool.errors import UsageError
-from codectool.evaluation.judges.mel import MelDistance
-from codectool.evaluation.judges.pesq import PesqNarrow, PesqWide
-from codectool.evaluation.judges.registry import JUDGES, METRICS, available, choose
-from codectool.evaluation.judges.stoi import Stoi
-from codectool.evaluation.judges.visqol import Visqol, VisqolPolynomial
-from codectool.evaluation.judges.waveform import WaveformMatch
+from codectool.evaluation.metrics.mel import MelDistance
+from codectool.evaluation.metrics.pesq import PesqNarrow, PesqWide
+from codectool.evaluation.metrics.registry import JUDGES, METRICS, available, choose
+from codectool.evaluation.metrics.si_sdr import WaveformMatch
+from codectool.evaluation.metrics.stoi import Stoi
+from codectool.evaluation.metrics.visqol import Visqol, VisqolPolynomial
 
 
 def test_order_and_names() -> None:

@@ -9,8 +9,8 @@ import pytest
 import torch
 from judge_clips import speech
 
-from codectool.evaluation.judges.stoi import Stoi
-from codectool.evaluation.metric import CannotJudgeError
+from codectool.evaluation.metrics.base import CannotJudgeError
+from codectool.evaluation.metrics.stoi import Stoi
 
 pytest.importorskip("pystoi", reason="the package pystoi is not here")
 

@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from judge_clips import speech, with_noise
 
-from codectool.evaluation.judges.visqol import Visqol, VisqolPolynomial, opinion
-from codectool.evaluation.metric import CannotJudgeError
+from codectool.evaluation.metrics.base import CannotJudgeError
+from codectool.evaluation.metrics.visqol import Visqol, VisqolPolynomial, opinion
 
 pytest.importorskip("visqol", reason="the package visqol-python is not here")
 

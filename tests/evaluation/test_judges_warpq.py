@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from judge_clips import speech
 
-from codectool.evaluation.judges import warpq
-from codectool.evaluation.judges.warpq import WarpQ
-from codectool.evaluation.metric import CannotJudgeError, Wave
+from codectool.evaluation.metrics import warpq
+from codectool.evaluation.metrics.base import CannotJudgeError, Wave
+from codectool.evaluation.metrics.warpq import WarpQ
 
 pytest.importorskip("webrtcvad", reason="the package webrtcvad-wheels is not here")
 

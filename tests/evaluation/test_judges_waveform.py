@@ -6,8 +6,8 @@ import numpy as np
 import pytest
 from judge_clips import sine
 
-from codectool.evaluation.judges.waveform import WaveformMatch
-from codectool.evaluation.metric import CannotJudgeError, Wave
+from codectool.evaluation.metrics.base import CannotJudgeError, Wave
+from codectool.evaluation.metrics.si_sdr import WaveformMatch
 
 
 def ratio(reference: Wave, degraded: Wave) -> float:

@@ -9,8 +9,8 @@ import pytest
 
 from codectool.errors import UsageError
 from codectool.evaluation import pair_picture
-from codectool.evaluation.judges.mel import RATE, hertz_to_mel
-from codectool.evaluation.metric import Wave
+from codectool.evaluation.metrics.base import Wave
+from codectool.evaluation.metrics.mel import RATE, hertz_to_mel
 from codectool.evaluation.pair_picture import BANDS, draw_pair, num_frames, spectrogram
 from codectool.evaluation.picture import DPI, shortened
 from tests.evaluation.test_token_plot import (

@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from codectool.evaluation.metric import Metric
+from codectool.evaluation.metrics.base import Metric
 from codectool.evaluation.results import Clip, Score
 from codectool.evaluation.summary import mean_of, student_t, summarise
 

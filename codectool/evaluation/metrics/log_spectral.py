@@ -10,7 +10,7 @@ from typing import ClassVar
 import numpy as np
 
 from codectool.evaluation.judges.spectrum import decibels, magnitudes
-from codectool.evaluation.metric import Judge, Metric, Values, Wave
+from codectool.evaluation.metrics.base import Judge, Metric, Values, Wave
 
 WINDOW, HOP = 2048, 512  # samples: 85 ms, a quarter of it from frame to frame
 

@@ -13,7 +13,7 @@ from typing import ClassVar
 import numpy as np
 
 from codectool.evaluation.judges.spectrum import FLOOR, Array, decibels, magnitudes
-from codectool.evaluation.metric import Judge, Metric, Values, Wave
+from codectool.evaluation.metrics.base import Judge, Metric, Values, Wave
 
 __all__ = [
     "FLOOR",

@@ -10,9 +10,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from codectool.evaluation.judges.quiet import no_warnings
-from codectool.evaluation.judges.silence import is_silent, require_sound
-from codectool.evaluation.metric import CannotJudgeError, Judge, Metric, Values, Wave
+from codectool.evaluation.metrics.base import CannotJudgeError, Judge, Metric, Values, Wave
+from codectool.evaluation.metrics.support import is_silent, no_warnings, require_sound
 
 # The ITU's C code, which the package wraps, has room for 50 utterances and writes past the end of
 # its table where a clip has more. Utterances have 50 frames of 4 ms at least, and pauses that

@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from codectool.evaluation.metric import CannotJudgeError, Judge, Metric, Values, Wave
+from codectool.evaluation.metrics.base import CannotJudgeError, Judge, Metric, Values, Wave
 
 RATE = 16000
 FRAME = 0.01  # seconds

@@ -5,15 +5,15 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from codectool.errors import UsageError
-from codectool.evaluation.judges.log_spectral import LogSpectralDistance
-from codectool.evaluation.judges.mel import MelDistance
-from codectool.evaluation.judges.pesq import PesqNarrow, PesqWide
-from codectool.evaluation.judges.pitch import PitchError, VoicingError
-from codectool.evaluation.judges.stoi import Stoi
-from codectool.evaluation.judges.visqol import Visqol, VisqolPolynomial
-from codectool.evaluation.judges.warpq import WarpQ
-from codectool.evaluation.judges.waveform import WaveformMatch
-from codectool.evaluation.metric import Judge, Metric
+from codectool.evaluation.metrics.base import Judge, Metric
+from codectool.evaluation.metrics.log_spectral import LogSpectralDistance
+from codectool.evaluation.metrics.mel import MelDistance
+from codectool.evaluation.metrics.pesq import PesqNarrow, PesqWide
+from codectool.evaluation.metrics.pitch import PitchError, VoicingError
+from codectool.evaluation.metrics.si_sdr import WaveformMatch
+from codectool.evaluation.metrics.stoi import Stoi
+from codectool.evaluation.metrics.visqol import Visqol, VisqolPolynomial
+from codectool.evaluation.metrics.warpq import WarpQ
 
 JUDGES: tuple[type[Judge], ...] = (
     PesqWide,

@@ -10,8 +10,8 @@ from typing import ClassVar
 
 import numpy as np
 
-from codectool.evaluation.judges.silence import require_sound
-from codectool.evaluation.metric import CannotJudgeError, Judge, Metric, Values, Wave
+from codectool.evaluation.metrics.base import CannotJudgeError, Judge, Metric, Values, Wave
+from codectool.evaluation.metrics.support import require_sound
 
 LIMIT = 1e-12  # ±120 dB: identical signals have no error to divide by
 

@@ -11,9 +11,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from codectool.evaluation.judges.quiet import no_warnings
-from codectool.evaluation.judges.silence import require_sound
-from codectool.evaluation.metric import CannotJudgeError, Judge, Metric, Values, Wave
+from codectool.evaluation.metrics.base import CannotJudgeError, Judge, Metric, Values, Wave
+from codectool.evaluation.metrics.support import no_warnings, require_sound
 
 LEAST_SECONDS = 0.4  # one segment: 30 frames of 256 samples at 10 kHz, which overlap by half
 

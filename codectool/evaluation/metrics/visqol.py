@@ -12,9 +12,8 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from codectool.evaluation.judges.quiet import no_warnings, silent
-from codectool.evaluation.judges.silence import require_sound
-from codectool.evaluation.metric import CannotJudgeError, Judge, Metric, Values, Wave
+from codectool.evaluation.metrics.base import CannotJudgeError, Judge, Metric, Values, Wave
+from codectool.evaluation.metrics.support import no_warnings, require_sound, silent
 
 # The first patch: 9 frames are left out before it, it has 20, of 80 ms and 20 ms apart.
 LEAST_SECONDS = 0.64

@@ -9,8 +9,8 @@ import numpy as np
 
 from codectool.audio.sink import audio_bytes
 from codectool.errors import AudioError
-from codectool.evaluation.judges.mel import RATE as PICTURE_RATE
-from codectool.evaluation.metric import Wave
+from codectool.evaluation.metrics.base import Wave
+from codectool.evaluation.metrics.mel import RATE as PICTURE_RATE
 from codectool.evaluation.report.spectrogram import picture
 from codectool.evaluation.results import Clip, Score
 from codectool.evaluation.signals import Signal, advance, read_signal

@@ -7,7 +7,7 @@ from typing import ClassVar
 import numpy as np
 
 from codectool.errors import UsageError
-from codectool.evaluation.metric import Wave
+from codectool.evaluation.metrics.base import Wave
 from codectool.evaluation.systems.programs import RawPrograms
 
 RATE = 8000

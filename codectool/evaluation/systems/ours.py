@@ -11,7 +11,7 @@ import numpy as np
 
 from codectool.codec import Codec
 from codectool.container import io as hcd
-from codectool.evaluation.metric import Wave
+from codectool.evaluation.metrics.base import Wave
 from codectool.evaluation.systems.system import Coded, System, timed, to_16_bits
 
 Result = TypeVar("Result")

@@ -15,7 +15,7 @@ from codectool.audio.files import read_audio
 from codectool.audio.resample import resample
 from codectool.audio.sink import audio_bytes
 from codectool.errors import CodectoolError, UsageError
-from codectool.evaluation.metric import Wave
+from codectool.evaluation.metrics.base import Wave
 from codectool.evaluation.systems.system import Coded, System
 
 LONGEST_SECONDS = 600  # of a program: after that it hangs

@@ -16,7 +16,7 @@ import numpy as np
 
 from codectool.audio.files import read_audio
 from codectool.audio.sink import audio_bytes
-from codectool.evaluation.metric import Wave
+from codectool.evaluation.metrics.base import Wave
 
 Result = TypeVar("Result")
 
