@@ -16,9 +16,9 @@ from codectool.cli.options import check_picture, write_output
 from codectool.errors import CodectoolError, UsageError
 from codectool.evaluation import tables
 from codectool.evaluation.picture import need_matplotlib
-from codectool.evaluation.token_files import tokens_of
-from codectool.evaluation.token_table import token_csv, token_tables, token_text
-from codectool.evaluation.token_use import TokenUse, token_use
+from codectool.evaluation.tokens.files import tokens_of
+from codectool.evaluation.tokens.table import token_csv, token_tables, token_text
+from codectool.evaluation.tokens.usage import TokenUse, token_use
 from codectool.pipeline.jobs import names_of
 
 if TYPE_CHECKING:
@@ -72,7 +72,7 @@ def tell_tokens(
         raise UsageError(f"{folder}: not one of its files could be used")
     _print(models, output)
     if plot is not None:
-        from codectool.evaluation.token_plot import draw_tokens
+        from codectool.evaluation.tokens.plot import draw_tokens
 
         write_output(plot, memoryview(draw_tokens(models)), overwrite)
         note(f"{plot}: how often each code is used")

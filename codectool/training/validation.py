@@ -24,7 +24,7 @@ from codectool.checkpoints.load import LoadedModel
 from codectool.codec import Codec
 from codectool.codecs.base import CodecModel
 from codectool.errors import AudioError
-from codectool.evaluation.code_use import code_use
+from codectool.evaluation.tokens.usage import code_use
 from codectool.training.losses.spectral import mel_distance_db
 from codectool.training.losses.waveform import si_sdr
 

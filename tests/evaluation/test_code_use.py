@@ -7,7 +7,7 @@ import math
 import numpy as np
 import pytest
 
-from codectool.evaluation.code_use import code_use, corrected_entropy, entropy
+from codectool.evaluation.tokens.usage import code_use, corrected_entropy, entropy
 
 
 def test_entropy_of_known_counts() -> None:

@@ -10,7 +10,7 @@ import pytest
 
 from codectool.container import io as hcd
 from codectool.errors import UsageError
-from codectool.evaluation.token_files import tokens_of
+from codectool.evaluation.tokens.files import tokens_of
 from tests.cli.test_start import modules_after
 from tests.evaluation.test_token_use import clip
 
@@ -89,9 +89,9 @@ def test_a_folder_without_tokens_is_refused(tmp_path: Path) -> None:
 def test_reading_needs_no_torch(folder: Path) -> None:
     loaded = modules_after(
         "from pathlib import Path\n"
-        "from codectool.evaluation.token_files import tokens_of\n"
-        "from codectool.evaluation.token_table import token_csv, token_text\n"
-        "from codectool.evaluation.token_use import token_use\n"
+        "from codectool.evaluation.tokens.files import tokens_of\n"
+        "from codectool.evaluation.tokens.table import token_csv, token_text\n"
+        "from codectool.evaluation.tokens.usage import token_use\n"
         f"models = token_use(tokens_of(Path({str(folder)!r}), print))\n"
         "assert models[0].clips == 3\n"
         "token_text(models), token_csv(models)"

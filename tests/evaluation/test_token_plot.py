@@ -13,14 +13,14 @@ import pytest
 
 from codectool.errors import UsageError
 from codectool.evaluation.picture import DPI
-from codectool.evaluation.token_plot import (
+from codectool.evaluation.tokens.plot import (
     MOST_PANELS,
     PANEL_HEIGHT,
     PANEL_WIDTH,
     arrange,
     draw_tokens,
 )
-from codectool.evaluation.token_use import TokenUse, token_use
+from codectool.evaluation.tokens.usage import TokenUse, token_use
 from codectool.tokens import Tokens
 from tests.evaluation.test_token_use import clip
 
@@ -73,7 +73,7 @@ def figure_of(monkeypatch: pytest.MonkeyPatch, module: str, draw: Callable[[], o
 
 def token_figure(monkeypatch: pytest.MonkeyPatch, *clips: Tokens) -> Any:
     models = use_of(*clips)
-    return figure_of(monkeypatch, "codectool.evaluation.token_plot", lambda: draw_tokens(models))
+    return figure_of(monkeypatch, "codectool.evaluation.tokens.plot", lambda: draw_tokens(models))
 
 
 @pytest.mark.parametrize(
@@ -163,7 +163,7 @@ def test_codebooks_share_their_axes(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_streams_that_are_not_shown_are_counted(
     monkeypatch: pytest.MonkeyPatch, more: int, words: str
 ) -> None:
-    monkeypatch.setattr("codectool.evaluation.token_plot.MOST_PANELS", 3)
+    monkeypatch.setattr("codectool.evaluation.tokens.plot.MOST_PANELS", 3)
     figure = token_figure(monkeypatch, clip(np.zeros((3 + more, 1)), (1,) * (3 + more)))
     assert len(figure.axes) == 3
     assert [text.get_text() for text in figure.texts] == [f"{words} not shown"]

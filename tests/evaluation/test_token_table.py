@@ -7,7 +7,7 @@ import io
 
 import numpy as np
 
-from codectool.evaluation.token_table import (
+from codectool.evaluation.tokens.table import (
     ABOUT,
     ABOUT_BITS,
     ABOUT_CODEBOOKS,
@@ -15,7 +15,7 @@ from codectool.evaluation.token_table import (
     token_tables,
     token_text,
 )
-from codectool.evaluation.token_use import TokenUse, token_use
+from codectool.evaluation.tokens.usage import TokenUse, token_use
 from codectool.tokens import Tokens
 from tests.evaluation.test_token_use import clip
 

@@ -9,8 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import pytest
 
-from codectool.evaluation.code_use import code_use
-from codectool.evaluation.token_use import BitsUse, CodebookUse, token_use
+from codectool.evaluation.tokens.usage import BitsUse, CodebookUse, code_use, token_use
 from codectool.tokens import TokenLayout, Tokens
 
 FINGERPRINT = "0123abcd"

@@ -17,7 +17,7 @@ from codectool.codec import Codec
 from codectool.codecs.base import CodecModel, Context, Latency
 from codectool.codecs.chunking import SegmentDecoder, SegmentEncoder
 from codectool.errors import AudioError
-from codectool.evaluation.code_use import code_use
+from codectool.evaluation.tokens.usage import code_use
 from codectool.training.validation import ValidationClip, intelligibility, load_clips, validate
 
 

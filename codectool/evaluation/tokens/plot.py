@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from codectool.evaluation.picture import GRID, INK, PALE, calm, draw_png
-from codectool.evaluation.token_use import BitsUse, CodebookUse, TokenUse
+from codectool.evaluation.tokens.usage import BitsUse, CodebookUse, TokenUse
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

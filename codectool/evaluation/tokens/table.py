@@ -7,7 +7,7 @@ import io
 from collections.abc import Sequence
 
 from codectool.evaluation.tables import Rows, as_text
-from codectool.evaluation.token_use import BitsUse, CodebookUse, TokenUse
+from codectool.evaluation.tokens.usage import BitsUse, CodebookUse, TokenUse
 
 MODELS = ("model", "clips", "seconds", "frames", "kbps", "carried", "bits", "carried")
 CODEBOOKS = ("codebook", "size", "used", "dead", "by chance", "perplexity", "bits", "carried")
