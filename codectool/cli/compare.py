@@ -72,7 +72,7 @@ def compare(
       codectool decode talk.hcd - | codectool compare talk.wav -
     """
     from codectool.evaluation.alignment import RATE, find_delay
-    from codectool.evaluation.scoring import score_pair
+    from codectool.evaluation.tasks import score_pair
 
     if first == second == PIPE:
         raise UsageError("standard input is one recording; give a file for the other one")
@@ -147,7 +147,7 @@ def _read(path: Path) -> Signal:
 
 def _draw(reference: Signal, degraded: Signal, paths: tuple[Path, Path], delay: float) -> bytes:
     from codectool.evaluation.metrics.mel import RATE
-    from codectool.evaluation.pair_picture import draw_pair
+    from codectool.evaluation.pair_figure import draw_pair
     from codectool.evaluation.signals import advance
 
     before, after = reference.at(RATE), degraded.at(RATE)

@@ -22,7 +22,7 @@ from codectool.evaluation.tokens.usage import TokenUse, token_use
 from codectool.pipeline.jobs import names_of
 
 if TYPE_CHECKING:
-    from codectool.evaluation.systems.choice import SystemChoice
+    from codectool.evaluation.systems.spec import SystemChoice
     from codectool.tokens import Tokens
 
 

@@ -10,7 +10,7 @@ from codectool.cli.console import working
 from codectool.codecs.registry import FAMILIES
 
 if TYPE_CHECKING:
-    from codectool.evaluation.systems.choice import SystemChoice
+    from codectool.evaluation.systems.spec import SystemChoice
 
 
 def choose_systems(
@@ -32,7 +32,7 @@ def choose_systems(
     Raises:
         CodectoolError: there is no such system, its program is missing, or its weights are bad.
     """
-    from codectool.evaluation.systems.choice import CodecChoice, SystemChoice
+    from codectool.evaluation.systems.spec import CodecChoice, SystemChoice
 
     found = []
     families = set()

@@ -21,9 +21,8 @@ from codectool.evaluation import alignment, tasks
 from codectool.evaluation.alignment import Correlation, best_delay
 from codectool.evaluation.metrics.base import Judge
 from codectool.evaluation.pairs import Problem, find_partners, find_references, key_of
-from codectool.evaluation.results import Clip, Evaluation, Score
-from codectool.evaluation.summary import summarise
-from codectool.evaluation.systems.choice import SystemChoice, check_names
+from codectool.evaluation.results import Clip, Evaluation, Score, summarise
+from codectool.evaluation.systems.spec import SystemChoice, check_names
 from codectool.evaluation.tasks import Coding, Cost, Judgement, Look, Named, Pair
 from codectool.evaluation.workers import Workers
 

@@ -14,7 +14,7 @@ import soundfile
 from codectool.cli.evaluate_tokens import tell_tokens
 from codectool.container import io as hcd
 from codectool.errors import UsageError
-from codectool.evaluation.systems.choice import CodecChoice, SystemChoice
+from codectool.evaluation.systems.spec import CodecChoice, SystemChoice
 from tests.cli.conftest import Run
 from tests.cli.test_bad_input import assert_refused
 from tests.cli.test_start import called, modules_after

@@ -17,7 +17,7 @@ from codectool.evaluation.metrics.base import Judge
 from codectool.evaluation.metrics.mel import MelDistance
 from codectool.evaluation.results import Evaluation, SystemResult
 from codectool.evaluation.run import Contest, Watcher, evaluate, folder_name
-from codectool.evaluation.systems.choice import CodecChoice, SystemChoice
+from codectool.evaluation.systems.spec import CodecChoice, SystemChoice
 from tests.evaluation.odd_judges import Broken, Deadly, Error, Picky
 
 RATE = 16000

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 
 from codectool.errors import UsageError
-from codectool.evaluation import pair_picture
+from codectool.evaluation import pair_figure as pair_picture
 from codectool.evaluation.metrics.base import Wave
 from codectool.evaluation.metrics.mel import RATE, hertz_to_mel
-from codectool.evaluation.pair_picture import BANDS, draw_pair, num_frames, spectrogram
+from codectool.evaluation.pair_figure import BANDS, draw_pair, num_frames, spectrogram
 from codectool.evaluation.picture import DPI, shortened
 from tests.evaluation.test_token_plot import (
     Pixels,
@@ -55,7 +55,7 @@ def pair_figure(
     names: tuple[str, str] = ("a", "b"),
     note: str = "b minus a",
 ) -> Any:
-    module = "codectool.evaluation.pair_picture"
+    module = "codectool.evaluation.pair_figure"
     return figure_of(monkeypatch, module, lambda: draw_pair(first, second, names, note))
 
 

@@ -17,10 +17,10 @@ import soundfile
 
 from codectool.errors import UsageError
 from codectool.evaluation.report import spectrogram
-from codectool.evaluation.report.facts import facts_json
+from codectool.evaluation.report.audio import clip_sounds
+from codectool.evaluation.report.data import facts_json
 from codectool.evaluation.report.page import write_page
 from codectool.evaluation.report.png import png_bytes
-from codectool.evaluation.report.sounds import clip_sounds
 from codectool.evaluation.results import Clip, Evaluation, Score, SystemResult
 from tests.evaluation.report_cases import IMAGE, RATE, SCRIPT, SECONDS, evaluation_of, reference
 

@@ -8,8 +8,7 @@ from pathlib import Path
 import pytest
 
 from codectool.evaluation.metrics.base import Metric
-from codectool.evaluation.results import Clip, Score
-from codectool.evaluation.summary import mean_of, student_t, summarise
+from codectool.evaluation.results import Clip, Score, mean_of, student_t, summarise
 
 STOI = Metric("stoi", "STOI", "", "higher", 3, (None, 1.0), "")
 MEL = Metric("mel_db", "mel distance", "dB", "lower", 2, (0.0, None), "")

@@ -12,9 +12,9 @@ from codectool.errors import CodectoolError, UsageError
 from codectool.evaluation.alignment import RATE, find_delay
 from codectool.evaluation.signals import Signal
 from codectool.evaluation.systems import ffmpeg, programs
-from codectool.evaluation.systems.choice import CodecChoice, SystemChoice, check_names
 from codectool.evaluation.systems.ffmpeg import AMR_NB, AMR_WB
 from codectool.evaluation.systems.ogg import packet_sizes
+from codectool.evaluation.systems.spec import CodecChoice, SystemChoice, check_names
 from codectool.evaluation.systems.system import to_16_bits
 
 # name, its program, kbit/s that it is said to have, longest delay in ms

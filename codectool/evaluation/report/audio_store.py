@@ -13,7 +13,7 @@ from typing import BinaryIO
 from urllib.parse import quote
 
 from codectool.errors import UsageError
-from codectool.evaluation.report.sounds import Sound
+from codectool.evaluation.report.audio import Sound
 
 OURS = re.compile(r"\d+-\d+\.(flac|png)")  # number of the clip, number of the system
 

@@ -12,9 +12,9 @@ from string import Template
 from typing import Literal
 
 from codectool._version import __version__
-from codectool.evaluation.report.facts import facts_json
-from codectool.evaluation.report.shelf import Beside, Shelf, Within
-from codectool.evaluation.report.sounds import clip_sounds
+from codectool.evaluation.report.audio import clip_sounds
+from codectool.evaluation.report.audio_store import Beside, Shelf, Within
+from codectool.evaluation.report.data import facts_json
 from codectool.evaluation.results import Evaluation
 from codectool.files import atomic_output, check_writable
 

@@ -8,7 +8,7 @@ import numpy as np
 
 from codectool.errors import UsageError
 from codectool.evaluation.metrics.base import Wave
-from codectool.evaluation.systems.programs import RawPrograms
+from codectool.evaluation.systems.external import RawPrograms
 
 RATE = 8000
 # Bits and milliseconds of a frame. In a file each frame is filled up to whole bytes.

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import ClassVar
 
 from codectool.errors import CodectoolError, UsageError
-from codectool.evaluation.systems.programs import Programs
+from codectool.evaluation.systems.external import Programs
 
 
 @dataclass(frozen=True)

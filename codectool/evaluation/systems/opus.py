@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import ClassVar
 
 from codectool.errors import UsageError
+from codectool.evaluation.systems.external import Programs
 from codectool.evaluation.systems.ogg import packet_sizes
-from codectool.evaluation.systems.programs import Programs
 
 HEADS = 2  # OpusHead and OpusTags come before the audio
 LEAST, MOST = 6, 256  # kbit/s that `opusenc` takes for one channel

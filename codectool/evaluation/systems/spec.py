@@ -93,7 +93,7 @@ class SystemChoice:
             CodectoolError: the weights cannot be used.
         """
         if self.codec is not None:
-            from codectool.evaluation.systems.ours import Ours
+            from codectool.evaluation.systems.codectool_codec import Ours
 
             return Ours(self.codec.load())
         name, _, setting = (self.program or "").partition("@")

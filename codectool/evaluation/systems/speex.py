@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import ClassVar
 
 from codectool.errors import UsageError
+from codectool.evaluation.systems.external import Programs
 from codectool.evaluation.systems.ogg import packet_sizes
-from codectool.evaluation.systems.programs import Programs
 
 HEADS = 2  # header and comment come before the audio
 QUALITIES = [str(quality) for quality in range(11)]
