@@ -203,8 +203,8 @@ def _engine(batch: BatchOptions, device: str) -> Start | None:
     """Ray if it is asked for; None is this process."""
     if not batch.with_ray:
         return None
-    from codectool.pipeline.ray_cluster import import_ray
-    from codectool.pipeline.ray_engine import on_ray
+    from codectool.pipeline.ray.cluster import import_ray
+    from codectool.pipeline.ray.engine import on_ray
 
     import_ray()  # before a codec is loaded in vain
     return on_ray(batch.ray_address, batch.ray_actors, device)

@@ -17,11 +17,11 @@ import pytest
 
 from codectool.codec import Codec
 from codectool.errors import CheckpointError, CodectoolError, FingerprintError, UsageError
-from codectool.pipeline import ray_engine
 from codectool.pipeline.plan import Batch
-from codectool.pipeline.ray_cluster import Machine, Placement, connected, place
-from codectool.pipeline.ray_engine import RayEngine, on_ray
-from codectool.pipeline.recipe import Recipe
+from codectool.pipeline.ray import engine as ray_engine
+from codectool.pipeline.ray.cluster import Machine, Placement, connected, place
+from codectool.pipeline.ray.engine import RayEngine, on_ray
+from codectool.pipeline.ray.worker import Recipe
 from codectool.pipeline.report import Report, Result
 from codectool.pipeline.run import Observer, RunOptions, encode_tree, reconstruct_tree
 from codectool.pipeline.steps import AnyWork

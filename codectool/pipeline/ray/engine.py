@@ -24,9 +24,8 @@ from codectool.cores import cores
 from codectool.errors import CodectoolError
 from codectool.pipeline.engine import Books, Engine, Start, fitting_seconds
 from codectool.pipeline.plan import Batch
-from codectool.pipeline.ray_cluster import Placement, connected, machines_of, place
-from codectool.pipeline.ray_worker import BATCHES, Finished, Worker
-from codectool.pipeline.recipe import Recipe
+from codectool.pipeline.ray.cluster import Placement, connected, machines_of, place
+from codectool.pipeline.ray.worker import BATCHES, Finished, Recipe, Worker
 from codectool.pipeline.report import Result, Timing, failure
 from codectool.pipeline.work import Work
 
