@@ -23,9 +23,9 @@ from codectool.errors import UsageError
 
 if TYPE_CHECKING:
     from codectool.codec import Codec
-    from codectool.pipeline.engine import Start
+    from codectool.pipeline.executor import Start
+    from codectool.pipeline.operations import Work
     from codectool.pipeline.report import Report, Result
-    from codectool.pipeline.work import Work
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 EXIT_TERMINATED = 128 + signal.SIGTERM
@@ -226,7 +226,7 @@ def load_decoder(
     from codectool.container import Reader
     from codectool.errors import CodectoolError
     from codectool.pipeline.jobs import Naming, find_names
-    from codectool.pipeline.work import HCD
+    from codectool.pipeline.operations import HCD
 
     for name in find_names(folder, folder, Naming(HCD, ""), files)[0]:
         path = folder / name

@@ -25,7 +25,7 @@ from codectool.errors import UsageError
 
 if TYPE_CHECKING:
     from codectool.codec import Codec
-    from codectool.pipeline.work import Decoding as FolderWork
+    from codectool.pipeline.operations import Decoding as FolderWork
 
 
 def _seconds(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
@@ -129,7 +129,7 @@ def decode(
             raise UsageError(f"{source}: is a folder; `--start` and `--duration` are for one file")
 
         def begin(folder: Path, files: list[str] | None) -> FolderWork:
-            from codectool.pipeline.work import DecodeOptions, Decoding
+            from codectool.pipeline.operations import DecodeOptions, Decoding
 
             codec = load_decoder(folder, files, load)
             options = DecodeOptions(container or "wav", subtype, native_rate, force, conceal)

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from codectool.audio.samples import Samples
     from codectool.audio.source import AudioSource
     from codectool.codec import Codec
-    from codectool.pipeline.work import Encoding
+    from codectool.pipeline.operations import Encoding
 
 RAW_FORMATS = ("s16le", "s24le", "s32le", "f32le")
 PIPE_BLOCK_SECONDS = 1.0  # of what flows from pipe to pipe, so that it does flow
@@ -140,7 +140,7 @@ def encode(
             raise UsageError(f"{source}: is a folder; `--live` and raw samples are for one input")
 
         def begin(*_: object) -> Encoding:
-            from codectool.pipeline.work import EncodeOptions, Encoding
+            from codectool.pipeline.operations import EncodeOptions, Encoding
 
             codec = load()
             block_frames = _block_frames(codec, block_seconds)

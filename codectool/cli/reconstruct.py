@@ -21,7 +21,7 @@ from codectool.cli.options import (
 from codectool.errors import UsageError
 
 if TYPE_CHECKING:
-    from codectool.pipeline.work import Reconstruction, Work
+    from codectool.pipeline.operations import Reconstruction, Work
 
 
 @click.command()
@@ -68,7 +68,7 @@ def reconstruct(
 
     def begin(*_: Any) -> Reconstruction:
         from codectool.cli.codec import load_codec
-        from codectool.pipeline.work import DecodeOptions, Reconstruction
+        from codectool.pipeline.operations import DecodeOptions, Reconstruction
 
         where = batch.own_device(device)
         codec = load_codec(model, checkpoint, config, where, precision, framing, quantizers)

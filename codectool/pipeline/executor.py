@@ -13,13 +13,20 @@ import ctypes
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Generic, TypeVar
+from typing import Any, Generic, Protocol, TypeVar
 
-from codectool.pipeline.report import Timing
+from codectool.loading import sharing_threads
+from codectool.pipeline import steps
+from codectool.pipeline.journal import Entry, Journal
+from codectool.pipeline.operations import Work
+from codectool.pipeline.plan import Batch
+from codectool.pipeline.report import Result, Timing
+from codectool.pipeline.steps import Member
 
 Task = TypeVar("Task")
 Loaded = TypeVar("Loaded")
@@ -163,3 +170,113 @@ class _Ended:
 
     timing: Timing
     error: BaseException | None = None
+
+
+CPU_BATCH_SECONDS = 40.0
+DEVICE_BATCH_SECONDS = 400.0
+
+
+@dataclass(frozen=True)
+class Books:
+    """The journal, and what makes an output the right one.
+
+    Attributes:
+        journal: of the folder of the outputs.
+        settings: hash of all that the outputs depend on beside the inputs.
+        overwrite: make all outputs anew, and replace files that are not ours.
+    """
+
+    journal: Journal
+    settings: str
+    overwrite: bool
+
+    def known(self, batch: Batch) -> dict[str, Entry]:
+        """What the journal says of the outputs of a batch, by name."""
+        names = [file.job.target_name for file in batch.members]
+        entries = [(name, self.journal.find(name)) for name in names]
+        return {name: entry for name, entry in entries if entry is not None}
+
+    def begin(self, entries: Iterable[Entry]) -> None:
+        """Write down that these outputs are about to be made; before any of them is."""
+        missing = list(entries)
+        if missing:
+            self.journal.begin(missing)
+
+    def finish(self, entry: Entry, result: Result) -> None:
+        """Write down an output that is there."""
+        if result.status == "done":
+            self.journal.finish(entry)
+
+
+class Engine(Protocol):
+    """Does batches.
+
+    Attributes:
+        width: batches that are worked on at once.
+        batch_seconds: most seconds of audio that should go through one model together.
+        timing: where the time of the models went; complete when all is done.
+    """
+
+    @property
+    def width(self) -> int: ...  # noqa: D102
+
+    @property
+    def batch_seconds(self) -> float: ...  # noqa: D102
+
+    @property
+    def timing(self) -> Timing: ...  # noqa: D102
+
+    def run(self, batches: Sequence[Batch], books: Books) -> Generator[Result, None, None]:
+        """Results of all files, each once. However the iteration ends, nobody works on then."""
+
+
+# Makes an engine ready for some work; when it is left, all that it needed is gone.
+Start = Callable[[Work[Any, Any]], AbstractContextManager[Engine]]
+
+
+def fitting_seconds(device: str) -> float:
+    """Seconds of audio in a batch that keep a device of this type busy."""
+    return CPU_BATCH_SECONDS if device == "cpu" else DEVICE_BATCH_SECONDS
+
+
+class LocalEngine:
+    """An `Engine` of one process and one codec.
+
+    Args:
+        work: what is done.
+        model_threads: most batches that go through the model at once.
+        workers: threads that read, and as many that write.
+    """
+
+    def __init__(self, work: Work[Any, Any], model_threads: int, workers: int) -> None:
+        self.width = model_threads
+        self.batch_seconds = fitting_seconds(work.codec.device.type)
+        self.timing = Timing()
+        self._work = work
+        self._workers = workers
+
+    def run(self, batches: Sequence[Batch], books: Books) -> Generator[Result, None, None]:
+        """Results of all files, each as soon as it is there."""
+        width = max(1, min(self.width, len(batches)))
+        threads = Threads(self._stages(books), width, self._workers)
+        with sharing_threads(self._work.codec, width):
+            yield from threads.run(batches)
+        self.timing = threads.timing
+
+    def _stages(self, books: Books) -> Stages[Batch, list[Member], Result]:
+        """The three steps with the journal between them."""
+        work = self._work
+
+        def prepare(batch: Batch) -> list[Member]:
+            known = books.known(batch)
+            members = steps.prepare(work, batch, known, books.settings, books.overwrite)
+            books.begin(member.entry for member in members if member.result is None)
+            return members
+
+        def store(members: list[Member]) -> Iterator[Result]:
+            for member in steps.store(work, members):
+                assert member.result is not None
+                books.finish(member.entry, member.result)
+                yield member.result
+
+        return Stages(prepare, lambda members: steps.compute(work, members), store)

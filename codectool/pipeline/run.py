@@ -21,14 +21,11 @@ from codectool.codec import Codec
 from codectool.cores import cores
 from codectool.errors import UsageError
 from codectool.pipeline import steps
-from codectool.pipeline.engine import Books, Engine, Start
+from codectool.pipeline.executor import Books, Engine, LocalEngine, Start
 from codectool.pipeline.jobs import Job, Rejected, find_names, make_jobs
 from codectool.pipeline.journal import Journal
 from codectool.pipeline.leftovers import remove_leftovers
-from codectool.pipeline.local_engine import LocalEngine
-from codectool.pipeline.plan import Measured, make_batches
-from codectool.pipeline.report import Report, Result
-from codectool.pipeline.work import (
+from codectool.pipeline.operations import (
     DecodeOptions,
     Decoding,
     EncodeOptions,
@@ -36,6 +33,8 @@ from codectool.pipeline.work import (
     Reconstruction,
     Work,
 )
+from codectool.pipeline.plan import Measured, make_batches
+from codectool.pipeline.report import Report, Result
 
 MOST_WORKERS = 8  # unless more are asked for
 LOOKED_AT_ONCE = 1024  # headers that are read before progress is told

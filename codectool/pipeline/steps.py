@@ -19,9 +19,9 @@ from codectool.errors import AudioError, UsageError
 from codectool.files import atomic_output, check_writable
 from codectool.pipeline.jobs import Job
 from codectool.pipeline.journal import Entry, checksum, is_whole
+from codectool.pipeline.operations import NotInBatch, Work
 from codectool.pipeline.plan import Batch, Measured
 from codectool.pipeline.report import Result, failure
-from codectool.pipeline.work import NotInBatch, Work
 
 AnyWork = Work[Any, Any]
 # What the next file would meet as well.

@@ -17,6 +17,7 @@ import pytest
 
 from codectool.codec import Codec
 from codectool.errors import CheckpointError, CodectoolError, FingerprintError, UsageError
+from codectool.pipeline.operations import DecodeOptions, EncodeOptions, Encoding
 from codectool.pipeline.plan import Batch
 from codectool.pipeline.ray import engine as ray_engine
 from codectool.pipeline.ray.cluster import Machine, Placement, connected, place
@@ -25,7 +26,6 @@ from codectool.pipeline.ray.worker import Recipe
 from codectool.pipeline.report import Report, Result
 from codectool.pipeline.run import Observer, RunOptions, encode_tree, reconstruct_tree
 from codectool.pipeline.steps import AnyWork
-from codectool.pipeline.work import DecodeOptions, EncodeOptions, Encoding
 from tests.cli.conftest import Run, run  # noqa: F401  (fixture)
 from tests.pipeline.trees import FILES, contents, make_tree, outputs, write_audio
 

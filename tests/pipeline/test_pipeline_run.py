@@ -18,6 +18,7 @@ import codectool
 from codectool.codec import Codec
 from codectool.errors import UsageError
 from codectool.pipeline.journal import JOURNAL_NAME, Journal
+from codectool.pipeline.operations import DecodeOptions, EncodeOptions
 from codectool.pipeline.report import Report, Result
 from codectool.pipeline.run import (
     Observer,
@@ -27,7 +28,6 @@ from codectool.pipeline.run import (
     model_threads,
     reconstruct_tree,
 )
-from codectool.pipeline.work import DecodeOptions, EncodeOptions
 from tests.pipeline.trees import FILES, contents, make_tree, outputs, write_audio
 
 

@@ -22,12 +22,12 @@ from typing import Any
 
 from codectool.cores import cores
 from codectool.errors import CodectoolError
-from codectool.pipeline.engine import Books, Engine, Start, fitting_seconds
+from codectool.pipeline.executor import Books, Engine, Start, fitting_seconds
+from codectool.pipeline.operations import Work
 from codectool.pipeline.plan import Batch
 from codectool.pipeline.ray.cluster import Placement, connected, machines_of, place
 from codectool.pipeline.ray.worker import BATCHES, Finished, Recipe, Worker
 from codectool.pipeline.report import Result, Timing, failure
-from codectool.pipeline.work import Work
 
 MOST_DEATHS = 3  # of workers over the same batch, or one after the other while they load
 LAST_BREATH = 0.3  # in seconds: a process outlives the call that kills it by less

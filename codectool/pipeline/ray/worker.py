@@ -21,10 +21,10 @@ from codectool.errors import CodectoolError, FingerprintError
 from codectool.loading import limit_threads, load
 from codectool.pipeline import steps
 from codectool.pipeline.journal import Entry
+from codectool.pipeline.operations import Decoding, Encoding, Reconstruction, Work
 from codectool.pipeline.plan import Batch
 from codectool.pipeline.report import Result, Timing
 from codectool.pipeline.steps import Member
-from codectool.pipeline.work import Decoding, Encoding, Reconstruction, Work
 
 KINDS = {kind.verb: kind for kind in (Encoding, Decoding, Reconstruction)}
 
