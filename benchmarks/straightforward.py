@@ -1,6 +1,6 @@
 """SuperCodec's training step written the straightforward way, to hold ours against.
 
-It computes what `codectool.training.loop.Trainer.step` computes, from the same weights, as one
+It computes what `codectool.training.trainer.Trainer.step` computes, from the same weights, as one
 would write it down at first and as the published training does (arXiv 2407.20530):
 
 - windows and mel bands are made anew whenever a loss needs them;
@@ -35,9 +35,9 @@ from codectool.nn.quantize import EuclideanCodebook
 from codectool.training.config import Adversarial, MelTerm, Optimizer, TrainingConfig, WaveformTerm
 from codectool.training.discriminators.base import SubDiscriminator
 from codectool.training.discriminators.stft import SLOPE, ComplexPicture
-from codectool.training.loop import Trainer
 from codectool.training.models import build
 from codectool.training.objective import build_discriminator
+from codectool.training.trainer import Trainer
 
 TOLERANCE = 1e-4  # relative, of the losses of one batch
 

@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codectool.errors import UsageError
-from codectool.training.journal import METRICS_NAME, read_journal
+from codectool.training.metrics_log import METRICS_NAME, read_journal
 
 Values = npt.NDArray[np.float64]
 

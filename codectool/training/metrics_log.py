@@ -11,19 +11,24 @@ A number that is NaN or infinite is written as null.
 
 from __future__ import annotations
 
+import importlib
 import json
 import math
 import time
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from torch import Tensor
+
 from codectool.errors import UsageError
 from codectool.files import atomic_output
+from codectool.training.pictures import spectrogram_pair
 
 if TYPE_CHECKING:
     from torch import Tensor
-
+    from torch.utils.tensorboard import SummaryWriter
 
 METRICS_NAME = "metrics.jsonl"
 BOARD_NAME = "tensorboard"
@@ -64,7 +69,6 @@ class Journal:
         except OSError as error:
             raise UsageError(f"{self.path}: cannot be written ({error.strerror})") from error
         self.notice: str | None = None
-        from codectool.training.board import open_board  # imports torch, which `plot` does not need
 
         self._board = open_board(folder / BOARD_NAME, resume_step)
         if self._board is None:
@@ -179,3 +183,54 @@ def _rewind(path: Path, step: int) -> None:
 def _json_number(value: float) -> float | int | None:
     number = value if isinstance(value, int) else float(value)
     return number if math.isfinite(number) else None
+
+
+def open_board(folder: Path, resume_step: int = 0) -> Board | None:
+    """Open a folder of event files, or return None where TensorBoard is not installed.
+
+    Args:
+        folder: of the event files.
+        resume_step: TensorBoard is told to forget what it was shown of later steps; with 0, of
+            all.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # its imports warn of things that are not ours
+        try:
+            importlib.import_module("tensorboard")
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            return None
+    forget_from = resume_step + 1 if resume_step else 0
+    return Board(SummaryWriter(str(folder), purge_step=forget_from if folder.is_dir() else None))
+
+
+class Board:
+    """Writes TensorBoard's event files."""
+
+    def __init__(self, writer: SummaryWriter) -> None:
+        self._writer = writer
+
+    def scalars(self, step: int, values: Mapping[str, float]) -> None:
+        """Points of curves; ``group/name`` puts curves of a group together."""
+        for name, value in values.items():
+            self._writer.add_scalar(name, value, step)
+
+    def text(self, step: int, message: str) -> None:
+        """Words."""
+        self._writer.add_text("events", message, step)
+
+    def audio(self, step: int, name: str, samples: Tensor, rate: int) -> None:
+        """Sound to play: ``(N,)`` in [-1, 1] at ``rate`` Hz."""
+        wave = samples.detach().float().cpu().clamp(-1, 1)
+        self._writer.add_audio(name, wave[None], step, sample_rate=rate)
+
+    def spectrogram(
+        self, step: int, name: str, reference: Tensor, output: Tensor, rate: int
+    ) -> None:
+        """Two signals ``(N,)`` as one picture; see `spectrogram_pair`."""
+        picture = spectrogram_pair(reference, output, rate)
+        self._writer.add_image(name, picture, step, dataformats="HWC")
+
+    def close(self) -> None:
+        """Write all that is pending."""
+        self._writer.close()

@@ -25,20 +25,20 @@ from codectool.errors import AudioError, CheckpointError, ConfigError, TrainingE
 from codectool.files import atomic_output
 from codectool.nn.distributed import num_ranks
 from codectool.training import parallel
-from codectool.training.config import TrainingConfig
-from codectool.training.data import CropDataset, CropLoader, CropSettings, reading_errors
-from codectool.training.filelist import Clip, read_list, scan
-from codectool.training.journal import Journal
-from codectool.training.loop import StepReport, Trainer
-from codectool.training.models import model_rate
-from codectool.training.snapshot import (
+from codectool.training.checkpoint import (
     BEST,
     LAST,
     keep_snapshot,
+    read_rest,
     read_snapshot,
     write_snapshot,
 )
-from codectool.training.upstream import read_rest
+from codectool.training.config import TrainingConfig
+from codectool.training.data import CropDataset, CropLoader, CropSettings, reading_errors
+from codectool.training.filelist import Clip, read_list, scan
+from codectool.training.metrics_log import Journal
+from codectool.training.models import model_rate
+from codectool.training.trainer import StepReport, Trainer
 from codectool.training.validation import ValidationClip, ValidationResult, load_clips, validate
 
 CONFIG_NAME = "config.json"

@@ -23,8 +23,8 @@ from torch import Tensor, nn
 
 from codectool.errors import CheckpointError, ConfigError, TrainingError
 from codectool.nn.distributed import num_ranks, sum_over_ranks
-from codectool.training.average import WeightAverage
-from codectool.training.config import Optimizer, TrainingConfig, shape_change
+from codectool.training.checkpoint import Rest, take_moments, take_tensors
+from codectool.training.config import Optimizer, Schedule, TrainingConfig, shape_change
 from codectool.training.losses.balancer import GradientBalancer
 from codectool.training.models import build
 from codectool.training.objective import (
@@ -35,8 +35,93 @@ from codectool.training.objective import (
     penalty_sum,
 )
 from codectool.training.parallel import average_gradients, copy_from_first
-from codectool.training.schedule import rate_factor
-from codectool.training.upstream import Rest, take_moments, take_tensors
+
+
+class WeightAverage:
+    """Exponential moving average of parameters and float buffers, which belong together.
+
+    Running statistics are averaged like the weights they were measured with; counters are not.
+
+    Args:
+        model: what to follow.
+        decay: per step, in the long run; the first steps count more (``(1 + n) / (10 + n)``).
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        self.decay = decay
+        self.count = 0
+        self._followed = _floats(model)
+        self.tensors = {name: tensor.detach().clone() for name, tensor in self._followed.items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the weights of the step just done."""
+        decay = min(self.decay, (1 + self.count) / (10 + self.count))
+        self.count += 1
+        torch._foreach_lerp_(
+            list(self.tensors.values()), list(self._followed.values()), weight=1 - decay
+        )
+
+    @contextmanager
+    def applied(self) -> Iterator[None]:
+        """Let the model have the averaged weights for a while."""
+        self._swap()
+        try:
+            yield
+        finally:
+            self._swap()
+
+    @torch.no_grad()
+    def _swap(self) -> None:
+        for name, tensor in self._followed.items():
+            mine = self.tensors[name]
+            kept = tensor.detach().clone()
+            tensor.copy_(mine)
+            mine.copy_(kept)
+
+    def state(self) -> dict[str, object]:
+        """For a checkpoint."""
+        return {"count": self.count, "tensors": self.tensors}
+
+    def load_state(self, count: int, tensors: dict[str, Tensor]) -> None:
+        """From a checkpoint."""
+        self.count = count
+        for name, tensor in self.tensors.items():
+            tensor.copy_(tensors[name])
+
+
+def _floats(model: nn.Module) -> dict[str, Tensor]:
+    return {
+        name: tensor.detach()
+        for name, tensor in model.state_dict(keep_vars=True).items()
+        if torch.is_floating_point(tensor)
+    }
+
+
+def rate_factor(schedule: Schedule, step: int, max_steps: int, progress: float) -> float:
+    """Share of the optimizer's learning rate in a step.
+
+    Args:
+        schedule: what the config asks for.
+        step: steps done so far.
+        max_steps: length of the run.
+        progress: done share of the run, which is ahead of ``step / max_steps`` where time is what
+            ends it.
+    """
+    if step < schedule.warmup_steps:
+        risen = math.pow(step / schedule.warmup_steps, schedule.warmup_power)
+        return schedule.warmup_from + (1 - schedule.warmup_from) * risen
+    if schedule.decay == "none":
+        return 1.0
+    if schedule.decay_steps is None:
+        start = min(schedule.warmup_steps / max_steps, 0.99)
+        done = (progress - start) / (1 - start)
+    else:
+        done = (step - schedule.warmup_steps) / schedule.decay_steps
+    done = min(max(done, 0.0), 1.0)
+    left = 1 - done if schedule.decay == "linear" else (1 + math.cos(math.pi * done)) / 2
+    return schedule.final + (1 - schedule.final) * left
+
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 

@@ -20,7 +20,7 @@ from benchmarks.straightforward import (
 )
 from codectool.errors import UsageError
 from codectool.training.config import TrainingConfig
-from codectool.training.loop import Trainer
+from codectool.training.trainer import Trainer
 from tests.training import small
 
 CPU = torch.device("cpu")

@@ -16,11 +16,11 @@ from typing import Any
 import pytest
 import torch
 
+from codectool.training.checkpoint import LAST, read_snapshot
 from codectool.training.config import parse
-from codectool.training.loop import StepReport, Trainer
 from codectool.training.run import Observer
 from codectool.training.run import train as run_training
-from codectool.training.snapshot import LAST, read_snapshot
+from codectool.training.trainer import StepReport, Trainer
 from tests.cli.conftest import Run
 from tests.conftest import GOLDEN
 from tests.training import small

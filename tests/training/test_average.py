@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from codectool.training.average import WeightAverage
+from codectool.training.trainer import WeightAverage
 
 
 class Model(nn.Module):

@@ -12,7 +12,7 @@ import pytest
 import torch
 
 from codectool.errors import UsageError
-from codectool.training.journal import Journal, read_journal
+from codectool.training.metrics_log import Journal, read_journal
 from codectool.training.pictures import NUM_BANDS, ZOOM, color_map, log_mel, spectrogram_pair
 
 

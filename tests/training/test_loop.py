@@ -12,7 +12,6 @@ import torch
 from torch import Tensor, nn
 
 from codectool.errors import ConfigError, TrainingError
-from codectool.training.loop import StepReport, Trainer
 from codectool.training.losses.adversarial import (
     feature_matching,
     hinge_discriminator,
@@ -20,6 +19,7 @@ from codectool.training.losses.adversarial import (
     least_squares_discriminator,
     least_squares_generator,
 )
+from codectool.training.trainer import StepReport, Trainer
 from tests.training import small
 
 CPU = torch.device("cpu")

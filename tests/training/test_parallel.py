@@ -14,9 +14,9 @@ from torch import Tensor, nn
 
 from codectool.nn.distributed import mean_over_ranks
 from codectool.training import parallel, run
-from codectool.training.loop import Trainer
+from codectool.training.checkpoint import LAST, read_snapshot
 from codectool.training.run import Observer
-from codectool.training.snapshot import LAST, read_snapshot
+from codectool.training.trainer import Trainer
 from tests.training import small
 from tests.training.two_ranks import on_two_ranks
 

@@ -28,12 +28,12 @@ from codectool.errors import (
     UsageError,
 )
 from codectool.training import run as running
+from codectool.training.checkpoint import BEST, LAST, read_snapshot
 from codectool.training.config import TrainingConfig, load, parse
-from codectool.training.journal import read_journal
-from codectool.training.loop import StepReport, Trainer
+from codectool.training.metrics_log import read_journal
 from codectool.training.models import build
 from codectool.training.run import Meter, Observer, Outcome, train
-from codectool.training.snapshot import BEST, LAST, read_snapshot
+from codectool.training.trainer import StepReport, Trainer
 from codectool.training.validation import ValidationResult
 from tests.conftest import GOLDEN
 from tests.training import small

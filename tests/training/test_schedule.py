@@ -7,7 +7,7 @@ import math
 import pytest
 
 from codectool.training.config import Schedule, load
-from codectool.training.schedule import rate_factor
+from codectool.training.trainer import rate_factor
 
 BIGCODEC_STEPS = 600_000
 

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from codectool.errors import CheckpointError
-from codectool.training.snapshot import LAST, keep_snapshot, read_snapshot, write_snapshot
+from codectool.training.checkpoint import LAST, keep_snapshot, read_snapshot, write_snapshot
 from tests.training import small
 
 STATE = {
