@@ -166,7 +166,7 @@ def run_folder(
     Raises:
         UsageError: OUTPUT is missing or a file, or there is nothing to do.
     """
-    from codectool.cli.batch_progress import BatchProgress
+    from codectool.cli.progress import BatchProgress
     from codectool.pipeline.run import Observer, RunOptions, run
 
     if target is None or target == PIPE:

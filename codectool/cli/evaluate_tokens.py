@@ -11,8 +11,8 @@ import click
 
 from codectool.audio.files import read_audio
 from codectool.cli.console import note, say
-from codectool.cli.evaluate_progress import progress
 from codectool.cli.options import check_picture, write_output
+from codectool.cli.progress import progress
 from codectool.errors import CodectoolError, UsageError
 from codectool.evaluation import tables
 from codectool.evaluation.picture import need_matplotlib

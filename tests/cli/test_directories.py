@@ -14,7 +14,7 @@ import pytest
 import soundfile
 
 import codectool
-from codectool.cli.batch_progress import BatchProgress
+from codectool.cli.progress import BatchProgress
 from codectool.pipeline.journal import JOURNAL_NAME, Journal
 from codectool.pipeline.report import Result
 from tests.cli.conftest import Run
