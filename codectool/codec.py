@@ -27,7 +27,7 @@ from codectool.errors import (
     FingerprintError,
     UsageError,
 )
-from codectool.streams import StreamDecoder, StreamEncoder, check_range, frames_for
+from codectool.streaming import StreamDecoder, StreamEncoder, check_range, frames_for
 from codectool.tokens import TokenLayout, Tokens, check_sample_rate
 
 Samples = npt.NDArray[np.float32]

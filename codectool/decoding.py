@@ -24,7 +24,7 @@ from codectool.container import Block, Reader
 from codectool.errors import ContainerError, UsageError
 from codectool.exact import decode_exact
 from codectool.files import atomic_output
-from codectool.streams import NativeDecoder, Outlet, filling_samples
+from codectool.streaming import NativeDecoder, Outlet, filling_samples
 
 Samples = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.int32]

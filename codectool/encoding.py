@@ -19,7 +19,7 @@ from codectool.container import Header, Writer, write_tokens
 from codectool.errors import UsageError
 from codectool.exact import encode_exact
 from codectool.files import atomic_output
-from codectool.streams import StreamEncoder
+from codectool.streaming import StreamEncoder
 from codectool.tokens import Tokens
 
 Codes = npt.NDArray[np.int32]

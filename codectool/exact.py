@@ -15,7 +15,7 @@ import torch
 from codectool.audio.resample import Resampler
 from codectool.audio.samples import Samples
 from codectool.codec import Codec
-from codectool.streams import check_range
+from codectool.streaming import check_range
 
 Codes = npt.NDArray[np.int32]
 

@@ -15,7 +15,7 @@ from typing import Any, Literal
 
 from codectool.checkpoints.configs import parse_json, read_json
 from codectool.errors import ConfigError, UsageError
-from codectool.training.typed import from_json, to_json
+from codectool.schema import from_json, to_json
 
 MAX_SIZE = 65536  # of a window, a width, a number of bands
 BALANCED = {

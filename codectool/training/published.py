@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from codectool.training.typed import from_json, to_json
+from codectool.schema import from_json, to_json
 
 SPECTRAL_WINDOWS = (32, 64, 128, 256, 512, 1024)
 

@@ -10,7 +10,7 @@ from typing import Any, Literal
 import pytest
 
 from codectool.errors import ConfigError
-from codectool.training.typed import MAX_ITEMS, from_json, to_json
+from codectool.schema import MAX_ITEMS, from_json, to_json
 
 
 @dataclass(frozen=True)
