@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from codectool.checkpoints import bundled as shipped
+from codectool.checkpoints import bundled
 from codectool.checkpoints.load import load_model
 from codectool.codec import Codec, Framing
 from codectool.codecs.registry import FAMILIES, model_class
@@ -63,7 +63,7 @@ def load(
 
 
 def _shipped(model: str) -> Path:
-    weights = shipped.default(model)
+    weights = bundled.default(model)
     if weights is not None:
         return weights.path
     where = {

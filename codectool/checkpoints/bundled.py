@@ -17,7 +17,7 @@ INDEX_NAME = "index.json"
 
 
 @dataclass(frozen=True)
-class ShippedWeights:
+class BundledWeights:
     """Weights in the package.
 
     Attributes:
@@ -39,23 +39,23 @@ class ShippedWeights:
 
 
 @cache
-def all_shipped() -> tuple[ShippedWeights, ...]:
+def all_bundled() -> tuple[BundledWeights, ...]:
     """All of them, the defaults first."""
     entries = json.loads((FOLDER / INDEX_NAME).read_text("utf-8"))
-    return tuple(ShippedWeights(**entry) for entry in entries)
+    return tuple(BundledWeights(**entry) for entry in entries)
 
 
-def default(family: str) -> ShippedWeights | None:
+def default(family: str) -> BundledWeights | None:
     """The weights of a family that serve where none are named."""
-    return next((weights for weights in all_shipped() if weights.family == family), None)
+    return next((weights for weights in all_bundled() if weights.family == family), None)
 
 
-def find(fingerprint: str) -> ShippedWeights | None:
+def find(fingerprint: str) -> BundledWeights | None:
     """The weights of this fingerprint, if they are among the shipped ones."""
-    found = (weights for weights in all_shipped() if weights.fingerprint == fingerprint)
+    found = (weights for weights in all_bundled() if weights.fingerprint == fingerprint)
     return next(found, None)
 
 
-def named(name: str) -> ShippedWeights | None:
+def named(name: str) -> BundledWeights | None:
     """The weights of this name."""
-    return next((weights for weights in all_shipped() if weights.name == name), None)
+    return next((weights for weights in all_bundled() if weights.name == name), None)

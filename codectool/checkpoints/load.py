@@ -10,7 +10,7 @@ from typing import Any
 
 from torch import Tensor
 
-from codectool.checkpoints import bundled as shipped
+from codectool.checkpoints import bundled
 from codectool.checkpoints.configs import read_json
 from codectool.checkpoints.fingerprint import fingerprint
 from codectool.checkpoints.native import TENSORS_NAME, read_native
@@ -79,7 +79,7 @@ def locate(path: Path) -> Path:
     What is no path may be the name of weights that come with codectool: ``hac-1110df23``.
     """
     if not path.exists():
-        weights = shipped.named(str(path))
+        weights = bundled.named(str(path))
         if weights is None:
             raise CheckpointError(f"{path}: no such file or folder")
         return weights.path

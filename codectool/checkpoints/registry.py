@@ -14,14 +14,14 @@ from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
-from codectool.checkpoints import bundled as shipped
+from codectool.checkpoints import bundled
 from codectool.files import atomic_output
 
 LIST_NAME = "checkpoints.json"
 
 
 @dataclass(frozen=True)
-class KnownCheckpoint:
+class RegisteredCheckpoint:
     """Where weights were last seen."""
 
     family: str
@@ -37,10 +37,10 @@ def home() -> Path:
     return Path(data) / "codectool"
 
 
-def find(fingerprint: str) -> KnownCheckpoint | None:
+def find(fingerprint: str) -> RegisteredCheckpoint | None:
     """Where weights of this fingerprint are: in the package, or where they were last seen."""
-    if (weights := shipped.find(fingerprint)) is not None:
-        return KnownCheckpoint(weights.family, str(weights.path))
+    if (weights := bundled.find(fingerprint)) is not None:
+        return RegisteredCheckpoint(weights.family, str(weights.path))
     known = _parse(_read().get(fingerprint))
     try:
         there = known and (Path(known.path).is_file() or Path(known.path).is_dir())
@@ -49,7 +49,7 @@ def find(fingerprint: str) -> KnownCheckpoint | None:
     return known if there else None
 
 
-def remember(fingerprint: str, known: KnownCheckpoint) -> None:
+def register(fingerprint: str, known: RegisteredCheckpoint) -> None:
     """Add or renew an entry.
 
     Raises:
@@ -74,10 +74,10 @@ def _read() -> dict[str, Any]:
     return entries if isinstance(entries, dict) else {}
 
 
-def _parse(entry: Any) -> KnownCheckpoint | None:
+def _parse(entry: Any) -> RegisteredCheckpoint | None:
     if not isinstance(entry, Mapping):
         return None
     family, path, config = (entry.get(key) for key in ("family", "path", "config"))
     if not isinstance(family, str) or not isinstance(path, str) or not path:
         return None
-    return KnownCheckpoint(family, path, config if isinstance(config, str) else None)
+    return RegisteredCheckpoint(family, path, config if isinstance(config, str) else None)

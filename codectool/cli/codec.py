@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
-from codectool.checkpoints import known, shipped
+from codectool.checkpoints import bundled, registry
 from codectool.cli.console import warn, working
 from codectool.codec import Codec, Framing
 from codectool.errors import CodectoolError, WeightsMissingError
@@ -33,7 +33,7 @@ def load_codec(
             framing=mode,
             quantizers=quantizers,
         )
-    if shipped.find(codec.fingerprint) is None:
+    if bundled.find(codec.fingerprint) is None:
         _remember(codec, config)
     if "OMP_NUM_THREADS" not in os.environ:  # the user has not said how many
         limit_threads(codec)
@@ -48,7 +48,7 @@ def load_known_codec(
     Raises:
         WeightsMissingError: it has not.
     """
-    entry = known.find(fingerprint)
+    entry = registry.find(fingerprint)
     if entry is None:
         raise WeightsMissingError(
             f"{name}: made with {family} weights {fingerprint}, which this machine has not seen; "
@@ -59,12 +59,12 @@ def load_known_codec(
 
 
 def _remember(codec: Codec, config: Path | None) -> None:
-    entry = known.KnownCheckpoint(
+    entry = registry.RegisteredCheckpoint(
         family=codec.layout.family,
         path=str(codec.checkpoint.resolve()),
         config=str(config.resolve()) if config else None,
     )
     try:
-        known.remember(codec.fingerprint, entry)
+        registry.register(codec.fingerprint, entry)
     except (OSError, CodectoolError) as error:
-        warn(f"{known.home()}: cannot remember this checkpoint ({error})")
+        warn(f"{registry.home()}: cannot remember this checkpoint ({error})")

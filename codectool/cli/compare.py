@@ -146,7 +146,7 @@ def _read(path: Path) -> Signal:
 
 
 def _draw(reference: Signal, degraded: Signal, paths: tuple[Path, Path], delay: float) -> bytes:
-    from codectool.evaluation.metrics.mel import RATE
+    from codectool.audio.mel import RATE
     from codectool.evaluation.pair_figure import draw_pair
     from codectool.evaluation.signals import advance
 

@@ -15,11 +15,11 @@ from codectool.cli.options import check_picture, write_output
 from codectool.cli.progress import progress
 from codectool.errors import CodectoolError, UsageError
 from codectool.evaluation import tables
-from codectool.evaluation.picture import need_matplotlib
 from codectool.evaluation.tokens.files import tokens_of
 from codectool.evaluation.tokens.table import token_csv, token_tables, token_text
 from codectool.evaluation.tokens.usage import TokenUse, token_use
 from codectool.pipeline.jobs import names_of
+from codectool.plots import need_matplotlib
 
 if TYPE_CHECKING:
     from codectool.evaluation.systems.spec import SystemChoice

@@ -61,12 +61,12 @@ def info(
 
 def describe_model(family: str) -> dict[str, Any]:
     """The facts of a codec of the published size, as JSON values."""
-    from codectool.checkpoints import bundled as shipped
+    from codectool.checkpoints import bundled
     from codectool.codecs.registry import MODELS
 
     model = MODELS[family]
     layout = model.layout
-    weights = shipped.default(family)
+    weights = bundled.default(family)
     return {
         "codec": family,
         "source": model.paper,
@@ -120,7 +120,7 @@ def describe(source: Path) -> dict[str, Any]:
         ContainerError: it cannot be read, or its end is missing.
         UsageError: there is no such file.
     """
-    from codectool.checkpoints import registry as known
+    from codectool.checkpoints import registry
     from codectool.container import Reader
 
     with open_input(source) as (file, name):
@@ -137,7 +137,7 @@ def describe(source: Path) -> dict[str, Any]:
     rest = frames - (blocks - 1) * header.block_frames
     token_bytes = (blocks - 1) * header.block_payload_bytes + header.payload_bytes(rest)
     seconds = samples / header.sample_rate
-    seen = known.find(header.fingerprint)
+    seen = registry.find(header.fingerprint)
     return {
         "file": name,
         "codec": layout.family,

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
+from codectool.audio.mel import RATE, hertz_to_mel, log_mel
 from codectool.evaluation.metrics.base import Wave
-from codectool.evaluation.metrics.mel import RATE, hertz_to_mel, log_mel
-from codectool.evaluation.picture import INK, PALE, draw_png, shortened
+from codectool.plots import INK, PALE, draw_png, shortened
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -53,7 +53,7 @@ def score_pair(
 
 def _judge(judge: type[Judge], before: Wave, after: Wave) -> tuple[Values, str]:
     try:
-        return _opened(judge).judge(before, after), ""
+        return _instance(judge).judge(before, after), ""
     except CannotJudgeError as error:
         return {}, str(error)
     except Exception as error:  # other people's code on material that it was not written for
@@ -61,7 +61,7 @@ def _judge(judge: type[Judge], before: Wave, after: Wave) -> tuple[Values, str]:
 
 
 @cache
-def _opened(judge: type[Judge]) -> Judge:
+def _instance(judge: type[Judge]) -> Judge:
     """One of each kind per process: some load a model."""
     return judge()
 

@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from codectool.checkpoints import registry as known
+from codectool.checkpoints import registry
 from codectool.checkpoints.fingerprint import fingerprint
 from codectool.checkpoints.load import load_model
 from codectool.checkpoints.native import METADATA_KEY, read_native, write_model, write_native
@@ -261,16 +261,16 @@ def test_native_files_without_hyper_parameters(tmp_path: Path) -> None:
 
 
 def test_known_checkpoints(own_home: Path, tmp_path: Path) -> None:
-    assert known.find("01234567") is None
-    entry = known.KnownCheckpoint("hac", str(BIGCODEC), None)
-    known.remember("01234567", entry)
-    known.remember("89abcdef", known.KnownCheckpoint("hac", str(tmp_path / "gone")))
-    assert known.find("01234567") == entry
-    assert known.find("89abcdef") is None  # no longer there
-    (own_home / known.LIST_NAME).write_text("[not json")
-    assert known.find("01234567") is None
-    known.remember("01234567", entry)
-    assert known.find("01234567") == entry
+    assert registry.find("01234567") is None
+    entry = registry.RegisteredCheckpoint("hac", str(BIGCODEC), None)
+    registry.register("01234567", entry)
+    registry.register("89abcdef", registry.RegisteredCheckpoint("hac", str(tmp_path / "gone")))
+    assert registry.find("01234567") == entry
+    assert registry.find("89abcdef") is None  # no longer there
+    (own_home / registry.LIST_NAME).write_text("[not json")
+    assert registry.find("01234567") is None
+    registry.register("01234567", entry)
+    assert registry.find("01234567") == entry
 
 
 def test_tensors_that_claim_more_than_the_file_holds(tmp_path: Path) -> None:
@@ -378,10 +378,10 @@ def test_family_that_nobody_has(tmp_path: Path) -> None:
     ],
 )
 def test_list_of_known_checkpoints_that_was_tampered_with(own_home: Path, entry: Any) -> None:
-    (own_home / known.LIST_NAME).write_text(json.dumps({"01234567": entry}))
-    assert known.find("01234567") is None
-    (own_home / known.LIST_NAME).write_text("[" * 200000)
-    assert known.find("01234567") is None
-    (own_home / known.LIST_NAME).unlink()
-    os.mkfifo(own_home / known.LIST_NAME)
-    assert known.find("01234567") is None  # and does not wait for someone to write
+    (own_home / registry.LIST_NAME).write_text(json.dumps({"01234567": entry}))
+    assert registry.find("01234567") is None
+    (own_home / registry.LIST_NAME).write_text("[" * 200000)
+    assert registry.find("01234567") is None
+    (own_home / registry.LIST_NAME).unlink()
+    os.mkfifo(own_home / registry.LIST_NAME)
+    assert registry.find("01234567") is None  # and does not wait for someone to write

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 import codectool
-from codectool.checkpoints import known, shipped
+from codectool.checkpoints import bundled, registry
 from codectool.checkpoints.load import load_model
 from codectool.errors import CheckpointError, UsageError
 from tests.cli.conftest import Run, run, speech  # noqa: F401  (fixtures)
@@ -16,22 +16,22 @@ PUBLISHED_BITS = 18
 PUBLISHED_RATE = 75
 
 
-@pytest.mark.parametrize("weights", shipped.all_shipped(), ids=lambda weights: weights.name)
-def test_index_says_what_the_files_are(weights: shipped.ShippedWeights) -> None:
+@pytest.mark.parametrize("weights", bundled.all_bundled(), ids=lambda weights: weights.name)
+def test_index_says_what_the_files_are(weights: bundled.BundledWeights) -> None:
     loaded = load_model(weights.path)
     assert loaded.fingerprint == weights.fingerprint
     assert loaded.model.family == weights.family
-    assert shipped.find(weights.fingerprint) == weights
+    assert bundled.find(weights.fingerprint) == weights
 
 
 def test_names_and_fingerprints_are_unique() -> None:
     for field in ("name", "fingerprint", "file"):
-        values = [getattr(weights, field) for weights in shipped.all_shipped()]
+        values = [getattr(weights, field) for weights in bundled.all_bundled()]
         assert len(set(values)) == len(values)
 
 
 def test_default_hac_is_the_published_preset() -> None:
-    weights = shipped.default("hac")
+    weights = bundled.default("hac")
     assert weights is not None
     assert weights.path.stat().st_size < 9_000_000
     codec = codectool.load()
@@ -44,8 +44,8 @@ def test_default_hac_is_the_published_preset() -> None:
 
 
 def test_no_weights_of_others_are_shipped() -> None:
-    assert shipped.default("bigcodec") is None
-    assert shipped.find("00000000") is None
+    assert bundled.default("bigcodec") is None
+    assert bundled.find("00000000") is None
 
 
 @pytest.mark.parametrize("fingerprint", ["1110df23", "2c307f6d", "1d8631bb"])
@@ -64,7 +64,7 @@ def test_weights_of_before_are_found_by_name_and_by_fingerprint(
     (tmp_path / name).write_text("no weights")
     with pytest.raises(CheckpointError, match=f"{name}: "):
         load_model(tmp_path / name)
-    assert shipped.named("hac-2") is None
+    assert bundled.named("hac-2") is None
 
 
 def test_config_needs_a_checkpoint() -> None:
@@ -75,5 +75,5 @@ def test_config_needs_a_checkpoint() -> None:
 def test_decode_finds_them_without_a_list(run: Run, tmp_path: Path, speech: Path) -> None:  # noqa: F811
     packed = tmp_path / "out.hcd"
     assert run("encode", speech, packed, "--device", "cpu").code == 0
-    assert not (known.home() / known.LIST_NAME).exists()
+    assert not (registry.home() / registry.LIST_NAME).exists()
     assert run("decode", packed, tmp_path / "back.wav", "--device", "cpu").code == 0

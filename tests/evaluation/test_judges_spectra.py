@@ -10,10 +10,10 @@ import torch
 import torchaudio
 from judge_clips import sine, speech
 
-from codectool.evaluation.judges.spectrum import magnitudes
+from codectool.audio.mel import RATE, log_mel, magnitudes, mel_bands
 from codectool.evaluation.metrics.base import Judge, Wave
 from codectool.evaluation.metrics.log_spectral import LogSpectralDistance
-from codectool.evaluation.metrics.mel import RATE, SCALES, MelDistance, log_mel, mel_bands
+from codectool.evaluation.metrics.mel import SCALES, MelDistance
 from codectool.training.losses.spectral import mel_distance_db
 
 

@@ -7,12 +7,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from codectool.audio.mel import RATE, hertz_to_mel
 from codectool.errors import UsageError
 from codectool.evaluation import pair_figure as pair_picture
 from codectool.evaluation.metrics.base import Wave
-from codectool.evaluation.metrics.mel import RATE, hertz_to_mel
 from codectool.evaluation.pair_figure import BANDS, draw_pair, num_frames, spectrogram
-from codectool.evaluation.picture import DPI, shortened
+from codectool.plots import DPI, shortened
 from tests.evaluation.test_token_plot import (
     Pixels,
     figure_of,

@@ -12,7 +12,6 @@ import numpy.typing as npt
 import pytest
 
 from codectool.errors import UsageError
-from codectool.evaluation.picture import DPI
 from codectool.evaluation.tokens.plot import (
     MOST_PANELS,
     PANEL_HEIGHT,
@@ -21,6 +20,7 @@ from codectool.evaluation.tokens.plot import (
     draw_tokens,
 )
 from codectool.evaluation.tokens.usage import TokenUse, token_use
+from codectool.plots import DPI
 from codectool.tokens import Tokens
 from tests.evaluation.test_token_use import clip
 

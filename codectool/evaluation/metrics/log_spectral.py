@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from codectool.evaluation.judges.spectrum import decibels, magnitudes
+from codectool.audio.mel import decibels, magnitudes
 from codectool.evaluation.metrics.base import Judge, Metric, Values, Wave
 
 WINDOW, HOP = 2048, 512  # samples: 85 ms, a quarter of it from frame to frame

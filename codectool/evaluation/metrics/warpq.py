@@ -13,8 +13,8 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
+from codectool.audio.mel import mel_corners, triangles
 from codectool.evaluation.metrics.base import CannotJudgeError, Judge, Metric, Values, Wave
-from codectool.evaluation.metrics.mel import mel_corners, triangles
 from codectool.evaluation.metrics.support import no_warnings
 
 # The authors' defaults, in samples at 16 kHz.

@@ -7,10 +7,10 @@ from typing import NamedTuple
 
 import numpy as np
 
+from codectool.audio.mel import RATE as PICTURE_RATE
 from codectool.audio.sink import audio_bytes
 from codectool.errors import AudioError
 from codectool.evaluation.metrics.base import Wave
-from codectool.evaluation.metrics.mel import RATE as PICTURE_RATE
 from codectool.evaluation.report.spectrogram import picture
 from codectool.evaluation.results import Clip, Score
 from codectool.evaluation.signals import Signal, advance, read_signal

@@ -8,8 +8,8 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
+from codectool.audio.mel import log_mel
 from codectool.evaluation.metrics.base import Wave
-from codectool.evaluation.metrics.mel import log_mel
 from codectool.evaluation.report.png import png_bytes
 
 WINDOW, HOP, BANDS = 1024, 256, 96  # samples, samples, mel bands

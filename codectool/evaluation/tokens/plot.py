@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from codectool.evaluation.picture import GRID, INK, PALE, calm, draw_png
 from codectool.evaluation.tokens.usage import BitsUse, CodebookUse, TokenUse
+from codectool.plots import GRID, INK, PALE, calm, draw_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -137,7 +137,6 @@ def corrected_entropy(counts: npt.NDArray[np.integer[Any]]) -> float:
     return entropy(counts) + (used - 1) / (2 * total * math.log(2))
 
 
-Codes = npt.NDArray[np.int32]
 Counts = npt.NDArray[np.int64]
 
 

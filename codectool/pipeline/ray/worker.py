@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from codectool.checkpoints import bundled as shipped
+from codectool.checkpoints import bundled
 from codectool.codec import Framing
 from codectool.errors import CodectoolError, FingerprintError
 from codectool.loading import limit_threads, load
@@ -59,7 +59,7 @@ class Recipe:
     def of(cls, work: Work[Any, Any]) -> Recipe:
         """The recipe of some work."""
         codec = work.codec
-        ours = shipped.find(codec.fingerprint) is not None
+        ours = bundled.find(codec.fingerprint) is not None
         return cls(
             verb=work.verb,
             options=work.options,
@@ -101,7 +101,7 @@ class Recipe:
     def _weights(self) -> Path | None:
         if self.checkpoint is not None:
             return Path(self.checkpoint)
-        weights = shipped.find(self.fingerprint)
+        weights = bundled.find(self.fingerprint)
         return None if weights is None else weights.path
 
 

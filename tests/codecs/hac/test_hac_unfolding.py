@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from codectool.checkpoints import bundled as shipped
+from codectool.checkpoints import bundled
 from codectool.checkpoints.native import read_native
 from codectool.codecs.hac.codec import HacCodec, fold, untrained
 from codectool.codecs.hac.config import load_preset, parse_config
@@ -52,7 +52,7 @@ def test_folded_again_it_is_the_same_codec(codec, settled):
 
 
 def test_the_shipped_weights_come_through():
-    _, state, config = read_native(shipped.default("hac").path)
+    _, state, config = read_native(bundled.default("hac").path)
     codec = HacCodec.from_state(state, config)
     folded = fold(unfolded(codec, noise(batch=2)))
     assert_same(codec, folded, noise(1.0, batch=1, seed=1))

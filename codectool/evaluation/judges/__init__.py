@@ -1,1 +1,0 @@
-"""Measures of quality, one file for each kind."""
