@@ -43,17 +43,19 @@ def rate(work: Callable[[], object], tokens: int, seconds: float) -> float:
     return best
 
 
-def measure(name: str, frames: int, stream_bits: tuple[int, ...], seconds: float) -> dict:
+def measure(name: str, frames: int, bits_per_codebook: tuple[int, ...], seconds: float) -> dict:
     random = np.random.default_rng(0)
-    codes = np.stack([random.integers(0, 1 << bits, frames) for bits in stream_bits])[None]
+    codes = np.stack([random.integers(0, 1 << bits, frames) for bits in bits_per_codebook])[None]
     codes = codes.astype(np.int32)
-    data = pack_codes(codes, stream_bits)
-    assert np.array_equal(unpack_codes(data, 1, stream_bits, frames), codes)
+    data = pack_codes(codes, bits_per_codebook)
+    assert np.array_equal(unpack_codes(data, 1, bits_per_codebook, frames), codes)
     return {
         "layout": name,
         "block_tokens": codes.size,
-        "pack": rate(lambda: pack_codes(codes, stream_bits), codes.size, seconds),
-        "unpack": rate(lambda: unpack_codes(data, 1, stream_bits, frames), codes.size, seconds),
+        "pack": rate(lambda: pack_codes(codes, bits_per_codebook), codes.size, seconds),
+        "unpack": rate(
+            lambda: unpack_codes(data, 1, bits_per_codebook, frames), codes.size, seconds
+        ),
     }
 
 

@@ -113,7 +113,7 @@ class Benchmark:
 
     def packing(self, contender: Contender) -> dict[str, Any]:
         frames = round(24 * contender.codec.frame_rate)
-        bits = contender.codec.layout.stream_bits
+        bits = contender.codec.layout.bits_per_codebook
         return bitpack.measure(contender.name, frames, bits, self.effort.packing_seconds)
 
     def memory(self, contender: Contender) -> list[dict[str, Any]]:

@@ -1,6 +1,6 @@
 """What is measured: each codec by ours and by the upstream way, and speech for both.
 
-Letters used in shapes: C channels, K streams, F frames, N samples.
+Letters used in shapes: C channels, K codebooks, F frames, N samples.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """Ours and the upstream way in turns: one file, and a folder of short ones.
 
-Rows are plain dictionaries, as they go to JSON. Letters used in shapes: K streams, F frames.
+Rows are plain dictionaries, as they go to JSON. Letters used in shapes: K codebooks, F frames.
 """
 
 from __future__ import annotations
@@ -60,12 +60,14 @@ def one_file(contender: Contender, wave: Wave, turns: int) -> dict[str, Any]:
     seconds = x.shape[-1] / contender.codec.sample_rate
     encoding, decoding, comparison = Turns(), Turns(), Comparison(contender)
     for _ in range(turns):
-        codes, theirs = encoding.take(lambda: model.encode(x), upstream and _on(upstream.encode, x))
+        codes, theirs = encoding.take(
+            lambda: torch.stack(model.encode(list(x))), upstream and _on(upstream.encode, x)
+        )
     if upstream is not None:
         comparison.add(x, codes, theirs)
     for _ in range(turns):
         made, other = decoding.take(
-            lambda: model.decode(codes), upstream and _on(upstream.decode, codes)
+            lambda: torch.stack(model.decode(list(codes))), upstream and _on(upstream.decode, codes)
         )
     error = None if other is None else float((made - other).abs().max() / other.abs().max())
     return {

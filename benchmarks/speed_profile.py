@@ -55,7 +55,7 @@ def _is_filter(shapes: list[list[int]]) -> bool:
 def profiled(contender: Contender, wave: Wave) -> dict[str, Any]:
     """Shares of encoding and decoding one file, with one thread or as many as are set."""
     x = contender.whole_frames(wave)
-    codes = contender.codec.model.encode(x)
+    codes = torch.stack(contender.codec.model.encode(list(x)))
     ways: dict[str, Any] = {"ours": contender.codec.model}
     if contender.upstream is not None:
         ways["upstream"] = contender.upstream

@@ -68,7 +68,7 @@ def stream(contender: Contender, wave: Wave, block: int | None, limit: float) ->
     decoded = decoding.pushed * hop / rate
     same = Comparison(contender)
     if encoding.ended and (block is None or model.segment_frames is None):
-        same.add(x, codes, model.encode(x))
+        same.add(x, codes, torch.stack(model.encode(list(x))))
     latency = model.latency
     return {
         "block_frames": block,

@@ -8,7 +8,7 @@ What one writes down from the papers and the published layouts at first, and wha
 - SuperCodec's gates are convolutions over a signal of length one;
 - the codebook is normalised at every search.
 
-Letters used in shapes: B batch, C channels, D latent width, F frames, K quantizers, N samples,
+Letters used in shapes: B batch, C channels, D latent width, F frames, K codebooks, N samples,
 T time.
 """
 

@@ -3,7 +3,7 @@
     tokens = codec.encode(samples, sample_rate)
     audio = codec.decode(tokens)
 
-Letters used in shapes: C channels, K streams, F frames, N samples.
+Letters used in shapes: C channels, K codebooks, F frames, N samples.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from codectool.tokens import TokenLayout, Tokens, check_sample_rate
 
 Samples = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.int32]
-Framing = Literal["whole", "upstream"]
+Padding = Literal["lossless", "reference"]
 
 MIN_INPUT_RATE = 1000  # in Hz; below it a small file would grow large by resampling
 
@@ -76,7 +76,7 @@ class Codec:
         fingerprint: eight hexadecimal digits naming the weights.
         checkpoint: where they came from.
         device: where the network runs.
-        framing: what happens at the ends of a file; see `load`.
+        padding: what happens at the ends of a file; see `load`.
     """
 
     def __init__(
@@ -84,18 +84,18 @@ class Codec:
         loaded: LoadedModel,
         device: torch.device,
         precision: str = "fp32",
-        framing: Framing = "whole",
+        padding: Padding = "lossless",
         quantizers: int | None = None,
     ):
         if precision not in PRECISIONS:
             raise UsageError(f"no precision is called `{precision}`; use {', '.join(PRECISIONS)}")
-        if framing not in ("whole", "upstream"):
-            raise UsageError(f"no framing is called `{framing}`; use whole or upstream")
+        if padding not in ("lossless", "reference"):
+            raise UsageError(f"no padding is called `{padding}`; use lossless or reference")
         self.model: CodecModel = loaded.model.to(device).eval()
         self.fingerprint = loaded.fingerprint
         self.checkpoint = loaded.path
         self.device = device
-        self.framing = framing
+        self.padding = padding
         self.precision = precision
         self.layout = _layout(self.model, quantizers)
 
@@ -268,11 +268,11 @@ class Codec:
             mine.sample_rate,
             mine.hop_length,
         )
-        all_bits = stream_bits(self.model)
-        if not same_kind or layout.stream_bits != all_bits[: layout.num_streams]:
+        all_bits = bits_per_codebook(self.model)
+        if not same_kind or layout.bits_per_codebook != all_bits[: layout.num_codebooks]:
             raise FingerprintError(
                 f"the tokens are {describe(layout)}; this checkpoint decodes "
-                f"{describe(dataclasses.replace(mine, stream_bits=all_bits))}"
+                f"{describe(dataclasses.replace(mine, bits_per_codebook=all_bits))}"
             )
         if fingerprint != self.fingerprint and not force:
             raise FingerprintError(
@@ -297,14 +297,16 @@ class Codec:
 
         Raises:
             AudioError: the rate cannot carry speech.
-            UsageError: framing `upstream`, which wants the whole signal.
+            UsageError: padding `reference`, which wants the whole signal.
         """
         rate = self.sample_rate if sample_rate is None else sample_rate
         self.check_rate(rate)
-        if self.framing == "upstream":
-            raise UsageError("framing `upstream` takes whole files; a stream has framing `whole`")
+        if self.padding == "reference":
+            raise UsageError(
+                "padding `reference` takes whole files; a stream has padding `lossless`"
+            )
         return StreamEncoder(
-            self.model, self.running, rate, channels, self.layout.num_streams, block_frames
+            self.model, self.running, rate, channels, self.layout.num_codebooks, block_frames
         )
 
     def stream_decoder(
@@ -331,26 +333,26 @@ class Codec:
     # How many frames
 
     def _num_frames(self, num_samples: int) -> int:
-        if self.framing == "whole":
+        if self.padding == "lossless":
             return frames_for(self.model, num_samples, self.model.segment_frames)
-        frames = self.model.upstream_frames(num_samples)
+        frames = self.model.reference_frames(num_samples)
         if frames < self.model.min_frames:
             raise AudioError(
                 f"{num_samples} samples at {self.sample_rate} Hz are too few for the published "
                 f"script of {self.layout.family}, which needs "
-                f"{self.model.min_frames * self.hop_length}; framing `whole` takes any length"
+                f"{self.model.min_frames * self.hop_length}; padding `lossless` takes any length"
             )
         return frames
 
     def _segment_frames(self, frames: int) -> int | None:
         limit = self.model.segment_frames
-        if self.framing == "upstream" or limit is None or frames <= limit:
+        if self.padding == "reference" or limit is None or frames <= limit:
             return None
         return limit
 
     def _tokens(self, clip: Clip, segment_frames: int | None, codes: Codes) -> Tokens:
         num_samples = clip.num_samples
-        if self.framing == "upstream":
+        if self.padding == "reference":
             num_samples = clip.frames * self.hop_length * clip.sample_rate // self.sample_rate
         return self.label(codes, clip.sample_rate, num_samples, segment_frames, clip.tags)
 
@@ -367,8 +369,8 @@ class Codec:
     def _encode_pieces(self, rows: Sequence[Sequence[torch.Tensor]]) -> list[Codes]:
         with self.running():
             waves = [piece.to(self.device) for row in rows for piece in row]
-            codes = iter(self.model.encode_ragged(waves) if waves else [])
-        streams = self.layout.num_streams
+            codes = iter(self.model.encode(waves) if waves else [])
+        streams = self.layout.num_codebooks
         empty = np.zeros((streams, 0), np.int32)
         return [
             np.concatenate(
@@ -380,7 +382,7 @@ class Codec:
     def _decode_pieces(self, rows: Sequence[Sequence[Codes]]) -> list[Samples]:
         with self.running():
             codes = [self._filled(piece) for row in rows for piece in row]
-            waves = iter(self.model.decode_ragged(codes) if codes else [])
+            waves = iter(self.model.decode(codes) if codes else [])
         empty = np.zeros(0, np.float32)
         return [
             np.concatenate(
@@ -418,7 +420,7 @@ class Codec:
             yield
 
 
-def stream_bits(model: CodecModel) -> tuple[int, ...]:
+def bits_per_codebook(model: CodecModel) -> tuple[int, ...]:
     """Bits that a token of each stream takes."""
     return tuple(max(1, (size - 1).bit_length()) for size in model.codebook_sizes)
 
@@ -427,12 +429,12 @@ def describe(layout: TokenLayout) -> str:
     """One phrase: ``bigcodec at 16000 Hz, hop 200, 13 bits per frame``."""
     return (
         f"{layout.family} at {layout.sample_rate} Hz, hop {layout.hop_length}, "
-        f"{'+'.join(map(str, layout.stream_bits))} bits per frame"
+        f"{'+'.join(map(str, layout.bits_per_codebook))} bits per frame"
     )
 
 
 def _layout(model: CodecModel, quantizers: int | None) -> TokenLayout:
-    bits = stream_bits(model)
+    bits = bits_per_codebook(model)
     if quantizers is not None and quantizers not in range(1, len(bits) + 1):
         raise UsageError(f"{quantizers} quantizers: this {model.family} model has 1 to {len(bits)}")
     return TokenLayout(model.family, model.sample_rate, model.hop_length, bits[:quantizers])

@@ -1,7 +1,7 @@
 """An open `.hcd` file and a codec to audio: whole, or a stretch of it, or around damage.
 
 Audio comes out piece by piece while blocks are read, so memory does not grow with the file. Letters
-used in shapes: C channels, K streams, F frames, N samples.
+used in shapes: C channels, K codebooks, F frames, N samples.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from codectool.container import Block, Reader
 from codectool.errors import ContainerError, UsageError
 from codectool.exact import decode_exact
 from codectool.files import atomic_output
-from codectool.streaming import NativeDecoder, Outlet, filling_samples
+from codectool.streaming import ModelDecoder, OutputResampler, filling_samples
 
 Samples = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.int32]
@@ -274,7 +274,7 @@ class Decoding:
         rate = self._reader.header.sample_rate
         return self._at_rate(round(self._start_seconds * rate) + round(self._seconds * rate))
 
-    def _outlet(self) -> Outlet:
+    def _outlet(self) -> OutputResampler:
         """Cuts the stretch out of what the frames from `_first` on decode to.
 
         Only every ``rate / gcd``-th sample of one grid falls on the other one. The wave is cut at
@@ -285,7 +285,7 @@ class Decoding:
         step, new_step = codec.sample_rate // common, rate // common
         offset = self._first * codec.hop_length
         aligned = -(-offset // step)
-        return Outlet(
+        return OutputResampler(
             codec.sample_rate,
             rate,
             self.channels,
@@ -319,7 +319,7 @@ class Decoding:
                 return
             codes = iter([whole])
         block = segment if model.segment_frames is not None else self._block_frames
-        decoder = NativeDecoder(model, self._codec.running, self.channels, block)
+        decoder = ModelDecoder(model, self._codec.running, self.channels, block)
         for part in codes:
             yield decoder.push(part)
         yield decoder.flush()
@@ -345,7 +345,7 @@ class Decoding:
 
     def _no_codes(self) -> Codes:
         header = self._reader.header
-        return np.zeros((header.channels, header.layout.num_streams, 0), np.int32)
+        return np.zeros((header.channels, header.layout.num_codebooks, 0), np.int32)
 
     # Damage
 

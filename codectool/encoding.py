@@ -1,6 +1,6 @@
 """Audio that is read piece by piece to a `.hcd` file, in memory that does not grow with it.
 
-Letters used in shapes: C channels, K streams (codebooks), F frames, N samples.
+Letters used in shapes: C channels, K codebooks, F frames, N samples.
 """
 
 from __future__ import annotations
@@ -99,7 +99,7 @@ def encode_source(
         UsageError: ``exact`` with a source that can be read only once.
     """
     codec.check_rate(audio.sample_rate)
-    if codec.framing == "upstream":
+    if codec.padding == "reference":
         pieces = [np.zeros((audio.channels, 0), np.float32), *audio.pieces()]
         return codec.encode(np.concatenate(pieces, axis=1), audio.sample_rate, tags)
     if exact and codec.model.segment_frames is not None:

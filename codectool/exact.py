@@ -1,12 +1,13 @@
 """Signals of any length as one whole, for models that look at all of a signal at once.
 
 Such a model reads its input several times and keeps nothing but sums, so memory does not grow with
-the length. Letters used in shapes: C channels, K streams (codebooks), F frames, N samples.
+the length. Letters used in shapes: C channels, K codebooks, F frames, N samples.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,13 +35,14 @@ def encode_exact(
     Returns:
         int32 ``(C, K, F)``, and the samples per channel that were read.
     """
+    model: Any = codec.model
     rows, num_samples = [], 0
     for channel in range(channels):
         signal = _Signal(codec, read, sample_rate, channel)
         with codec.running():
             parts = [
-                codes[0, : codec.layout.num_streams].to("cpu", torch.int32).numpy()
-                for codes in codec.model.encode_exact(signal.read)
+                codes[0, : codec.layout.num_codebooks].to("cpu", torch.int32).numpy()
+                for codes in model.encode_whole(signal.read)
             ]
         rows.append(np.concatenate(parts, axis=1))
         num_samples = signal.num_samples
@@ -58,7 +60,8 @@ def decode_exact(codec: Codec, codes: Codes) -> Iterator[Samples]:
     """
     check_range(codec.model, codes)
     rows = torch.from_numpy(codes.astype(np.int64)).to(codec.device)
-    channels = [codec.model.decode_exact(row[None]) for row in rows]
+    model: Any = codec.model
+    channels = [model.decode_whole(row[None]) for row in rows]
     while True:
         with codec.running():  # not around a `yield`: who takes the samples is not the model
             parts = [next(channel, None) for channel in channels]

@@ -12,7 +12,7 @@ import torch
 
 from codectool.checkpoints import bundled
 from codectool.checkpoints.load import load_model
-from codectool.codec import Codec, Framing
+from codectool.codec import Codec, Padding
 from codectool.codecs.registry import FAMILIES, model_class
 from codectool.errors import UsageError, WeightsMissingError
 
@@ -24,7 +24,7 @@ def load(
     config: str | Path | Mapping[str, Any] | None = None,
     device: str | torch.device = "auto",
     precision: str = "fp32",
-    framing: Framing = "whole",
+    padding: Padding = "lossless",
     quantizers: int | None = None,
 ) -> Codec:
     """Load a codec.
@@ -39,7 +39,7 @@ def load(
         device: ``"cpu"``, ``"cuda"``, ``"cuda:N"``, ``"mps"``, or ``"auto"``, the best there is.
         precision: ``"fp32"``, or ``"bf16"`` or ``"fp16"`` for the matrix products; only fp32 gives
             the tokens of the published code.
-        framing: what happens at the ends of a file. ``"whole"`` loses nothing; ``"upstream"`` does
+        padding: what happens at the ends of a file. ``"lossless"`` loses nothing; ``"reference"`` does
             what the paper's script does, for comparison.
         quantizers: encode with the first so many codebooks only; None takes all.
 
@@ -59,7 +59,7 @@ def load(
     if isinstance(config, str):
         config = Path(config)
     loaded = load_model(Path(checkpoint), model, config)
-    return Codec(loaded, where, precision, framing, quantizers)
+    return Codec(loaded, where, precision, padding, quantizers)
 
 
 def _shipped(model: str) -> Path:

@@ -1,7 +1,7 @@
 """Samples and codes that come in pieces: `Codec.encode` and `Codec.decode` for live audio.
 
 The pieces may be cut anywhere; the codes and samples are those of the whole. Letters used in
-shapes: C channels, K streams (codebooks), F frames, N samples.
+shapes: C channels, K codebooks, F frames, N samples.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ class StreamEncoder:
         running: a context in which it may run.
         sample_rate: of the audio, in Hz.
         channels: number of channels C; each is encoded alone.
-        num_streams: codebooks to use.
+        num_codebooks: codebooks to use.
         block_frames: frames worked on at once; see `Codec.stream_encoder`.
 
     Attributes:
@@ -59,7 +59,7 @@ class StreamEncoder:
         running: Running,
         sample_rate: int,
         channels: int,
-        num_streams: int,
+        num_codebooks: int,
         block_frames: int | None,
     ) -> None:
         self.sample_rate = sample_rate
@@ -68,7 +68,7 @@ class StreamEncoder:
         self.num_frames = 0
         self._model = model
         self._running = running
-        self._num_streams = num_streams
+        self._num_streams = num_codebooks
         self._resampler = Resampler(sample_rate, model.sample_rate, channels)
         self._streams = [model.stream_encoder(block_frames) for _ in range(channels)]
         self._segment = (block_frames or model.segment_frames) if model.segment_frames else None
@@ -142,7 +142,7 @@ class StreamEncoder:
         return np.stack(rows)
 
 
-class Outlet:
+class OutputResampler:
     """Brings decoded samples to the rate and length that are wanted, piece by piece.
 
     Args:
@@ -213,7 +213,7 @@ class Outlet:
         return wave
 
 
-class NativeDecoder:
+class ModelDecoder:
     """Codes in, audio at the model's rate out.
 
     Args:
@@ -273,8 +273,8 @@ class StreamDecoder:
     ) -> None:
         self.sample_rate = sample_rate
         self.channels = channels
-        self._native = NativeDecoder(model, running, channels, block_frames)
-        self._outlet = Outlet(
+        self._native = ModelDecoder(model, running, channels, block_frames)
+        self._outlet = OutputResampler(
             model.sample_rate,
             sample_rate,
             channels,

@@ -1,6 +1,6 @@
 """`Tokens`: the one value that travels between codec and container.
 
-Letters used in shapes: C channels, K streams (codebooks), F frames.
+Letters used in shapes: C channels, K codebooks, F frames.
 """
 
 from __future__ import annotations
@@ -15,8 +15,8 @@ import numpy.typing as npt
 from codectool.errors import TokensError
 
 MAX_CHANNELS = 1024  # libsndfile's own limit
-MAX_STREAMS = 64
-MAX_STREAM_BITS = 24
+MAX_CODEBOOKS = 64
+MAX_CODEBOOK_BITS = 24
 MAX_SAMPLE_RATE = 10_000_000
 
 
@@ -28,14 +28,14 @@ class TokenLayout:
         family: codec family, for example ``"bigcodec"`` (lower-case ASCII letters, digits, ``-``).
         sample_rate: sampling rate of the model in Hz.
         hop_length: samples at the model's rate that one frame stands for.
-        stream_bits: bits per token of each stream, for example ``(10, 10)`` for two codebooks of
+        bits_per_codebook: bits per token of each stream, for example ``(10, 10)`` for two codebooks of
             1024 entries. HAC's 18 binary scalars are one stream of 18 bits.
     """
 
     family: str
     sample_rate: int
     hop_length: int
-    stream_bits: tuple[int, ...]
+    bits_per_codebook: tuple[int, ...]
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9-]{0,30}", self.family):
@@ -44,16 +44,16 @@ class TokenLayout:
             raise TokensError(f"sampling rate {self.sample_rate} Hz is not in 1..{MAX_SAMPLE_RATE}")
         if not 1 <= self.hop_length <= MAX_SAMPLE_RATE:
             raise TokensError(f"hop length {self.hop_length} is not in 1..{MAX_SAMPLE_RATE}")
-        if not 1 <= len(self.stream_bits) <= MAX_STREAMS:
-            raise TokensError(f"{len(self.stream_bits)} streams is not in 1..{MAX_STREAMS}")
-        for bits in self.stream_bits:
-            if not 1 <= bits <= MAX_STREAM_BITS:
-                raise TokensError(f"{bits} bits per token is not in 1..{MAX_STREAM_BITS}")
+        if not 1 <= len(self.bits_per_codebook) <= MAX_CODEBOOKS:
+            raise TokensError(f"{len(self.bits_per_codebook)} streams is not in 1..{MAX_CODEBOOKS}")
+        for bits in self.bits_per_codebook:
+            if not 1 <= bits <= MAX_CODEBOOK_BITS:
+                raise TokensError(f"{bits} bits per token is not in 1..{MAX_CODEBOOK_BITS}")
 
     @property
-    def num_streams(self) -> int:
+    def num_codebooks(self) -> int:
         """Number of streams (codebooks) per channel."""
-        return len(self.stream_bits)
+        return len(self.bits_per_codebook)
 
     @property
     def frame_rate(self) -> float:
@@ -63,7 +63,7 @@ class TokenLayout:
     @property
     def bits_per_frame(self) -> int:
         """Bits of one frame of one channel."""
-        return sum(self.stream_bits)
+        return sum(self.bits_per_codebook)
 
     @property
     def bit_rate(self) -> float:
@@ -80,7 +80,7 @@ class Tokens:
     """Speech as integers, with all that is needed to decode it and nothing else.
 
     Attributes:
-        codes: int32 ``(C, K, F)``, each value below ``2 ** layout.stream_bits[k]``.
+        codes: int32 ``(C, K, F)``, each value below ``2 ** layout.bits_per_codebook[k]``.
         layout: what the integers mean.
         fingerprint: eight hexadecimal digits naming the weights that made them.
         sample_rate: sampling rate in Hz of the audio that was encoded.
@@ -99,7 +99,7 @@ class Tokens:
 
     def __post_init__(self) -> None:
         codes = np.asarray(self.codes)
-        check_codes(codes, self.layout.stream_bits)
+        check_codes(codes, self.layout.bits_per_codebook)
         if not 1 <= codes.shape[0] <= MAX_CHANNELS:
             raise TokensError(f"{codes.shape[0]} channels is not in 1..{MAX_CHANNELS}")
         check_fingerprint(self.fingerprint)
@@ -140,23 +140,23 @@ class Tokens:
         """
         columns = [
             (self.codes[:, stream, :, None] >> np.arange(bits - 1, -1, -1, dtype=np.int32)) & 1
-            for stream, bits in enumerate(self.layout.stream_bits)
+            for stream, bits in enumerate(self.layout.bits_per_codebook)
         ]
         return np.concatenate(columns, axis=-1).astype(np.uint8)
 
 
-def check_codes(codes: npt.NDArray[np.integer], stream_bits: Sequence[int]) -> None:
+def check_codes(codes: npt.NDArray[np.integer], bits_per_codebook: Sequence[int]) -> None:
     """Make sure that ``(C, K, F)`` codes fit the widths of their streams.
 
     Raises:
         TokensError: the shape or type does not fit, or a code does not fit its width.
     """
-    if codes.ndim != 3 or codes.shape[1] != len(stream_bits) or codes.dtype.kind not in "iu":
+    if codes.ndim != 3 or codes.shape[1] != len(bits_per_codebook) or codes.dtype.kind not in "iu":
         raise TokensError(
-            f"codes must be integers of shape (channels, {len(stream_bits)}, frames), "
+            f"codes must be integers of shape (channels, {len(bits_per_codebook)}, frames), "
             f"not {codes.dtype} {codes.shape}"
         )
-    for stream, bits in enumerate(stream_bits):
+    for stream, bits in enumerate(bits_per_codebook):
         row = codes[:, stream]
         if row.size and (int(row.min()) < 0 or int(row.max()) >> bits):
             raise TokensError(f"codes of stream {stream} are not all in 0..{(1 << bits) - 1}")

@@ -14,7 +14,7 @@ from tests.codecs.test_parity import CASES, locate, relative_error
 
 def small(name: str) -> tuple[int, int, float]:
     """Equal tokens, tokens, and the largest relative error of the audio, over all cases."""
-    codec = codectool.load(checkpoint=locate(CASES[name]), device="cpu", framing="upstream")
+    codec = codectool.load(checkpoint=locate(CASES[name]), device="cpu", padding="reference")
     equal = total = 0
     worst = 0.0
     with np.load(locate(f"{name}.npz")) as golden:
@@ -35,7 +35,7 @@ def full(family: str, folder: Path) -> tuple[int, int, float]:
     else:
         checkpoint = folder
         recipe.write_supercodec(folder)
-    codec = codectool.load(family, checkpoint, device="cpu", framing="upstream")
+    codec = codectool.load(family, checkpoint, device="cpu", padding="reference")
     with np.load(locate(f"{family}_full_golden.npz")) as golden:
         tokens = codec.encode(golden["wav"], 16000)
         audio = codec.decode(tokens)[0]

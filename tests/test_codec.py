@@ -22,6 +22,7 @@ from codectool.errors import (
     WeightsMissingError,
 )
 from codectool.loading import load
+from tests.batches import decode_batch, encode_batch
 
 RATES = [8000, 16000, 22050, 24000, 44100, 48000]
 
@@ -47,7 +48,7 @@ def test_facts(codecs: dict[str, Codec]) -> None:
 def test_length_rate_and_channels_come_back(codec: Codec, rate: int, length: int) -> None:
     tokens = codec.encode(noise(2, length), rate)
     assert tokens.codes.dtype == np.int32
-    assert tokens.codes.shape[:2] == (2, codec.layout.num_streams)
+    assert tokens.codes.shape[:2] == (2, codec.layout.num_codebooks)
     assert (tokens.num_samples, tokens.sample_rate) == (length, rate)
     audio = codec.decode(tokens)
     assert audio.dtype == np.float32
@@ -69,12 +70,12 @@ def test_frames(codecs: dict[str, Codec]) -> None:
 
 
 def test_upstream_framing(checkpoints: dict[str, Path]) -> None:
-    big = load("bigcodec", checkpoints["bigcodec"], device="cpu", framing="upstream")
+    big = load("bigcodec", checkpoints["bigcodec"], device="cpu", padding="reference")
     for length, frames in ((0, 1), (199, 1), (200, 2), (401, 3)):
         tokens = big.encode(noise(length), 16000)
         assert (tokens.num_frames, tokens.num_samples) == (frames, 200 * frames)
         assert big.decode(tokens).shape == (1, 200 * frames)
-    small = load("supercodec", checkpoints["supercodec"], device="cpu", framing="upstream")
+    small = load("supercodec", checkpoints["supercodec"], device="cpu", padding="reference")
     tokens = small.encode(noise(219), 16000)
     assert (tokens.num_frames, tokens.num_samples) == (10, 200)
     with pytest.raises(AudioError, match="too few for the published script of supercodec"):
@@ -97,12 +98,14 @@ def test_items_of_a_batch_are_coded_alone(codec: Codec) -> None:
         [0.1, 1.0, 3.0]
     ).view(3, 1, 1)
     with torch.inference_mode():
-        codes = codec.model.encode(waves)
-        audio = codec.model.decode(codes)
+        codes = encode_batch(codec.model, waves)
+        audio = decode_batch(codec.model, codes)
         for item in range(3):
-            alone = codec.model.encode(waves[item : item + 1])
+            alone = encode_batch(codec.model, waves[item : item + 1])
             assert torch.equal(codes[item], alone[0])
-            torch.testing.assert_close(audio[item], codec.model.decode(alone)[0], atol=1e-5, rtol=0)
+            torch.testing.assert_close(
+                audio[item], decode_batch(codec.model, alone)[0], atol=1e-5, rtol=0
+            )
 
 
 def test_other_sampling_rates_come_from_the_config(checkpoints: dict[str, Path]) -> None:
@@ -147,7 +150,7 @@ def test_long_inputs_are_cut_into_segments_where_a_model_pools(
     audio = codec.decode(tokens)
     assert audio.shape == (1, len(wave))
     np.testing.assert_array_equal(audio[:, segment : 2 * segment], codec.decode(second))
-    codec.framing = "upstream"  # which knows no segments
+    codec.padding = "reference"  # which knows no segments
     assert codec.encode(wave, 16000).segment_frames is None
 
 
@@ -269,7 +272,7 @@ def test_codes_beyond_the_codebook_are_refused(checkpoints: dict[str, Path]) -> 
         ({"device": "cpu:1"}, "no device is called `cpu:1`"),
         ({"device": "cuda:99"}, "this machine has"),
         ({"precision": "int8"}, "no precision is called `int8`"),
-        ({"framing": "odd"}, "no framing is called `odd`"),
+        ({"padding": "odd"}, "no padding is called `odd`"),
         ({"quantizers": 3}, "has 1 to 2"),
         ({"quantizers": 1.5}, "has 1 to 2"),
         ({"model": "opus"}, "there are hac, bigcodec, supercodec"),

@@ -135,12 +135,12 @@ def test_what_a_stream_refuses(codecs: dict[str, Codec]) -> None:
 
 def test_streams_have_no_upstream_framing(codecs: dict[str, Codec]) -> None:
     codec = codecs["supercodec"]
-    codec.framing = "upstream"
+    codec.padding = "reference"
     try:
-        with pytest.raises(UsageError, match="framing `upstream` takes whole files"):
+        with pytest.raises(UsageError, match="padding `reference` takes whole files"):
             codec.stream_encoder()
     finally:
-        codec.framing = "whole"
+        codec.padding = "lossless"
 
 
 def test_codes_that_the_codebook_does_not_have(codecs: dict[str, Codec]) -> None:

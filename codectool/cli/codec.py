@@ -7,7 +7,7 @@ from pathlib import Path
 
 from codectool.checkpoints import bundled, registry
 from codectool.cli.console import warn, working
-from codectool.codec import Codec, Framing
+from codectool.codec import Codec, Padding
 from codectool.errors import CodectoolError, WeightsMissingError
 from codectool.loading import limit_threads, load
 
@@ -18,11 +18,11 @@ def load_codec(
     config: Path | None,
     device: str,
     precision: str,
-    framing: str = "whole",
+    padding: str = "lossless",
     quantizers: int | None = None,
 ) -> Codec:
     """Load what the options ask for, and remember where it lies."""
-    mode: Framing = "upstream" if framing == "upstream" else "whole"
+    mode: Padding = "reference" if padding == "reference" else "lossless"
     with working("loading the codec"):
         codec = load(
             model,
@@ -30,7 +30,7 @@ def load_codec(
             config=config,
             device=device,
             precision=precision,
-            framing=mode,
+            padding=mode,
             quantizers=quantizers,
         )
     if bundled.find(codec.fingerprint) is None:

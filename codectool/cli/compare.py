@@ -16,7 +16,7 @@ from codectool.cli.options import PIPE, check_picture, debug_option, write_outpu
 from codectool.errors import UsageError
 
 if TYPE_CHECKING:
-    from codectool.evaluation.metrics.base import Judge, Metric
+    from codectool.evaluation.metrics.base import Metric, MetricInfo
     from codectool.evaluation.signals import Signal
 
 TOLD_SECONDS = 0.1  # of difference in length, which is more than any codec's frame
@@ -113,7 +113,7 @@ def compare(
         click.echo("\n" + "\n".join(about))
 
 
-def _choose(names: Sequence[str]) -> tuple[list[type[Judge]], list[Metric], list[str]]:
+def _choose(names: Sequence[str]) -> tuple[list[type[Metric]], list[MetricInfo], list[str]]:
     """Judges, what is told of their figures, and a line for each measure that is left out.
 
     Raises:
@@ -190,7 +190,7 @@ def _delay(seconds: float) -> str:
 
 
 def _table(
-    metrics: Sequence[Metric], values: Mapping[str, float | None], notes: Mapping[str, str]
+    metrics: Sequence[MetricInfo], values: Mapping[str, float | None], notes: Mapping[str, str]
 ) -> Rows:
     """A row per measure; where there is no value, why."""
     rows = [("measure", "value", "unit", "better", "")]

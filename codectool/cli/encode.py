@@ -97,7 +97,7 @@ def encode(
     device: str,
     precision: str,
     quantizers: int | None,
-    framing: str,
+    padding: str,
     tags: tuple[str, ...],
     block_seconds: float | None,
     exact: bool,
@@ -126,14 +126,14 @@ def encode(
     """
     tag_table = _parse_tags(tags)
     raw = _raw_input(input_format, input_rate, input_channels)
-    if live and (exact or framing == "upstream"):
-        raise UsageError("`--live` goes with neither `--exact` nor `--framing upstream`")
+    if live and (exact or padding == "reference"):
+        raise UsageError("`--live` goes with neither `--exact` nor `--padding reference`")
 
     def load() -> Codec:
         from codectool.cli.codec import load_codec
 
         where = batch.own_device(device)
-        return load_codec(model, checkpoint, config, where, precision, framing, quantizers)
+        return load_codec(model, checkpoint, config, where, precision, padding, quantizers)
 
     if batch.wanted(source):
         if live or raw is not None:
@@ -155,7 +155,7 @@ def encode(
     with open_input(source) as (file, name), _opened(file, name, raw) as audio:
         codec = load()
         flows = live or (
-            is_pipe(source, file) and is_pipe(target) and framing == "whole" and not exact
+            is_pipe(source, file) and is_pipe(target) and padding == "lossless" and not exact
         )
         if flows and block_seconds is None:
             block_seconds = live_seconds(codec) if live else PIPE_BLOCK_SECONDS

@@ -86,10 +86,10 @@ Output: TypeAlias = Literal["table", "markdown", "json", "csv"]
 def _list_metrics(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     if not value:
         return
-    from codectool.evaluation.metrics.registry import JUDGES
+    from codectool.evaluation.metrics.registry import METRICS
 
     # each once: by the last of its judges, who needs the least
-    by_name = {metric.name: (metric, judge) for judge in JUDGES for metric in judge.metrics}
+    by_name = {metric.name: (metric, judge) for judge in METRICS for metric in judge.metrics}
     for name, (metric, judge) in by_name.items():
         low, high = ("" if end is None else f"{end:g}" for end in metric.range)
         where = f"at {judge.rate} Hz" + "".join(f", package {name}" for name in judge.packages)

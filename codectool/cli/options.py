@@ -73,11 +73,11 @@ def codec_options(function: Function) -> Function:
 
 
 def encoder_options(function: Function) -> Function:
-    """What only encoding has: ``--quantizers`` and ``--framing``."""
+    """What only encoding has: ``--quantizers`` and ``--padding``."""
     for decorator in (
         click.option(
-            "--framing",
-            type=click.Choice(["whole", "upstream"]),
+            "--padding",
+            type=click.Choice(["lossless", "reference"]),
             default="whole",
             show_default=True,
             help="whole loses no sample; upstream does at the file's end what the published script "

@@ -44,7 +44,7 @@ def reconstruct(
     device: str,
     precision: str,
     quantizers: int | None,
-    framing: str,
+    padding: str,
     native_rate: bool,
     container: str | None,
     subtype: str | None,
@@ -71,7 +71,7 @@ def reconstruct(
         from codectool.pipeline.operations import DecodeOptions, Reconstruction
 
         where = batch.own_device(device)
-        codec = load_codec(model, checkpoint, config, where, precision, framing, quantizers)
+        codec = load_codec(model, checkpoint, config, where, precision, padding, quantizers)
         return Reconstruction(codec, DecodeOptions(*options))
 
     from codectool.audio.files import check_format

@@ -33,7 +33,7 @@ def model_class(family: str) -> type[CodecModel]:
 
 
 @dataclass(frozen=True)
-class ModelFacts:
+class ModelMetadata:
     """A model of the published size.
 
     Attributes:
@@ -68,21 +68,21 @@ class ModelFacts:
 
 
 MODELS = {
-    "hac": ModelFacts(
+    "hac": ModelMetadata(
         layout=TokenLayout("hac", 24000, 320, (18,)),
         paper="our own design, docs/models/hac.md",
         parameters=4_054_706,
         encoder_lookahead=0,
         decoder_lookahead=640,
     ),
-    "bigcodec": ModelFacts(
+    "bigcodec": ModelMetadata(
         layout=TokenLayout("bigcodec", 16000, 200, (13,)),
         paper="arXiv 2409.05377",
         parameters=159_436_290,
         encoder_lookahead=5376,
         decoder_lookahead=6000,
     ),
-    "supercodec": ModelFacts(
+    "supercodec": ModelMetadata(
         layout=TokenLayout("supercodec", 16000, 320, (10, 10)),
         paper="arXiv 2407.20530",
         parameters=21_708_513,

@@ -1,6 +1,6 @@
 """Tokens to bits and back: fixed widths, most significant bit first, whole arrays at once.
 
-Letters used in shapes: C channels, K streams (codebooks), F frames.
+Letters used in shapes: C channels, K codebooks, F frames.
 
 A block is one string of bits: frame after frame, in a frame channel after channel, in a channel
 stream after stream, each token in the width of its stream. Zero bits fill up the last byte.
@@ -30,20 +30,20 @@ from codectool.tokens import check_codes
 _CHUNK = 1 << 16
 
 
-def packed_bytes(channels: int, stream_bits: Sequence[int], frames: int) -> int:
+def packed_bytes(channels: int, bits_per_codebook: Sequence[int], frames: int) -> int:
     """Bytes that ``frames`` frames take: the bits, rounded up to whole bytes."""
-    return -(-frames * channels * sum(stream_bits) // 8)
+    return -(-frames * channels * sum(bits_per_codebook) // 8)
 
 
-def pack_codes(codes: npt.NDArray[np.integer], stream_bits: Sequence[int]) -> bytes:
+def pack_codes(codes: npt.NDArray[np.integer], bits_per_codebook: Sequence[int]) -> bytes:
     """Pack tokens into bytes.
 
     Args:
-        codes: integers ``(C, K, F)``, those of stream k in 0..2 ** stream_bits[k] - 1.
-        stream_bits: width of each of the K streams, 1..24 bits.
+        codes: integers ``(C, K, F)``, those of stream k in 0..2 ** bits_per_codebook[k] - 1.
+        bits_per_codebook: width of each of the K codebooks, 1..24 bits.
 
     Returns:
-        ``ceil(F * C * sum(stream_bits) / 8)`` bytes.
+        ``ceil(F * C * sum(bits_per_codebook) / 8)`` bytes.
 
     Raises:
         TokensError: the shape does not fit the streams, or a token does not fit its width.
@@ -51,19 +51,19 @@ def pack_codes(codes: npt.NDArray[np.integer], stream_bits: Sequence[int]) -> by
     >>> pack_codes(np.array([[[1, 2]], [[3, 4]]]), [4]).hex()  # two channels, two frames
     '1324'
     """
-    check_codes(codes, stream_bits)
+    check_codes(codes, bits_per_codebook)
     channels, streams, frames = codes.shape
-    width = stream_bits[0]
+    width = bits_per_codebook[0]
     # From (C, K, F) to the order of the file.
     rows = codes.transpose(2, 0, 1).reshape(frames, channels * streams)
-    if all(bits == width for bits in stream_bits):
+    if all(bits == width for bits in bits_per_codebook):
         tokens = rows.ravel()
         parts = [
             _pack_equal(tokens[start : start + _CHUNK].astype(np.uint32, copy=False), width)
             for start in range(0, len(tokens), _CHUNK)
         ]
     else:
-        columns = _bit_columns(channels, stream_bits)
+        columns = _bit_columns(channels, bits_per_codebook)
         step = _frames_per_chunk(channels * streams)
         parts = [
             _pack_mixed(rows[start : start + step], columns) for start in range(0, frames, step)
@@ -72,14 +72,14 @@ def pack_codes(codes: npt.NDArray[np.integer], stream_bits: Sequence[int]) -> by
 
 
 def unpack_codes(
-    data: bytes, channels: int, stream_bits: Sequence[int], frames: int
+    data: bytes, channels: int, bits_per_codebook: Sequence[int], frames: int
 ) -> npt.NDArray[np.int32]:
     """Unpack what `pack_codes` packed.
 
     Args:
-        data: exactly ``packed_bytes(channels, stream_bits, frames)`` bytes.
+        data: exactly ``packed_bytes(channels, bits_per_codebook, frames)`` bytes.
         channels: number of channels C.
-        stream_bits: width of each of the K streams, 1..24 bits.
+        bits_per_codebook: width of each of the K codebooks, 1..24 bits.
         frames: number of frames F.
 
     Returns:
@@ -91,17 +91,17 @@ def unpack_codes(
     >>> unpack_codes(bytes.fromhex("1324"), 2, [4], 2).tolist()
     [[[1, 2]], [[3, 4]]]
     """
-    size = packed_bytes(channels, stream_bits, frames)
+    size = packed_bytes(channels, bits_per_codebook, frames)
     if len(data) != size:
         raise ValueError(f"{len(data)} bytes of tokens where {size} belong")
-    padding = 8 * size - frames * channels * sum(stream_bits)
+    padding = 8 * size - frames * channels * sum(bits_per_codebook)
     if padding and data[-1] & ((1 << padding) - 1):
         raise ValueError("the padding bits after the last token are not zero")
-    streams = len(stream_bits)
-    width = stream_bits[0]
+    streams = len(bits_per_codebook)
+    width = bits_per_codebook[0]
     packed = np.frombuffer(data, np.uint8)
     rows = np.empty((frames, channels * streams), np.int32)
-    if all(bits == width for bits in stream_bits):
+    if all(bits == width for bits in bits_per_codebook):
         tokens = rows.reshape(-1)
         for start in range(0, len(tokens), _CHUNK):
             part = tokens[start : start + _CHUNK]
@@ -110,7 +110,7 @@ def unpack_codes(
                 : len(part)
             ]
     else:
-        columns = _bit_columns(channels, stream_bits)
+        columns = _bit_columns(channels, bits_per_codebook)
         step = _frames_per_chunk(channels * streams)
         for start in range(0, frames, step):
             part = rows[start : start + step]
@@ -164,9 +164,9 @@ def _frames_per_chunk(tokens_per_frame: int) -> int:
     return max(8, _CHUNK // tokens_per_frame // 8 * 8)
 
 
-def _bit_columns(channels: int, stream_bits: Sequence[int]) -> npt.NDArray[np.intp]:
+def _bit_columns(channels: int, bits_per_codebook: Sequence[int]) -> npt.NDArray[np.intp]:
     """Which bits of a frame's 32-bit tokens are stored, in the order of the file."""
-    widths = list(stream_bits) * channels
+    widths = list(bits_per_codebook) * channels
     return np.concatenate(
         [np.arange(32 * (i + 1) - bits, 32 * (i + 1)) for i, bits in enumerate(widths)]
     )

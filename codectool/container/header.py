@@ -75,7 +75,7 @@ class Header:
         if self.block_frames == 0:
             default = default_block_frames(self.layout, self.channels)
             object.__setattr__(self, "block_frames", default)
-        most = MAX_BLOCK_TOKENS // (self.channels * self.layout.num_streams)
+        most = MAX_BLOCK_TOKENS // (self.channels * self.layout.num_codebooks)
         if not 1 <= self.block_frames <= most:
             raise ValueError(f"blocks of {self.block_frames} frames are not in 1..{most}")
 
@@ -109,7 +109,7 @@ class Header:
 
     def payload_bytes(self, frames: int) -> int:
         """Bytes of tokens in a block of ``frames`` frames."""
-        return packed_bytes(self.channels, self.layout.stream_bits, frames)
+        return packed_bytes(self.channels, self.layout.bits_per_codebook, frames)
 
     def frames_for(self, num_samples: int, extra_frames: int = 0) -> int:
         """Frames of ``num_samples`` samples: ``ceil(ceil(n * model / input) / hop) + extra``."""
@@ -127,15 +127,15 @@ def build_fields(header: Header, sections: bool) -> bytes:
     rate_code = RATE_CODES.get(header.sample_rate, 0)
     model_rate_code = RATE_CODES.get(layout.sample_rate, 0)
     family_code = FAMILY_CODES.get(layout.family, 0)
-    same_bits = len(set(layout.stream_bits)) == 1
+    same_bits = len(set(layout.bits_per_codebook)) == 1
     explicit = {
         "codes": {"family": family_code, "sample_rate": model_rate_code},
         "family": layout.family,
         "sample_rate": layout.sample_rate,
         "hop_length": layout.hop_length,
-        "num_streams": layout.num_streams,
-        "bits": layout.stream_bits[0] if same_bits else 0,
-        "stream_bits": bytes(layout.stream_bits),
+        "num_codebooks": layout.num_codebooks,
+        "bits": layout.bits_per_codebook[0] if same_bits else 0,
+        "bits_per_codebook": bytes(layout.bits_per_codebook),
     }
     default = default_block_frames(layout, header.channels)
     fields = {
@@ -244,14 +244,14 @@ def _unknown_feature(raw: Any) -> str | None:
 
 def _layout_from(explicit: Any) -> TokenLayout:
     """The layout of an explicit profile; ValueError where its fields make no sense."""
-    bits = explicit.stream_bits or bytes([explicit.bits]) * explicit.num_streams
-    if explicit.stream_bits and len(set(bits)) == 1:
+    bits = explicit.bits_per_codebook or bytes([explicit.bits]) * explicit.num_codebooks
+    if explicit.bits_per_codebook and len(set(bits)) == 1:
         raise ValueError("equal widths are listed one by one")
     return TokenLayout(
         family=FAMILIES.get(explicit.codes.family) or explicit.family,
         sample_rate=SAMPLE_RATES.get(explicit.codes.sample_rate) or explicit.sample_rate,
         hop_length=explicit.hop_length,
-        stream_bits=tuple(bits),
+        bits_per_codebook=tuple(bits),
     )
 
 

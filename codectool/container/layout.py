@@ -31,7 +31,7 @@ from construct import (
     this,
 )
 
-from codectool.tokens import MAX_STREAMS, TokenLayout
+from codectool.tokens import MAX_CODEBOOKS, TokenLayout
 
 MAGIC = b"HCD"
 VERSION = 1
@@ -87,7 +87,7 @@ BLOCK_SECONDS = 24  # of a block, unless the header says otherwise
 def default_block_frames(layout: TokenLayout, channels: int) -> int:
     """Frames per block when the header names no other number: 24 s, or what the limit allows."""
     frames = -(-BLOCK_SECONDS * layout.sample_rate // layout.hop_length)
-    return min(frames, MAX_BLOCK_TOKENS // (channels * layout.num_streams))
+    return min(frames, MAX_BLOCK_TOKENS // (channels * layout.num_codebooks))
 
 
 def encode_varint(value: int) -> bytes:
@@ -141,11 +141,11 @@ EXPLICIT_PROFILE = Struct(
     "family" / If(this.codes.family == 0, PascalString(Int8ub, "ascii")),
     "sample_rate" / If(this.codes.sample_rate == 0, VARINT),
     "hop_length" / VARINT,
-    "num_streams" / VARINT,
+    "num_codebooks" / VARINT,
     # Before the list below is believed.
-    Check(lambda fields: 1 <= fields.num_streams <= MAX_STREAMS),
+    Check(lambda fields: 1 <= fields.num_codebooks <= MAX_CODEBOOKS),
     "bits" / Int8ub,
-    "stream_bits" / If(this.bits == 0, Bytes(this.num_streams)),
+    "bits_per_codebook" / If(this.bits == 0, Bytes(this.num_codebooks)),
 )
 
 FIELDS = Struct(

@@ -191,7 +191,7 @@ class Reader:
 
     def _join(self, blocks: Iterator[Block]) -> npt.NDArray[np.int32]:
         """Codes of all blocks; none make ``(C, K, 0)``."""
-        parts = [np.empty((self.header.channels, self.header.layout.num_streams, 0), np.int32)]
+        parts = [np.empty((self.header.channels, self.header.layout.num_codebooks, 0), np.int32)]
         for block in blocks:
             if block.codes is None:
                 raise DamagedError(block.error)

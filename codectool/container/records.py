@@ -271,7 +271,7 @@ class Records:
             if computed != stored:
                 raise ValueError(mismatch(computed, stored))
             layout = self._header.layout
-            codes = unpack_codes(payload, self._header.channels, layout.stream_bits, frames)
+            codes = unpack_codes(payload, self._header.channels, layout.bits_per_codebook, frames)
         except ValueError as reason:
             error = self._complaints.damaged(index, position, str(reason), frames)
             if not self._keep:

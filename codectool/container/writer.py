@@ -88,7 +88,7 @@ class Writer:
         if self._closed:
             raise ContainerError("the file is already closed")
         try:
-            check_codes(codes, self.header.layout.stream_bits)
+            check_codes(codes, self.header.layout.bits_per_codebook)
         except ValueError as error:
             raise ContainerError(str(error)) from error
         if codes.shape[0] != self.header.channels:
@@ -151,12 +151,12 @@ class Writer:
     def _payload(self) -> bytes:
         """Packed tokens of the frames that wait, which wait no longer."""
         layout = self.header.layout
-        empty = np.zeros((self.header.channels, layout.num_streams, 0), np.int32)
+        empty = np.zeros((self.header.channels, layout.num_codebooks, 0), np.int32)
         codes = np.concatenate([empty, *self._waiting], axis=2)
         self._written += codes.shape[2]
         self._waiting = []
         self._waiting_frames = 0
-        return pack_codes(codes, layout.stream_bits)
+        return pack_codes(codes, layout.bits_per_codebook)
 
     def _put_block(self) -> None:
         """Write a whole block, after the header if it is the first."""

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import NormalDist
 
-from codectool.evaluation.metrics.base import Metric
+from codectool.evaluation.metrics.base import MetricInfo
 
 
 @dataclass(frozen=True)
@@ -116,7 +116,7 @@ class Evaluation:
     """
 
     clips: tuple[Clip, ...]
-    metrics: tuple[Metric, ...]
+    metrics: tuple[MetricInfo, ...]
     systems: tuple[SystemResult, ...]
     left_out: tuple[str, ...] = ()
     problems: tuple[tuple[str, str, str], ...] = ()
@@ -129,7 +129,7 @@ def summarise(
     name: str,
     clips: Sequence[Clip],
     scores: Sequence[Score],
-    metrics: Sequence[Metric],
+    metrics: Sequence[MetricInfo],
     delay_ms: float | None,
 ) -> SystemResult:
     """Means with their intervals, rates and speed of one system.
@@ -165,7 +165,7 @@ def summarise(
     )
 
 
-def mean_of(known: Sequence[tuple[float, str]], metric: Metric) -> Mean:
+def mean_of(known: Sequence[tuple[float, str]], metric: MetricInfo) -> Mean:
     """Mean of ``(value, clip)`` pairs with its 95 % interval, Student's for so many clips."""
     values = [value for value, _ in known]
     worst, clip = (min if metric.better == "higher" else max)(known)

@@ -19,7 +19,7 @@ from codectool.cores import cores
 from codectool.errors import CodectoolError
 from codectool.evaluation import alignment, tasks
 from codectool.evaluation.alignment import Correlation, best_delay
-from codectool.evaluation.metrics.base import Judge
+from codectool.evaluation.metrics.base import Metric
 from codectool.evaluation.pairs import Problem, find_partners, find_references, key_of
 from codectool.evaluation.results import Clip, Evaluation, Score, summarise
 from codectool.evaluation.systems.spec import SystemChoice, check_names
@@ -49,7 +49,7 @@ class Contest:
     references: Path
     systems: Sequence[SystemChoice]
     folders: Sequence[tuple[str, Path]]
-    judges: Sequence[type[Judge]]
+    judges: Sequence[type[Metric]]
     only: Sequence[str] = ()
     left_out: Sequence[str] = ()
     files: Sequence[str] | None = None

@@ -8,7 +8,7 @@ import io
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from codectool.evaluation.metrics.base import Metric
+from codectool.evaluation.metrics.base import MetricInfo
 from codectool.evaluation.results import Evaluation, Score, SystemResult
 
 NOTHING = "-"
@@ -44,7 +44,7 @@ def table(evaluation: Evaluation) -> Rows:
     return rows
 
 
-def best_systems(evaluation: Evaluation, metric: Metric) -> set[str]:
+def best_systems(evaluation: Evaluation, metric: MetricInfo) -> set[str]:
     """Systems with the best mean, as far as decimals show; none if there is but one."""
     means = {
         system.name: round(system.means[metric.name].mean, metric.digits)
@@ -139,7 +139,7 @@ def _costs(systems: Sequence[SystemResult], attribute: str, digits: int) -> list
     ]
 
 
-def _cell(system: SystemResult, metric: Metric, best: bool) -> str:
+def _cell(system: SystemResult, metric: MetricInfo, best: bool) -> str:
     found = system.means.get(metric.name)
     if found is None:
         return NOTHING

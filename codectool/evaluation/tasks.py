@@ -12,7 +12,7 @@ from typing import Protocol
 from codectool.audio.sink import audio_bytes
 from codectool.evaluation import alignment
 from codectool.evaluation.alignment import Correlation, best_delay, correlate
-from codectool.evaluation.metrics.base import CannotJudgeError, Judge, Values, Wave
+from codectool.evaluation.metrics.base import Metric, MetricUndefinedError, Values, Wave
 from codectool.evaluation.signals import Signal, advance, read_signal
 from codectool.evaluation.systems.spec import SystemChoice
 from codectool.evaluation.systems.system import System
@@ -20,7 +20,7 @@ from codectool.files import atomic_output
 
 
 def score_pair(
-    reference: Signal, degraded: Signal, judges: Sequence[type[Judge]], delay_seconds: float = 0.0
+    reference: Signal, degraded: Signal, judges: Sequence[type[Metric]], delay_seconds: float = 0.0
 ) -> tuple[dict[str, float | None], dict[str, str]]:
     """All measures of one clip.
 
@@ -51,17 +51,17 @@ def score_pair(
     return values, notes
 
 
-def _judge(judge: type[Judge], before: Wave, after: Wave) -> tuple[Values, str]:
+def _judge(judge: type[Metric], before: Wave, after: Wave) -> tuple[Values, str]:
     try:
-        return _instance(judge).judge(before, after), ""
-    except CannotJudgeError as error:
+        return _instance(judge).compute(before, after), ""
+    except MetricUndefinedError as error:
         return {}, str(error)
     except Exception as error:  # other people's code on material that it was not written for
         return {}, f"unexpected {type(error).__name__}: {error}".splitlines()[0]
 
 
 @cache
-def _instance(judge: type[Judge]) -> Judge:
+def _instance(judge: type[Metric]) -> Metric:
     """One of each kind per process: some load a model."""
     return judge()
 
@@ -139,7 +139,7 @@ class Pair:
     clip: str
     reference: Path
     degraded: Path
-    judges: tuple[type[Judge], ...] = ()
+    judges: tuple[type[Metric], ...] = ()
     delay_seconds: float | None = 0.0
 
 

@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from codectool.nn.distributed import from_first_rank, gather_rows, sum_over_ranks
+from codectool.nn.distributed import all_gather_rows, all_reduce_sum, broadcast
 from codectool.nn.weight_norm import weight_normed
 
 # Rows of the distance table computed at once: bounds memory to 128 MB for 8192 clusters.
@@ -231,22 +231,22 @@ class EuclideanCodebook(nn.Module):
 
     @torch.no_grad()
     def _initialise(self, rows: Tensor) -> None:
-        rows = gather_rows(rows)
+        rows = all_gather_rows(rows)
         means, counts = k_means(rows, draw_rows(rows, self.embed.shape[1]))
         # Every rank has computed them; but each may have drawn others.
-        self.embed[0] = from_first_rank(means)
+        self.embed[0] = broadcast(means)
         # A cluster without members counts as one of one member: with none, its codeword would leave
         # for 0 / 0 in the next update. The authors' program also set the sum to the mean, which
         # sends such codewords far away for some sixty steps.
-        self.cluster_size[0] = from_first_rank(counts).clamp(min=1)
+        self.cluster_size[0] = broadcast(counts).clamp(min=1)
         self.embed_avg.copy_(self.embed * self.cluster_size.unsqueeze(-1))
         self.initted.fill_(1)
 
     @torch.no_grad()
     def _update(self, rows: Tensor, codes: Tensor) -> None:
         sums, counts = cluster_sums(rows, codes, self.embed.shape[1])
-        self.cluster_size.mul_(self.decay).add_(sum_over_ranks(counts), alpha=1 - self.decay)
-        self.embed_avg.mul_(self.decay).add_(sum_over_ranks(sums), alpha=1 - self.decay)
+        self.cluster_size.mul_(self.decay).add_(all_reduce_sum(counts), alpha=1 - self.decay)
+        self.embed_avg.mul_(self.decay).add_(all_reduce_sum(sums), alpha=1 - self.decay)
         total, num_codewords = self.cluster_size.sum(), self.cluster_size.numel()
         share = (self.cluster_size + EPSILON) / (total + num_codewords * EPSILON)
         self.embed.copy_(self.embed_avg / (share * total).unsqueeze(-1))
@@ -257,7 +257,7 @@ class EuclideanCodebook(nn.Module):
         dead = self.cluster_size[0] < self.dead_code_threshold
         num_dead = int(dead.sum())
         if num_dead:
-            drawn = from_first_rank(draw_rows(gather_rows(rows), num_dead))
+            drawn = broadcast(draw_rows(all_gather_rows(rows), num_dead))
             self.embed[0, dead] = drawn
             # As if the new codeword had been used just often enough.
             self.embed_avg[0, dead] = drawn * self.dead_code_threshold

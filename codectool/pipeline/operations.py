@@ -3,7 +3,7 @@
 `measure`, `load` and `pack` run beside the model, in any thread; `compute` and `alone` run the
 model. No verb knows of other files, journals or threads.
 
-Letters used in shapes: C channels, K streams, F frames, N samples.
+Letters used in shapes: C channels, K codebooks, F frames, N samples.
 """
 
 from __future__ import annotations
@@ -323,9 +323,9 @@ def pack_audio(codec: Codec, output: Decoded, options: DecodeOptions) -> tuple[m
 def _of_encoder(codec: Codec) -> dict[str, Any]:
     return {
         "weights": codec.fingerprint,
-        "streams": codec.layout.num_streams,
+        "streams": codec.layout.num_codebooks,
         "segment": codec.model.segment_frames,
-        "framing": codec.framing,
+        "padding": codec.padding,
         "precision": codec.precision,
     }
 

@@ -16,7 +16,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from codectool.nn.distributed import num_ranks
+from codectool.nn.distributed import world_size
 
 BUCKET_NUMBERS = 1 << 23  # gradients that travel together: 32 MB
 PATIENCE = timedelta(hours=1)  # while rank 0 validates, the others wait for it
@@ -39,13 +39,13 @@ def first() -> bool:
 
 def rank() -> int:
     """Number of this process among all; 0 is the one that writes."""
-    return dist.get_rank() if num_ranks() > 1 else 0
+    return dist.get_rank() if world_size() > 1 else 0
 
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
     """Join the other processes, if not done before: over nccl on CUDA, over gloo elsewhere."""
-    if not launched() or num_ranks() > 1:
+    if not launched() or world_size() > 1:
         yield
         return
     if device.type == "cuda":
@@ -64,7 +64,7 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
     One exchange after the whole backward pass, in large pieces: it works the same whether a
     network was used once or twice in a step, whole or in parts.
     """
-    if num_ranks() == 1:
+    if world_size() == 1:
         return
     bucket: list[Tensor] = []
     for parameter in parameters:
@@ -81,7 +81,7 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
 def _average(tensors: list[Tensor]) -> None:
     flat = torch.cat([tensor.flatten() for tensor in tensors])
     dist.all_reduce(flat)
-    flat /= num_ranks()
+    flat /= world_size()
     parts = torch.split(flat, [tensor.numel() for tensor in tensors])
     for tensor, part in zip(tensors, parts, strict=True):
         tensor.copy_(part.view_as(tensor))
@@ -89,7 +89,7 @@ def _average(tensors: list[Tensor]) -> None:
 
 def largest(*values: float) -> list[float]:
     """Largest of each value over the ranks: what one has seen, all act upon."""
-    if num_ranks() == 1:
+    if world_size() == 1:
         return list(values)
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
     together = torch.tensor(values, dtype=torch.float64, device=device)
@@ -103,8 +103,8 @@ def agree(value: float) -> bool:
     return high == -low
 
 
-def copy_from_first(model: nn.Module) -> None:
+def broadcast_parameters(model: nn.Module) -> None:
     """Give all ranks the tensors of rank 0."""
-    if num_ranks() > 1:
+    if world_size() > 1:
         for tensor in model.state_dict().values():
             dist.broadcast(tensor, 0)

@@ -23,7 +23,7 @@ from codectool.checkpoints.load import locate, read_weights
 from codectool.checkpoints.native import write_model
 from codectool.errors import AudioError, CheckpointError, ConfigError, TrainingError, UsageError
 from codectool.files import atomic_output
-from codectool.nn.distributed import num_ranks
+from codectool.nn.distributed import world_size
 from codectool.training import parallel
 from codectool.training.checkpoint import (
     BEST,
@@ -118,7 +118,7 @@ class Run:
     observer: Observer = field(default_factory=Observer)
 
     def __post_init__(self) -> None:
-        ranks = num_ranks()
+        ranks = world_size()
         recipe = self.config.training
         if recipe.batch_size % (ranks * recipe.accumulation):
             raise UsageError(
@@ -263,7 +263,7 @@ class Run:
             self.recipe.batch_size,
             num_workers=self.recipe.num_workers,
             rank=parallel.rank(),
-            world_size=num_ranks(),
+            world_size=world_size(),
             first_batch=first_batch,
         )
 

@@ -1,6 +1,6 @@
 """What the training loop asks of a model.
 
-Letters used in shapes: B batch, N samples, K streams (codebooks), F frames.
+Letters used in shapes: B batch, N samples, K codebooks, F frames.
 """
 
 from __future__ import annotations

@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 
 from codectool.errors import CheckpointError, ConfigError, TrainingError
-from codectool.nn.distributed import num_ranks, sum_over_ranks
+from codectool.nn.distributed import all_reduce_sum, world_size
 from codectool.training.checkpoint import Rest, take_moments, take_tensors
 from codectool.training.config import Optimizer, Schedule, TrainingConfig, shape_change
 from codectool.training.losses.balancer import GradientBalancer
@@ -34,7 +34,7 @@ from codectool.training.objective import (
     generator_losses,
     penalty_sum,
 )
-from codectool.training.parallel import average_gradients, copy_from_first
+from codectool.training.parallel import average_gradients, broadcast_parameters
 
 
 class WeightAverage:
@@ -166,8 +166,8 @@ class Trainer:
         families = adversarial.discriminators if adversarial else ()
         self.judges = nn.ModuleList(build_discriminator(f) for f in families).to(device)
         self.balancer = self._balancer().to(device)
-        copy_from_first(self.trainee)
-        copy_from_first(self.judges)
+        broadcast_parameters(self.trainee)
+        broadcast_parameters(self.judges)
         self.average = WeightAverage(self.trainee, recipe.ema) if recipe.ema else None
 
         self.optimizer = make_optimizer(recipe.generator, self._decay_groups())
@@ -227,7 +227,7 @@ class Trainer:
             average_gradients(self.judges.parameters())
             seen["judge_gradient"] = clip(self.judges, recipe.clip_norm)
         # one wait for the device in the whole step; what is not finite on one rank is so on all
-        means = sum_over_ranks(torch.stack(list(seen.values()))) / num_ranks()
+        means = all_reduce_sum(torch.stack(list(seen.values()))) / world_size()
         values = dict(zip(seen, means.tolist(), strict=True))
         finite = all(map(math.isfinite, values.values()))
         if finite:

@@ -3,7 +3,7 @@
 The clips go through `codectool.codec.Codec`, as files of users do: what is measured is what
 `encode` and `decode` give.
 
-Letters used in shapes: C channels, K streams (codebooks), F frames, N samples.
+Letters used in shapes: C channels, K codebooks, F frames, N samples.
 """
 
 from __future__ import annotations

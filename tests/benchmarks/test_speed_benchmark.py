@@ -26,6 +26,7 @@ from benchmarks.upstream_way import UpstreamBigCodec, UpstreamModel, UpstreamSup
 from codectool.checkpoints.published import canonical_name
 from codectool.codecs.bigcodec.model import BigCodec
 from codectool.codecs.supercodec.model import SuperCodec
+from tests.batches import decode_batch, encode_batch
 from tests.conftest import GOLDEN
 from tests.recipe import BIGCODEC, SUPERCODEC
 
@@ -76,7 +77,7 @@ def test_both_give_the_same(contender: Contender) -> None:
     wave = noise(contender, 50)
     model = contender.codec.model
     with torch.inference_mode():
-        codes, audio = model.encode(wave), model.decode(model.encode(wave))
+        codes, audio = encode_batch(model, wave), decode_batch(model, encode_batch(model, wave))
     assert len(codes.unique()) > 10
     assert torch.equal(upstream(contender).encode(wave), codes)
     other = upstream(contender).decode(codes)
@@ -101,7 +102,7 @@ def test_later_stages_do_not_count(contenders: dict[str, Contender]) -> None:
     contender = contenders["supercodec"]
     model = upstream(contender)
     wave = noise(contender, 50)
-    codes = model.encode(wave)
+    codes = encode_batch(model, wave)
     first, both = codes.clone(), codes.clone()
     first[0, 0, 3] ^= 1
     both[0, :, 3] ^= 1

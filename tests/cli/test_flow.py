@@ -129,7 +129,7 @@ def test_raw_files_and_other_formats(
         (("--input-rate", 16000), "raw samples need `--input-format` and `--input-rate`"),
         (("--input-format", "s16le"), "raw samples need `--input-format` and `--input-rate`"),
         (("--live", "--exact"), "`--live` goes with neither"),
-        (("--live", "--framing", "upstream"), "`--live` goes with neither"),
+        (("--live", "--padding", "reference"), "`--live` goes with neither"),
         ((*raw(900),), "a sampling rate of 900 Hz cannot carry speech"),
     ],
 )

@@ -148,7 +148,7 @@ def test_quantizers_framing_and_blocks(
 ) -> None:
     out = tmp_path / "x.hcd"
     run("encode", speech, out, "--checkpoint", checkpoints["supercodec"], "--quantizers", 1,
-        "--framing", "upstream", "--block-seconds", 0.1, "--device", "cpu")  # fmt: skip
+        "--padding", "reference", "--block-seconds", 0.1, "--device", "cpu")  # fmt: skip
     facts = json.loads(run("info", "--json", out).text)
     assert facts["bits_per_stream"] == [6]
     assert facts["num_samples"] == 11025

@@ -13,6 +13,7 @@ from codectool.codec import Codec
 from codectool.codecs.base import Latency, StreamDecoder, StreamEncoder
 from codectool.codecs.bigcodec.config import BigCodecConfig, HalfConfig
 from codectool.codecs.bigcodec.model import CPU_WINDOW, BigCodec
+from tests.batches import decode_batch, encode_batch
 
 CONFIG = BigCodecConfig(
     sample_rate=8000,
@@ -71,10 +72,10 @@ def test_windows_make_what_the_modules_make(small: BigCodec, frames: int) -> Non
     for item in range(2):
         made = latent_by_windows(small, wave[item : item + 1])
         assert (made - latent[item]).abs().max() < 1e-5 * scale
-    assert torch.equal(small.encode(wave), small.quantize(latent.mT))
+    assert torch.equal(encode_batch(small, wave), small.quantize(latent.mT))
     codes = some_codes(small, frames, batch=2)
     expected = small.decoder(small.look_up(codes).mT)
-    torch.testing.assert_close(small.decode(codes), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(decode_batch(small, codes), expected, atol=1e-5, rtol=0)
 
 
 @pytest.mark.parametrize("sizes", [[1], [7, 0, 331, 13], [100_000]], ids=str)
@@ -82,11 +83,15 @@ def test_windows_make_what_the_modules_make(small: BigCodec, frames: int) -> Non
 def test_codes_do_not_depend_on_the_cutting(small: BigCodec, sizes: list[int]) -> None:
     for frames in (1, 165, 2 * CPU_WINDOW):
         wave, codes = noise(frames, small.hop_length), some_codes(small, frames)
-        assert torch.equal(in_parts(small.stream_encoder(), wave, sizes), small.encode(wave))
-        assert torch.equal(in_parts(small.stream_decoder(), codes, sizes), small.decode(codes))
+        assert torch.equal(in_parts(small.stream_encoder(), wave, sizes), encode_batch(small, wave))
+        assert torch.equal(
+            in_parts(small.stream_decoder(), codes, sizes), decode_batch(small, codes)
+        )
         exact = torch.cat(list(small.encode_exact(lambda wave=wave: iter([wave]))), -1)
-        assert torch.equal(exact, small.encode(wave))
-        assert torch.equal(torch.cat(list(small.decode_exact(codes)), -1), small.decode(codes))
+        assert torch.equal(exact, encode_batch(small, wave))
+        assert torch.equal(
+            torch.cat(list(small.decode_exact(codes)), -1), decode_batch(small, codes)
+        )
 
 
 @pytest.mark.parametrize("block", [1, 3, 200])
@@ -94,9 +99,9 @@ def test_codes_do_not_depend_on_the_cutting(small: BigCodec, sizes: list[int]) -
 def test_other_windows_agree(small: BigCodec, block: int) -> None:
     wave, codes = noise(165, small.hop_length), some_codes(small, 165)
     encoded = in_parts(small.stream_encoder(block), wave, [5])
-    assert torch.equal(encoded, small.encode(wave))
+    assert torch.equal(encoded, encode_batch(small, wave))
     decoded = in_parts(small.stream_decoder(block), codes, [5])
-    torch.testing.assert_close(decoded, small.decode(codes), atol=1e-5, rtol=0)
+    torch.testing.assert_close(decoded, decode_batch(small, codes), atol=1e-5, rtol=0)
 
 
 @torch.inference_mode()
@@ -112,20 +117,20 @@ def test_side_by_side_is_as_alone(small: BigCodec, together: bool) -> None:
     waves = [noise(frames, small.hop_length)[0] for frames in LENGTHS]
     codes = [some_codes(small, frames)[0] for frames in LENGTHS]
     for wave, found in zip(waves, small.encode_many(waves, together), strict=True):
-        assert torch.equal(found, small.encode(wave[None])[0])
+        assert torch.equal(found, encode_batch(small, wave[None])[0])
     for signal, found in zip(codes, small.decode_many(codes, together), strict=True):
-        torch.testing.assert_close(found, small.decode(signal[None])[0], atol=1e-5, rtol=0)
+        torch.testing.assert_close(found, decode_batch(small, signal[None])[0], atol=1e-5, rtol=0)
 
 
 @torch.inference_mode()
 def test_ragged_is_side_by_side(small: BigCodec) -> None:
     waves = [noise(frames, small.hop_length)[0] for frames in LENGTHS[:4]]
-    codes = small.encode_ragged(waves)
+    codes = small.encode(waves)
     assert [tuple(found.shape) for found in codes] == [(2, frames) for frames in LENGTHS[:4]]
     for found, expected in zip(codes, small.encode_many(waves, together=False), strict=True):
         assert torch.equal(found, expected)
-    for found, signal in zip(small.decode_ragged(codes), codes, strict=True):
-        torch.testing.assert_close(found, small.decode(signal[None])[0], atol=1e-5, rtol=0)
+    for found, signal in zip(small.decode(codes), codes, strict=True):
+        torch.testing.assert_close(found, decode_batch(small, signal[None])[0], atol=1e-5, rtol=0)
 
 
 def test_latency_of_the_published_size() -> None:
@@ -175,11 +180,11 @@ def test_lstm_that_runs_both_ways_waits_for_the_end() -> None:
     model = build(dataclasses.replace(CONFIG, decoder=both))
     assert model.latency == Latency(encoder=None, decoder=None)
     waves = [noise(frames, model.hop_length)[0] for frames in (3, 90)]
-    for wave, codes in zip(waves, model.encode_ragged(waves), strict=True):
+    for wave, codes in zip(waves, model.encode(waves), strict=True):
         encoder, decoder = model.stream_encoder(), model.stream_decoder()
         assert encoder.push(wave[None]).shape[-1] == 0
         assert torch.equal(encoder.flush(), codes[None])
-        assert torch.equal(in_parts(decoder, codes[None], [7]), model.decode(codes[None]))
+        assert torch.equal(in_parts(decoder, codes[None], [7]), decode_batch(model, codes[None]))
 
 
 @torch.inference_mode()
@@ -187,21 +192,21 @@ def test_without_lstm() -> None:
     bare = [dataclasses.replace(half, use_rnn=False) for half in (CONFIG.encoder, CONFIG.decoder)]
     model = build(dataclasses.replace(CONFIG, encoder=bare[0], decoder=bare[1]))
     wave = noise(165, model.hop_length)
-    codes = model.encode(wave)
+    codes = encode_batch(model, wave)
     assert torch.equal(codes, model.quantize(model.latent(wave).mT))
     expected = model.decoder(model.look_up(codes).mT)
-    torch.testing.assert_close(model.decode(codes), expected, atol=1e-5, rtol=0)
+    torch.testing.assert_close(decode_batch(model, codes), expected, atol=1e-5, rtol=0)
 
 
 @torch.inference_mode()
 def test_half_precision(small: BigCodec) -> None:
     waves = [noise(frames, small.hop_length)[0] for frames in (3, 90)]
     with torch.autocast("cpu", torch.bfloat16):
-        codes = small.encode_ragged(waves)
-        audio = small.decode_ragged(codes)
-        alone = small.decode(codes[1][None])[0]
+        codes = small.encode(waves)
+        audio = small.decode(codes)
+        alone = decode_batch(small, codes[1][None])[0]
     assert audio[1].dtype == torch.float32
-    exact = small.decode(codes[1][None])[0]
+    exact = decode_batch(small, codes[1][None])[0]
     for found in (audio[1], alone):
         assert (found - exact).abs().mean() < 0.05 * exact.abs().mean()
 
@@ -226,8 +231,8 @@ def test_modules_give_gradients_after_windows() -> None:
     torch.manual_seed(0)
     model = BigCodec(CONFIG).eval()
     wave = noise(20, model.hop_length)
-    codes = model.encode(wave)
-    assert not model.decode(codes).requires_grad
+    codes = encode_batch(model, wave)
+    assert not decode_batch(model, codes).requires_grad
     output = model.quantizer.learn(model.latent(wave))
     model.decoder(output.quantized).square().mean().backward()
     assert all(p.grad is not None for p in model.encoder.parameters())
@@ -237,7 +242,7 @@ def test_modules_give_gradients_after_windows() -> None:
 @torch.inference_mode()
 def test_a_copy_works_on_its_own(small: BigCodec) -> None:
     wave = noise(20, small.hop_length)
-    expected = small.encode(wave)
+    expected = encode_batch(small, wave)
     copied = copy.deepcopy(small)
     for parameter in small.encoder.parameters():
         assert all(parameter is not other for other in copied.encoder.parameters())

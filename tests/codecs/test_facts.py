@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import codectool
-from codectool.codec import stream_bits
+from codectool.codec import bits_per_codebook
 from codectool.codecs.base import CodecModel
 from codectool.codecs.bigcodec.model import BigCodec
 from codectool.codecs.registry import FAMILIES, MODELS
@@ -31,7 +31,7 @@ def test_facts_are_those_of_the_model(family: str) -> None:
     assert facts.layout.family == model.family
     assert facts.layout.sample_rate == model.sample_rate
     assert facts.layout.hop_length == model.hop_length
-    assert facts.layout.stream_bits == stream_bits(model)
+    assert facts.layout.bits_per_codebook == bits_per_codebook(model)
     assert facts.parameters == sum(p.numel() for p in model.parameters())
     assert (facts.encoder_lookahead, facts.decoder_lookahead) == (
         model.latency.encoder,

@@ -80,7 +80,7 @@ def test_bigcodec(tmp_path: Path) -> None:
     path = tmp_path / "bigcodec.pt"
     recipe.write_bigcodec(path, state)
     del state
-    codec = codectool.load("bigcodec", path, device="cpu", framing="upstream")
+    codec = codectool.load("bigcodec", path, device="cpu", padding="reference")
     path.unlink()
     assert_golden(codec, golden)
 
@@ -93,5 +93,5 @@ def test_supercodec(tmp_path: Path) -> None:
     assert state.keys() == set(keys)
     assert checksum(state, keys) == golden["crc32_generator"]
     recipe.write_supercodec(tmp_path / "run")
-    codec = codectool.load("supercodec", tmp_path / "run", device="cpu", framing="upstream")
+    codec = codectool.load("supercodec", tmp_path / "run", device="cpu", padding="reference")
     assert_golden(codec, golden)

@@ -11,6 +11,7 @@ import torch
 
 import codectool
 from codectool.codec import Codec
+from tests.batches import decode_batch, encode_batch
 from tests.conftest import GOLDEN, SHARED, shared
 
 RELATIVE = 1e-4
@@ -48,7 +49,7 @@ def assert_same_tokens(codes: np.ndarray, expected: np.ndarray, margin: np.ndarr
 @pytest.fixture(params=CASES)
 def case(request: pytest.FixtureRequest) -> tuple[Codec, dict[str, np.ndarray]]:
     name = request.param
-    codec = codectool.load(checkpoint=locate(CASES[name]), device="cpu", framing="upstream")
+    codec = codectool.load(checkpoint=locate(CASES[name]), device="cpu", padding="reference")
     with np.load(locate(f"{name}.npz")) as file:
         golden = {key: file[key] for key in file.files}
     return codec, golden
@@ -95,8 +96,8 @@ def test_items_of_a_batch_do_not_influence_each_other() -> None:
     with np.load(shared("golden", "supercodec_tiny.npz")) as golden:
         batch = torch.from_numpy(golden["batch/wav"])[:, None]
         with torch.inference_mode():
-            codes = codec.model.encode(batch)
-            audio = codec.model.decode(codes)
+            codes = encode_batch(codec.model, batch)
+            audio = decode_batch(codec.model, codes)
         np.testing.assert_array_equal(codes[1].numpy().T, golden["batch/codes_item1_alone"][0])
         assert (golden["batch/codes_upstream_batched"][1] != codes[1].numpy().T).any()
         assert relative_error(audio[1, 0].numpy(), golden["batch/rec_item1_alone"]) < RELATIVE

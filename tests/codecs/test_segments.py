@@ -9,6 +9,7 @@ from torch import Tensor
 
 from codectool.codec import Codec
 from codectool.codecs.base import CodecModel
+from tests.batches import decode_batch, encode_batch
 
 FRAMES = 10  # of a segment
 
@@ -32,7 +33,7 @@ def cuts(total: int, largest: int, seed: int) -> list[int]:
 
 def segments(model: CodecModel, wave: Tensor) -> Tensor:
     parts = wave.split(FRAMES * model.hop_length, dim=-1)
-    return torch.cat([model.encode(part) for part in parts], -1)
+    return torch.cat([encode_batch(model, part) for part in parts], -1)
 
 
 @torch.inference_mode()
@@ -61,7 +62,9 @@ def test_samples_of_a_stream(model: CodecModel, frames: int, largest: int, strea
         audio.append(stream.push(part))
     audio.append(stream.flush())
     parts = codes.split(FRAMES, dim=-1)
-    assert torch.equal(torch.cat(audio, -1), torch.cat([model.decode(part) for part in parts], -1))
+    assert torch.equal(
+        torch.cat(audio, -1), torch.cat([decode_batch(model, part) for part in parts], -1)
+    )
 
 
 @torch.inference_mode()
@@ -75,7 +78,9 @@ def test_a_last_segment_shorter_than_the_model_needs(model: CodecModel) -> None:
     audio = torch.cat((decoder.push(codes), decoder.flush()), -1)
     assert audio.shape == wave.shape
     last = torch.cat((codes[..., -3:], codes[..., -1:].expand(-1, -1, 4)), -1)
-    assert torch.equal(audio[..., -3 * model.hop_length :], model.decode(last)[..., : 3 * 20])
+    assert torch.equal(
+        audio[..., -3 * model.hop_length :], decode_batch(model, last)[..., : 3 * 20]
+    )
 
 
 @torch.inference_mode()
@@ -94,7 +99,7 @@ def test_a_stream_keeps_what_it_was_given(model: CodecModel) -> None:
     for part in wave.split(50, dim=-1):
         codes = stream.push(buffer.copy_(part))
         buffer.fill_(9.0)
-    assert torch.equal(codes, model.encode(wave))
+    assert torch.equal(codes, encode_batch(model, wave))
 
 
 @torch.inference_mode()

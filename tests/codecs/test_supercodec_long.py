@@ -13,6 +13,7 @@ from codectool.codecs.supercodec.blocks import Ends, ResidualStack
 from codectool.codecs.supercodec.model import SuperCodec, SuperCodecConfig
 from codectool.codecs.supercodec.model import chunked as supercodec_passes
 from codectool.errors import AudioError
+from tests.batches import decode_batch, encode_batch
 
 CONFIG = SuperCodecConfig(
     sampling_rate=8000,
@@ -100,19 +101,21 @@ def test_windows_give_what_the_plain_layers_give(
     wave = noise(frames)
     latent, audio = plain(model, wave)
     torch.testing.assert_close(model.latent(wave), latent, atol=1e-5, rtol=1e-5)
-    codes = model.encode(wave)
+    codes = encode_batch(model, wave)
     assert_same_codes(model, wave, codes)
     assert codes.shape == (1, 2, frames)
-    torch.testing.assert_close(model.decode(model.rq(latent.mT)[0]), audio, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(
+        decode_batch(model, model.rq(latent.mT)[0]), audio, atol=1e-5, rtol=1e-5
+    )
 
 
 def test_items_of_a_batch_are_alone(model: SuperCodec) -> None:
     waves = torch.cat([noise(20, seed) for seed in range(3)])
-    codes = model.encode(waves)
-    audio = model.decode(codes)
+    codes = encode_batch(model, waves)
+    audio = decode_batch(model, codes)
     for item in range(3):
-        assert torch.equal(codes[item : item + 1], model.encode(waves[item : item + 1]))
-        assert torch.equal(audio[item : item + 1], model.decode(codes[item : item + 1]))
+        assert torch.equal(codes[item : item + 1], encode_batch(model, waves[item : item + 1]))
+        assert torch.equal(audio[item : item + 1], decode_batch(model, codes[item : item + 1]))
 
 
 @pytest.mark.parametrize("way", ["ragged", "padded"])
@@ -132,7 +135,7 @@ def test_padding_matters_where_it_is_not_told(model: SuperCodec) -> None:
     """What the tests above would miss if the items of a batch were all alike."""
     short, long = noise(7, 1), noise(61, 2)
     padded = torch.cat([short, torch.zeros(1, 1, 54 * HOP)], -1)
-    assert not torch.equal(model.encode(padded)[..., :7], model.encode(short))
+    assert not torch.equal(encode_batch(model, padded)[..., :7], encode_batch(model, short))
     told = model.encoder(torch.cat([padded, long]), Ends([7, 61], torch.device("cpu")))
     torch.testing.assert_close(told[:1, :, :7], model.encoder(short), atol=1e-5, rtol=1e-5)
 
@@ -152,7 +155,7 @@ def test_any_length_in_pieces_is_one_whole(
     model: SuperCodec, frames: int, sizes: list[int]
 ) -> None:
     wave = noise(frames)
-    codes = torch.cat(list(model.encode_exact(pieces(wave, sizes))), -1)
+    codes = torch.cat(list(model.encode_whole(pieces(wave, sizes))), -1)
     assert codes.shape == (1, 2, frames)
     assert_same_codes(model, wave, codes)
 
@@ -162,7 +165,7 @@ def test_any_length_in_pieces_is_one_whole(
 @pytest.mark.usefixtures("small_windows")
 def test_codes_of_any_length_are_one_whole(model: SuperCodec, frames: int, streams: int) -> None:
     codes = torch.randint(64, (1, streams, frames), generator=torch.Generator().manual_seed(1))
-    audio = torch.cat(list(model.decode_exact(codes)), -1)
+    audio = torch.cat(list(model.decode_whole(codes)), -1)
     whole = model.decoder(model.rq.lookup(codes).mT)
     torch.testing.assert_close(audio, whole, atol=1e-5, rtol=1e-5)
 
@@ -175,9 +178,9 @@ def test_the_signal_is_read_once_for_each_gate_and_once_more(model: SuperCodec) 
         times += 1
         yield wave
 
-    codes = torch.cat(list(model.encode_exact(read)), -1)
+    codes = torch.cat(list(model.encode_whole(read)), -1)
     assert times == 4
-    assert torch.equal(codes, model.encode(wave))
+    assert torch.equal(codes, encode_batch(model, wave))
 
 
 def held() -> int:
@@ -199,7 +202,7 @@ def peak_of_encoding(model: SuperCodec, frames: int) -> int:
                 sizes.append(held())
             yield noise(10, turn)
 
-    for _ in model.encode_exact(read):
+    for _ in model.encode_whole(read):
         sizes.append(held())
     return max(sizes)
 
@@ -208,7 +211,7 @@ def peak_of_decoding(model: SuperCodec, frames: int) -> int:
     codes = torch.zeros(1, 2, frames, dtype=torch.int64)
     own = codes.untyped_storage().size()
     peak = 0
-    for turn, _ in enumerate(model.decode_exact(codes)):
+    for turn, _ in enumerate(model.decode_whole(codes)):
         if turn % 9 == 0:
             peak = max(peak, held() - own)
     return peak
@@ -228,11 +231,11 @@ def test_memory_does_not_grow_with_the_length(
 @pytest.mark.parametrize("frames", [1, 2])
 def test_what_cannot_be_mirrored_is_refused(model: SuperCodec, frames: int) -> None:
     with pytest.raises(AudioError, match="too short"):
-        model.encode(noise(frames))
+        encode_batch(model, noise(frames))
     with pytest.raises(AudioError, match="too short"):
-        list(model.encode_exact(lambda: [noise(frames)]))
+        list(model.encode_whole(lambda: [noise(frames)]))
     with pytest.raises(AudioError, match="too short"):
-        model.decode(torch.zeros(1, 2, frames, dtype=torch.int64))
+        decode_batch(model, torch.zeros(1, 2, frames, dtype=torch.int64))
 
 
 def test_gradients_go_through_the_plain_layers() -> None:

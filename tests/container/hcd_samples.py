@@ -17,7 +17,9 @@ ODD = TokenLayout("my-codec", 14_700, 294, (3, 24, 1))
 
 def random_codes(layout, channels, frames, seed=0):
     random = np.random.default_rng(seed)
-    streams = [random.integers(0, 1 << bits, (channels, frames)) for bits in layout.stream_bits]
+    streams = [
+        random.integers(0, 1 << bits, (channels, frames)) for bits in layout.bits_per_codebook
+    ]
     return np.stack(streams, axis=1).astype(np.int32)
 
 

@@ -121,7 +121,7 @@ def read_hcd(data):
             check(k, start)
     assert not file.read(1), "something follows"
     return {
-        "family": family, "model_rate": model_rate, "hop": hop, "stream_bits": widths,
+        "family": family, "model_rate": model_rate, "hop": hop, "bits_per_codebook": widths,
         "fingerprint": fingerprint, "input_rate": rate, "samples": samples, "extra": extra,
         "segment": segment, "block": block, "tags": tags, "codes": codes,
     }  # fmt: skip

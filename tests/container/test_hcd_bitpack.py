@@ -11,11 +11,11 @@ from codectool.container.bitpack import pack_codes, packed_bytes, unpack_codes
 from codectool.tokens import TokenLayout
 
 
-def pack_slowly(codes, stream_bits):
+def pack_slowly(codes, bits_per_codebook):
     """The definition: one long string of bits."""
     channels, streams, frames = codes.shape
     bits = "".join(
-        f"{codes[c, k, f]:0{stream_bits[k]}b}"
+        f"{codes[c, k, f]:0{bits_per_codebook[k]}b}"
         for f in range(frames)
         for c in range(channels)
         for k in range(streams)
@@ -40,24 +40,24 @@ def test_every_width_is_packed_as_defined(width, frames):
     st.integers(0, 40),
     st.integers(0, 99),
 )
-def test_any_mix_of_streams_and_channels(stream_bits, channels, frames, seed):
-    codes = random_codes(TokenLayout("x", 1, 1, tuple(stream_bits)), channels, frames, seed)
-    data = pack_codes(codes, stream_bits)
-    assert data == pack_slowly(codes, stream_bits)
-    assert len(data) == packed_bytes(channels, stream_bits, frames)
-    unpacked = unpack_codes(data, channels, stream_bits, frames)
+def test_any_mix_of_streams_and_channels(bits_per_codebook, channels, frames, seed):
+    codes = random_codes(TokenLayout("x", 1, 1, tuple(bits_per_codebook)), channels, frames, seed)
+    data = pack_codes(codes, bits_per_codebook)
+    assert data == pack_slowly(codes, bits_per_codebook)
+    assert len(data) == packed_bytes(channels, bits_per_codebook, frames)
+    unpacked = unpack_codes(data, channels, bits_per_codebook, frames)
     assert unpacked.dtype == np.int32
     assert np.array_equal(unpacked, codes)
 
 
-@pytest.mark.parametrize("stream_bits", [(13,), (10, 10), (18,), (1,) * 18, (3, 24, 1)])
-def test_blocks_longer_than_a_chunk(stream_bits):
-    frames = 140_003 // len(stream_bits)
-    codes = random_codes(TokenLayout("x", 1, 1, stream_bits), 2, frames)
-    data = pack_codes(codes, stream_bits)
-    assert np.array_equal(unpack_codes(data, 2, stream_bits, frames), codes)
-    middle = data[: packed_bytes(2, stream_bits, 1000)]
-    assert middle == pack_slowly(codes[:, :, :1000], stream_bits)
+@pytest.mark.parametrize("bits_per_codebook", [(13,), (10, 10), (18,), (1,) * 18, (3, 24, 1)])
+def test_blocks_longer_than_a_chunk(bits_per_codebook):
+    frames = 140_003 // len(bits_per_codebook)
+    codes = random_codes(TokenLayout("x", 1, 1, bits_per_codebook), 2, frames)
+    data = pack_codes(codes, bits_per_codebook)
+    assert np.array_equal(unpack_codes(data, 2, bits_per_codebook, frames), codes)
+    middle = data[: packed_bytes(2, bits_per_codebook, 1000)]
+    assert middle == pack_slowly(codes[:, :, :1000], bits_per_codebook)
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int16, np.int64, np.uint64])

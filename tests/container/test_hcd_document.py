@@ -46,7 +46,7 @@ def test_examples_are_read_and_made_again(said, dump):
 
     header = Header(
         layout=TokenLayout(
-            said["family"], said["model_rate"], said["hop"], tuple(said["stream_bits"])
+            said["family"], said["model_rate"], said["hop"], tuple(said["bits_per_codebook"])
         ),
         fingerprint=said["fingerprint"],
         sample_rate=said["input_rate"],

@@ -67,7 +67,7 @@ def test_an_independent_reader_finds_what_was_written(sample):
         "family": layout.family,
         "model_rate": layout.sample_rate,
         "hop": layout.hop_length,
-        "stream_bits": list(layout.stream_bits),
+        "bits_per_codebook": list(layout.bits_per_codebook),
         "fingerprint": header.fingerprint,
         "input_rate": header.sample_rate,
         "samples": sample.num_samples,

@@ -9,56 +9,56 @@ from typing import ClassVar
 
 import numpy as np
 
-from codectool.evaluation.metrics.base import CannotJudgeError, Judge, Metric, Values, Wave
+from codectool.evaluation.metrics.base import Metric, MetricInfo, MetricUndefinedError, Values, Wave
 
 
-def metric(name: str, better: str = "lower") -> Metric:
-    return Metric(name, name, "", better, 3, (None, None), f"{name} of a test")  # type: ignore[arg-type]
+def metric(name: str, better: str = "lower") -> MetricInfo:
+    return MetricInfo(name, name, "", better, 3, (None, None), f"{name} of a test")  # type: ignore[arg-type]
 
 
-class Error(Judge):
+class Error(Metric):
     """Root mean square of the difference, and the length that it saw."""
 
     rate: ClassVar[int] = 16000
-    metrics: ClassVar[tuple[Metric, ...]] = (metric("error"), metric("length", "higher"))
+    metrics: ClassVar[tuple[MetricInfo, ...]] = (metric("error"), metric("length", "higher"))
 
-    def judge(self, reference: Wave, degraded: Wave) -> Values:
+    def compute(self, reference: Wave, degraded: Wave) -> Values:
         assert len(reference) == len(degraded)
         error = float(np.sqrt(np.mean((reference - degraded) ** 2)))
         return {"error": error, "length": float(len(reference))}
 
 
-class Picky(Judge):
+class Picky(Metric):
     """Has no opinion on silence."""
 
     rate: ClassVar[int] = 16000
-    metrics: ClassVar[tuple[Metric, ...]] = (metric("picky"),)
+    metrics: ClassVar[tuple[MetricInfo, ...]] = (metric("picky"),)
 
-    def judge(self, reference: Wave, degraded: Wave) -> Values:
+    def compute(self, reference: Wave, degraded: Wave) -> Values:
         if not reference.any():
-            raise CannotJudgeError("silence")
+            raise MetricUndefinedError("silence")
         return {"picky": 1.0}
 
 
-class Broken(Judge):
+class Broken(Metric):
     """Raises, or gives what is no number."""
 
     rate: ClassVar[int] = 16000
-    metrics: ClassVar[tuple[Metric, ...]] = (metric("broken"),)
+    metrics: ClassVar[tuple[MetricInfo, ...]] = (metric("broken"),)
 
-    def judge(self, reference: Wave, degraded: Wave) -> Values:
+    def compute(self, reference: Wave, degraded: Wave) -> Values:
         if len(reference) < 2000:
             return {"broken": math.nan}
         raise IndexError("list index out of range\nand more")
 
 
-class Deadly(Judge):
+class Deadly(Metric):
     """Kills its process on loud clips."""
 
     rate: ClassVar[int] = 16000
-    metrics: ClassVar[tuple[Metric, ...]] = (metric("deadly"),)
+    metrics: ClassVar[tuple[MetricInfo, ...]] = (metric("deadly"),)
 
-    def judge(self, reference: Wave, degraded: Wave) -> Values:
+    def compute(self, reference: Wave, degraded: Wave) -> Values:
         if np.abs(reference).max() > 0.9:
             os.kill(os.getpid(), signal.SIGKILL)
         return {"deadly": 0.0}

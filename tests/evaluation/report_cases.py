@@ -8,7 +8,7 @@ import numpy as np
 import numpy.typing as npt
 import soundfile
 
-from codectool.evaluation.metrics.base import Metric
+from codectool.evaluation.metrics.base import MetricInfo
 from codectool.evaluation.results import Clip, Evaluation, Mean, Score, SystemResult
 
 RATE = 16000
@@ -18,8 +18,8 @@ IMAGE = "<img src=x onerror=alert(1)>.wav"
 SCRIPT = "</script><script>alert(2)</script>"
 PLACEHOLDER = "$title ${facts} <!-- sounds -->.wav"
 SEPARATORS = "b & \"c\" 'd' \\u003c\u2028e\u2029\u202ef.wav"  # what ends a line, or turns it round
-QUALITY = Metric("quality", "Quality", "MOS", "higher", 2, (1, 5), f"How good. {SCRIPT}")
-ERROR = Metric("error", "Error", "", "lower", 3, (0, None), "How bad.")
+QUALITY = MetricInfo("quality", "Quality", "MOS", "higher", 2, (1, 5), f"How good. {SCRIPT}")
+ERROR = MetricInfo("error", "Error", "", "lower", 3, (0, None), "How bad.")
 # quality of each clip, error of each clip, kbps
 FIGURES = {
     "good": ((4.0, 3.0, 3.5), (0.1, 0.3, 0.2), 6.0),

@@ -13,7 +13,7 @@ import soundfile
 
 from codectool.errors import UsageError
 from codectool.evaluation import tables
-from codectool.evaluation.metrics.base import Judge
+from codectool.evaluation.metrics.base import Metric
 from codectool.evaluation.metrics.mel import MelDistance
 from codectool.evaluation.results import Evaluation, SystemResult
 from codectool.evaluation.run import Contest, Watcher, evaluate, folder_name
@@ -49,7 +49,7 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 def run(
     references: Path,
     degraded: Path | list[tuple[str, Path]],
-    *judges: type[Judge],
+    *judges: type[Metric],
     systems: tuple[SystemChoice, ...] = (),
     outputs: Path = Path("unused"),
     **options: object,

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 from judge_clips import sine, speech, with_noise
 
-from codectool.evaluation.metrics.base import CannotJudgeError, Judge, Metric, Wave
-from codectool.evaluation.metrics.registry import JUDGES
+from codectool.evaluation.metrics.base import Metric, MetricInfo, MetricUndefinedError, Wave
+from codectool.evaluation.metrics.registry import METRICS
 
 IDENTITY = {
     "pesq_wb": 4.644,
@@ -35,8 +35,8 @@ UNORDERED = ("f0_cents", "gpe")
 SLACK = {"visqol": 0.02}  # the network's values for what is bad lie close together, around 1.43
 
 
-@pytest.fixture(scope="module", params=JUDGES, ids=lambda judge: judge.__name__)
-def judge(request: pytest.FixtureRequest) -> Judge:
+@pytest.fixture(scope="module", params=METRICS, ids=lambda judge: judge.__name__)
+def judge(request: pytest.FixtureRequest) -> Metric:
     for package in request.param.packages:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
@@ -50,17 +50,17 @@ def _quiet(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
     assert capfd.readouterr() == ("", "")
 
 
-def check(metric: Metric, value: float) -> None:
+def check(metric: MetricInfo, value: float) -> None:
     low, high = metric.range
     assert type(value) is float
     assert math.isfinite(value)
     assert (-math.inf if low is None else low) <= value <= (math.inf if high is None else high)
 
 
-def test_identity_and_order(judge: Judge) -> None:
+def test_identity_and_order(judge: Metric) -> None:
     reference = speech(judge.rate)
-    table = [judge.judge(reference, reference)]
-    table += [judge.judge(reference, with_noise(reference, level)) for level in (30, 20, 10, 0)]
+    table = [judge.compute(reference, reference)]
+    table += [judge.compute(reference, with_noise(reference, level)) for level in (30, 20, 10, 0)]
     for metric in judge.metrics:
         values = [row[metric.name] for row in table]
         assert values[0] == pytest.approx(IDENTITY[metric.name], abs=2e-3), metric.name
@@ -85,24 +85,24 @@ ODD = {
 
 
 @pytest.mark.parametrize("name", ODD)
-def test_odd_pairs(judge: Judge, name: str) -> None:
+def test_odd_pairs(judge: Metric, name: str) -> None:
     for seconds in (0, 0.01, 0.2, 0.4, 0.7, 2):  # 0: one sample
         pair = ODD[name](max(1, round(seconds * judge.rate)))
         settle(judge, *(wave.astype(np.float32) for wave in pair))
 
 
-def test_short_speech(judge: Judge) -> None:
+def test_short_speech(judge: Metric) -> None:
     for seconds in (0.25, 0.3, 0.41, 0.6, 0.639, 0.64, 0.65, 0.72, 1.0):
         wave = speech(judge.rate)[judge.rate :][: round(seconds * judge.rate)]
         settle(judge, wave, with_noise(wave, 20))
 
 
-def settle(judge: Judge, reference: Wave, degraded: Wave) -> None:
+def settle(judge: Metric, reference: Wave, degraded: Wave) -> None:
     kept = reference.copy(), degraded.copy()
     values, reason = {}, ""
     try:
-        values = judge.judge(reference, degraded)
-    except CannotJudgeError as error:
+        values = judge.compute(reference, degraded)
+    except MetricUndefinedError as error:
         reason = str(error)
     if values:
         assert list(values) == [metric.name for metric in judge.metrics]

@@ -7,7 +7,7 @@ import pytest
 import torch
 from judge_clips import sine, speech, with_noise
 
-from codectool.evaluation.metrics.base import CannotJudgeError
+from codectool.evaluation.metrics.base import MetricUndefinedError
 from codectool.evaluation.metrics.pesq import PesqNarrow, PesqWide
 
 pytest.importorskip("pesq", reason="the package pesq is not here")
@@ -18,7 +18,7 @@ def test_example_of_torchmetrics(judge: type[PesqNarrow | PesqWide], value: floa
     """The example of torchmetrics.audio.PerceptualEvaluationSpeechQuality (v0.6 to v1.9)."""
     random = torch.Generator().manual_seed(1)
     degraded, reference = (torch.randn(8000, generator=random).numpy() for _ in range(2))
-    found = judge().judge(reference, degraded)[judge.metrics[0].name]
+    found = judge().compute(reference, degraded)[judge.metrics[0].name]
     assert found == pytest.approx(value, abs=5e-5)
 
 
@@ -28,7 +28,7 @@ def test_best_values_are_those_of_the_mappings() -> None:
         best = 0.999 + 4 / (1 + np.exp(-slope * 4.5 + offset))
         wave = speech(judge.rate)
         name = judge.metrics[0].name
-        assert judge().judge(wave, wave)[name] == pytest.approx(best, abs=1e-4)
+        assert judge().compute(wave, wave)[name] == pytest.approx(best, abs=1e-4)
         assert judge.metrics[0].range[1] == pytest.approx(best, abs=1e-3)
 
 
@@ -37,28 +37,28 @@ def test_long_clips_are_judged_in_pieces() -> None:
     worse = with_noise(clip, 25)
     judge = PesqWide()
     halves = [
-        judge.judge(*pair)["pesq_wb"]
+        judge.compute(*pair)["pesq_wb"]
         for pair in zip(np.array_split(clip, 2), np.array_split(worse, 2), strict=True)
     ]
-    assert judge.judge(clip, worse)["pesq_wb"] == pytest.approx(np.mean(halves), abs=1e-6)
+    assert judge.compute(clip, worse)["pesq_wb"] == pytest.approx(np.mean(halves), abs=1e-6)
     worse[: len(worse) // 2 + 1] = 0
-    with pytest.raises(CannotJudgeError, match="the degraded clip is silent"):
-        judge.judge(clip, worse)
+    with pytest.raises(MetricUndefinedError, match="the degraded clip is silent"):
+        judge.compute(clip, worse)
     clip[: len(clip) // 2 + 1] = 0
     worse = with_noise(clip, 25)
-    assert 1 < judge.judge(clip, worse)["pesq_wb"] < 4
+    assert 1 < judge.compute(clip, worse)["pesq_wb"] < 4
 
 
 def test_more_utterances_than_the_code_of_the_itu_survives() -> None:
     burst = with_noise(sine(150, 4000, 16000, 0.3) ** 3, 20)
     wave = np.tile(np.concatenate([burst, np.zeros(4000, np.float32)]), 120)
-    assert 1 < PesqWide().judge(wave, with_noise(wave, 30))["pesq_wb"] < 4.65
+    assert 1 < PesqWide().compute(wave, with_noise(wave, 30))["pesq_wb"] < 4.65
 
 
 def test_reasons() -> None:
     wave = speech(16000)
     judge = PesqWide()
-    with pytest.raises(CannotJudgeError, match=r"shorter than 0\.25 s"):
-        judge.judge(wave[20000:23900], wave[20000:23900])
-    with pytest.raises(CannotJudgeError, match="the reference is silent"):
-        judge.judge(np.zeros_like(wave), wave)
+    with pytest.raises(MetricUndefinedError, match=r"shorter than 0\.25 s"):
+        judge.compute(wave[20000:23900], wave[20000:23900])
+    with pytest.raises(MetricUndefinedError, match="the reference is silent"):
+        judge.compute(np.zeros_like(wave), wave)

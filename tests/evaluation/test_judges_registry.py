@@ -10,18 +10,18 @@ import pytest
 from codectool.errors import UsageError
 from codectool.evaluation.metrics.mel import MelDistance
 from codectool.evaluation.metrics.pesq import PesqNarrow, PesqWide
-from codectool.evaluation.metrics.registry import JUDGES, METRICS, available, choose
+from codectool.evaluation.metrics.registry import METRIC_INFO, METRICS, available, choose
 from codectool.evaluation.metrics.si_sdr import WaveformMatch
 from codectool.evaluation.metrics.stoi import Stoi
 from codectool.evaluation.metrics.visqol import Visqol, VisqolPolynomial
 
 
 def test_order_and_names() -> None:
-    assert list(METRICS) == [
+    assert list(METRIC_INFO) == [
         *("pesq_wb", "pesq_nb", "stoi", "estoi", "visqol", "visqol_poly", "warpq"),
         *("mel_db", "lsd_db", "si_sdr_db", "f0_cents", "gpe", "vde"),
     ]
-    for metric in METRICS.values():
+    for metric in METRIC_INFO.values():
         assert metric.about.endswith(".")
 
 
@@ -34,7 +34,7 @@ def test_order_and_names() -> None:
         (["visqol_poly"], [VisqolPolynomial]),
         (["visqol_poly", "visqol"], [Visqol, VisqolPolynomial]),
         ([], []),
-        (list(METRICS), list(JUDGES)),
+        (list(METRIC_INFO), list(METRICS)),
     ],
 )
 def test_choice(names: list[str], judges: list[type]) -> None:

@@ -11,7 +11,7 @@ import torchaudio
 from judge_clips import sine, speech
 
 from codectool.audio.mel import RATE, log_mel, magnitudes, mel_bands
-from codectool.evaluation.metrics.base import Judge, Wave
+from codectool.evaluation.metrics.base import Metric, Wave
 from codectool.evaluation.metrics.log_spectral import LogSpectralDistance
 from codectool.evaluation.metrics.mel import SCALES, MelDistance
 from codectool.training.losses.spectral import mel_distance_db
@@ -21,8 +21,8 @@ def noise(samples: int, seed: int = 0, level: float = 0.1) -> Wave:
     return np.random.default_rng(seed).normal(0, level, samples).astype(np.float32)
 
 
-def distance(judge: Judge, reference: Wave, degraded: Wave) -> float:
-    return judge.judge(reference, degraded)[judge.metrics[0].name]
+def distance(judge: Metric, reference: Wave, degraded: Wave) -> float:
+    return judge.compute(reference, degraded)[judge.metrics[0].name]
 
 
 @pytest.mark.parametrize(("window", "bands"), SCALES)
@@ -48,7 +48,7 @@ def test_hop() -> None:
 
 
 @pytest.mark.parametrize("judge", [MelDistance(), LogSpectralDistance()])
-def test_half_the_level_is_six_decibels_where_nothing_is_below_the_floor(judge: Judge) -> None:
+def test_half_the_level_is_six_decibels_where_nothing_is_below_the_floor(judge: Metric) -> None:
     wave = noise(RATE, level=0.5)
     assert distance(judge, wave, wave / 2) == pytest.approx(20 * math.log10(2), abs=1e-3)
     assert distance(judge, wave * 1e-7, wave * 1e-8) == 0

@@ -9,7 +9,7 @@ import pytest
 import torch
 from judge_clips import speech
 
-from codectool.evaluation.metrics.base import CannotJudgeError
+from codectool.evaluation.metrics.base import MetricUndefinedError
 from codectool.evaluation.metrics.stoi import Stoi
 
 pytest.importorskip("pystoi", reason="the package pystoi is not here")
@@ -65,7 +65,7 @@ def test_nothing_is_left_to_chance() -> None:
     np.random.seed(5)
     expected = np.random.random()
     np.random.seed(5)
-    found = [Stoi().judge(wave, quiet) for _ in range(2)]
+    found = [Stoi().compute(wave, quiet) for _ in range(2)]
     assert found[0] == found[1]
     assert np.random.random() == expected
 
@@ -73,8 +73,8 @@ def test_nothing_is_left_to_chance() -> None:
 def test_reasons() -> None:
     wave = speech(16000)
     judge = Stoi()
-    with pytest.raises(CannotJudgeError, match=r"shorter than 0\.4 s"):
-        judge.judge(wave[:6000], wave[:6000])
+    with pytest.raises(MetricUndefinedError, match=r"shorter than 0\.4 s"):
+        judge.compute(wave[:6000], wave[:6000])
     gap = np.where(np.arange(len(wave)) // 4000 == 8, wave, 0).astype(np.float32)
-    with pytest.raises(CannotJudgeError, match=r"less than 0\.4 s of speech"):
-        judge.judge(gap, wave)
+    with pytest.raises(MetricUndefinedError, match=r"less than 0\.4 s of speech"):
+        judge.compute(gap, wave)

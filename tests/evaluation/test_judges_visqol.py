@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from judge_clips import speech, with_noise
 
-from codectool.evaluation.metrics.base import CannotJudgeError
+from codectool.evaluation.metrics.base import MetricUndefinedError
 from codectool.evaluation.metrics.visqol import Visqol, VisqolPolynomial, opinion
 
 pytest.importorskip("visqol", reason="the package visqol-python is not here")
@@ -15,7 +15,7 @@ pytest.importorskip("visqol", reason="the package visqol-python is not here")
 def test_best_opinion() -> None:
     """`kPerfectScore` of tests/visqol_api_test.cc, within its tolerance."""
     wave = speech(16000)
-    assert VisqolPolynomial().judge(wave, wave)["visqol_poly"] == pytest.approx(5.0, abs=1e-4)
+    assert VisqolPolynomial().compute(wave, wave)["visqol_poly"] == pytest.approx(5.0, abs=1e-4)
 
 
 def test_mapping() -> None:
@@ -33,7 +33,7 @@ def test_one_similarity_two_opinions() -> None:
     pytest.importorskip("ai_edge_litert", reason="the package ai-edge-litert is not here")
     wave = speech(16000)
     worse = with_noise(wave, 30)
-    both, alone = Visqol().judge(wave, worse), VisqolPolynomial().judge(wave, worse)
+    both, alone = Visqol().compute(wave, worse), VisqolPolynomial().compute(wave, worse)
     # `opinion` is ours, the other is the package's
     assert both["visqol_poly"] == pytest.approx(alone["visqol_poly"], abs=1e-9)
     # The network is the stricter one, by 1 to 2 points for noise (visqol-python's README).
@@ -44,11 +44,11 @@ def test_bounds_of_the_network() -> None:
     """Above 3 for similarity 1, below 3 for noise: tests/tflite_quality_mapper_test.cc."""
     pytest.importorskip("ai_edge_litert", reason="the package ai-edge-litert is not here")
     wave, judge = speech(16000), Visqol()
-    assert 3 < judge.judge(wave, wave)["visqol"] <= 5
-    assert 1 <= judge.judge(wave, with_noise(wave, 0))["visqol"] < 3
+    assert 3 < judge.compute(wave, wave)["visqol"] <= 5
+    assert 1 <= judge.compute(wave, with_noise(wave, 0))["visqol"] < 3
 
 
 def test_reasons() -> None:
     wave = speech(16000)
-    with pytest.raises(CannotJudgeError, match=r"shorter than 0\.64 s"):
-        VisqolPolynomial().judge(wave[20000:30000], wave[20000:30000])
+    with pytest.raises(MetricUndefinedError, match=r"shorter than 0\.64 s"):
+        VisqolPolynomial().compute(wave[20000:30000], wave[20000:30000])

@@ -7,7 +7,7 @@ import pytest
 from judge_clips import speech
 
 from codectool.evaluation.metrics import warpq
-from codectool.evaluation.metrics.base import CannotJudgeError, Wave
+from codectool.evaluation.metrics.base import MetricUndefinedError, Wave
 from codectool.evaluation.metrics.warpq import WarpQ
 
 pytest.importorskip("webrtcvad", reason="the package webrtcvad-wheels is not here")
@@ -36,16 +36,16 @@ def test_scores_of_the_authors(name: str) -> None:
         "soft": wave * np.float32(0.3),
     }
     judge = WarpQ()
-    found = {label: judge.judge(wave, clip)["warpq"] for label, clip in clips.items()}
+    found = {label: judge.compute(wave, clip)["warpq"] for label, clip in clips.items()}
     assert found == pytest.approx(AUTHORS[name], abs=2e-3)
-    backwards = judge.judge(wave, np.ascontiguousarray(wave[::-1]))["warpq"]
+    backwards = judge.compute(wave, np.ascontiguousarray(wave[::-1]))["warpq"]
     assert backwards == pytest.approx(BACKWARDS[name], abs=2e-3)
 
 
 def test_a_delay_is_forgiven() -> None:
     wave = speech(16000)
     late = np.concatenate([np.zeros(6000, np.float32), wave])[: len(wave)]
-    assert WarpQ().judge(wave, late)["warpq"] < 0.5
+    assert WarpQ().compute(wave, late)["warpq"] < 0.5
 
 
 def test_costs_are_those_of_step_by_step_search() -> None:
@@ -70,9 +70,9 @@ def test_costs_are_those_of_step_by_step_search() -> None:
 def test_long_clips_are_judged_in_pieces() -> None:
     clip = np.tile(speech(16000), 6)
     judge = WarpQ()
-    whole = judge.judge(clip, noisy(clip, 0.003))["warpq"]
+    whole = judge.compute(clip, noisy(clip, 0.003))["warpq"]
     assert whole == pytest.approx(1.223, abs=0.05)
     gap = clip.copy()
     gap[len(gap) // 2 :] = 0
-    with pytest.raises(CannotJudgeError, match=r"less than 0\.4 s of speech came back"):
-        judge.judge(clip, gap)
+    with pytest.raises(MetricUndefinedError, match=r"less than 0\.4 s of speech came back"):
+        judge.compute(clip, gap)

@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 from judge_clips import sine
 
-from codectool.evaluation.metrics.base import CannotJudgeError, Wave
+from codectool.evaluation.metrics.base import MetricUndefinedError, Wave
 from codectool.evaluation.metrics.si_sdr import WaveformMatch
 
 
 def ratio(reference: Wave, degraded: Wave) -> float:
-    return WaveformMatch().judge(reference, degraded)["si_sdr_db"]
+    return WaveformMatch().compute(reference, degraded)["si_sdr_db"]
 
 
 def test_example_of_torchmetrics() -> None:
@@ -31,7 +31,7 @@ def test_ends_of_the_scale() -> None:
     wave, other = sine(1000, 24000, 24000, 0.5), sine(2000, 24000, 24000, 0.05)
     assert ratio(wave, wave) == pytest.approx(120, abs=1e-6)
     assert -120 <= ratio(wave, other) < -60
-    with pytest.raises(CannotJudgeError, match="the reference is silent"):
+    with pytest.raises(MetricUndefinedError, match="the reference is silent"):
         ratio(np.full(10, 0.1, np.float32), wave[:10])
-    with pytest.raises(CannotJudgeError, match="the degraded clip is silent"):
+    with pytest.raises(MetricUndefinedError, match="the degraded clip is silent"):
         ratio(wave[:10], np.zeros(10, np.float32))

@@ -7,11 +7,11 @@ from pathlib import Path
 
 import pytest
 
-from codectool.evaluation.metrics.base import Metric
+from codectool.evaluation.metrics.base import MetricInfo
 from codectool.evaluation.results import Clip, Score, mean_of, student_t, summarise
 
-STOI = Metric("stoi", "STOI", "", "higher", 3, (None, 1.0), "")
-MEL = Metric("mel_db", "mel distance", "dB", "lower", 2, (0.0, None), "")
+STOI = MetricInfo("stoi", "STOI", "", "higher", 3, (None, 1.0), "")
+MEL = MetricInfo("mel_db", "mel distance", "dB", "lower", 2, (0.0, None), "")
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 4, 5, 10, 39, 1000])

@@ -18,14 +18,14 @@ ALL_ONES = 2**18 - 1
 
 def clip(
     codes: npt.ArrayLike,
-    stream_bits: tuple[int, ...],
+    bits_per_codebook: tuple[int, ...],
     family: str = "bigcodec",
     fingerprint: str = FINGERPRINT,
 ) -> Tokens:
     """Tokens ``(K, F)`` or ``(C, K, F)``, 80 frames per second."""
     array = np.asarray(codes, np.int32)
     array = array if array.ndim == 3 else array[None]
-    layout = TokenLayout(family, 16000, 200, stream_bits)
+    layout = TokenLayout(family, 16000, 200, bits_per_codebook)
     return Tokens(array, layout, fingerprint, 16000, 200 * array.shape[2])
 
 

@@ -106,7 +106,7 @@ def test_relative_distance_of_two_ranks_is_that_of_the_whole_batch(monkeypatch):
     whole = feature_matching([[real]], [[fake]], relative=True)
     size = real.abs().mean()
     monkeypatch.setattr(
-        "codectool.training.losses.adversarial.mean_over_ranks", lambda value: size.expand(1)
+        "codectool.training.losses.adversarial.all_reduce_mean", lambda value: size.expand(1)
     )
     halves = [
         feature_matching([[real[part]]], [[fake[part]]], relative=True)

@@ -116,8 +116,8 @@ def test_two_ranks_do_what_one_does_with_the_whole_batch(monkeypatch):
     halves = slice(0, 2), slice(2, 4)
     squares = [(2 * (values - target)[part] / 100).square().sum() for part in halves]
     mean = torch.stack(squares).mean()
-    monkeypatch.setattr(module, "num_ranks", lambda: 2)
-    monkeypatch.setattr(module, "mean_over_ranks", lambda value: mean.expand(1))
+    monkeypatch.setattr(module, "world_size", lambda: 2)
+    monkeypatch.setattr(module, "all_reduce_mean", lambda value: mean.expand(1))
     ranks = torch.cat([gradient(part, GradientBalancer(weights)) for part in halves])
     torch.testing.assert_close(ranks / 2, whole)
 

@@ -12,7 +12,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from codectool.nn.distributed import mean_over_ranks
+from codectool.nn.distributed import all_reduce_mean
 from codectool.training import parallel, run
 from codectool.training.checkpoint import LAST, read_snapshot
 from codectool.training.run import Observer
@@ -92,9 +92,9 @@ def arithmetic(rank: int) -> dict[str, Any]:
     parallel.BUCKET_NUMBERS = old
     layer = nn.Linear(2, 2)
     nn.init.constant_(layer.weight, rank)
-    parallel.copy_from_first(layer)
+    parallel.broadcast_parameters(layer)
     x = torch.tensor([1 / 3 + rank, 0.1], requires_grad=True)
-    mean = mean_over_ranks(x.square())
+    mean = all_reduce_mean(x.square())
     mean.sum().backward()
     return {
         "gradients": [p.grad for p in (first, second, unused, frozen)],

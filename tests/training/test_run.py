@@ -368,7 +368,7 @@ def test_crops_too_short_for_a_loss_are_refused_before_the_run_is_begun(
 def test_a_batch_that_does_not_divide_is_refused(
     hac: TrainingConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(running, "num_ranks", lambda: 3)
+    monkeypatch.setattr(running, "world_size", lambda: 3)
     with pytest.raises(UsageError, match=r"batch_size 4 does not divide over 3 processes"):
         train(hac, tmp_path / "run")
 

@@ -11,11 +11,11 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from codectool.codecs.chunking import SegmentDecoder, SegmentEncoder
 from torch import Tensor
 
 from codectool.codec import Codec
 from codectool.codecs.base import CodecModel, Context, Latency
-from codectool.codecs.chunking import SegmentDecoder, SegmentEncoder
 from codectool.errors import AudioError
 from codectool.evaluation.tokens.usage import code_use
 from codectool.training.validation import ValidationClip, intelligibility, load_clips, validate
@@ -52,7 +52,7 @@ class SixteenBits(CodecModel):
     def stream_decoder(self, block_frames: int | None = None) -> SegmentDecoder:
         return SegmentDecoder(self, block_frames or 100)
 
-    def upstream_frames(self, num_samples: int) -> int:
+    def reference_frames(self, num_samples: int) -> int:
         return num_samples // 4
 
     def encode(self, wave: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from torch import Tensor
 from codectool.codecs.hyper import Fields
 from codectool.errors import ConfigError
 from codectool.nn.weight_norm import to_old_name
-from codectool.tokens import MAX_SAMPLE_RATE, MAX_STREAMS
+from codectool.tokens import MAX_CODEBOOKS, MAX_SAMPLE_RATE
 
 MAX_RNN_LAYERS = 16  # the published models have one or two
 
@@ -58,8 +58,8 @@ class BigCodecConfig:
     codebook_width: int
 
     def __post_init__(self) -> None:
-        if not 1 <= self.num_quantizers <= MAX_STREAMS:
-            raise ConfigError(f"{self.num_quantizers} quantizers are not in 1..{MAX_STREAMS}")
+        if not 1 <= self.num_quantizers <= MAX_CODEBOOKS:
+            raise ConfigError(f"{self.num_quantizers} quantizers are not in 1..{MAX_CODEBOOKS}")
         if math.prod(self.encoder.ratios) != math.prod(self.decoder.ratios):
             raise ConfigError(
                 f"up_ratios of encoder {self.encoder.ratios} and decoder {self.decoder.ratios} "

@@ -2,7 +2,7 @@
 
 Encoder (CNN and LSTM) -> factorized vector quantizer -> decoder (LSTM and CNN). The convolutions
 look 0.7 s around, the LSTMs run forward over the whole file. Letters used in shapes: B batch,
-C channels, D latent width, F frames, K quantizers, N samples, T time.
+C channels, D latent width, F frames, K codebooks, N samples, T time.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor, nn
 
-from codectool.codecs.base import CodecModel, Context, Latency, StreamDecoder, StreamEncoder
+from codectool.codecs.base import CodecModel, Context, Latency
 from codectool.codecs.bigcodec.alias_free import REACH, AliasFreeSnake, alias_free
 from codectool.codecs.bigcodec.config import BigCodecConfig, HalfConfig
 from codectool.codecs.bigcodec.packed import PackedLSTM
@@ -22,14 +22,16 @@ from codectool.codecs.bigcodec.streaming import (
     Chain,
     Conv,
     Cut,
+    Flow,
     Layer,
     RecurrentStack,
     Skip,
-    StackStream,
+    StackState,
     Tanh,
     UpConv,
 )
-from codectool.codecs.chunking import SegmentDecoder, SegmentEncoder
+from codectool.codecs.segments import segment_decoder, segment_encoder
+from codectool.codecs.stream import Stream
 from codectool.nn.loading import BlankModel, load_tensors
 from codectool.nn.quantize import FactorizedQuantizer, ResidualQuantizer
 from codectool.nn.weight_norm import fold_weight_norm, weight_normed
@@ -303,23 +305,25 @@ class BigCodec(CodecModel):
         """Encoder output ``(B, D, F)`` before quantization, float32."""
         return cast(Tensor, self.encoder(wave)).float()
 
-    def encode(self, wave: Tensor) -> Tensor:
-        """``(B, 1, N)`` -> codes ``(B, K, F)``."""
+    @torch.no_grad()
+    def encode(self, waves: Sequence[Tensor]) -> list[Tensor]:
+        """The LSTM runs over all signals at once."""
         if not self._streams:
-            return self.quantize(self.latent(wave).mT)
-        if len(wave) > 1:
-            return torch.stack(self.encode_ragged(list(wave)))
-        stream = self.stream_encoder()
-        return torch.cat([stream.push(wave), stream.flush()], -1)
+            return [self.quantize(self.latent(wave[None]).mT)[0] for wave in waves]
+        if len(waves) == 1:
+            stream = self.stream_encoder()
+            return [torch.cat([stream.push(waves[0][None]), stream.flush()], -1)[0]]
+        return self.encode_many(waves, together=self.device.type != "cpu")
 
-    def decode(self, codes: Tensor) -> Tensor:
-        """``(B, K', F)`` -> ``(B, 1, N)``."""
+    @torch.no_grad()
+    def decode(self, codes: Sequence[Tensor]) -> list[Tensor]:
+        """The LSTM runs over all signals at once."""
         if not self._streams:
-            return cast(Tensor, self.decoder(self.look_up(codes).mT)).float()
-        if len(codes) > 1:
-            return torch.stack(self.decode_ragged(list(codes)))
-        stream = self.stream_decoder()
-        return torch.cat([stream.push(codes), stream.flush()], -1)
+            return [self.decoder(self.look_up(item[None]).mT)[0].float() for item in codes]
+        if len(codes) == 1:
+            stream = self.stream_decoder()
+            return [torch.cat([stream.push(codes[0][None]), stream.flush()], -1)[0]]
+        return self.decode_many(codes, together=self.device.type != "cpu")
 
     def quantize(self, latent: Tensor) -> Tensor:
         """Codes ``(B, K, F)`` of ``(B, F, D)``, in float32 whatever autocast says."""
@@ -371,18 +375,6 @@ class BigCodec(CodecModel):
         ahead = decoder.needs(self.hop_length) - 1
         return Latency(encoder.needs(1) - self.hop_length, ahead * self.hop_length)
 
-    def encode_ragged(self, waves: Sequence[Tensor]) -> list[Tensor]:
-        """As `CodecModel.encode_ragged`; the LSTM runs over all signals at once."""
-        if len(waves) == 1 or not self._streams:
-            return super().encode_ragged(waves)
-        return self.encode_many(waves, together=self.device.type != "cpu")
-
-    def decode_ragged(self, codes: Sequence[Tensor]) -> list[Tensor]:
-        """As `CodecModel.decode_ragged`; the LSTM runs over all signals at once."""
-        if len(codes) == 1 or not self._streams:
-            return super().decode_ragged(codes)
-        return self.decode_many(codes, together=self.device.type != "cpu")
-
     @torch.no_grad()
     def encode_many(self, waves: Sequence[Tensor], together: bool) -> list[Tensor]:
         """As `encode_ragged`; ``together`` says whether convolutions run over all at once, too."""
@@ -397,84 +389,40 @@ class BigCodec(CodecModel):
         waves = self.stacks[1].side_by_side(latents, self.window, together)
         return [wave.mT.float() for wave in waves]
 
-    def stream_encoder(self, block_frames: int | None = None) -> StreamEncoder:
+    def stream_encoder(self, chunk_frames: int | None = None) -> Stream[Any]:
         """Window after window; a bidirectional LSTM has to wait for the end of the signal."""
         if not self._streams:
-            return SegmentEncoder(self, WHOLE)
-        return BigCodecStreamEncoder(self, block_frames or self.window)
+            return segment_encoder(self, WHOLE)
+        stack, none = self.stacks[0], self._no_codes()
 
-    def stream_decoder(self, block_frames: int | None = None) -> StreamDecoder:
+        def step(wave: Tensor, state: StackState, last: bool) -> tuple[Tensor, StackState]:
+            latent, state = stack.step(wave.mT, state, last)
+            return self.quantize(latent) if latent.shape[1] else none, state
+
+        frames = chunk_frames or self.window
+        return Stream(step, (Flow(), None), frames * self.hop_length, none)
+
+    def stream_decoder(self, chunk_frames: int | None = None) -> Stream[Any]:
         """Window after window; a bidirectional LSTM has to wait for the end of the codes."""
         if not self._streams:
-            return SegmentDecoder(self, WHOLE)
-        return BigCodecStreamDecoder(self, block_frames or self.window)
+            return segment_decoder(self, WHOLE)
+        stack = self.stacks[1]
+
+        def step(codes: Tensor, state: StackState, last: bool) -> tuple[Tensor, StackState]:
+            wave, state = stack.step(self.look_up(codes), state, last)
+            return wave.mT.float(), state
+
+        none = torch.zeros(1, 1, 0, device=self.device)
+        return Stream(step, (Flow(), None), chunk_frames or self.window, none)
+
+    def _no_codes(self) -> Tensor:
+        codebooks = len(self.codebook_sizes)
+        return torch.zeros(1, codebooks, 0, dtype=torch.int64, device=self.device)
 
     def num_frames(self, num_samples: int) -> int:
         """As upstream frames them: the padding there loses nothing."""
-        return self.upstream_frames(num_samples) if num_samples else 0
+        return self.reference_frames(num_samples) if num_samples else 0
 
-    def upstream_frames(self, num_samples: int) -> int:
+    def reference_frames(self, num_samples: int) -> int:
         """The script always pads, by a whole frame where the length is already whole."""
         return num_samples // self.hop_length + 1
-
-
-class BigCodecStreamEncoder(StreamEncoder):
-    """Samples in, codes out, window by window.
-
-    Args:
-        codec: the model.
-        block_frames: length of a window.
-    """
-
-    def __init__(self, codec: BigCodec, block_frames: int) -> None:
-        self._codec = codec
-        self._stream = StackStream(codec.stacks[0], block_frames)
-        self._begun = False
-
-    @torch.no_grad()
-    def push(self, wave: Tensor) -> Tensor:
-        """Take samples ``(1, 1, N)``; return the codes ``(1, K, F)`` now known."""
-        self._begun = self._begun or wave.shape[-1] > 0
-        return self._codes(self._stream.push(wave.mT))
-
-    @torch.no_grad()
-    def flush(self) -> Tensor:
-        """End the signal; return the codes that are left."""
-        empty = torch.zeros(1, 0, 1, device=self._codec.device)
-        return self._codes([self._stream.flush(empty)] if self._begun else [])
-
-    def _codes(self, latents: list[Tensor]) -> Tensor:
-        # window by window, as the search, too, rounds by how many frames it is given
-        codes = [self._codec.quantize(latent) for latent in latents if latent.shape[1]]
-        none = torch.zeros(
-            1, len(self._codec.codebook_sizes), 0, dtype=torch.int64, device=self._codec.device
-        )
-        return torch.cat([none, *codes], -1)
-
-
-class BigCodecStreamDecoder(StreamDecoder):
-    """Codes in, samples out, window by window; see `BigCodecStreamEncoder`."""
-
-    def __init__(self, codec: BigCodec, block_frames: int) -> None:
-        self._codec = codec
-        self._stream = StackStream(codec.stacks[1], block_frames, self._look_up)
-        self._empty: Tensor | None = None
-
-    @torch.no_grad()
-    def push(self, codes: Tensor) -> Tensor:
-        """Take codes ``(1, K', F)``; return the samples ``(1, 1, N)`` now known."""
-        if codes.shape[-1]:
-            self._empty = codes.mT[:, :0]
-        return self._wave(self._stream.push(codes.mT))
-
-    @torch.no_grad()
-    def flush(self) -> Tensor:
-        """End the signal; return the samples that are left."""
-        return self._wave([] if self._empty is None else [self._stream.flush(self._empty)])
-
-    def _look_up(self, codes: Tensor) -> Tensor:
-        return self._codec.look_up(codes.mT)
-
-    def _wave(self, waves: list[Tensor]) -> Tensor:
-        none = torch.zeros(1, 1, 0, device=self._codec.device)
-        return torch.cat([none, *(wave.mT.float() for wave in waves)], -1)

@@ -11,7 +11,7 @@ Letters used in shapes: B batch, C channels, T time.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
@@ -291,6 +291,9 @@ class Tanh(Layer):
         return columns
 
 
+StackState = tuple[Flow, State | None]
+
+
 @dataclass(frozen=True, eq=False)
 class RecurrentStack:
     """Layers in three parts, the middle one of which remembers without limit.
@@ -311,6 +314,15 @@ class RecurrentStack:
         """Columns of input that so many first columns of output depend on."""
         return self.front.needs(self.back.needs(columns))
 
+    def step(self, x: Tensor, state: StackState, last: bool) -> tuple[Tensor, StackState]:
+        """Run over the next columns ``(1, T, C)`` of one signal."""
+        flow, memory = state
+        x = self.front.push(x, flow, last)
+        if self.lstm is not None and x.shape[1]:
+            y, memory = self.lstm(x, memory or self.lstm.start(x))
+            x = x + y
+        return self.back.push(x, flow, last), (flow, memory)
+
     def side_by_side(self, signals: Sequence[Tensor], window: int, together: bool) -> list[Tensor]:
         """Run over signals ``(T, C)`` of any lengths; each gets what it gets alone.
 
@@ -327,61 +339,6 @@ class RecurrentStack:
         if self.lstm is not None:
             inner = _recur(self.lstm, inner, window)
         return _in_groups(self.back, inner, frames, groups, window)
-
-
-class StackStream:
-    """One signal on its way through a stack, cut anew into windows of equal length.
-
-    Args:
-        stack: the layers.
-        window: frames worked on at once.
-        begin: makes columns ``(1, T, C)`` of as many columns of what is pushed.
-    """
-
-    def __init__(
-        self,
-        stack: RecurrentStack,
-        window: int,
-        begin: Callable[[Tensor], Tensor] = torch.clone,
-    ) -> None:
-        self._stack = stack
-        self._begin = begin
-        self._size = window * stack.rate
-        self._flow = Flow()
-        self._state: State | None = None
-        self._waiting: list[Tensor] = []
-        self._length = 0
-
-    def push(self, x: Tensor) -> list[Tensor]:
-        """Take columns ``(1, T, ...)``; return what has become of each window that is full."""
-        done = []
-        while x.shape[1]:
-            piece = x[:, : self._size - self._length]
-            x = x[:, piece.shape[1] :]
-            self._waiting.append(piece.clone())
-            self._length += piece.shape[1]
-            if self._length == self._size:
-                done.append(self._run(last=False))
-        return done
-
-    def flush(self, empty: Tensor) -> Tensor:
-        """End the signal; return the rest.
-
-        Args:
-            empty: no columns, otherwise like what was pushed.
-        """
-        self._waiting.append(empty)
-        return self._run(last=True)
-
-    def _run(self, last: bool) -> Tensor:
-        x = self._begin(torch.cat(self._waiting, 1))
-        self._waiting, self._length = [], 0
-        x = self._stack.front.push(x, self._flow, last)
-        lstm = self._stack.lstm
-        if lstm is not None and x.shape[1]:
-            y, self._state = lstm(x, self._state or lstm.start(x))
-            x = x + y
-        return self._stack.back.push(x, self._flow, last)
 
 
 def _in_groups(

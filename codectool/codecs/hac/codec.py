@@ -22,12 +22,13 @@ from torch import Tensor
 from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 
-from codectool.codecs.base import CodecModel, Context, Latency, StreamDecoder, StreamEncoder
-from codectool.codecs.hac.blocks import Stack, State
+from codectool.codecs.base import CodecModel, Context, Latency
+from codectool.codecs.hac.blocks import Stack
 from codectool.codecs.hac.config import AnyHacConfig, HacConfig, parse_config
-from codectool.codecs.hac.fast_cpu import BlockRunner, Prepared, Runner, StepRunner, prepare
+from codectool.codecs.hac.fast_cpu import BlockRunner, Compiled, Runner, StepRunner, prepare
 from codectool.codecs.hac.network import HacNetwork
 from codectool.codecs.hac.quantizer import index_to_signs, signs_to_index
+from codectool.codecs.stream import Stream
 from codectool.errors import ConfigError
 from codectool.nn.loading import BlankModel, load_tensors
 
@@ -77,99 +78,6 @@ def _run_group(stack: Stack, signals: list[Tensor], block: int) -> list[Tensor]:
 BLOCK_FRAMES = 75  # one second of the 1.35 kbps preset
 
 
-class HacStreamEncoder(StreamEncoder):
-    """Samples in, tokens out, block by block.
-
-    Args:
-        codec: the model.
-        batch: number of signals that are coded side by side.
-        block_frames: tokens per block; with the default the tokens are those of `HacCodec.encode`,
-            with fewer the delay is shorter and a bit whose value is within rounding of zero may
-            differ.
-    """
-
-    def __init__(self, codec: HacCodec, batch: int = 1, block_frames: int = BLOCK_FRAMES) -> None:
-        self.codec = codec
-        self.block = block_frames * codec.hop_length
-        self.runner = codec.encoder_runner(batch, block_frames)
-        self.pending = torch.zeros(batch, 1, 0, device=codec.device)
-
-    @torch.no_grad()
-    def push(self, wave: Tensor) -> Tensor:
-        """Take samples ``(B, 1, N)``, any number; return the tokens ``(B, 1, F)`` now complete."""
-        wave = torch.cat([self.pending, wave], dim=-1)
-        whole = wave.shape[-1] // self.block * self.block
-        codes = [torch.zeros(len(wave), 1, 0, dtype=torch.int64, device=wave.device)]
-        for start in range(0, whole, self.block):
-            block = wave[..., start : start + self.block]
-            codes.append(signs_to_index(self.runner(block.mT)).unsqueeze(1))
-        self.pending = wave[..., whole:].clone()
-        return torch.cat(codes, dim=-1)
-
-    def flush(self) -> Tensor:
-        """End the signal: return the tokens of the samples that are left, the last zero-padded."""
-        rest = self.pending.shape[-1]
-        if rest == 0:
-            return self.push(self.pending)
-        codes = self.push(self.pending.new_zeros(*self.pending.shape[:2], self.block - rest))
-        return codes[..., : -(-rest // self.codec.hop_length)]
-
-
-class HacStreamDecoder(StreamDecoder):
-    """Tokens in, samples out, block by block.
-
-    Args:
-        codec: the model.
-        batch: number of signals that are decoded side by side.
-        block_frames: tokens per block; with the default the samples are those of
-            `HacCodec.decode`, otherwise they agree within rounding.
-    """
-
-    def __init__(self, codec: HacCodec, batch: int = 1, block_frames: int = BLOCK_FRAMES) -> None:
-        self.codec = codec
-        self.block = block_frames
-        self.runner = codec.decoder_runner(batch, block_frames)
-        self.pending = torch.zeros(batch, 0, codec.config.num_bits, device=codec.device)
-        self.early = codec.delay_frames * codec.hop_length  # samples before time 0, still to come
-
-    def push(self, codes: Tensor) -> Tensor:
-        """Take tokens ``(B, 1, F)``, any number; return the samples ``(B, 1, N)`` now known."""
-        return self._push_signs(index_to_signs(codes[:, 0], self.codec.config.num_bits))
-
-    @torch.no_grad()
-    def flush(self) -> Tensor:
-        """End the signal: return the samples that waited for later tokens.
-
-        The last block is as long as what is left. Unlike a token a sample has no need of the same
-        rounding in signals of different lengths.
-        """
-        batch, _, num_bits = self.pending.shape
-        silence = self.pending.new_zeros(batch, self.codec.delay_frames, num_bits)
-        wave = self._push_signs(silence)
-        rest, self.pending = self.pending, self.pending[:, :0]
-        if rest.shape[1] == 0:
-            return wave
-        last = self.codec.decoder_runner(*rest.shape[:2])
-        last.load(self.runner.state())
-        return torch.cat([wave, self._in_time(last(rest))], dim=-1)
-
-    @torch.no_grad()
-    def _push_signs(self, signs: Tensor) -> Tensor:
-        signs = torch.cat([self.pending, signs], dim=1)
-        whole = signs.shape[1] // self.block * self.block
-        parts = [torch.zeros(len(signs), 1, 0, device=signs.device)]
-        for start in range(0, whole, self.block):
-            parts.append(self._in_time(self.runner(signs[:, start : start + self.block])))
-        self.pending = signs[:, whole:].clone()
-        return torch.cat(parts, dim=-1)
-
-    def _in_time(self, late: Tensor) -> Tensor:
-        """Samples ``(B, 1, N)`` of a block ``(B, N, 1)``, without those before time 0."""
-        cut = min(self.early, late.shape[1])
-        self.early -= cut
-        return late[:, cut:].mT.float()
-
-
 class HacCodec(CodecModel):
     """HAC of either kind as two folded stacks, encoder and decoder.
 
@@ -192,7 +100,7 @@ class HacCodec(CodecModel):
         self.delay_frames = config.delay_frames
         history = -decoder.first_input(0)
         self.decode_context = Context(max(0, history - self.delay_frames), self.delay_frames)
-        self._prepared: dict[str, Prepared] = {}
+        self._prepared: dict[str, Compiled] = {}
         self.requires_grad_(False).eval()
 
     @classmethod
@@ -222,7 +130,7 @@ class HacCodec(CodecModel):
         """Frames that the samples fill, and for the spectral kind those that end the overlap."""
         return super().num_frames(num_samples) + (self.config.extra_frames if num_samples else 0)
 
-    def upstream_frames(self, num_samples: int) -> int:
+    def reference_frames(self, num_samples: int) -> int:
         """As `num_frames`: there is no published script."""
         return self.num_frames(num_samples)
 
@@ -231,51 +139,82 @@ class HacCodec(CodecModel):
         """The encoder is causal, the decoder waits for a few tokens."""
         return Latency(encoder=0, decoder=self.delay_frames * self.hop_length)
 
-    def stream_encoder(self, block_frames: int | None = None) -> HacStreamEncoder:
-        """Block after block with carried state."""
-        return HacStreamEncoder(self, block_frames=block_frames or BLOCK_FRAMES)
+    def stream_encoder(self, chunk_frames: int | None = None) -> Stream[Any]:
+        """Block after block with carried state; the last block is padded with zeros."""
+        frames = chunk_frames or BLOCK_FRAMES
+        size = self._hops(frames)
 
-    def stream_decoder(self, block_frames: int | None = None) -> HacStreamDecoder:
-        """Block after block with carried state."""
-        return HacStreamDecoder(self, block_frames=block_frames or BLOCK_FRAMES)
+        def step(wave: Tensor, runner: Runner, last: bool) -> tuple[Tensor, Runner]:
+            length = wave.shape[-1]
+            if not length:
+                return none, runner
+            values = runner(F.pad(wave, (0, size - length)).mT)
+            return signs_to_index(values)[:, None, : -(-length // self.hop_length)], runner
+
+        none = torch.zeros(1, 1, 0, dtype=torch.int64, device=self.device)
+        return Stream(step, self.encoder_runner(1, frames), size, none)
+
+    def stream_decoder(self, chunk_frames: int | None = None) -> Stream[Any]:
+        """Block after block with carried state; the last block is as long as what is left.
+
+        Unlike a token a sample does not need the same rounding in signals of different lengths.
+        """
+        frames = chunk_frames or BLOCK_FRAMES
+
+        def step(codes: Tensor, state: tuple[Runner, int], last: bool) -> tuple[Tensor, Any]:
+            runner, early = state
+            signs = index_to_signs(codes[:, 0], self.config.num_bits)
+            if last:
+                signs = F.pad(signs, (0, 0, 0, self.delay_frames))
+            waves = []
+            for block in torch.split(signs, frames, dim=1):
+                if not block.shape[1]:
+                    continue
+                if block.shape[1] < frames:
+                    rest = self.decoder_runner(1, block.shape[1])
+                    rest.load(runner.state())
+                    runner = rest
+                wave = runner(block).mT.float()
+                cut = min(early, wave.shape[-1])  # samples before time 0
+                early -= cut
+                waves.append(wave[..., cut:])
+            return torch.cat([none, *waves], dim=-1), (runner, early)
+
+        none = torch.zeros(1, 1, 0, device=self.device)
+        start = self.decoder_runner(1, frames), self._hops(self.delay_frames)
+        return Stream(step, start, frames, none)
 
     @torch.no_grad()
-    def encode(self, wave: Tensor) -> Tensor:
-        """Encode whole frames ``(B, 1, N)`` in canonical blocks: int64 ``(B, 1, N / hop)``."""
-        if self.one_by_one and len(wave) > 1:
-            return torch.cat([self.encode(item[None]) for item in wave])
-        stream = HacStreamEncoder(self, len(wave))
-        return torch.cat([stream.push(wave), stream.flush()], dim=-1)
+    def encode(self, waves: Sequence[Tensor]) -> list[Tensor]:
+        """In canonical blocks: one signal after the other on a CPU, else as one batch."""
+        if self.device.type != "cpu":
+            return self.encode_together(waves)
+        codes = []
+        for wave in waves:
+            stream = self.stream_encoder()
+            codes.append(torch.cat([stream.push(wave[None]), stream.flush()], dim=-1)[0])
+        return codes
 
     @torch.no_grad()
-    def decode(self, codes: Tensor) -> Tensor:
-        """Decode ``(B, 1, F)`` in canonical blocks: float32 ``(B, 1, F * hop)``."""
-        if self.one_by_one and len(codes) > 1:
-            return torch.cat([self.decode(item[None]) for item in codes])
-        stream = HacStreamDecoder(self, len(codes))
-        return torch.cat([stream.push(codes), stream.flush()], dim=-1)
-
-    def encode_ragged(self, waves: Sequence[Tensor]) -> list[Tensor]:
-        """As `CodecModel.encode_ragged`; side by side where that is quicker."""
-        if self.device.type == "cpu":
-            return super().encode_ragged(waves)
-        return self.encode_together(waves)
-
-    def decode_ragged(self, codes: Sequence[Tensor]) -> list[Tensor]:
-        """As `CodecModel.decode_ragged`; side by side where that is quicker."""
-        if self.device.type == "cpu":
-            return super().decode_ragged(codes)
-        return self.decode_together(codes)
+    def decode(self, codes: Sequence[Tensor]) -> list[Tensor]:
+        """In canonical blocks: one signal after the other on a CPU, else as one batch."""
+        if self.device.type != "cpu":
+            return self.decode_together(codes)
+        waves = []
+        for item in codes:
+            stream = self.stream_decoder()
+            waves.append(torch.cat([stream.push(item[None]), stream.flush()], dim=-1)[0])
+        return waves
 
     @torch.no_grad()
     def encode_together(self, waves: Sequence[Tensor]) -> list[Tensor]:
-        """As `encode_ragged`, side by side; a bit within rounding of zero may differ."""
+        """As `encode`, side by side; a bit within rounding of zero may differ."""
         values = run_ragged(self.encoder, [wave.mT for wave in waves], self._hops(BLOCK_FRAMES))
         return [signs_to_index(item)[None] for item in values]
 
     @torch.no_grad()
     def decode_together(self, codes: Sequence[Tensor]) -> list[Tensor]:
-        """As `decode_ragged`, side by side: the samples agree within rounding."""
+        """As `decode`, side by side: the samples agree within rounding."""
         delay = self.delay_frames
         signs = [index_to_signs(item[0], self.config.num_bits) for item in codes]
         late = [F.pad(item, (0, 0, 0, delay)) for item in signs]
@@ -307,51 +246,6 @@ class HacCodec(CodecModel):
         if part not in self._prepared:
             self._prepared[part] = prepare(stack)
         return StepRunner(self._prepared[part], frames, channels)
-
-    def start_encoder(self, batch: int = 1) -> State:
-        """State of the encoder before the first sample."""
-        return self.encoder.start(batch, self.device)
-
-    def start_decoder(self, batch: int = 1) -> State:
-        """State of the decoder before the first token."""
-        return self.decoder.start(batch, self.device)
-
-    def encode_values(self, wave: Tensor, state: State) -> tuple[Tensor, State]:
-        """Values whose signs are the bits.
-
-        Args:
-            wave: ``(B, 1, F * hop_length)``, following what ``state`` has seen.
-            state: from `start_encoder` or the call before.
-
-        Returns:
-            ``(B, F, K)`` and the new state.
-        """
-        runner = self.encoder_runner(len(wave), wave.shape[-1] // self.hop_length)
-        runner.load(state)
-        return runner(wave.mT), runner.state()
-
-    def encode_block(self, wave: Tensor, state: State) -> tuple[Tensor, State]:
-        """As `encode_values`, but tokens: int64 ``(B, 1, F)``."""
-        values, after = self.encode_values(wave, state)
-        return signs_to_index(values).unsqueeze(1), after
-
-    def decode_signs(self, signs: Tensor, state: State) -> tuple[Tensor, State]:
-        """Samples of the time `delay_frames` before the given tokens.
-
-        Args:
-            signs: ``(B, F, K)`` of -1 and +1, or 0 after the end of the signal.
-            state: from `start_decoder` or the call before.
-
-        Returns:
-            float32 ``(B, 1, F * hop_length)`` and the new state.
-        """
-        runner = self.decoder_runner(len(signs), signs.shape[1])
-        runner.load(state)
-        return runner(signs).mT.float(), runner.state()
-
-    def decode_block(self, codes: Tensor, state: State) -> tuple[Tensor, State]:
-        """As `decode_signs`, from tokens ``(B, 1, F)``."""
-        return self.decode_signs(index_to_signs(codes[:, 0], self.config.num_bits), state)
 
 
 def fold(network: HacNetwork) -> HacCodec:

@@ -10,7 +10,7 @@ from importlib.resources import files
 from typing import Any, TypeVar
 
 from codectool.errors import ConfigError
-from codectool.tokens import MAX_SAMPLE_RATE, MAX_STREAM_BITS
+from codectool.tokens import MAX_CODEBOOK_BITS, MAX_SAMPLE_RATE
 
 MAX_SIZE = 65_536  # of any width, stride, kernel or count: far above anything sensible
 MAX_ITEMS = 16  # of any list
@@ -232,7 +232,7 @@ def _typed(name: str, kind: str, value: Any) -> Any:
 
 def check_sizes(config: AnyHacConfig, may_be_zero: tuple[str, ...] = ()) -> None:
     """Check that every number is positive and of a sensible size."""
-    limits = {"sample_rate": MAX_SAMPLE_RATE, "num_bits": MAX_STREAM_BITS}
+    limits = {"sample_rate": MAX_SAMPLE_RATE, "num_bits": MAX_CODEBOOK_BITS}
     limits |= dict.fromkeys(COUNTS, MAX_UNITS)
     for name, value in asdict(config).items():
         low = 0 if name in may_be_zero else 1

@@ -443,11 +443,11 @@ STEPS: dict[type[Block], Callable[[Any], Step]] = {
     Project: EntryStep,
 }
 
-Prepared = list[tuple[Block, Step]]
+Compiled = list[tuple[Block, Step]]
 
 
 @torch.no_grad()
-def prepare(stack: Stack) -> Prepared:
+def prepare(stack: Stack) -> Compiled:
     """Copy the weights of a folded stack of the wave kind into steps."""
     return [(block, STEPS[type(block)](block)) for _, block in stack.named_blocks()]
 
@@ -501,7 +501,7 @@ class StepRunner(Runner):
         channels: of the output.
     """
 
-    def __init__(self, prepared: Prepared, frames: int, channels: int) -> None:
+    def __init__(self, prepared: Compiled, frames: int, channels: int) -> None:
         scratch = Scratch()
         self.shapes = [block.state_shape for block, _ in prepared]
         self.steps = []

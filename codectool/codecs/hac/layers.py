@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from codectool.codecs.hac.activations import Smu, Snake
-from codectool.nn.distributed import mean_over_ranks
+from codectool.nn.distributed import all_reduce_mean
 
 
 def running_weight(count: Tensor) -> Tensor:
@@ -42,7 +42,7 @@ class RunningScale(nn.Module):
         if self.training and self.updating:
             with torch.no_grad():
                 norm = torch.linalg.vector_norm(x.detach(), dtype=torch.float32)
-                mean_square = mean_over_ranks(norm.square() / x.numel())
+                mean_square = all_reduce_mean(norm.square() / x.numel())
                 self.count += 1
                 self.mean_square.lerp_(mean_square, running_weight(self.count))
         return x / self.sigma()

@@ -39,7 +39,7 @@ from codectool.codecs.hac.spectral import (
     spectral_decoder,
     spectral_encoder,
 )
-from codectool.nn.distributed import mean_over_ranks
+from codectool.nn.distributed import all_reduce_mean
 
 
 def wave_encoder(config: HacConfig) -> Stack:
@@ -129,8 +129,8 @@ class WaveNorm(nn.Module):
     def _update(self, x: Tensor) -> None:
         self.count += 1
         weight = running_weight(self.count)
-        self.mean.lerp_(mean_over_ranks(x.mean()), weight)
-        self.variance.lerp_(mean_over_ranks((x - self.mean).square().mean()), weight)
+        self.mean.lerp_(all_reduce_mean(x.mean()), weight)
+        self.variance.lerp_(all_reduce_mean((x - self.mean).square().mean()), weight)
 
     def deviation(self) -> Tensor:
         """The divisor."""

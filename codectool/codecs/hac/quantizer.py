@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from codectool.nn.distributed import mean_over_ranks
+from codectool.nn.distributed import all_reduce_mean
 
 # Keeps the whitening finite. It must stay far below the smallest variance that carries bits: with
 # 1 % of the mean, the strongest direction of a trained encoder pushed all others below the floor.
@@ -95,7 +95,7 @@ def group_entropy(logits: Tensor, group_bits: int) -> Tensor:
         codes = logits.new_ones(len(logits), 1)
         for one in ones[:, first : first + group_bits].unbind(-1):
             codes = torch.cat([codes * (1 - one)[:, None], codes * one[:, None]], dim=-1)
-        mean = mean_over_ranks(codes.mean(0))
+        mean = all_reduce_mean(codes.mean(0))
         total = total - torch.xlogy(mean, mean).sum()
     return total / logits.shape[-1]
 
@@ -109,9 +109,9 @@ def whiteness(rows: Tensor) -> Tensor:
     Covariance terms in the manner of VICReg (arXiv 2105.04906, section 4.1).
     """
     num_rows, width = rows.shape
-    mean = mean_over_ranks(rows.mean(0))
+    mean = all_reduce_mean(rows.mean(0))
     centred = rows - mean
-    covariance = mean_over_ranks(centred.T @ centred / num_rows)
+    covariance = all_reduce_mean(centred.T @ centred / num_rows)
     excess = covariance - torch.eye(width, device=rows.device)
     return (mean.square().sum() + excess.square().sum()) / width
 
@@ -175,9 +175,9 @@ class BinaryBottleneck(nn.Module):
     def _update(self, rows: Tensor) -> None:
         self.count += 1
         weight = (1 / self.count).clamp(min=self.min_weight)
-        self.mean.lerp_(mean_over_ranks(rows.mean(0)), weight)
+        self.mean.lerp_(all_reduce_mean(rows.mean(0)), weight)
         centred = rows - self.mean
-        self.covariance.lerp_(mean_over_ranks(centred.T @ centred / len(rows)), weight)
+        self.covariance.lerp_(all_reduce_mean(centred.T @ centred / len(rows)), weight)
         # float64: the smallest of the roots decides how well the bits are decorrelated
         # NaN and infinity make the mean, and so the loss, what they are; they only must not reach
         # `eigh`, which would raise

@@ -24,7 +24,7 @@ from codectool.codecs.hac.layers import (
     sigma_of,
     take_sigma,
 )
-from codectool.nn.distributed import mean_over_ranks
+from codectool.nn.distributed import all_reduce_mean
 
 
 class ResponseNorm(nn.Module):
@@ -379,7 +379,7 @@ class BinNorm(nn.Module):
     def _update(self, x: Tensor) -> None:
         self.count += 1
         power = x.float().square().sum(-1).mean((0, 1))
-        self.mean_square.lerp_(mean_over_ranks(power), running_weight(self.count))
+        self.mean_square.lerp_(all_reduce_mean(power), running_weight(self.count))
 
     def deviation(self) -> Tensor:
         """The divisor, ``(F, 1)``."""

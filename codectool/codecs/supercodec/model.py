@@ -2,7 +2,7 @@
 
 Back-projected down- and upsampling blocks, each with a gate that pools over all of time: every
 token depends on the whole input. Letters used in shapes: B batch, D latent width, F frames,
-K quantizers, N samples.
+K codebooks, N samples.
 """
 
 from __future__ import annotations
@@ -17,16 +17,10 @@ import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 
-from codectool.codecs.base import (
-    EXACT_FRAMES,
-    CodecModel,
-    Context,
-    Latency,
-    StreamDecoder,
-    StreamEncoder,
-)
-from codectool.codecs.chunking import SegmentDecoder, SegmentEncoder
+from codectool.codecs.base import CodecModel, Context, Latency
 from codectool.codecs.hyper import Fields
+from codectool.codecs.segments import segment_decoder, segment_encoder
+from codectool.codecs.stream import Stream
 from codectool.codecs.supercodec.blocks import (
     CausalConv,
     DownBlock,
@@ -39,10 +33,11 @@ from codectool.errors import CheckpointError, ConfigError
 from codectool.nn.loading import BlankModel, load_tensors
 from codectool.nn.quantize import EuclideanCodebook, ResidualQuantizer
 from codectool.nn.weight_norm import fold_weight_norm
-from codectool.tokens import MAX_SAMPLE_RATE, MAX_STREAMS
+from codectool.tokens import MAX_CODEBOOKS, MAX_SAMPLE_RATE
 
 BASE_WIDTH = 32  # fixed in the authors' code, not in their config
 SEGMENT_SECONDS = 60  # up to a minute is one whole; longer inputs are cut
+WHOLE_CHUNK_FRAMES = 1000  # codes looked up at once by `decode_whole`
 MIN_FRAMES = 7  # the decoder's first layer reflects six frames, which needs seven
 
 
@@ -78,7 +73,7 @@ class SuperCodecConfig:
             channel_mults=fields.integers("channel_mults"),
             codebook_size=fields.integer("codebook_size"),
             codebook_dim=fields.integer("codebook_dim"),
-            rq_num_quantizers=fields.integer("rq_num_quantizers", MAX_STREAMS),
+            rq_num_quantizers=fields.integer("rq_num_quantizers", MAX_CODEBOOKS),
         )
 
 
@@ -150,28 +145,20 @@ class SuperCodec(CodecModel):
         """Encoder output ``(B, D, F)`` before quantization, float32."""
         return self._through(self.encoder, wave)
 
-    def encode(self, wave: Tensor) -> Tensor:
-        """``(B, 1, N)`` -> codes ``(B, K, F)``, F >= 3."""
-        return self._quantized(self.latent(wave).mT)
+    def encode(self, waves: Sequence[Tensor]) -> list[Tensor]:
+        """On a CPU one after another, else as one batch; each of F >= 3 frames."""
+        if waves and not self._in_windows(waves[0]):
+            return self.encode_padded(waves)
+        return [self._quantized(self.latent(wave[None]).mT)[0] for wave in waves]
 
-    def decode(self, codes: Tensor) -> Tensor:
-        """``(B, K', F)`` -> ``(B, 1, N)``, F >= 7."""
-        return self._through(self.decoder, self.rq.lookup(codes).mT)
-
-    def encode_ragged(self, waves: Sequence[Tensor]) -> list[Tensor]:
-        """On a CPU one after another, else as one batch; each of at least `min_frames`."""
-        if self._in_windows(waves[0]):
-            return [self.encode(wave[None])[0] for wave in waves]
-        return self.encode_padded(waves)
-
-    def decode_ragged(self, codes: Sequence[Tensor]) -> list[Tensor]:
-        """On a CPU one after another, else as one batch; each of at least `min_frames`."""
-        if self._in_windows(codes[0]):
-            return [self.decode(signal[None])[0] for signal in codes]
-        return self.decode_padded(codes)
+    def decode(self, codes: Sequence[Tensor]) -> list[Tensor]:
+        """On a CPU one after another, else as one batch; each of F >= 7 frames."""
+        if codes and not self._in_windows(codes[0]):
+            return self.decode_padded(codes)
+        return [self._through(self.decoder, self.rq.lookup(item[None]).mT)[0] for item in codes]
 
     def encode_padded(self, waves: Sequence[Tensor]) -> list[Tensor]:
-        """`encode_ragged` as one batch that is as long as the longest."""
+        """`encode` as one batch that is as long as the longest."""
         frames = [wave.shape[-1] // self.hop_length for wave in waves]
         batch = pad_sequence([wave[0] for wave in waves], batch_first=True)
         latent: Tensor = self.encoder(batch[:, None], Ends(frames, batch.device))
@@ -179,7 +166,7 @@ class SuperCodec(CodecModel):
         return [item[:, :length] for item, length in zip(codes, frames, strict=True)]
 
     def decode_padded(self, codes: Sequence[Tensor]) -> list[Tensor]:
-        """`decode_ragged` as one batch that is as long as the longest."""
+        """`decode` as one batch that is as long as the longest."""
         frames = [item.shape[-1] for item in codes]
         batch = pad_sequence([item.mT for item in codes], batch_first=True)
         latent = self.rq.lookup(batch.mT).mT
@@ -188,15 +175,15 @@ class SuperCodec(CodecModel):
         return [item[:, :n] for item, n in zip(audio.float(), lengths, strict=True)]
 
     @torch.no_grad()
-    def encode_exact(self, read: Callable[[], Iterable[Tensor]]) -> Iterator[Tensor]:
+    def encode_whole(self, read: Callable[[], Iterable[Tensor]]) -> Iterator[Tensor]:
         """A pass over the signal for each block and one more; F >= 3 frames in all."""
         for latent in run(self.encoder, lambda: (wave[0].T for wave in read()), keep=False):
             yield self._quantized(latent[None])
 
     @torch.no_grad()
-    def decode_exact(self, codes: Tensor) -> Iterator[Tensor]:
+    def decode_whole(self, codes: Tensor) -> Iterator[Tensor]:
         """A pass over the codes for each block and one more, F >= 7."""
-        parts = torch.split(codes, EXACT_FRAMES, dim=-1)
+        parts = torch.split(codes, WHOLE_CHUNK_FRAMES, dim=-1)
         for wave in run(self.decoder, lambda: (self.rq.lookup(c)[0] for c in parts), keep=False):
             yield wave.T[None]
 
@@ -226,14 +213,14 @@ class SuperCodec(CodecModel):
         """Every token depends on all of its segment."""
         return Latency(encoder=None, decoder=None)
 
-    def stream_encoder(self, block_frames: int | None = None) -> StreamEncoder:
+    def stream_encoder(self, chunk_frames: int | None = None) -> Stream[Any]:
         """Segment after segment, by default of a minute."""
-        return SegmentEncoder(self, block_frames or self.segment_frames)
+        return segment_encoder(self, chunk_frames or self.segment_frames)
 
-    def stream_decoder(self, block_frames: int | None = None) -> StreamDecoder:
+    def stream_decoder(self, chunk_frames: int | None = None) -> Stream[Any]:
         """Segment after segment, by default of a minute."""
-        return SegmentDecoder(self, block_frames or self.segment_frames)
+        return segment_decoder(self, chunk_frames or self.segment_frames)
 
-    def upstream_frames(self, num_samples: int) -> int:
+    def reference_frames(self, num_samples: int) -> int:
         """The script drops what does not fill a hop."""
         return num_samples // self.hop_length

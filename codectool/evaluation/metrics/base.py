@@ -19,7 +19,7 @@ Values = Mapping[str, float]
 
 
 @dataclass(frozen=True)
-class Metric:
+class MetricInfo:
     """One figure that tells how good a clip came back.
 
     Attributes:
@@ -46,11 +46,11 @@ class Metric:
         return f"{self.title}, {self.unit}" if self.unit else self.title
 
 
-class CannotJudgeError(Exception):
+class MetricUndefinedError(Exception):
     """A pair of clips that a judge has no value for; the message says why, in a few words."""
 
 
-class Judge(ABC):
+class Metric(ABC):
     """Computes one metric, or several that come from the same work.
 
     Attributes:
@@ -59,12 +59,12 @@ class Judge(ABC):
         packages: import names of what it needs beside codectool.
     """
 
-    metrics: ClassVar[tuple[Metric, ...]]
+    metrics: ClassVar[tuple[MetricInfo, ...]]
     rate: ClassVar[int]
     packages: ClassVar[tuple[str, ...]] = ()
 
     @abstractmethod
-    def judge(self, reference: Wave, degraded: Wave) -> Values:
+    def compute(self, reference: Wave, degraded: Wave) -> Values:
         """Compare two signals.
 
         Args:
@@ -75,7 +75,7 @@ class Judge(ABC):
             A value for each of `metrics`, by name.
 
         Raises:
-            CannotJudgeError: there is no value for this pair.
+            MetricUndefinedError: there is no value for this pair.
         """
 
     @classmethod

@@ -10,12 +10,12 @@ from typing import ClassVar
 import numpy as np
 
 from codectool.audio.mel import decibels, magnitudes
-from codectool.evaluation.metrics.base import Judge, Metric, Values, Wave
+from codectool.evaluation.metrics.base import Metric, MetricInfo, Values, Wave
 
 WINDOW, HOP = 2048, 512  # samples: 85 ms, a quarter of it from frame to frame
 
 
-class LogSpectralDistance(Judge):
+class LogSpectralDistance(Metric):
     """Root mean square difference of log spectra, the mean over frames.
 
     Gray and Markel, "Distance measures for speech processing", 1976, with the spectra of the
@@ -24,8 +24,8 @@ class LogSpectralDistance(Judge):
     """
 
     rate: ClassVar[int] = 24000
-    metrics: ClassVar[tuple[Metric, ...]] = (
-        Metric(
+    metrics: ClassVar[tuple[MetricInfo, ...]] = (
+        MetricInfo(
             name="lsd_db",
             title="LSD",
             unit="dB",
@@ -38,7 +38,7 @@ class LogSpectralDistance(Judge):
         ),
     )
 
-    def judge(self, reference: Wave, degraded: Wave) -> Values:
+    def compute(self, reference: Wave, degraded: Wave) -> Values:
         """There is a value for every pair; signals are filled up to one window at least."""
         before, after = (decibels(magnitudes(w, WINDOW, HOP)) for w in (reference, degraded))
         return {"lsd_db": float(np.mean(np.sqrt(np.mean((after - before) ** 2, axis=1))))}

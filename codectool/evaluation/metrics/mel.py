@@ -10,17 +10,17 @@ from typing import ClassVar
 import numpy as np
 
 from codectool.audio.mel import RATE, log_mel
-from codectool.evaluation.metrics.base import Judge, Metric, Values, Wave
+from codectool.evaluation.metrics.base import Metric, MetricInfo, Values, Wave
 
 SCALES = ((256, 20), (512, 40), (1024, 80), (2048, 128))  # window in samples, mel bands
 
 
-class MelDistance(Judge):
+class MelDistance(Metric):
     """Mean absolute difference of log-mel spectrograms at four resolutions."""
 
     rate: ClassVar[int] = RATE
-    metrics: ClassVar[tuple[Metric, ...]] = (
-        Metric(
+    metrics: ClassVar[tuple[MetricInfo, ...]] = (
+        MetricInfo(
             name="mel_db",
             title="mel distance",
             unit="dB",
@@ -32,7 +32,7 @@ class MelDistance(Judge):
         ),
     )
 
-    def judge(self, reference: Wave, degraded: Wave) -> Values:
+    def compute(self, reference: Wave, degraded: Wave) -> Values:
         """Mean over the four `SCALES`."""
         differences = [
             np.mean(np.abs(log_mel(degraded, *scale) - log_mel(reference, *scale)))

@@ -10,7 +10,7 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from codectool.evaluation.metrics.base import CannotJudgeError, Judge, Metric, Values, Wave
+from codectool.evaluation.metrics.base import Metric, MetricInfo, MetricUndefinedError, Values, Wave
 from codectool.evaluation.metrics.support import is_silent, no_warnings, require_sound
 
 # The ITU's C code, which the package wraps, has room for 50 utterances and writes past the end of
@@ -21,7 +21,7 @@ from codectool.evaluation.metrics.support import is_silent, no_warnings, require
 LONGEST_PIECE = 18.0  # in seconds
 
 
-class _Pesq(Judge):
+class _Pesq(Metric):
     """PESQ of either band, as the package `pesq` computes it with the ITU's own code.
 
     Clips of more than 18 s are judged in pieces of equal length, and their value is the mean: the
@@ -38,7 +38,7 @@ class _Pesq(Judge):
             import pesq
         self._pesq: Any = pesq
 
-    def judge(self, reference: Wave, degraded: Wave) -> Values:
+    def compute(self, reference: Wave, degraded: Wave) -> Values:
         """MOS-LQO; it wants a quarter of a second with speech."""
         require_sound(reference, degraded)
         pieces = math.ceil(len(reference) / (LONGEST_PIECE * self.rate))
@@ -46,7 +46,7 @@ class _Pesq(Judge):
         found = [self._judge_piece(*pair) for pair in zip(*pairs, strict=True)]
         values = [value for value in found if value is not None]
         if not values:
-            raise CannotJudgeError("no speech found")
+            raise MetricUndefinedError("no speech found")
         return {self.metrics[0].name: float(np.mean(values))}
 
     def _judge_piece(self, reference: Wave, degraded: Wave) -> float | None:
@@ -61,9 +61,9 @@ class _Pesq(Judge):
         except self._pesq.NoUtterancesError:
             return None
         except self._pesq.BufferTooShortError:
-            raise CannotJudgeError("shorter than 0.25 s") from None
+            raise MetricUndefinedError("shorter than 0.25 s") from None
         except ValueError:  # it asks whether NaN is one of its error codes
-            raise CannotJudgeError("PESQ finds no number for it") from None
+            raise MetricUndefinedError("PESQ finds no number for it") from None
 
 
 class PesqWide(_Pesq):
@@ -71,8 +71,8 @@ class PesqWide(_Pesq):
 
     band: ClassVar[str] = "wb"
     rate: ClassVar[int] = 16000
-    metrics: ClassVar[tuple[Metric, ...]] = (
-        Metric(
+    metrics: ClassVar[tuple[MetricInfo, ...]] = (
+        MetricInfo(
             name="pesq_wb",
             title="PESQ-wb",
             unit="MOS-LQO",
@@ -90,8 +90,8 @@ class PesqNarrow(_Pesq):
 
     band: ClassVar[str] = "nb"
     rate: ClassVar[int] = 8000
-    metrics: ClassVar[tuple[Metric, ...]] = (
-        Metric(
+    metrics: ClassVar[tuple[MetricInfo, ...]] = (
+        MetricInfo(
             name="pesq_nb",
             title="PESQ-nb",
             unit="MOS-LQO",

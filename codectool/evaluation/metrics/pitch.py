@@ -11,7 +11,7 @@ from typing import ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from codectool.evaluation.metrics.base import CannotJudgeError, Judge, Metric, Values, Wave
+from codectool.evaluation.metrics.base import Metric, MetricInfo, MetricUndefinedError, Values, Wave
 
 RATE = 16000
 FRAME = 0.01  # seconds
@@ -22,7 +22,7 @@ GROSS = 0.2  # of the true pitch: what is further off counts as a gross error
 Track = npt.NDArray[np.float64]
 
 
-class _PitchTracks(Judge):
+class _PitchTracks(Metric):
     """What compares tracks of pitch.
 
     The tracker is Praat's (Boersma 1993: autocorrelation and the best path), with its defaults but
@@ -42,13 +42,13 @@ class _PitchTracks(Judge):
         """Pitch ``(T,)`` in Hz of each, 0 where there is none.
 
         Raises:
-            CannotJudgeError: the reference has no voiced frame, or is too short to tell.
+            MetricUndefinedError: the reference has no voiced frame, or is too short to tell.
         """
         if len(reference) < WINDOW * self.rate:
-            raise CannotJudgeError(f"shorter than {1000 * WINDOW:.0f} ms")
+            raise MetricUndefinedError(f"shorter than {1000 * WINDOW:.0f} ms")
         before, after = (pitch_track(wave.tobytes()) for wave in (reference, degraded))
         if not before.any():
-            raise CannotJudgeError("no voiced speech found in the reference")
+            raise MetricUndefinedError("no voiced speech found in the reference")
         return before, after
 
 
@@ -70,8 +70,8 @@ class PitchError(_PitchTracks):
     gross error share tells of those.
     """
 
-    metrics: ClassVar[tuple[Metric, ...]] = (
-        Metric(
+    metrics: ClassVar[tuple[MetricInfo, ...]] = (
+        MetricInfo(
             name="f0_cents",
             title="F0 error",
             unit="cents",
@@ -81,7 +81,7 @@ class PitchError(_PitchTracks):
             about="Median difference of pitch, up or down, over the frames that are voiced in "
             "both (Praat's autocorrelation method, Boersma 1993, frames of 10 ms, 60 to 600 Hz).",
         ),
-        Metric(
+        MetricInfo(
             name="gpe",
             title="gross pitch error",
             unit="",
@@ -93,12 +93,12 @@ class PitchError(_PitchTracks):
         ),
     )
 
-    def judge(self, reference: Wave, degraded: Wave) -> Values:
+    def compute(self, reference: Wave, degraded: Wave) -> Values:
         """Both values; they want a frame that is voiced in both."""
         before, after = self.tracks(reference, degraded)
         voiced = (before > 0) & (after > 0)
         if not voiced.any():
-            raise CannotJudgeError("no frame is voiced in both")
+            raise MetricUndefinedError("no frame is voiced in both")
         ratio = after[voiced] / before[voiced]
         return {
             "f0_cents": float(np.median(np.abs(1200 * np.log2(ratio)))),
@@ -114,8 +114,8 @@ class VoicingError(_PitchTracks):
     agreement on silence is no merit.
     """
 
-    metrics: ClassVar[tuple[Metric, ...]] = (
-        Metric(
+    metrics: ClassVar[tuple[MetricInfo, ...]] = (
+        MetricInfo(
             name="vde",
             title="voicing error",
             unit="",
@@ -127,7 +127,7 @@ class VoicingError(_PitchTracks):
         ),
     )
 
-    def judge(self, reference: Wave, degraded: Wave) -> Values:
+    def compute(self, reference: Wave, degraded: Wave) -> Values:
         """It wants a voiced frame in the reference."""
         before, after = self.tracks(reference, degraded)
         return {"vde": float(np.mean((before > 0) != (after > 0)))}

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from codectool.errors import UsageError
-from codectool.evaluation.metrics.base import Judge, Metric
+from codectool.evaluation.metrics.base import Metric, MetricInfo
 from codectool.evaluation.metrics.log_spectral import LogSpectralDistance
 from codectool.evaluation.metrics.mel import MelDistance
 from codectool.evaluation.metrics.pesq import PesqNarrow, PesqWide
@@ -15,7 +15,7 @@ from codectool.evaluation.metrics.stoi import Stoi
 from codectool.evaluation.metrics.visqol import Visqol, VisqolPolynomial
 from codectool.evaluation.metrics.warpq import WarpQ
 
-JUDGES: tuple[type[Judge], ...] = (
+METRICS: tuple[type[Metric], ...] = (
     PesqWide,
     PesqNarrow,
     Stoi,
@@ -29,39 +29,41 @@ JUDGES: tuple[type[Judge], ...] = (
     VoicingError,
 )
 # By name, each once.
-METRICS: dict[str, Metric] = {metric.name: metric for judge in JUDGES for metric in judge.metrics}
+METRIC_INFO: dict[str, MetricInfo] = {
+    metric.name: metric for judge in METRICS for metric in judge.metrics
+}
 
 
-def choose(names: Sequence[str]) -> list[type[Judge]]:
+def choose(names: Sequence[str]) -> list[type[Metric]]:
     """The judges that give these metrics, in the order of tables; some give others as well.
 
     Raises:
         UsageError: there is no metric of that name.
     """
     for name in names:
-        if name not in METRICS:
-            raise UsageError(f"there is no metric {name!r}; there are {', '.join(METRICS)}")
+        if name not in METRIC_INFO:
+            raise UsageError(f"there is no metric {name!r}; there are {', '.join(METRIC_INFO)}")
     wanted, chosen = set(names), []
     for name in dict.fromkeys(names):
-        judges = [judge for judge in JUDGES if name in _names(judge)]
+        judges = [judge for judge in METRICS if name in _names(judge)]
         # rather one that gives nothing that was not asked for
         chosen.append(next((judge for judge in judges if _names(judge) <= wanted), judges[0]))
     if Visqol in chosen and "visqol_poly" in wanted:
         chosen.append(VisqolPolynomial)
-    return [judge for judge in JUDGES if judge in chosen]
+    return [judge for judge in METRICS if judge in chosen]
 
 
 def available(
-    judges: Sequence[type[Judge]] = JUDGES,
-) -> tuple[list[type[Judge]], list[str]]:
+    judges: Sequence[type[Metric]] = METRICS,
+) -> tuple[list[type[Metric]], list[str]]:
     """Which judges can work here. Their packages are imported, so ask when there is work to do.
 
     Returns:
         Judges, none of which gives only what one before it gives; and a line for each that is left
         out, with the reason.
     """
-    working: list[type[Judge]] = []
-    problems: dict[type[Judge], str] = {}
+    working: list[type[Metric]] = []
+    problems: dict[type[Metric], str] = {}
     for judge in judges:
         if _names(judge) <= _all_names(working):
             continue
@@ -80,15 +82,15 @@ def available(
     return working, lines
 
 
-def _names(judge: type[Judge]) -> set[str]:
+def _names(judge: type[Metric]) -> set[str]:
     return {metric.name for metric in judge.metrics}
 
 
-def _all_names(judges: Sequence[type[Judge]]) -> set[str]:
+def _all_names(judges: Sequence[type[Metric]]) -> set[str]:
     return {name for judge in judges for name in _names(judge)}
 
 
-def _problem(judge: type[Judge]) -> str:
+def _problem(judge: type[Metric]) -> str:
     """Why it cannot work; nothing if it can."""
     cure = "`pip install 'codectool[eval]'` adds it"
     missing = judge.missing()

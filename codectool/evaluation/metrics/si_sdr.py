@@ -10,13 +10,13 @@ from typing import ClassVar
 
 import numpy as np
 
-from codectool.evaluation.metrics.base import CannotJudgeError, Judge, Metric, Values, Wave
+from codectool.evaluation.metrics.base import Metric, MetricInfo, MetricUndefinedError, Values, Wave
 from codectool.evaluation.metrics.support import require_sound
 
 LIMIT = 1e-12  # ±120 dB: identical signals have no error to divide by
 
 
-class WaveformMatch(Judge):
+class WaveformMatch(Metric):
     """Scale-invariant signal-to-distortion ratio.
 
     Le Roux, Wisdom, Erdogan and Hershey, "SDR: half-baked or well done?", arXiv 1811.02508,
@@ -25,8 +25,8 @@ class WaveformMatch(Judge):
     """
 
     rate: ClassVar[int] = 24000
-    metrics: ClassVar[tuple[Metric, ...]] = (
-        Metric(
+    metrics: ClassVar[tuple[MetricInfo, ...]] = (
+        MetricInfo(
             name="si_sdr_db",
             title="SI-SDR",
             unit="dB",
@@ -39,13 +39,13 @@ class WaveformMatch(Judge):
         ),
     )
 
-    def judge(self, reference: Wave, degraded: Wave) -> Values:
+    def compute(self, reference: Wave, degraded: Wave) -> Values:
         """Between -120 dB, where the two have nothing in common, and 120 dB."""
         require_sound(reference, degraded)
         before, after = (w.astype(float) - np.mean(w, dtype=float) for w in (reference, degraded))
         energy = float(before @ before)
         if energy == 0 or not after.any():  # it differs by less than the mean can be told
-            raise CannotJudgeError("a signal is silent")
+            raise MetricUndefinedError("a signal is silent")
         target = (after @ before) / energy * before
         error = after - target
         kept, lost = float(target @ target), float(error @ error)

@@ -11,19 +11,19 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from codectool.evaluation.metrics.base import CannotJudgeError, Judge, Metric, Values, Wave
+from codectool.evaluation.metrics.base import Metric, MetricInfo, MetricUndefinedError, Values, Wave
 from codectool.evaluation.metrics.support import no_warnings, require_sound
 
 LEAST_SECONDS = 0.4  # one segment: 30 frames of 256 samples at 10 kHz, which overlap by half
 
 
-class Stoi(Judge):
+class Stoi(Metric):
     """Both measures, as the package `pystoi` computes them; it resamples to 10 kHz itself."""
 
     rate: ClassVar[int] = 16000
     packages: ClassVar[tuple[str, ...]] = ("pystoi",)
-    metrics: ClassVar[tuple[Metric, ...]] = (
-        Metric(
+    metrics: ClassVar[tuple[MetricInfo, ...]] = (
+        MetricInfo(
             name="stoi",
             title="STOI",
             unit="",
@@ -33,7 +33,7 @@ class Stoi(Judge):
             about="Short-time objective intelligibility (Taal et al. 2011): correlation of the "
             "envelopes of third-octave bands up to 4.3 kHz.",
         ),
-        Metric(
+        MetricInfo(
             name="estoi",
             title="ESTOI",
             unit="",
@@ -49,11 +49,11 @@ class Stoi(Judge):
             import pystoi
         self._pystoi: Any = pystoi
 
-    def judge(self, reference: Wave, degraded: Wave) -> Values:
+    def compute(self, reference: Wave, degraded: Wave) -> Values:
         """Both want 0.4 s of the reference that are within 40 dB of its loudest frame."""
         require_sound(reference, degraded)
         if len(reference) < LEAST_SECONDS * self.rate:
-            raise CannotJudgeError(f"shorter than {LEAST_SECONDS} s")
+            raise MetricUndefinedError(f"shorter than {LEAST_SECONDS} s")
         pair = reference.astype(float), degraded.astype(float)
         return {
             "stoi": self.intelligibility(*pair, self.rate, extended=False),
@@ -66,7 +66,7 @@ class Stoi(Judge):
         """One of the two, of signals ``(N,)`` at any rate.
 
         Raises:
-            CannotJudgeError: there is less than 0.4 s of speech.
+            MetricUndefinedError: there is less than 0.4 s of speech.
         """
         random = np.random.get_state()
         np.random.seed(0)  # it adds noise below float64's precision, which decides over silence
@@ -77,9 +77,9 @@ class Stoi(Judge):
                 warnings.filterwarnings("error", "Not enough STFT frames", RuntimeWarning)
                 value = float(self._pystoi.stoi(reference, degraded, rate, extended=extended))
         except RuntimeWarning:
-            raise CannotJudgeError(f"less than {LEAST_SECONDS} s of speech") from None
+            raise MetricUndefinedError(f"less than {LEAST_SECONDS} s of speech") from None
         finally:
             np.random.set_state(random)
         if not math.isfinite(value):
-            raise CannotJudgeError("STOI finds no number for it")
+            raise MetricUndefinedError("STOI finds no number for it")
         return value

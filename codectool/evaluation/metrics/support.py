@@ -10,7 +10,7 @@ import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-from codectool.evaluation.metrics.base import CannotJudgeError, Wave
+from codectool.evaluation.metrics.base import MetricUndefinedError, Wave
 
 
 def require_sound(reference: Wave, degraded: Wave) -> None:
@@ -19,11 +19,11 @@ def require_sound(reference: Wave, degraded: Wave) -> None:
     Levels are made equal before speech is compared, which such a signal would divide by zero.
 
     Raises:
-        CannotJudgeError: names the one that is silent.
+        MetricUndefinedError: names the one that is silent.
     """
     for name, wave in (("reference", reference), ("degraded clip", degraded)):
         if is_silent(wave):
-            raise CannotJudgeError(f"the {name} is silent")
+            raise MetricUndefinedError(f"the {name} is silent")
 
 
 def is_silent(wave: Wave) -> bool:

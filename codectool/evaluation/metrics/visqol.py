@@ -12,13 +12,13 @@ from typing import Any, ClassVar
 
 import numpy as np
 
-from codectool.evaluation.metrics.base import CannotJudgeError, Judge, Metric, Values, Wave
+from codectool.evaluation.metrics.base import Metric, MetricInfo, MetricUndefinedError, Values, Wave
 from codectool.evaluation.metrics.support import no_warnings, require_sound, silent
 
 # The first patch: 9 frames are left out before it, it has 20, of 80 ms and 20 ms apart.
 LEAST_SECONDS = 0.64
 
-POLYNOMIAL = Metric(
+POLYNOMIAL = MetricInfo(
     name="visqol_poly",
     title="ViSQOL-poly",
     unit="MOS-LQO",
@@ -28,7 +28,7 @@ POLYNOMIAL = Metric(
     about="ViSQOL v3 in speech mode at 16 kHz with the exponential mapping, as that program "
     "computes it by `--use_lattice_model=false`; the reference itself has 5.",
 )
-LATTICE = Metric(
+LATTICE = MetricInfo(
     name="visqol",
     title="ViSQOL",
     unit="MOS-LQO",
@@ -40,7 +40,7 @@ LATTICE = Metric(
 )
 
 
-class _Visqol(Judge):
+class _Visqol(Metric):
     """Similarity as the package `visqol-python` computes it.
 
     It compiles itself where `numba` is installed: a quarter of a minute once, kept on disk, for a
@@ -62,16 +62,16 @@ class _Visqol(Judge):
         """What the package finds: its similarity, and its opinion by the mapping asked for.
 
         Raises:
-            CannotJudgeError: a signal is silent, or shorter than 0.64 s.
+            MetricUndefinedError: a signal is silent, or shorter than 0.64 s.
         """
         require_sound(reference, degraded)
         if len(reference) < LEAST_SECONDS * self.rate:
-            raise CannotJudgeError(f"shorter than {LEAST_SECONDS} s")
+            raise MetricUndefinedError(f"shorter than {LEAST_SECONDS} s")
         pair = reference.astype(float), degraded.astype(float)
         with no_warnings(), _one_thread():
             found = self._visqol.measure_from_arrays(*pair, self.rate)
         if not (math.isfinite(found.moslqo) and math.isfinite(found.vnsim)):
-            raise CannotJudgeError("ViSQOL finds no number for it")
+            raise MetricUndefinedError("ViSQOL finds no number for it")
         return found
 
 
@@ -80,9 +80,9 @@ class Visqol(_Visqol):
 
     lattice: ClassVar[bool] = True
     packages: ClassVar[tuple[str, ...]] = ("visqol", "ai_edge_litert")
-    metrics: ClassVar[tuple[Metric, ...]] = (LATTICE, POLYNOMIAL)
+    metrics: ClassVar[tuple[MetricInfo, ...]] = (LATTICE, POLYNOMIAL)
 
-    def judge(self, reference: Wave, degraded: Wave) -> Values:
+    def compute(self, reference: Wave, degraded: Wave) -> Values:
         """Both want 0.64 s of sound."""
         found = self.similarity(reference, degraded)
         return {
@@ -96,9 +96,9 @@ class VisqolPolynomial(_Visqol):
 
     lattice: ClassVar[bool] = False
     packages: ClassVar[tuple[str, ...]] = ("visqol",)
-    metrics: ClassVar[tuple[Metric, ...]] = (POLYNOMIAL,)
+    metrics: ClassVar[tuple[MetricInfo, ...]] = (POLYNOMIAL,)
 
-    def judge(self, reference: Wave, degraded: Wave) -> Values:
+    def compute(self, reference: Wave, degraded: Wave) -> Values:
         """It wants 0.64 s of sound."""
         return {"visqol_poly": float(self.similarity(reference, degraded).moslqo)}
 

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 from codectool.audio.mel import mel_corners, triangles
-from codectool.evaluation.metrics.base import CannotJudgeError, Judge, Metric, Values, Wave
+from codectool.evaluation.metrics.base import Metric, MetricInfo, MetricUndefinedError, Values, Wave
 from codectool.evaluation.metrics.support import no_warnings
 
 # The authors' defaults, in samples at 16 kHz.
@@ -33,7 +33,7 @@ LONGEST_PIECE = 30.0  # in seconds: every patch is looked for everywhere, so tha
 Array = npt.NDArray[np.float64]
 
 
-class WarpQ(Judge):
+class WarpQ(Metric):
     """Cost of finding short patches of the degraded clip again in the reference.
 
     Jassim, Skoglund, Chinen and Hines, "Speech quality assessment with WARP-Q: From similarity to
@@ -49,8 +49,8 @@ class WarpQ(Judge):
 
     rate: ClassVar[int] = RATE
     packages: ClassVar[tuple[str, ...]] = ("webrtcvad",)
-    metrics: ClassVar[tuple[Metric, ...]] = (
-        Metric(
+    metrics: ClassVar[tuple[MetricInfo, ...]] = (
+        MetricInfo(
             name="warpq",
             title="WARP-Q",
             unit="",
@@ -67,7 +67,7 @@ class WarpQ(Judge):
             import webrtcvad
         self._webrtcvad: Any = webrtcvad
 
-    def judge(self, reference: Wave, degraded: Wave) -> Values:
+    def compute(self, reference: Wave, degraded: Wave) -> Values:
         """It wants 0.4 s in which WebRTC's detector finds speech, in each of the two."""
         pieces = math.ceil(len(reference) / (LONGEST_PIECE * RATE))
         pairs = (np.array_split(wave, pieces) for wave in (reference, degraded))
@@ -75,9 +75,9 @@ class WarpQ(Judge):
         least = LEAST_SECONDS * RATE
         speech = [(before, after) for before, after in speech if len(before) >= least]
         if not speech:
-            raise CannotJudgeError(f"less than {LEAST_SECONDS} s of speech")
+            raise MetricUndefinedError(f"less than {LEAST_SECONDS} s of speech")
         if any(len(after) < least for _, after in speech):
-            raise CannotJudgeError(f"less than {LEAST_SECONDS} s of speech came back")
+            raise MetricUndefinedError(f"less than {LEAST_SECONDS} s of speech came back")
         costs = [
             patch_costs(normalize(cepstra(before)), normalize(cepstra(after)))
             for before, after in speech

@@ -335,7 +335,7 @@ class _Model:
         self.clips, self.frames, self.seconds = 0, 0, 0.0
         self.streams = [
             _Bits(bits) if 1 << bits > LARGEST_CODEBOOK else _Codebook(bits)
-            for bits in layout.stream_bits
+            for bits in layout.bits_per_codebook
         ]
 
     def add(self, tokens: Tokens) -> None:

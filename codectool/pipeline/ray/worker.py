@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from codectool.checkpoints import bundled
-from codectool.codec import Framing
+from codectool.codec import Padding
 from codectool.errors import CodectoolError, FingerprintError
 from codectool.loading import limit_threads, load
 from codectool.pipeline import steps
@@ -40,7 +40,7 @@ class Recipe:
         checkpoint: absolute path of the weights; None for those that come with codectool.
         config: the model's hyper-parameters; None likewise.
         precision: of the matrix products.
-        framing: what happens at the ends of a file.
+        padding: what happens at the ends of a file.
         quantizers: codebooks that are used.
         fingerprint: of the weights.
     """
@@ -51,7 +51,7 @@ class Recipe:
     checkpoint: str | None
     config: Mapping[str, Any] | None
     precision: str
-    framing: Framing
+    padding: Padding
     quantizers: int
     fingerprint: str
 
@@ -67,8 +67,8 @@ class Recipe:
             checkpoint=None if ours else os.path.abspath(codec.checkpoint),
             config=None if ours else codec.model.hyper_parameters,
             precision=codec.precision,
-            framing=codec.framing,
-            quantizers=codec.layout.num_streams,
+            padding=codec.padding,
+            quantizers=codec.layout.num_codebooks,
             fingerprint=codec.fingerprint,
         )
 
@@ -86,7 +86,7 @@ class Recipe:
                 config=self.config,
                 device=device,
                 precision=self.precision,
-                framing=self.framing,
+                padding=self.padding,
                 quantizers=self.quantizers,
             )
         except CodectoolError as error:

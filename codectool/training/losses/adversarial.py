@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from codectool.nn.distributed import mean_over_ranks
+from codectool.nn.distributed import all_reduce_mean
 
 # Feature maps of real audio below this mean size are as good as absent.
 SMALLEST_FEATURES = 1e-6
@@ -104,6 +104,6 @@ def feature_matching(
     ]
     distances = torch.stack([(x - y).abs().mean() for x, y in pairs])
     if relative:
-        sizes = mean_over_ranks(torch.stack([x.abs().mean() for x, _ in pairs]))
+        sizes = all_reduce_mean(torch.stack([x.abs().mean() for x, _ in pairs]))
         distances = distances / sizes.clamp(min=SMALLEST_FEATURES)
     return distances.mean() if mean else distances.sum()

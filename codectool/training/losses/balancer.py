@@ -13,7 +13,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from codectool.nn.distributed import mean_over_ranks, num_ranks
+from codectool.nn.distributed import all_reduce_mean, world_size
 
 DECAY = 0.99
 SMALLEST_NORM = 1e-12
@@ -112,4 +112,4 @@ def _global_norms(grads: list[Tensor]) -> Tensor:
         |g|^2 = sum_r |g_r / R|^2 = (mean_r |g_r|^2) / R
     """
     squares = torch.stack([grad.float().square().sum() for grad in grads])
-    return (mean_over_ranks(squares) / num_ranks()).sqrt()
+    return (all_reduce_mean(squares) / world_size()).sqrt()

@@ -13,6 +13,7 @@ from codectool.codecs.hac.config import load_preset
 from codectool.codecs.hac.quantizer import index_to_signs, signs_to_index
 from codectool.errors import CheckpointError, ConfigError
 from codectool.tokens import TokenLayout, Tokens
+from tests.batches import decode_batch, encode_batch
 
 HOP = 320
 
@@ -67,21 +68,21 @@ def test_facts(full):
     [(0, 0), (1, 1), (319, 1), (320, 1), (321, 2), (24000, 75), (264000, 825)],
 )
 def test_frames_of_a_length(tiny, samples, frames):
-    assert tiny.num_frames(samples) == tiny.upstream_frames(samples) == frames
+    assert tiny.num_frames(samples) == tiny.reference_frames(samples) == frames
 
 
 @pytest.mark.parametrize("frames", [0, 1, 2, 73, 74, 75, 76, 825])
 def test_whole_frames_in_whole_frames_out(tiny, frames):
-    codes = tiny.encode(noise(frames))
+    codes = encode_batch(tiny, noise(frames))
     assert codes.shape == (1, 1, frames)
     assert codes.dtype == torch.int64
-    audio = tiny.decode(codes)
+    audio = decode_batch(tiny, codes)
     assert audio.shape == (1, 1, frames * HOP)
     assert audio.dtype == torch.float32
 
 
 def test_tokens_of_an_untrained_model_are_diverse(tiny):
-    codes = tiny.encode(noise(300))
+    codes = encode_batch(tiny, noise(300))
     assert len(codes.unique()) > 250
     frequency = (index_to_signs(codes[:, 0], 18) > 0).float().mean((0, 1))
     assert frequency.min() > 0.2
@@ -116,45 +117,53 @@ def test_encoder_is_causal(tiny, frame):
     wave = noise(100)
     changed = wave.clone()
     changed[..., frame * HOP :] += 0.5
-    before, after = tiny.encode(wave), tiny.encode(changed)
+    before, after = encode_batch(tiny, wave), encode_batch(tiny, changed)
     assert torch.equal(before[..., :frame], after[..., :frame])
     assert not torch.equal(before[..., frame:], after[..., frame:])
 
 
 @pytest.mark.parametrize("frame", [2, 3, 40, 80])
 def test_decoder_looks_two_tokens_ahead_and_no_further(tiny, frame):
-    codes = tiny.encode(noise(100))
+    codes = encode_batch(tiny, noise(100))
     changed = codes.clone()
     changed[..., frame] ^= 2**18 - 1
-    first = ((tiny.decode(codes) - tiny.decode(changed)).abs() > 0)[0, 0].nonzero()[0].item()
+    first = (
+        ((decode_batch(tiny, codes) - decode_batch(tiny, changed)).abs() > 0)[0, 0]
+        .nonzero()[0]
+        .item()
+    )
     assert (frame - 2) * HOP <= first < (frame - 1) * HOP
 
 
 def test_stated_context_is_enough_to_decode_a_stretch(tiny):
-    codes = tiny.encode(noise(200))
+    codes = encode_batch(tiny, noise(200))
     before, after = tiny.decode_context.before, tiny.decode_context.after
-    whole = tiny.decode(codes)[..., 150 * HOP : 160 * HOP]
-    part = tiny.decode(codes[..., 150 - before : 160 + after])
+    whole = decode_batch(tiny, codes)[..., 150 * HOP : 160 * HOP]
+    part = decode_batch(tiny, codes[..., 150 - before : 160 + after])
     part = part[..., before * HOP : (before + 10) * HOP]
     torch.testing.assert_close(part, whole, atol=1e-6, rtol=0)
 
 
 def test_nothing_before_the_stated_context_matters(tiny):
-    codes = tiny.encode(noise(200))
+    codes = encode_batch(tiny, noise(200))
     changed = codes.clone()
     changed[..., : 150 - tiny.decode_context.before] ^= 2**18 - 1
     start = 150 * HOP
-    assert torch.equal(tiny.decode(codes)[..., start:], tiny.decode(changed)[..., start:])
+    assert torch.equal(
+        decode_batch(tiny, codes)[..., start:], decode_batch(tiny, changed)[..., start:]
+    )
     changed[..., 150 - tiny.decode_context.before] ^= 2**18 - 1
-    assert not torch.equal(tiny.decode(codes)[..., start:], tiny.decode(changed)[..., start:])
+    assert not torch.equal(
+        decode_batch(tiny, codes)[..., start:], decode_batch(tiny, changed)[..., start:]
+    )
 
 
 def test_neither_length_nor_neighbours_change_a_token_or_a_sample(tiny):
     wave = noise(160, batch=3)
-    codes = tiny.encode(wave)
-    assert torch.equal(tiny.encode(wave[:1, :, : 100 * HOP]), codes[:1, :, :100])
-    audio = tiny.decode(codes)
-    alone = tiny.decode(codes[1:2, :, :100])
+    codes = encode_batch(tiny, wave)
+    assert torch.equal(encode_batch(tiny, wave[:1, :, : 100 * HOP]), codes[:1, :, :100])
+    audio = decode_batch(tiny, codes)
+    alone = decode_batch(tiny, codes[1:2, :, :100])
     torch.testing.assert_close(alone[..., : 98 * HOP], audio[1:2, :, : 98 * HOP], atol=1e-6, rtol=0)
 
 
@@ -198,12 +207,12 @@ def test_streams_of_small_blocks_give_every_sample(tiny, block_frames):
     codes = torch.cat([encoder.push(wave[..., :5000]), encoder.push(wave[..., 5000:])], dim=-1)
     codes = torch.cat([codes, encoder.flush()], dim=-1)
     padded = torch.nn.functional.pad(wave, (0, 100))
-    assert torch.equal(codes, tiny.encode(padded))
+    assert torch.equal(codes, encode_batch(tiny, padded))
     decoder = HacStreamDecoder(tiny, block_frames=block_frames)
     now = decoder.push(codes)
     assert now.shape[-1] == (31 // block_frames * block_frames - 2) * HOP  # two tokens late
     audio = torch.cat([now, decoder.flush()], dim=-1)
-    torch.testing.assert_close(audio, tiny.decode(codes), atol=2e-6, rtol=0)
+    torch.testing.assert_close(audio, decode_batch(tiny, codes), atol=2e-6, rtol=0)
 
 
 def test_no_look_ahead_is_a_model_too():
@@ -211,19 +220,19 @@ def test_no_look_ahead_is_a_model_too():
     base = untrained(load_preset("hac-tiny"))
     codec = HacCodec.from_state(base.state_dict(), values)
     assert codec.decode_context.after == 0
-    codes = codec.encode(noise(20))
+    codes = encode_batch(codec, noise(20))
     late = base.decode(codes)
     torch.testing.assert_close(
-        codec.decode(codes)[..., 2 * HOP :], late[..., : -2 * HOP], atol=1e-6, rtol=0
+        decode_batch(codec, codes)[..., 2 * HOP :], late[..., : -2 * HOP], atol=1e-6, rtol=0
     )
 
 
 def test_state_and_hyper_parameters_make_the_same_model(tiny):
     state, wave = tiny.state_dict(), noise(80)
     again = HacCodec.from_state(state, tiny.hyper_parameters)
-    codes = tiny.encode(wave)
-    assert torch.equal(again.encode(wave), codes)
-    assert torch.equal(again.decode(codes), tiny.decode(codes))
+    codes = encode_batch(tiny, wave)
+    assert torch.equal(encode_batch(again, wave), codes)
+    assert torch.equal(decode_batch(again, codes), decode_batch(tiny, codes))
     assert not again.training
     assert not any(p.requires_grad for p in again.parameters())
     assert again.state_dict().keys() == state.keys()
@@ -234,7 +243,7 @@ def test_bfloat16_tensors_are_computed_with_in_float32(tiny):
     state = {name: tensor.bfloat16() for name, tensor in tiny.state_dict().items()}
     codec = HacCodec.from_state(state, tiny.hyper_parameters)
     assert {tensor.dtype for tensor in codec.state_dict().values()} == {torch.float32}
-    assert codec.decode(codec.encode(noise(10))).isfinite().all()
+    assert decode_batch(codec, encode_batch(codec, noise(10))).isfinite().all()
 
 
 def test_loading_needs_hyper_parameters(tiny):
@@ -255,7 +264,7 @@ def test_tensors_that_do_not_fit_are_named(tiny):
 
 def test_runs_under_autocast(tiny):
     with torch.autocast("cpu", dtype=torch.bfloat16):
-        codes = tiny.encode(noise(80))
-        audio = tiny.decode(codes)
+        codes = encode_batch(tiny, noise(80))
+        audio = decode_batch(tiny, codes)
     assert audio.dtype == torch.float32
-    assert (audio - tiny.decode(codes)).abs().max() < 0.1 * audio.abs().max()
+    assert (audio - decode_batch(tiny, codes)).abs().max() < 0.1 * audio.abs().max()

@@ -6,6 +6,7 @@ from codectool.codecs.hac.codec import HacCodec, HacStreamDecoder, layer_costs, 
 from codectool.codecs.hac.config import load_preset, parse_config
 from codectool.codecs.hac.network import HacNetwork
 from codectool.codecs.hac.spectral import ResponseNorm, Spectrum, Synthesis
+from tests.batches import decode_batch, encode_batch
 
 HOP = 120
 # preset: parameters, folded parameters, million multiply-adds of encoder and decoder
@@ -63,7 +64,7 @@ def test_facts(codec):
 
 @pytest.mark.parametrize(("samples", "frames"), [(0, 0), (1, 4), (120, 4), (121, 5), (24000, 203)])
 def test_three_more_tokens_complete_the_overlap(codec, samples, frames):
-    assert codec.num_frames(samples) == codec.upstream_frames(samples) == frames
+    assert codec.num_frames(samples) == codec.reference_frames(samples) == frames
 
 
 def test_analysis_and_synthesis_give_the_signal_back_three_hops_late():
@@ -98,30 +99,30 @@ def test_response_norm_sees_one_frame_only():
 
 @pytest.mark.parametrize("frames", [0, 1, 3, 75, 80])
 def test_whole_frames_in_whole_frames_out(codec, frames):
-    codes = codec.encode(noise(frames))
+    codes = encode_batch(codec, noise(frames))
     assert codes.shape == (1, 1, frames)
-    assert codec.decode(codes).shape == (1, 1, frames * HOP)
+    assert decode_batch(codec, codes).shape == (1, 1, frames * HOP)
 
 
 def test_encoder_is_causal(codec):
     wave = noise(100)
     changed = wave.clone()
     changed[..., 40 * HOP :] += 0.5
-    before, after = codec.encode(wave), codec.encode(changed)
+    before, after = encode_batch(codec, wave), encode_batch(codec, changed)
     assert torch.equal(before[..., :40], after[..., :40])
     assert not torch.equal(before[..., 40:], after[..., 40:])
 
 
 def test_decoder_needs_the_stated_context_and_no_more(codec):
-    codes = codec.encode(noise(120))
+    codes = encode_batch(codec, noise(120))
     before, after = codec.decode_context.before, codec.decode_context.after
     start = (100 - before) * HOP
-    whole = codec.decode(codes)[..., 100 * HOP : 105 * HOP]
+    whole = decode_batch(codec, codes)[..., 100 * HOP : 105 * HOP]
     changed = codes.clone()
     changed[..., : 100 - before] ^= 2**18 - 1
     changed[..., 105 + after :] ^= 2**18 - 1
-    assert torch.equal(codec.decode(changed)[..., 100 * HOP : 105 * HOP], whole)
-    part = codec.decode(codes[..., 100 - before : 105 + after])
+    assert torch.equal(decode_batch(codec, changed)[..., 100 * HOP : 105 * HOP], whole)
+    part = decode_batch(codec, codes[..., 100 - before : 105 + after])
     part = part[..., 100 * HOP - start : 105 * HOP - start]
     torch.testing.assert_close(part, whole, atol=1e-6, rtol=0)
 
@@ -136,19 +137,19 @@ def test_streams_agree_with_files(codec, block_frames):
             values.append(new)
         expected, _ = codec.encode_values(wave, codec.start_encoder())
     torch.testing.assert_close(torch.cat(values, dim=1), expected, atol=1e-5, rtol=0)
-    codes = codec.encode(wave)
+    codes = encode_batch(codec, wave)
     stream = HacStreamDecoder(codec, block_frames=block_frames)
     audio = torch.cat([stream.push(codes), stream.flush()], dim=-1)
     torch.testing.assert_close(
-        audio, codec.decode(codes), atol=0 if block_frames == 75 else 2e-6, rtol=0
+        audio, decode_batch(codec, codes), atol=0 if block_frames == 75 else 2e-6, rtol=0
     )
 
 
 def test_state_and_hyper_parameters_make_the_same_model(codec):
     again = HacCodec.from_state(codec.state_dict(), codec.hyper_parameters)
-    codes = codec.encode(noise(80))
-    assert torch.equal(again.encode(noise(80)), codes)
-    assert torch.equal(again.decode(codes), codec.decode(codes))
+    codes = encode_batch(codec, noise(80))
+    assert torch.equal(encode_batch(again, noise(80)), codes)
+    assert torch.equal(decode_batch(again, codes), decode_batch(codec, codes))
 
 
 @pytest.mark.parametrize("name", COSTS)

@@ -16,6 +16,7 @@ from codectool.codecs.hac.codec import BLOCK_FRAMES, untrained
 from codectool.codecs.hac.config import load_preset, parse_config
 from codectool.codecs.hac.fast_cpu import BlockRunner, Ring, StepRunner
 from codectool.codecs.hac.quantizer import index_to_signs
+from tests.batches import decode_batch, encode_batch
 
 CLIP = Path(__file__).parents[3] / "assets" / "speech_espeak.flac"
 VALUE_BOUND = 5e-5  # rounding of the values whose signs are the bits; they are of size 1
@@ -133,21 +134,21 @@ def test_a_stream_goes_on_from_the_state_of_another(tiny, first, then):
 )
 def test_codes_are_the_same_however_the_samples_come(tiny, sizes):
     wave = noise(160)[..., :-100]
-    expected = tiny.encode(torch.nn.functional.pad(wave, (0, 100)))
+    expected = encode_batch(tiny, torch.nn.functional.pad(wave, (0, 100)))
     assert torch.equal(in_pieces(tiny.stream_encoder(), wave, sizes), expected)
     decoded = in_pieces(tiny.stream_decoder(), expected, [5, 76, 1])
-    assert torch.equal(decoded, tiny.decode(expected))
+    assert torch.equal(decoded, decode_batch(tiny, expected))
 
 
 @pytest.mark.parametrize("block", BLOCKS)
 def test_small_blocks_differ_in_ties_only(shipped, block):
     wave = speech(120)
-    expected = shipped.encode(wave)
+    expected = encode_batch(shipped, wave)
     codes = in_pieces(shipped.stream_encoder(block), wave, [320 * block, 480])
     assert codes.shape == expected.shape
     assert_equal_but_for_ties(shipped, codes, expected, wave)
     audio = in_pieces(shipped.stream_decoder(block), expected, [block, 3])
-    torch.testing.assert_close(audio, shipped.decode(expected), atol=AUDIO_BOUND, rtol=0)
+    torch.testing.assert_close(audio, decode_batch(shipped, expected), atol=AUDIO_BOUND, rtol=0)
 
 
 @torch.no_grad()
@@ -175,7 +176,7 @@ def test_streams_of_one_model_do_not_disturb_each_other(tiny):
 
 
 def test_samples_given_out_stay_as_they_are(tiny):
-    codes = tiny.encode(noise(20))
+    codes = encode_batch(tiny, noise(20))
     stream = tiny.stream_decoder(1)
     parts = [stream.push(codes[..., frame : frame + 1]) for frame in range(10)]
     before = [part.clone() for part in parts]
@@ -186,19 +187,19 @@ def test_samples_given_out_stay_as_they_are(tiny):
 
 def test_items_of_a_batch_are_coded_as_if_alone(tiny):
     wave = noise(80, batch=3)
-    codes = tiny.encode(wave)
-    assert torch.equal(codes, torch.cat([tiny.encode(item[None]) for item in wave]))
-    audio = tiny.decode(codes)
-    assert torch.equal(audio, torch.cat([tiny.decode(item[None]) for item in codes]))
+    codes = encode_batch(tiny, wave)
+    assert torch.equal(codes, torch.cat([encode_batch(tiny, item[None]) for item in wave]))
+    audio = decode_batch(tiny, codes)
+    assert torch.equal(audio, torch.cat([decode_batch(tiny, item[None]) for item in codes]))
 
 
 def test_new_weights_take_effect(tiny):
     codec, other = untrained(TINY), untrained(TINY, seed=5)
     wave = noise(80)
-    before = codec.encode(wave)
+    before = encode_batch(codec, wave)
     codec.load_state_dict(other.state_dict())
-    assert torch.equal(codec.encode(wave), other.encode(wave))
-    assert not torch.equal(codec.encode(wave), before)
+    assert torch.equal(encode_batch(codec, wave), encode_batch(other, wave))
+    assert not torch.equal(encode_batch(codec, wave), before)
     assert codec.state_dict().keys() == other.state_dict().keys()
 
 
@@ -231,7 +232,7 @@ def test_a_token_takes_few_operations(shipped):
 
 @pytest.mark.parametrize("level", [1e30, float("inf"), float("nan")])
 def test_samples_out_of_all_bounds_are_coded_without_a_warning(tiny, level):
-    assert tiny.encode(level * noise(3)).shape == (1, 1, 3)
+    assert encode_batch(tiny, level * noise(3)).shape == (1, 1, 3)
 
 
 LENGTHS = [80, 1, 75, 160, 3, 76]
@@ -242,25 +243,25 @@ def test_signals_side_by_side_are_as_alone(tiny, batch, monkeypatch):
     monkeypatch.setattr(ragged, "BATCH", batch)
     waves = [noise(frames, seed=seed)[0] for seed, frames in enumerate(LENGTHS)]
     made = tiny.encode_together(waves)
-    alone = tiny.encode_ragged(waves)
+    alone = tiny.encode(waves)
     for wave, codes, expected in zip(waves, made, alone, strict=True):
-        assert torch.equal(expected, tiny.encode(wave[None])[0])
+        assert torch.equal(expected, encode_batch(tiny, wave[None])[0])
         assert codes.shape == expected.shape
         assert_equal_but_for_ties(tiny, codes[None], expected[None], wave[None])
     audio = tiny.decode_together(alone)
-    for codes, samples, wanted in zip(alone, audio, tiny.decode_ragged(alone), strict=True):
-        assert torch.equal(wanted, tiny.decode(codes[None])[0])
+    for codes, samples, wanted in zip(alone, audio, tiny.decode(alone), strict=True):
+        assert torch.equal(wanted, decode_batch(tiny, codes[None])[0])
         torch.testing.assert_close(samples, wanted, atol=AUDIO_BOUND, rtol=0)
 
 
 def test_spectral_signals_side_by_side_are_as_alone(spectral):
     waves = [noise(frames, seed=frames, hop=120)[0] for frames in LENGTHS]
-    alone = spectral.encode_ragged(waves)
+    alone = spectral.encode(waves)
     for wave, codes, expected in zip(waves, spectral.encode_together(waves), alone, strict=True):
         assert codes.shape == expected.shape
         assert_equal_but_for_ties(spectral, codes[None], expected[None], wave[None])
     audio = spectral.decode_together(alone)
-    for samples, wanted in zip(audio, spectral.decode_ragged(alone), strict=True):
+    for samples, wanted in zip(audio, spectral.decode(alone), strict=True):
         torch.testing.assert_close(samples, wanted, atol=AUDIO_BOUND, rtol=0)
 
 

@@ -9,6 +9,7 @@ from codectool.codecs.hac.layers import Branch, RunningScale
 from codectool.codecs.hac.network import HacNetwork
 from codectool.codecs.hac.unfold import SEEN, load_folded_, settle_
 from codectool.nn.loading import TensorMismatchError
+from tests.batches import decode_batch, encode_batch
 
 KINDS = ["hac-tiny", "hac-3.6-v12", "hac-3.6-v13"]
 
@@ -35,9 +36,11 @@ def unfolded(codec, waves=None):
 
 
 def assert_same(codec, other, wave):
-    codes = codec.encode(wave)
-    assert torch.equal(other.encode(wave), codes)
-    torch.testing.assert_close(other.decode(codes), codec.decode(codes), rtol=1e-4, atol=1e-5)
+    codes = encode_batch(codec, wave)
+    assert torch.equal(encode_batch(other, wave), codes)
+    torch.testing.assert_close(
+        decode_batch(other, codes), decode_batch(codec, codes), rtol=1e-4, atol=1e-5
+    )
 
 
 @pytest.fixture(scope="module", params=KINDS)

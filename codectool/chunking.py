@@ -1,0 +1,86 @@
+"""Cut a signal that arrives in pieces of any length into chunks of one size.
+
+>>> chunker = Chunker(3, axis=0)
+>>> [chunk.tolist() for chunk in chunker.push(np.arange(5))]
+[[0, 1, 2]]
+>>> [chunk.tolist() for chunk in chunker.push(np.arange(5, 7))]
+[[3, 4, 5]]
+>>> chunker.flush().tolist()
+[6]
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+
+
+class ArrayLike(Protocol):
+    """What a NumPy array and a torch tensor have in common."""
+
+    @property
+    def shape(self) -> Sequence[int]:
+        """Size of each axis."""
+
+    def __getitem__(self, index: Any, /) -> Any:
+        """Return a view."""
+
+
+Array = TypeVar("Array", bound=ArrayLike)
+
+
+class Chunker(Generic[Array]):
+    """Collect arrays and return them as chunks of ``size`` elements along one axis.
+
+    Args:
+        size: elements per chunk.
+        axis: axis to cut, counted from the front.
+        concatenate: `numpy.concatenate` or `torch.cat`; it must copy.
+
+    Attributes:
+        waiting: elements that do not fill a chunk yet.
+    """
+
+    def __init__(
+        self,
+        size: int,
+        axis: int,
+        concatenate: Callable[..., Any] = np.concatenate,
+    ) -> None:
+        self.waiting = 0
+        self._size = size
+        self._axis = axis
+        self._concatenate = concatenate
+        self._parts: list[Array] = []
+
+    def push(self, array: Array) -> list[Array]:
+        """Add elements; return the chunks that are now full.
+
+        A chunk may be a view of ``array``. Elements that wait for more are copied.
+        """
+        chunks = []
+        start, length = 0, array.shape[self._axis]
+        while length - start >= self._size - self.waiting:
+            stop = start + self._size - self.waiting
+            part = self._slice(array, start, stop)
+            chunks.append(self._join([*self._parts, part]) if self.waiting else part)
+            self._parts, self.waiting, start = [], 0, stop
+        self._parts.append(self._join([self._slice(array, start, length)]))
+        self.waiting += length - start
+        return chunks
+
+    def flush(self) -> Array | None:
+        """Return the elements that are left, fewer than a chunk; None if nothing was pushed."""
+        rest = self._join(self._parts) if self._parts else None
+        self._parts, self.waiting = [], 0
+        return rest
+
+    def _slice(self, array: Array, start: int, stop: int) -> Array:
+        part: Array = array[(slice(None),) * self._axis + (slice(start, stop),)]
+        return part
+
+    def _join(self, parts: list[Array]) -> Array:
+        joined: Array = self._concatenate(parts, self._axis)
+        return joined
