@@ -11,7 +11,6 @@ from typing import Any
 from torch import Tensor
 
 from codectool.checkpoints import bundled
-from codectool.checkpoints.configs import read_json
 from codectool.checkpoints.fingerprint import fingerprint
 from codectool.checkpoints.native import TENSORS_NAME, read_native
 from codectool.checkpoints.pickles import looks_like_torch_file
@@ -20,6 +19,7 @@ from codectool.codecs.base import CodecModel
 from codectool.codecs.registry import model_class
 from codectool.errors import CheckpointError, ConfigError, UsageError
 from codectool.nn.loading import TensorMismatchError
+from codectool.schema import read_json
 
 
 @dataclass(frozen=True)

@@ -17,12 +17,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save
 from torch import Tensor
 
-from codectool.checkpoints.configs import parse_json, read_json
 from codectool.checkpoints.published import canonical_name
 from codectool.codecs.base import CodecModel
 from codectool.errors import CheckpointError, ConfigError
 from codectool.files import atomic_output
 from codectool.nn.loading import TensorMismatchError
+from codectool.schema import parse_json, read_json
 
 TENSORS_NAME = "model.safetensors"
 CONFIG_NAME = "config.json"

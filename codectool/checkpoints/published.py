@@ -13,10 +13,10 @@ from typing import Any
 
 from torch import Tensor
 
-from codectool.checkpoints.configs import read_json
 from codectool.checkpoints.pickles import read_torch_file
 from codectool.errors import CheckpointError
 from codectool.nn.weight_norm import to_new_name, to_old_name
+from codectool.schema import read_json
 
 State = dict[str, Tensor]
 

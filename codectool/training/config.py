@@ -13,9 +13,8 @@ from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
-from codectool.checkpoints.configs import parse_json, read_json
 from codectool.errors import ConfigError, UsageError
-from codectool.schema import from_json, to_json
+from codectool.schema import from_json, parse_json, read_json, to_json
 
 MAX_SIZE = 65536  # of a window, a width, a number of bands
 BALANCED = {

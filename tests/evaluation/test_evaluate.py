@@ -18,7 +18,7 @@ from codectool.evaluation.metrics.mel import MelDistance
 from codectool.evaluation.results import Evaluation, SystemResult
 from codectool.evaluation.run import Contest, Watcher, evaluate, folder_name
 from codectool.evaluation.systems.spec import CodecChoice, SystemChoice
-from tests.evaluation.odd_judges import Broken, Deadly, Error, Picky
+from tests.evaluation.broken_metrics import Broken, Deadly, Error, Picky
 
 RATE = 16000
 

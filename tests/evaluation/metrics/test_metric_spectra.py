@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 import torch
 import torchaudio
-from judge_clips import sine, speech
+from metric_clips import sine, speech
 
 from codectool.audio.mel import RATE, log_mel, magnitudes, mel_bands
 from codectool.evaluation.metrics.base import Metric, Wave

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from judge_clips import speech
+from metric_clips import speech
 
 from codectool.evaluation.metrics import warpq
 from codectool.evaluation.metrics.base import MetricUndefinedError, Wave

@@ -7,7 +7,7 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
-from judge_clips import speech
+from metric_clips import speech
 
 from codectool.evaluation.metrics.base import MetricUndefinedError
 from codectool.evaluation.metrics.stoi import Stoi

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from judge_clips import sine
+from metric_clips import sine
 
 from codectool.evaluation.metrics.base import MetricUndefinedError, Wave
 from codectool.evaluation.metrics.si_sdr import WaveformMatch

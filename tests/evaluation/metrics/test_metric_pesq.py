@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from judge_clips import sine, speech, with_noise
+from metric_clips import sine, speech, with_noise
 
 from codectool.evaluation.metrics.base import MetricUndefinedError
 from codectool.evaluation.metrics.pesq import PesqNarrow, PesqWide

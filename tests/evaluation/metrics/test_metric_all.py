@@ -10,7 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 import pytest
-from judge_clips import sine, speech, with_noise
+from metric_clips import sine, speech, with_noise
 
 from codectool.evaluation.metrics.base import Metric, MetricInfo, MetricUndefinedError, Wave
 from codectool.evaluation.metrics.registry import METRICS

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from judge_clips import speech, with_noise
+from metric_clips import speech, with_noise
 
 from codectool.evaluation.metrics.base import MetricUndefinedError
 from codectool.evaluation.metrics.visqol import Visqol, VisqolPolynomial, opinion
