@@ -28,10 +28,10 @@ def code_blocks(document: str, language: str) -> list[str]:
 
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
-    """A checkpoint of the codec in docs/adding-a-codec.md, registered as the document says."""
+    """A checkpoint of the codec in docs/design/adding-a-codec.md, registered as the document says."""
     module = types.ModuleType("tiny_codec")
     monkeypatch.setitem(sys.modules, "tiny_codec", module)
-    exec(code_blocks("docs/adding-a-codec.md", "python")[0], module.__dict__)
+    exec(code_blocks("docs/design/adding-a-codec.md", "python")[0], module.__dict__)
     monkeypatch.setitem(registry.FAMILIES, "tiny", "tiny_codec:TinyCodec")
     model = module.TinyCodec(16000, 160, 1024)
     path = tmp_path / "tiny.safetensors"
@@ -54,7 +54,7 @@ def test_python_in_the_document_on_streams(codecs: dict[str, Codec]) -> None:
     codec = codecs["hac"]
     samples = np.random.default_rng(0).normal(0, 0.1, (2, 30000)).astype(np.float32)
     names = {"samples": samples, "sample_rate": 22050, "codec": codec}
-    (program,) = code_blocks("docs/streaming.md", "python")
+    (program,) = code_blocks("docs/guides/streaming.md", "python")
     exec(program, names)
     whole = codec.decode(codec.encode(samples, 22050))
     np.testing.assert_array_equal(np.concatenate(names["audio"], axis=1), whole)  # type: ignore[arg-type]
@@ -64,7 +64,7 @@ def test_python_in_the_document_on_folders(tmp_path: Path, monkeypatch: pytest.M
     monkeypatch.chdir(tmp_path)
     Path("recordings/deep").mkdir(parents=True)
     shutil.copy(ROOT / "assets" / "speech_flite.flac", "recordings/deep/a.flac")
-    (program,) = code_blocks("docs/folders.md", "python")
+    (program,) = code_blocks("docs/guides/folders.md", "python")
     exec(program, {})
     assert Path("tokens/deep/a.hcd").is_file()
 

@@ -1,4 +1,4 @@
-"""Tokens to bytes and back: the `.hcd` container, as `docs/hcd-format.md` describes it.
+"""Tokens to bytes and back: the `.hcd` container, as `docs/reference/file-format.md` describes it.
 
 Needs numpy and construct only: `info` and `verify` work where no model does.
 """

@@ -1,4 +1,4 @@
-"""A reader of `.hcd` files made from docs/hcd-format.md alone, with the standard library alone.
+"""A reader of `.hcd` files made from docs/reference/file-format.md alone, with the standard library alone.
 
 It says what a file holds and stops at whatever is wrong (AssertionError). It is slow and short.
 """

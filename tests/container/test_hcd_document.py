@@ -1,4 +1,4 @@
-"""The worked examples of docs/hcd-format.md are files, and the tables are the tables."""
+"""The worked examples of docs/reference/file-format.md are files, and the tables are the tables."""
 
 import io
 import json
@@ -14,7 +14,7 @@ from codectool.container import Header, Reader
 from codectool.container.layout import PROFILES, SAMPLE_RATES, encode_varint, header_check
 from codectool.tokens import TokenLayout
 
-DOCUMENT = (Path(__file__).parents[2] / "docs" / "hcd-format.md").read_text(encoding="utf-8")
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "reference" / "file-format.md").read_text(encoding="utf-8")
 EXAMPLES = re.findall(r"```json\n(.*?)```\n\n```hex\n(.*?)```", DOCUMENT, re.DOTALL)
 
 
