@@ -13,7 +13,8 @@ import torch
 from codectool.checkpoints import bundled
 from codectool.checkpoints.load import load_model
 from codectool.codec import Codec, Padding
-from codectool.codecs.registry import FAMILIES, model_class
+from codectool.codecs.family import CodecFamily
+from codectool.codecs.registry import DEFAULT_FAMILY, get_family
 from codectool.errors import UsageError, WeightsMissingError
 
 
@@ -49,11 +50,10 @@ def load(
         ConfigError: hyper-parameters are missing or wrong.
         UsageError: there is no such model, device or precision.
     """
-    if model is not None and model not in FAMILIES:
-        model_class(model)  # raises, naming the families
+    family = get_family(model) if model is not None else DEFAULT_FAMILY
     where = find_device(device)
     if checkpoint is None:
-        checkpoint = _shipped(model or "hac")
+        checkpoint = _default_weights(family)
         if config is not None:
             raise UsageError("--config without --checkpoint: the shipped weights have their own")
     if isinstance(config, str):
@@ -62,16 +62,12 @@ def load(
     return Codec(loaded, where, precision, padding, quantizers)
 
 
-def _shipped(model: str) -> Path:
-    weights = bundled.default(model)
+def _default_weights(family: CodecFamily) -> Path:
+    weights = bundled.default(family.name)
     if weights is not None:
         return weights.path
-    where = {
-        "bigcodec": "the authors publish one file, bigcodec.pt",
-        "supercodec": "a folder with g_XXXXXXXX and config.json, as its training writes",
-    }
-    hint = f" ({where[model]})" if model in where else ""
-    raise WeightsMissingError(f"no weights for {model}: give `--checkpoint PATH`{hint}")
+    hint = f" ({family.weights_hint})" if family.weights_hint else ""
+    raise WeightsMissingError(f"no weights for {family.name}: give `--checkpoint PATH`{hint}")
 
 
 def find_device(name: str | torch.device) -> torch.device:

@@ -275,7 +275,7 @@ def test_codes_beyond_the_codebook_are_refused(checkpoints: dict[str, Path]) -> 
         ({"padding": "odd"}, "no padding is called `odd`"),
         ({"quantizers": 3}, "has 1 to 2"),
         ({"quantizers": 1.5}, "has 1 to 2"),
-        ({"model": "opus"}, "there are hac, bigcodec, supercodec"),
+        ({"model": "opus"}, "choose from hac, bigcodec, supercodec"),
     ],
 )
 def test_requests_that_make_no_sense(

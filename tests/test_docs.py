@@ -15,6 +15,7 @@ import codectool
 from codectool.checkpoints.native import write_model
 from codectool.codec import Codec
 from codectool.codecs import registry
+from codectool.codecs.family import CodecFamily
 from tests.cli.conftest import Run, run, speech  # noqa: F401  (fixtures)
 from tests.conftest import GOLDEN
 
@@ -32,7 +33,7 @@ def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     module = types.ModuleType("tiny_codec")
     monkeypatch.setitem(sys.modules, "tiny_codec", module)
     exec(code_blocks("docs/design/adding-a-codec.md", "python")[0], module.__dict__)
-    monkeypatch.setitem(registry.FAMILIES, "tiny", "tiny_codec:TinyCodec")
+    monkeypatch.setitem(registry.FAMILIES, "tiny", CodecFamily("tiny", "tiny_codec:TinyCodec"))
     model = module.TinyCodec(16000, 160, 1024)
     path = tmp_path / "tiny.safetensors"
     write_model(path, model)

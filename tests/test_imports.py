@@ -16,7 +16,7 @@ ROOMS = {
     "tokens": set(),
     "files": set(),
     "cores": set(),
-    "container": {"tokens"},
+    "container": {"codecs", "tokens"},  # only the torch-free registry
     "audio": set(),
     "nn": set(),
     "codecs": {"nn", "tokens"},

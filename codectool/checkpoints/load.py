@@ -16,7 +16,7 @@ from codectool.checkpoints.native import TENSORS_NAME, read_native
 from codectool.checkpoints.pickles import looks_like_torch_file
 from codectool.checkpoints.published import canonical_name, model_name, read_published
 from codectool.codecs.base import CodecModel
-from codectool.codecs.registry import model_class
+from codectool.codecs.registry import get_family
 from codectool.errors import CheckpointError, ConfigError, UsageError
 from codectool.nn.loading import TensorMismatchError
 from codectool.schema import read_json
@@ -128,7 +128,7 @@ def _build(
             raise CheckpointError(f"{path}: tensor {name:.80} holds NaN or infinite values")
     named = {model_name(family, name): tensor for name, tensor in state.items()}
     try:
-        return model_class(family).from_state(named, config)
+        return get_family(family).model_class().from_state(named, config)
     except TensorMismatchError as error:
         text = error.describe(lambda name: canonical_name(family, name))
         raise CheckpointError(f"{path}: {text}") from error

@@ -11,7 +11,7 @@ import click
 
 from codectool.cli.console import EXIT_BAD_INPUT, Settings, printable, report_error
 from codectool.cli.options import debug_option, open_input
-from codectool.codecs.registry import FAMILIES
+from codectool.codecs.registry import FAMILIES, get_family
 from codectool.errors import CodectoolError, UsageError
 
 
@@ -62,9 +62,10 @@ def info(
 def describe_model(family: str) -> dict[str, Any]:
     """The facts of a codec of the published size, as JSON values."""
     from codectool.checkpoints import bundled
-    from codectool.codecs.registry import MODELS
 
-    model = MODELS[family]
+    model = get_family(family).published
+    if model is None:
+        raise UsageError(f"{family} has no published model")
     layout = model.layout
     weights = bundled.default(family)
     return {

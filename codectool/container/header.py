@@ -11,8 +11,8 @@ from codectool.container.bitpack import packed_bytes
 from codectool.container.layout import (
     CHECK16,
     CHECK32,
-    FAMILIES,
     FAMILY_CODES,
+    FAMILY_NAMES,
     FIELDS,
     MAGIC,
     MAX_BLOCK_TOKENS,
@@ -235,7 +235,7 @@ def _unknown_feature(raw: Any) -> str | None:
         return f"uses sampling-rate code {raw.codes.sample_rate}"
     if raw.explicit:
         codes = raw.explicit.codes
-        if codes.family and codes.family not in FAMILIES:
+        if codes.family and codes.family not in FAMILY_NAMES:
             return f"uses codec family {codes.family}"
         if codes.sample_rate and codes.sample_rate not in SAMPLE_RATES:
             return f"uses sampling-rate code {codes.sample_rate} for the model"
@@ -248,7 +248,7 @@ def _layout_from(explicit: Any) -> TokenLayout:
     if explicit.bits_per_codebook and len(set(bits)) == 1:
         raise ValueError("equal widths are listed one by one")
     return TokenLayout(
-        family=FAMILIES.get(explicit.codes.family) or explicit.family,
+        family=FAMILY_NAMES.get(explicit.codes.family) or explicit.family,
         sample_rate=SAMPLE_RATES.get(explicit.codes.sample_rate) or explicit.sample_rate,
         hop_length=explicit.hop_length,
         bits_per_codebook=tuple(bits),

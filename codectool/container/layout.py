@@ -9,7 +9,6 @@ from __future__ import annotations
 import binascii
 import struct
 import zlib
-from typing import NamedTuple
 
 from construct import (
     BitsInteger,
@@ -31,6 +30,7 @@ from construct import (
     this,
 )
 
+from codectool.codecs.registry import FAMILIES
 from codectool.tokens import MAX_CODEBOOKS, TokenLayout
 
 MAGIC = b"HCD"
@@ -62,24 +62,14 @@ SAMPLE_RATES = {
 }
 RATE_CODES = {rate: code for code, rate in SAMPLE_RATES.items()}
 
-# Families of an explicit profile. 0 says that the name follows, 4 to 15 are reserved.
-FAMILIES = {1: "hac", 2: "bigcodec", 3: "supercodec"}
-FAMILY_CODES = {family: code for code, family in FAMILIES.items()}
-
-
-class Profile(NamedTuple):
-    """A codec everybody knows: one byte in the header instead of six or more."""
-
-    name: str
-    layout: TokenLayout
-
-
-PROFILES = {
-    1: Profile("hac", TokenLayout("hac", 24_000, 320, (18,))),
-    2: Profile("bigcodec", TokenLayout("bigcodec", 16_000, 200, (13,))),
-    3: Profile("supercodec", TokenLayout("supercodec", 16_000, 320, (10, 10))),
-    4: Profile("supercodec-24k", TokenLayout("supercodec", 24_000, 320, (10, 10))),
+# Families of an explicit profile, 1 to 3. 0: the name follows; 4 to 15 are reserved.
+FAMILY_CODES = {
+    family.name: family.container_number
+    for family in FAMILIES.values()
+    if family.container_number is not None
 }
+FAMILY_NAMES = {code: name for name, code in FAMILY_CODES.items()}
+PROFILES = {profile.number: profile for family in FAMILIES.values() for profile in family.profiles}
 PROFILE_NUMBERS = {profile.layout: number for number, profile in PROFILES.items()}
 BLOCK_SECONDS = 24  # of a block, unless the header says otherwise
 

@@ -1,1 +1,22 @@
 """BigCodec: 16 kHz speech at 1.04 kbps with one codebook of 8192 entries (arXiv 2409.05377)."""
+
+from codectool.codecs.family import CodecFamily, ModelMetadata, Profile
+from codectool.tokens import TokenLayout
+
+_LAYOUT = TokenLayout("bigcodec", 16_000, 200, (13,))
+
+FAMILY = CodecFamily(
+    name="bigcodec",
+    model="codectool.codecs.bigcodec.model:BigCodec",
+    trainable="codectool.codecs.bigcodec.trainable:TrainableBigCodec",
+    container_number=2,
+    profiles=(Profile(2, "bigcodec", _LAYOUT),),
+    published=ModelMetadata(
+        layout=_LAYOUT,
+        paper="arXiv 2409.05377",
+        parameters=159_436_290,
+        encoder_lookahead=5376,
+        decoder_lookahead=6000,
+    ),
+    weights_hint="the authors publish one file, bigcodec.pt",
+)

@@ -1,1 +1,22 @@
-"""HAC: causal, 18 binary scalars a token; on samples (1.35 kbps) and on spectra (3.6 kbps)."""
+"""HAC: causal codecs with 18 bits per frame, on samples (1.35 kbps) or spectra (3.6 kbps)."""
+
+from codectool.codecs.family import CodecFamily, ModelMetadata, Profile
+from codectool.tokens import TokenLayout
+
+_LAYOUT = TokenLayout("hac", 24_000, 320, (18,))
+
+FAMILY = CodecFamily(
+    name="hac",
+    model="codectool.codecs.hac.codec:HacCodec",
+    trainable="codectool.codecs.hac.trainable:TrainableHac",
+    container_number=1,
+    profiles=(Profile(1, "hac", _LAYOUT),),
+    published=ModelMetadata(
+        layout=_LAYOUT,
+        paper="our own design, docs/models/hac.md",
+        parameters=4_054_706,
+        encoder_lookahead=0,
+        decoder_lookahead=640,
+    ),
+    is_default=True,
+)

@@ -1,0 +1,106 @@
+"""`CodecFamily`: the facts about a codec that are known without PyTorch.
+
+Each codec states them once, as `FAMILY` in the `__init__.py` of its folder.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from importlib import import_module
+from typing import TYPE_CHECKING, Any, cast
+
+from codectool.tokens import TokenLayout
+
+if TYPE_CHECKING:
+    from codectool.codecs.base import CodecModel
+
+
+@dataclass(frozen=True)
+class Profile:
+    """A token layout that a file header names by one byte instead of six or more.
+
+    Attributes:
+        number: the byte; it is part of the file format and never reused.
+        name: shown by `codectool info`.
+    """
+
+    number: int
+    name: str
+    layout: TokenLayout
+
+
+@dataclass(frozen=True)
+class ModelMetadata:
+    """Metadata of a model of the published size.
+
+    Attributes:
+        layout: rates and tokens.
+        paper: where the model is described.
+        parameters: number of learned values.
+        encoder_lookahead: samples at the model's rate after the end of a frame that its token
+            depends on; None if it depends on the whole segment.
+        decoder_lookahead: samples' worth of tokens after a frame that its samples depend on; None
+            if they depend on the whole segment.
+        segment_seconds: length of the segments of a model that sees a whole segment at once; None
+            for other models.
+    """
+
+    layout: TokenLayout
+    paper: str
+    parameters: int
+    encoder_lookahead: int | None
+    decoder_lookahead: int | None
+    segment_seconds: int | None = None
+
+    @property
+    def latency_ms(self) -> float | None:
+        """Algorithmic latency in ms: one frame plus both look-aheads; None for segments.
+
+        It is the time from the arrival of a frame's first sample to its decoded first sample, if
+        computation and transmission took no time.
+        """
+        if self.encoder_lookahead is None or self.decoder_lookahead is None:
+            return None
+        samples = self.layout.hop_length + self.encoder_lookahead + self.decoder_lookahead
+        return 1000 * samples / self.layout.sample_rate
+
+
+@dataclass(frozen=True)
+class CodecFamily:
+    """A codec family: its name, its classes, its place in the file format, its published model.
+
+    Classes and functions are dotted paths, ``"package.module:name"``, so that listing the families
+    does not import PyTorch.
+
+    Attributes:
+        name: as in ``--model``: lower-case ASCII letters, digits, ``-``.
+        model: path of the `CodecModel` subclass.
+        trainable: path of the `TrainableCodec` subclass; None if codectool cannot train it.
+        training_translator: path of a function that translates a training config in the layout of
+            the model's authors: ``(values) -> dict``, or None if ``values`` have another layout.
+        container_number: number in the headers of files without a profile; None: the header spells
+            the name out.
+        profiles: layouts with a profile number.
+        published: metadata of the published model.
+        weights_hint: what to look for if the weights are not bundled, for error messages.
+        is_default: whether it is used where no codec is named.
+    """
+
+    name: str
+    model: str
+    trainable: str | None = None
+    training_translator: str | None = None
+    container_number: int | None = None
+    profiles: tuple[Profile, ...] = ()
+    published: ModelMetadata | None = None
+    weights_hint: str = ""
+    is_default: bool = False
+
+    def model_class(self) -> type[CodecModel]:
+        """Import the class of the model."""
+        return cast("type[CodecModel]", _import(self.model))
+
+
+def _import(path: str) -> Any:
+    module, _, name = path.partition(":")
+    return getattr(import_module(module), name)

@@ -1,0 +1,59 @@
+"""Facts about codec families are stated once: in the folder of the family."""
+
+from __future__ import annotations
+
+import ast
+from pathlib import Path
+
+import pytest
+
+from codectool.codecs.registry import FAMILIES
+
+PACKAGE = Path(__file__).parents[1] / "codectool"
+# The place for the checkpoint layouts of other programs.
+FOREIGN_LAYOUTS = "checkpoints/published.py"
+# Files that have yet to ask the registry.
+TODO = {
+    "training/config.py",
+    "training/models/__init__.py",
+    "training/published.py",
+}
+
+
+def string_literals(tree: ast.AST) -> set[str]:
+    """Return all string constants, docstrings included: none of those is one word."""
+    return {
+        node.value
+        for node in ast.walk(tree)
+        if isinstance(node, ast.Constant) and isinstance(node.value, str)
+    }
+
+
+def shared_files() -> list[str]:
+    """Return the files that serve all families, relative to the package."""
+    paths = [path.relative_to(PACKAGE).as_posix() for path in PACKAGE.rglob("*.py")]
+    own = tuple(f"codecs/{name}/" for name in FAMILIES)
+    return sorted(path for path in paths if not path.startswith(own) and path != FOREIGN_LAYOUTS)
+
+
+@pytest.mark.parametrize("path", shared_files())
+def test_shared_file_names_no_family(path: str) -> None:
+    if path in TODO:
+        pytest.skip("not converted yet")
+    named = string_literals(ast.parse((PACKAGE / path).read_text("utf-8"))) & FAMILIES.keys()
+    assert not named, f"{path} names {named}: ask codectool.codecs.registry"
+
+
+def test_exactly_one_family_is_the_default() -> None:
+    assert sum(family.is_default for family in FAMILIES.values()) == 1
+
+
+def test_profile_numbers_and_family_numbers_are_unique() -> None:
+    numbers = [profile.number for family in FAMILIES.values() for profile in family.profiles]
+    assert len(numbers) == len(set(numbers))
+    families = [family.container_number for family in FAMILIES.values()]
+    assert len(families) == len(set(families))
+
+
+def test_every_family_of_codectool_has_a_published_model() -> None:
+    assert all(family.published for family in FAMILIES.values())
