@@ -50,7 +50,7 @@ def load(
         ConfigError: hyper-parameters are missing or wrong.
         UsageError: there is no such model, device or precision.
     """
-    family = get_family(model) if model is not None else DEFAULT_FAMILY
+    family = get_family(model or DEFAULT_FAMILY)
     where = find_device(device)
     if checkpoint is None:
         checkpoint = _default_weights(family)

@@ -15,7 +15,6 @@ import codectool
 from codectool.checkpoints.native import write_model
 from codectool.codec import Codec
 from codectool.codecs import registry
-from codectool.codecs.family import CodecFamily
 from tests.cli.conftest import Run, run, speech  # noqa: F401  (fixtures)
 from tests.conftest import GOLDEN
 
@@ -30,10 +29,10 @@ def code_blocks(document: str, language: str) -> list[str]:
 @pytest.fixture
 def tiny(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     """A checkpoint of the codec in docs/design/adding-a-codec.md, registered as the document says."""
-    module = types.ModuleType("tiny_codec")
-    monkeypatch.setitem(sys.modules, "tiny_codec", module)
+    module = types.ModuleType("codectool.codecs.tiny")
+    monkeypatch.setitem(sys.modules, "codectool.codecs.tiny", module)
     exec(code_blocks("docs/design/adding-a-codec.md", "python")[0], module.__dict__)
-    monkeypatch.setitem(registry.FAMILIES, "tiny", CodecFamily("tiny", "tiny_codec:TinyCodec"))
+    monkeypatch.setitem(registry.FAMILIES, "tiny", "codectool.codecs.tiny:FAMILY")
     model = module.TinyCodec(16000, 160, 1024)
     path = tmp_path / "tiny.safetensors"
     write_model(path, model)

@@ -83,7 +83,6 @@ class CodecFamily:
         profiles: layouts with a profile number.
         published: metadata of the published model.
         weights_hint: what to look for if the weights are not bundled, for error messages.
-        is_default: whether it is used where no codec is named.
     """
 
     name: str
@@ -94,13 +93,13 @@ class CodecFamily:
     profiles: tuple[Profile, ...] = ()
     published: ModelMetadata | None = None
     weights_hint: str = ""
-    is_default: bool = False
 
     def model_class(self) -> type[CodecModel]:
         """Import the class of the model."""
-        return cast("type[CodecModel]", _import(self.model))
+        return cast("type[CodecModel]", import_object(self.model))
 
 
-def _import(path: str) -> Any:
+def import_object(path: str) -> Any:
+    """Import what a dotted path names, ``"package.module:name"``."""
     module, _, name = path.partition(":")
     return getattr(import_module(module), name)

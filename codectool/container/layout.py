@@ -30,7 +30,7 @@ from construct import (
     this,
 )
 
-from codectool.codecs.registry import FAMILIES
+from codectool.codecs.registry import all_families
 from codectool.tokens import MAX_CODEBOOKS, TokenLayout
 
 MAGIC = b"HCD"
@@ -65,11 +65,11 @@ RATE_CODES = {rate: code for code, rate in SAMPLE_RATES.items()}
 # Families of an explicit profile, 1 to 3. 0: the name follows; 4 to 15 are reserved.
 FAMILY_CODES = {
     family.name: family.container_number
-    for family in FAMILIES.values()
+    for family in all_families()
     if family.container_number is not None
 }
 FAMILY_NAMES = {code: name for name, code in FAMILY_CODES.items()}
-PROFILES = {profile.number: profile for family in FAMILIES.values() for profile in family.profiles}
+PROFILES = {profile.number: profile for family in all_families() for profile in family.profiles}
 PROFILE_NUMBERS = {profile.layout: number for number, profile in PROFILES.items()}
 BLOCK_SECONDS = 24  # of a block, unless the header says otherwise
 

@@ -9,7 +9,7 @@ import codectool
 from codectool.codec import bits_per_codebook
 from codectool.codecs.base import CodecModel
 from codectool.codecs.bigcodec.model import BigCodec
-from codectool.codecs.registry import FAMILIES
+from codectool.codecs.registry import FAMILIES, get_family
 from codectool.codecs.supercodec.model import SuperCodec
 from tests.recipe import BIGCODEC, SUPERCODEC
 
@@ -23,7 +23,7 @@ def full_size(family: str) -> CodecModel:
 
 @pytest.mark.parametrize("family", list(FAMILIES))
 def test_facts_are_those_of_the_model(family: str) -> None:
-    model, facts = full_size(family), FAMILIES[family].published
+    model, facts = full_size(family), get_family(family).published
     assert facts is not None
     assert facts.layout.family == model.family
     assert facts.layout.sample_rate == model.sample_rate

@@ -18,5 +18,4 @@ FAMILY = CodecFamily(
         encoder_lookahead=0,
         decoder_lookahead=640,
     ),
-    is_default=True,
 )
