@@ -64,6 +64,8 @@ class CodecModel(nn.Module, ABC):
         decode_context: frames around a stretch that are enough to decode it alone.
         cpu_threads: threads on a CPU beyond which it hardly gains, None if it takes what there is.
             More of them would wait for each other at every small product, on a busy machine long.
+        cpu_fast_path: use the CPU-specific form of the model where there is one. Set it to False to
+            run the plain modules, for example to compare their speed.
     """
 
     family: ClassVar[str]
@@ -74,6 +76,7 @@ class CodecModel(nn.Module, ABC):
     segment_frames: int | None = None
     decode_context: Context
     cpu_threads: int | None = None
+    cpu_fast_path: bool = True
 
     @classmethod
     @abstractmethod
