@@ -30,8 +30,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from codectool.codecs.supercodec.model import SuperCodec
+from codectool.codecs.supercodec.quantizer import EuclideanCodebook
 from codectool.errors import UsageError
-from codectool.nn.quantize import EuclideanCodebook
 from codectool.training.config import Adversarial, MelTerm, Optimizer, TrainingConfig, WaveformTerm
 from codectool.training.discriminators.base import SubDiscriminator
 from codectool.training.discriminators.stft import SLOPE, ComplexPicture

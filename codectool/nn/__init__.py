@@ -1,1 +1,1 @@
-"""Layers without opinion, shared by the codecs."""
+"""Building blocks that several codecs share."""

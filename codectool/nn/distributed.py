@@ -1,8 +1,7 @@
-"""Statistics over all processes of a data-parallel run; with one process nothing happens.
+"""Collective operations for statistics of a distributed batch; no-ops in a single process.
 
-Each rank sees its share of the batch. What depends on the batch as a whole (running means, code
-counts, the spread of codes) is put together here, so that N ranks learn what one process would
-learn from the whole batch.
+Statistics that depend on the whole batch (running means, code counts) are combined over all ranks,
+so that N ranks learn what one process would learn from the whole batch.
 """
 
 from __future__ import annotations
@@ -13,12 +12,12 @@ from torch import Tensor
 
 
 def world_size() -> int:
-    """Number of processes that train together."""
+    """Return the number of processes that train together."""
     return dist.get_world_size() if dist.is_available() and dist.is_initialized() else 1
 
 
 def all_reduce_sum(value: Tensor) -> Tensor:
-    """Sum of ``value`` over all ranks, without gradient."""
+    """Return the sum of ``value`` over all ranks, detached."""
     value = value.detach()
     if world_size() == 1:
         return value
@@ -28,10 +27,10 @@ def all_reduce_sum(value: Tensor) -> Tensor:
 
 
 def all_reduce_mean(value: Tensor) -> Tensor:
-    """Mean of ``value`` over all ranks.
+    """Return the mean of ``value`` over all ranks, with a gradient.
 
-    The gradient passes as if the mean were this rank's value: gradients of the weights are
-    averaged over the ranks afterwards, which supplies the factor that the mean has.
+    The gradient is the same as if the mean were this rank's value: gradients of the weights are
+    averaged over the ranks later, which contributes the factor 1 / world size.
     """
     if world_size() == 1:
         return value
@@ -40,9 +39,9 @@ def all_reduce_mean(value: Tensor) -> Tensor:
 
 
 def all_gather_rows(rows: Tensor) -> Tensor:
-    """Rows ``(N, ...)`` of all ranks in the order of the ranks, ``(ranks * N, ...)``; no gradient.
+    """Concatenate the rows ``(N, ...)`` of all ranks in order, detached: ``(ranks * N, ...)``.
 
-    Every rank must have as many.
+    N must be the same on all ranks.
     """
     rows = rows.detach()
     if world_size() == 1:
@@ -53,7 +52,7 @@ def all_gather_rows(rows: Tensor) -> Tensor:
 
 
 def broadcast(value: Tensor) -> Tensor:
-    """The ``value`` that rank 0 has; no gradient."""
+    """Return the ``value`` of rank 0, detached."""
     value = value.detach()
     if world_size() == 1:
         return value

@@ -1,4 +1,4 @@
-"""Putting tensors into a model, with every disagreement named."""
+"""Load tensors into a model; errors list every name and shape that does not match."""
 
 from __future__ import annotations
 
@@ -9,18 +9,19 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
+from typing_extensions import override
 
 from codectool.errors import CheckpointError
 
-MAX_NAMED = 4
+MAX_NAMES_SHOWN = 4
 
 
 class TensorMismatchError(CheckpointError):
-    """Tensors that a model needs are missing, left over or of another shape.
+    """Raised if names or shapes of tensors do not match the model.
 
     Attributes:
-        missing: names the model has and the state has not.
-        unexpected: names the state has and the model has not.
+        missing: names in the model that are not in the state.
+        unexpected: names in the state that are not in the model.
         misshapen: name, shape found, shape expected.
     """
 
@@ -36,10 +37,10 @@ class TensorMismatchError(CheckpointError):
         super().__init__(self.describe())
 
     def describe(self, rename: Callable[[str], str] = str) -> str:
-        """One line naming what is wrong, with names as ``rename`` gives them."""
+        """Return the message, with every tensor name passed through ``rename``."""
         shapes = [f"{rename(n)} {found} instead of {want}" for n, found, want in self.misshapen]
         parts = [
-            f"{len(names)} {label}: {_some(names)}"
+            f"{len(names)} {label}: {_shorten(names)}"
             for label, names in (
                 ("missing", [rename(name) for name in self.missing]),
                 ("unexpected", [rename(name) for name in self.unexpected]),
@@ -50,20 +51,21 @@ class TensorMismatchError(CheckpointError):
         return "tensors do not fit the model: " + "; ".join(parts)
 
 
-def _some(names: list[str]) -> str:
-    shown = ", ".join(names[:MAX_NAMED])
-    return shown if len(names) <= MAX_NAMED else f"{shown} and {len(names) - MAX_NAMED} more"
+def _shorten(names: list[str]) -> str:
+    shown = ", ".join(names[:MAX_NAMES_SHOWN])
+    rest = len(names) - MAX_NAMES_SHOWN
+    return f"{shown} and {rest} more" if rest > 0 else shown
 
 
 def load_tensors(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Make ``state`` the parameters and buffers of ``model``, without copying float32 tensors.
+    """Load ``state`` for inference, without copying float32 tensors.
 
     Args:
-        model: may hold arbitrary values (`BlankModel`) or none (the meta device).
-        state: float tensors by the names of ``model.state_dict()``; computed with as float32.
+        model: may be uninitialised (`skip_init`) or on the meta device.
+        state: float tensors by the names of ``model.state_dict()``; converted to float32.
 
     Raises:
-        TensorMismatchError: if names or shapes disagree. Nothing is loaded then.
+        TensorMismatchError: names or shapes do not match; the model is unchanged.
     """
     _check(model, state)
     model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
@@ -71,14 +73,14 @@ def load_tensors(model: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 
 def copy_tensors(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Copy ``state`` into a model that is to be trained further, on the device where it is.
+    """Copy ``state`` into the existing parameters of a model that will be trained.
 
     Args:
-        model: its parameters stay what they are, only their values change.
+        model: its parameters keep their identity, device and dtype.
         state: float tensors by the names of ``model.state_dict()``.
 
     Raises:
-        TensorMismatchError: if names or shapes disagree. Nothing is copied then.
+        TensorMismatchError: names or shapes do not match; the model is unchanged.
     """
     _check(model, state)
     model.load_state_dict(state)
@@ -96,32 +98,40 @@ def _check(model: nn.Module, state: Mapping[str, Tensor]) -> None:
         raise TensorMismatchError(missing, unexpected, misshapen)
 
 
-FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.rand, torch.randn}
-RANDOM_FACTORIES = {torch.rand, torch.randn}
-RANDOM_FILLS: set[Callable[..., Any]] = {Tensor.uniform_, Tensor.normal_}
-# These are handed over as a whole, before they come to fill anything.
-RANDOM_FILLS |= {nn.init.kaiming_uniform_, nn.init.uniform_, nn.init.normal_}
-SMALL_CHANGE = 1 << 20
+def skip_init(state: Mapping[str, Tensor]) -> TorchFunctionMode:
+    """Return a context in which new modules are not initialised, and not much larger than needed.
 
-
-class BlankModel(TorchFunctionMode):
-    """Inside, new modules hold arbitrary values, and not many more of them than the checkpoint.
-
-    PyTorch's meta device would do as much, but the first arithmetic on it imports the compiler,
-    which takes a second. Memory that is asked for and not written to costs nothing here either.
+    The meta device would also do, but its first arithmetic imports the compiler, which takes a
+    second. Allocated memory that is never written costs nothing.
 
     Args:
-        state: the tensors that the model will be filled with. A model that asks for more than
-            twice their numbers cannot fit them; a hostile config could ask for any amount.
+        state: tensors that will be loaded. A model with more than twice as many values cannot match
+            them; without this limit a hostile config could allocate any amount of memory.
 
     Raises:
-        CheckpointError: the model is too large for the checkpoint.
+        CheckpointError: inside the context, if the model is too large.
     """
+    return _SkipInit(2 * sum(tensor.numel() for tensor in state.values()) + EXTRA_VALUES)
 
-    def __init__(self, state: Mapping[str, Tensor]) -> None:
+
+EXTRA_VALUES = 1 << 20  # allowed beyond the checkpoint: windows, tables
+RANDOM_FACTORIES = {torch.rand, torch.randn}
+FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, *RANDOM_FACTORIES}
+INITIALISERS: set[Callable[..., Any]] = {
+    Tensor.uniform_,
+    Tensor.normal_,
+    nn.init.kaiming_uniform_,
+    nn.init.uniform_,
+    nn.init.normal_,
+}
+
+
+class _SkipInit(TorchFunctionMode):
+    def __init__(self, max_values: int) -> None:
         super().__init__()
-        self._left = 2 * sum(tensor.numel() for tensor in state.values()) + SMALL_CHANGE
+        self._left = max_values
 
+    @override
     def __torch_function__(
         self,
         func: Callable[..., Any],
@@ -129,15 +139,15 @@ class BlankModel(TorchFunctionMode):
         args: tuple[Any, ...] = (),
         kwargs: dict[str, Any] | None = None,
     ) -> Any:
-        """Leave out what draws values; count what is asked for."""
-        if func in RANDOM_FILLS:
+        if func in INITIALISERS:
             return args[0] if args else (kwargs or {})["tensor"]
         if func in FACTORIES:
             sizes = args[0] if args and isinstance(args[0], tuple | list) else args
             self._left -= math.prod(size for size in sizes if isinstance(size, int))
             if self._left < 0:
                 raise CheckpointError(
-                    "the hyper-parameters describe a model of many more numbers than there are"
+                    "the config describes a model with more than twice as many values as the "
+                    "checkpoint holds; use the config that belongs to the checkpoint"
                 )
         if func in RANDOM_FACTORIES:
             func = torch.empty

@@ -1,7 +1,7 @@
-"""Weight norm (Salimans and Kingma, arXiv 1602.07868): live while training, folded for inference.
+"""Weight norm (Salimans and Kingma, arXiv 1602.07868): live in training, folded for inference.
 
-Published checkpoints hold its old names, ``weight_g`` and ``weight_v``; PyTorch's parametrization
-calls them otherwise. Only this file knows both.
+Published checkpoints name its tensors ``weight_g`` and ``weight_v``; PyTorch's parametrization has
+other names. Only this file knows both.
 """
 
 from __future__ import annotations
@@ -20,30 +20,30 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def weight_normed(module: Module) -> Module:
-    """Give ``module.weight`` a length (g, one per slice of axis 0) and a direction (v)."""
+    """Replace ``module.weight`` by a magnitude g, one per slice of axis 0, and a direction v."""
     parametrizations.weight_norm(module, dim=0)
     return module
 
 
 def fold_weight_norm(model: nn.Module) -> None:
-    """Replace every g and v below ``model`` by the frozen parameter g * v / |v|, in place."""
+    """Replace every g and v in ``model`` by the frozen parameter g * v / |v|, in place."""
     for module in model.modules():
         if parametrize.is_parametrized(module, "weight"):
-            # Only weights that want a gradient are made parameters again by PyTorch; anything else
-            # would stay behind when the model moves to another device.
+            # PyTorch turns only weights that require a gradient back into parameters; others would
+            # stay behind when the model moves to another device.
             module.parametrizations["weight"].requires_grad_(True)  # type: ignore[index]
             parametrize.remove_parametrizations(module, "weight")
             module.weight.requires_grad_(False)
 
 
 def to_new_name(name: str) -> str:
-    """``a.b.weight_g`` -> ``a.b.parametrizations.weight.original0``; other names stay."""
+    """Return ``a.parametrizations.weight.original0`` for ``a.weight_g``; keep other names."""
     prefix, _, last = name.rpartition(".")
     return f"{prefix}.{OLD_TO_NEW[last]}" if last in OLD_TO_NEW else name
 
 
 def to_old_name(name: str) -> str:
-    """The inverse of `to_new_name`."""
+    """Undo `to_new_name`."""
     for old, new in OLD_TO_NEW.items():
         if name.endswith(f".{new}"):
             return name[: -len(new)] + old

@@ -122,7 +122,7 @@ def test_training_keys_do_not_change_the_fingerprint(tmp_path: Path) -> None:
         ({"codebook_size": 0}, "`codebook_size` must be a positive integer, not 0"),
         ({"sampling_rate": 1 << 60}, "`sampling_rate` must be at most 10000000"),
         ({"rq_num_quantizers": 1 << 20}, "`rq_num_quantizers` must be at most 64"),
-        ({"channel_mults": [1 << 24, 1 << 24]}, "describe a model of many more numbers"),
+        ({"channel_mults": [1 << 24, 1 << 24]}, "describes a model with more than twice as many"),
         ({"codebook_dim": 17}, "of the wrong shape"),
     ],
 )
@@ -293,7 +293,7 @@ def test_configs_of_models_that_no_machine_holds(checkpoints: dict[str, Path], f
         config["channel_mults"] = [1 << 20, 1 << 20]
     else:
         config["encoder_channels"] = [1 << 16] * 4
-    with pytest.raises(CheckpointError, match="describe a model of many more numbers"):
+    with pytest.raises(CheckpointError, match="describes a model with more than twice as many"):
         load_model(path, config=config)
 
 

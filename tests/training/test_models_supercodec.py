@@ -14,8 +14,8 @@ from codectool.checkpoints.load import load_model
 from codectool.checkpoints.native import write_model
 from codectool.checkpoints.published import read_published
 from codectool.codecs.supercodec.model import SuperCodec, SuperCodecConfig
+from codectool.codecs.supercodec.quantizer import EuclideanCodebook
 from codectool.errors import CheckpointError
-from codectool.nn.quantize import EuclideanCodebook
 from codectool.training.models.supercodec import SuperCodecTrainee
 from tests.conftest import GOLDEN
 from tests.training.one_batch import learn

@@ -18,6 +18,7 @@ from codectool.codecs.base import CodecModel, Context, Latency
 from codectool.codecs.bigcodec.alias_free import REACH, AliasFreeSnake, alias_free
 from codectool.codecs.bigcodec.config import BigCodecConfig, HalfConfig
 from codectool.codecs.bigcodec.packed import PackedLSTM
+from codectool.codecs.bigcodec.quantizer import FactorizedQuantizer
 from codectool.codecs.bigcodec.streaming import (
     Chain,
     Conv,
@@ -32,8 +33,8 @@ from codectool.codecs.bigcodec.streaming import (
 )
 from codectool.codecs.segments import segment_decoder, segment_encoder
 from codectool.codecs.stream import Stream
-from codectool.nn.loading import BlankModel, load_tensors
-from codectool.nn.quantize import FactorizedQuantizer, ResidualQuantizer
+from codectool.nn.loading import load_tensors, skip_init
+from codectool.nn.quantize import ResidualQuantizer
 from codectool.nn.weight_norm import fold_weight_norm, weight_normed
 
 # The decoder's LSTM remembers without limit. A stretch decoded on its own starts this much earlier,
@@ -270,7 +271,7 @@ class BigCodec(CodecModel):
             if config is None
             else BigCodecConfig.from_published(config)
         )
-        with BlankModel(state):
+        with skip_init(state):
             model = cls(parsed)
         load_tensors(model, state)
         fold_weight_norm(model)

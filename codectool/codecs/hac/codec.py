@@ -30,7 +30,7 @@ from codectool.codecs.hac.network import HacNetwork
 from codectool.codecs.hac.quantizer import index_to_signs, signs_to_index
 from codectool.codecs.stream import Stream
 from codectool.errors import ConfigError
-from codectool.nn.loading import BlankModel, load_tensors
+from codectool.nn.loading import load_tensors, skip_init
 
 BATCH = 64  # signals side by side: more would cost memory and gain little
 
@@ -111,7 +111,7 @@ class HacCodec(CodecModel):
         if config is None:
             raise ConfigError("HAC weights come with hyper-parameters, and these have none")
         parsed = parse_config(config)
-        with BlankModel(state):
+        with skip_init(state):
             codec = fold(HacNetwork(parsed))
         load_tensors(codec, state)
         return codec

@@ -29,9 +29,10 @@ from codectool.codecs.supercodec.blocks import (
     UpBlock,
 )
 from codectool.codecs.supercodec.chunked import lay_out_by_taps, run
+from codectool.codecs.supercodec.quantizer import EuclideanCodebook
 from codectool.errors import CheckpointError, ConfigError
-from codectool.nn.loading import BlankModel, load_tensors
-from codectool.nn.quantize import EuclideanCodebook, ResidualQuantizer
+from codectool.nn.loading import load_tensors, skip_init
+from codectool.nn.quantize import ResidualQuantizer
 from codectool.nn.weight_norm import fold_weight_norm
 from codectool.tokens import MAX_CODEBOOKS, MAX_SAMPLE_RATE
 
@@ -123,7 +124,7 @@ class SuperCodec(CodecModel):
             raise ConfigError(
                 "SuperCodec needs its config.json beside the checkpoint, or `--config FILE`"
             )
-        with BlankModel(state):
+        with skip_init(state):
             model = cls(SuperCodecConfig.from_published(config))
         load_tensors(model, state)
         for stage, codebook in enumerate(model.rq.layers):

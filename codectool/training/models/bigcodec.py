@@ -31,6 +31,6 @@ class BigCodecTrainee(UnfoldedTrainee):
 
     def forward(self, wave: Tensor) -> Reconstruction:
         """Code crops and decode them again."""
-        output = self.model.quantizer.learn(self.model.latent(wave))
+        output = self.model.quantizer.forward_train(self.model.latent(wave))
         audio: Tensor = self.model.decoder(output.quantized)
         return Reconstruction(audio.float(), wave, output.losses, output.codes)

@@ -7,7 +7,7 @@ from typing import cast
 from torch import Tensor
 
 from codectool.codecs.supercodec.model import SuperCodec, SuperCodecConfig
-from codectool.nn.quantize import EuclideanCodebook
+from codectool.codecs.supercodec.quantizer import EuclideanCodebook
 from codectool.training.models.unfolded import UnfoldedTrainee
 from codectool.training.trainee import Reconstruction
 
@@ -36,7 +36,7 @@ class SuperCodecTrainee(UnfoldedTrainee):
 
     def forward(self, wave: Tensor) -> Reconstruction:
         """Code crops and decode them again."""
-        output = self.model.rq.learn(self.model.latent(wave).transpose(1, 2))
+        output = self.model.rq.forward_train(self.model.latent(wave).transpose(1, 2))
         audio: Tensor = self.model.decoder(output.quantized.transpose(1, 2))
         return Reconstruction(audio.float(), wave, output.losses, output.codes)
 

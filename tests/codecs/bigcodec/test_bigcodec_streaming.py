@@ -233,7 +233,7 @@ def test_modules_give_gradients_after_windows() -> None:
     wave = noise(20, model.hop_length)
     codes = encode_batch(model, wave)
     assert not decode_batch(model, codes).requires_grad
-    output = model.quantizer.learn(model.latent(wave))
+    output = model.quantizer.forward_train(model.latent(wave))
     model.decoder(output.quantized).square().mean().backward()
     assert all(p.grad is not None for p in model.encoder.parameters())
     assert all(p.grad is not None for p in model.decoder.parameters())
