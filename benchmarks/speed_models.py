@@ -18,7 +18,7 @@ from torch.nn import functional as F
 
 import codectool
 from benchmarks.upstream_way import EagerHac, UpstreamBigCodec, UpstreamModel, UpstreamSuperCodec
-from codectool.audio.resample import resample
+from codectool.audio.samples import resample
 from codectool.checkpoints.load import read_weights
 from codectool.checkpoints.native import write_model
 from codectool.codec import Clip, Codec

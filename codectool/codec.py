@@ -18,8 +18,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from codectool.audio.resample import resample
-from codectool.audio.samples import as_channels, check_finite
+from codectool.audio.samples import as_channels, check_finite, resample
 from codectool.checkpoints.load import LoadedModel
 from codectool.codecs.base import CodecModel
 from codectool.errors import (

@@ -17,7 +17,7 @@ from typing import BinaryIO, cast
 import numpy as np
 import numpy.typing as npt
 
-from codectool.audio.resample import margin_samples
+from codectool.audio.samples import margin_samples
 from codectool.audio.sink import open_sink
 from codectool.codec import Codec
 from codectool.container import Block, Reader

@@ -100,15 +100,15 @@ def encode_source(
     """
     codec.check_rate(audio.sample_rate)
     if codec.padding == "reference":
-        pieces = [np.zeros((audio.channels, 0), np.float32), *audio.pieces()]
+        pieces = [np.zeros((audio.channels, 0), np.float32), *audio.chunks()]
         return codec.encode(np.concatenate(pieces, axis=1), audio.sample_rate, tags)
     if exact and codec.model.segment_frames is not None:
-        if not audio.rewinds:
+        if not audio.seekable:
             raise UsageError(
                 f"{audio.name}: `--exact` reads its input several times, which a pipe cannot do; "
                 "give a file"
             )
-        codes, num_samples = encode_exact(codec, audio.pieces, audio.sample_rate, audio.channels)
+        codes, num_samples = encode_exact(codec, audio.chunks, audio.sample_rate, audio.channels)
         segment_frames = None
     else:
         stream = codec.stream_encoder(audio.sample_rate, audio.channels)
@@ -171,8 +171,8 @@ def live_seconds(codec: Codec) -> float:
 
 
 def _codes(stream: StreamEncoder, audio: AudioSource) -> Iterator[Codes]:
-    for piece in audio.pieces():
-        yield stream.push(piece)
+    for chunk in audio.chunks():
+        yield stream.push(chunk)
     yield stream.flush()
 
 

@@ -13,8 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from codectool.audio.resample import Resampler
-from codectool.audio.samples import Samples
+from codectool.audio.samples import Resampler, Samples
 from codectool.codec import Codec
 from codectool.streaming import check_range
 

@@ -1,61 +1,62 @@
-"""Writing files so that a reader never sees half of one."""
+"""Write files atomically: a reader sees the old file or the new one, never a part."""
 
 from __future__ import annotations
 
 import os
-import tempfile
-import threading
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 from codectool.errors import UsageError
-
-_UMASK_LOCK = threading.Lock()  # the mask can be read only by setting it
 
 
 @contextmanager
 def atomic_output(path: Path, overwrite: bool = False) -> Iterator[BinaryIO]:
-    """Open a temporary file beside ``path`` that takes its name if nothing goes wrong.
+    """Open a temporary file that is renamed to ``path`` if the body raises no exception.
 
-    A pipe or a device that has this name is written to as it is.
+    A pipe or a device of this name is opened directly.
 
     Args:
-        path: the final name.
-        overwrite: replace a file that has this name.
+        path: final name; of a link, the target is replaced.
+        overwrite: replace an existing file.
 
     Raises:
-        UsageError: the file exists, or cannot be made.
+        UsageError: the file exists or cannot be created.
     """
     check_writable(path, overwrite)
     if _is_special(path):
         with path.open("wb") as special:
             yield special
         return
-    path = path.resolve()  # of a link, what it points to is replaced
+    path = path.resolve()
+    temporary = temporary_path(path)
     try:
-        handle, name = tempfile.mkstemp(
-            prefix=f".{path.name[:100]}.", suffix=".part", dir=path.parent
-        )
+        file = temporary.open("x+b")  # exclusive; the kernel applies the umask to mode 0o666
     except OSError as error:
         raise UsageError(f"{path}: cannot be written ({error.strerror or error})") from error
-    temporary = Path(name)
     try:
-        with os.fdopen(handle, "w+b") as file:
-            yield cast(BinaryIO, file)
-        temporary.chmod(0o666 & ~_umask())  # mkstemp makes private files; ours are ordinary ones
+        with file:
+            yield file
         temporary.replace(path)
     except BaseException as error:
         with suppress(OSError):
             temporary.unlink()
         if isinstance(error, OSError) and error.filename is None:
-            error.filename = str(path)  # a full disk does not say whose
+            error.filename = str(path)  # "no space left on device" names no file
         raise
 
 
+def temporary_path(path: Path) -> Path:
+    """Return a random name beside ``path`` for what will be renamed to it.
+
+    `codectool.pipeline` recognizes these names to remove the files of a killed run.
+    """
+    return path.with_name(f".{path.name[:100]}.{os.urandom(4).hex()}.part")
+
+
 def check_writable(path: Path, overwrite: bool) -> None:
-    """Refuse a name that `atomic_output` would refuse, before the work is done.
+    """Raise if `atomic_output` could not write to ``path``, before any work is done.
 
     Raises:
         UsageError: it is a folder, its folder is missing, or it exists.
@@ -68,13 +69,14 @@ def check_writable(path: Path, overwrite: bool) -> None:
         raise UsageError(f"{path}: exists; give `--overwrite` to replace it")
 
 
+def write_all(file: BinaryIO, data: bytes | memoryview) -> None:
+    """Write all of ``data``; an unbuffered pipe may accept only part of it per call."""
+    left = memoryview(data)
+    while left:
+        written = file.write(left)
+        left = left[len(left) if written is None else written :]
+
+
 def _is_special(path: Path) -> bool:
-    """Whether this is a pipe or a device, which must not be replaced by a file."""
+    """Return whether this is a pipe or a device, which a file must not replace."""
     return path.exists() and not path.is_file() and not path.is_dir()
-
-
-def _umask() -> int:
-    with _UMASK_LOCK:
-        mask = os.umask(0)
-        os.umask(mask)
-        return mask

@@ -13,8 +13,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from codectool.audio.resample import Resampler
-from codectool.audio.samples import Samples, as_channels, check_finite
+from codectool.audio.samples import Resampler, Samples, as_channels, check_finite
 from codectool.codecs.base import CodecModel
 from codectool.errors import AudioError, DamagedError
 

@@ -1,6 +1,9 @@
-"""What samples are, wherever they come from."""
+"""Arrays of samples: type, checks and sampling-rate conversion."""
 
 from __future__ import annotations
+
+import math
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -8,14 +11,16 @@ import numpy.typing as npt
 from codectool.errors import AudioError
 
 MAX_CHANNELS = 1024  # libsndfile's own limit
+FILTER_REACH = 512  # half the length of soxr's filter with some room, at the lower of the two rates
+
 Samples = npt.NDArray[np.float32]  # (C, N) in [-1, 1]
 
 
 def as_channels(samples: npt.ArrayLike) -> Samples:
-    """Samples ``(N,)`` or ``(C, N)`` of any float type as float32 ``(C, N)``.
+    """Convert ``(N,)`` or ``(C, N)`` samples of any float type to contiguous float32 ``(C, N)``.
 
     Raises:
-        AudioError: another type or shape.
+        AudioError: not a float type, or another shape.
     """
     wave = np.asarray(samples)
     if not np.issubdtype(wave.dtype, np.floating):
@@ -28,15 +33,15 @@ def as_channels(samples: npt.ArrayLike) -> Samples:
 
 
 def check_finite(samples: Samples, name: str, first: int = 0) -> None:
-    """Refuse NaN and infinite samples.
+    """Raise if a sample is NaN or infinite.
 
     Args:
         samples: ``(C, N)``.
-        name: what to call them in the message.
-        first: number of the first of them within the file.
+        name: name of the input, for the message.
+        first: position of ``samples[:, 0]`` in the input.
 
     Raises:
-        AudioError: naming the first of them.
+        AudioError: names the first sample that is not finite.
     """
     finite = np.isfinite(samples)
     if not finite.all():
@@ -45,3 +50,81 @@ def check_finite(samples: Samples, name: str, first: int = 0) -> None:
             f"{name}: sample {first + sample} of channel {channel} is {samples[channel, sample]}; "
             f"{int((~finite).sum())} samples are not finite numbers"
         )
+
+
+def margin_samples(rate: int, new_rate: int) -> int:
+    """Return how many samples at ``rate`` on each side of a range its resampling depends on.
+
+    The margin covers the filter and the distance to the next sample that both rates share.
+    """
+    if rate == new_rate:
+        return 0
+    return FILTER_REACH * max(1, -(-rate // new_rate)) + rate // math.gcd(rate, new_rate)
+
+
+def resample(samples: Samples, rate: int, new_rate: int) -> Samples:
+    """Resample with soxr at high quality, as the reference implementation of BigCodec does.
+
+    Args:
+        samples: ``(C, N)``.
+        rate: sampling rate of ``samples``, in Hz.
+        new_rate: sampling rate of the result, in Hz.
+
+    Returns:
+        ``(C, ceil(N * new_rate / rate))``, the length that librosa gives; samples that the filter
+        does not produce are zero.
+    """
+    if rate == new_rate:
+        return samples
+    length = -(-samples.shape[1] * new_rate // rate)
+    result = np.zeros((samples.shape[0], length), np.float32)
+    if samples.shape[1] == 0:
+        return result
+    import soxr  # takes 0.1 s to import, and most runs do not need it
+
+    for channel, row in enumerate(samples):
+        converted = soxr.resample(row, rate, new_rate, quality="HQ")[:length]
+        result[channel, : len(converted)] = converted
+    return result
+
+
+class Resampler:
+    """Resample a signal that arrives in chunks; the result equals `resample` of the whole signal.
+
+    Args:
+        rate: sampling rate of the input, in Hz.
+        new_rate: sampling rate of the output, in Hz.
+        channels: number of channels C.
+    """
+
+    def __init__(self, rate: int, new_rate: int, channels: int) -> None:
+        self._rate, self._new_rate = rate, new_rate
+        self._channels = channels
+        self._received = self._returned = 0
+        self._stream: Any = None
+        if rate != new_rate:
+            import soxr
+
+            self._stream = soxr.ResampleStream(rate, new_rate, channels, quality="HQ")
+
+    def push(self, samples: Samples) -> Samples:
+        """Take the next samples ``(C, N)``; return the output so far, ``(C, M)``."""
+        self._received += samples.shape[1]
+        return samples if self._stream is None else self._convert(samples, last=False)
+
+    def flush(self) -> Samples:
+        """End the signal; return the rest of the output."""
+        empty = np.zeros((self._channels, 0), np.float32)
+        if self._stream is None or self._received == 0:
+            return empty
+        rest = self._convert(empty, last=True)
+        length = -(-self._received * self._new_rate // self._rate)
+        return np.pad(rest, ((0, 0), (0, length - self._returned)))
+
+    def _convert(self, samples: Samples, last: bool) -> Samples:
+        converted = self._stream.resample_chunk(np.ascontiguousarray(samples.T), last=last)
+        wave: Samples = converted.reshape(-1, self._channels).T
+        # `resample` returns this many samples; the filter may produce one more.
+        wave = wave[:, : -(-self._received * self._new_rate // self._rate) - self._returned]
+        self._returned += wave.shape[1]
+        return np.ascontiguousarray(wave)

@@ -1,7 +1,4 @@
-"""Audio that is written piece by piece: WAV to files and pipes, FLAC to files.
-
-Letters used in shapes: C channels, N samples.
-"""
+"""Write audio chunk by chunk: WAV to files and pipes, FLAC to files."""
 
 from __future__ import annotations
 
@@ -12,23 +9,26 @@ from typing import BinaryIO, Protocol, TypeVar
 import numpy as np
 import soundfile
 
-from codectool.audio.files import check_format
 from codectool.audio.samples import Samples
 from codectool.audio.wav import SUBTYPES, wav_header
-from codectool.errors import AudioError
+from codectool.errors import AudioError, UsageError
+from codectool.files import write_all
 
 Value = TypeVar("Value")
-MAX_WAV_RATE = 0xFFFF_FFFF // 8192  # a second of 1024 channels of 8 bytes has to fit into 32 bits
+DEFAULT_SUBTYPES = {"wav": "PCM_16", "flac": "PCM_16"}  # by container
+# One code per sample. Other subtypes work in blocks and do not keep the exact length.
+WRITABLE = {"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"}
+MAX_WAV_RATE = 0xFFFF_FFFF // 8192  # bytes per second of 1024 channels of 8 bytes fit in 32 bits
 
 
 class AudioSink(Protocol):
-    """Takes samples in order."""
+    """An audio file that is being written."""
 
     def write(self, samples: Samples) -> None:
-        """Take ``(C, N)`` in [-1, 1]; integer formats are rounded down and clipped."""
+        """Write ``(C, N)`` samples in [-1, 1]; integer formats are rounded down and clipped."""
 
     def close(self) -> None:
-        """Write what is left; the file object stays open."""
+        """Finish the audio file; the file object stays open."""
 
 
 def open_sink(
@@ -39,19 +39,19 @@ def open_sink(
     container: str = "wav",
     subtype: str | None = None,
 ) -> AudioSink:
-    """Begin an audio file.
+    """Start an audio file.
 
     Args:
-        file: where to write. FLAC needs one that can seek.
+        file: file object to write to; it must be seekable for FLAC.
         rate: sampling rate in Hz.
         channels: number of channels C.
-        num_samples: per channel, as many as will be written; None if nobody knows yet.
+        num_samples: per channel; None if it is not known yet.
         container: ``"wav"`` or ``"flac"``.
         subtype: libsndfile's name of the sample format; None is 16 bit.
 
     Raises:
-        AudioError: this container cannot hold so many channels or such a rate.
-        UsageError: this container cannot hold the subtype.
+        AudioError: the container cannot hold this number of channels or sampling rate.
+        UsageError: the container cannot hold the subtype.
     """
     subtype = check_format(container, subtype)
     if container == "wav":
@@ -62,14 +62,7 @@ def open_sink(
 def audio_bytes(
     samples: Samples, rate: int, container: str = "wav", subtype: str | None = None
 ) -> memoryview:
-    """A whole audio file in memory; takes and raises what `open_sink` does.
-
-    Args:
-        samples: ``(C, N)`` in [-1, 1].
-        rate: sampling rate in Hz.
-        container: ``"wav"`` or ``"flac"``.
-        subtype: libsndfile's name of the sample format; None is 16 bit.
-    """
+    """Return a whole audio file; arguments and errors as for `open_sink`."""
     buffer = io.BytesIO()
     channels, length = samples.shape
     sink = open_sink(buffer, rate, channels, length, container, subtype)
@@ -78,24 +71,37 @@ def audio_bytes(
     return buffer.getbuffer()
 
 
+def check_format(container: str, subtype: str | None) -> str:
+    """Return the subtype to write: ``subtype`` or the default of the container.
+
+    Raises:
+        UsageError: the container cannot hold the subtype.
+    """
+    subtype = (subtype or DEFAULT_SUBTYPES[container]).upper()
+    if subtype not in WRITABLE or not soundfile.check_format(container, subtype):
+        known = ", ".join(sorted(WRITABLE & soundfile.available_subtypes(container).keys()))
+        raise UsageError(f"{container} cannot hold subtype {subtype}; it can hold {known}")
+    return subtype
+
+
 class _WavSink:
-    """The header is ours, since libsndfile wants to go back to it; the samples are libsndfile's."""
+    """Writes its own header, which libsndfile would seek back to; libsndfile packs the samples."""
 
     def __init__(
         self, file: BinaryIO, rate: int, channels: int, num_samples: int | None, subtype: str
     ) -> None:
         if rate > MAX_WAV_RATE:
-            raise _unfit(rate, channels, "wav", subtype, "more than its header can say")
+            raise _unsupported(rate, channels, "wav", subtype, "the rate exceeds the header field")
         self._file = file
-        self._facts = SUBTYPES[subtype], rate, channels
+        self._format = SUBTYPES[subtype], rate, channels
         self._subtype = subtype
-        self._promised = num_samples
+        self._announced = num_samples
         self._written = 0
         self._begin = file.tell() if file.seekable() else None
-        put(file, wav_header(*self._facts, num_samples))
+        write_all(file, wav_header(*self._format, num_samples))
 
     def write(self, samples: Samples) -> None:
-        form, rate, channels = self._facts
+        form, rate, channels = self._format
         packed = io.BytesIO()
         with soundfile.SoundFile(
             packed, "w", rate, channels, self._subtype, endian="LITTLE", format="RAW"
@@ -103,51 +109,52 @@ class _WavSink:
             sound.write(samples.T)
         data = packed.getbuffer()
         assert len(data) == samples.size * form.num_bytes
-        put(self._file, data)
+        write_all(self._file, data)
         self._written += samples.shape[1]
 
     def close(self) -> None:
-        form, _, channels = self._facts
+        form, _, channels = self._format
         if self._written * form.num_bytes * channels % 2:
-            put(self._file, b"\0")
-        if self._promised != self._written and self._begin is not None:
+            write_all(self._file, b"\0")
+        if self._announced != self._written and self._begin is not None:
             end = self._file.tell()
-            header = wav_header(*self._facts, self._written)
-            if len(header) == len(wav_header(*self._facts, self._promised)):  # else beyond 4 GiB
+            header = wav_header(*self._format, self._written)
+            # The header is longer if the file has grown beyond 4 GiB; then the old one stays.
+            if len(header) == len(wav_header(*self._format, self._announced)):
                 self._file.seek(self._begin)
-                put(self._file, header)
+                write_all(self._file, header)
                 self._file.seek(end)
 
 
 class _FlacSink:
     def __init__(self, file: BinaryIO, rate: int, channels: int, subtype: str) -> None:
-        self._file = _Watched(file)
+        self._file = _ErrorKeepingFile(file)
         try:
             self._sound = soundfile.SoundFile(
                 self._file, "w", rate, channels, subtype, format="FLAC"
             )
         except soundfile.LibsndfileError as error:
-            self._file.check()
-            raise _unfit(rate, channels, "flac", subtype, error.error_string) from error
+            self._file.raise_error()
+            raise _unsupported(rate, channels, "flac", subtype, error.error_string) from error
 
     def write(self, samples: Samples) -> None:
         self._sound.write(np.ascontiguousarray(samples.T))
-        self._file.check()
+        self._file.raise_error()
 
     def close(self) -> None:
         self._sound.close()
-        self._file.check()
+        self._file.raise_error()
 
 
-class _Watched:
-    """A file object that remembers its first error, which libsndfile's calls to us would lose."""
+class _ErrorKeepingFile:
+    """File object that keeps its first error, because libsndfile drops errors of callbacks."""
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
         self._error: Exception | None = None
 
     def write(self, data: bytes) -> int:
-        self._try(lambda: put(self._file, data))
+        self._try(lambda: write_all(self._file, data))
         return len(data)
 
     def read(self, size: int = -1) -> bytes:
@@ -159,28 +166,19 @@ class _Watched:
     def tell(self) -> int:
         return self._try(self._file.tell) or 0
 
-    def _try(self, call: Callable[[], Value]) -> Value | None:
-        try:
-            return call()
-        except (OSError, ValueError) as error:  # a value error is what a closed file answers
-            self._error = self._error or error
-            return None
-
-    def check(self) -> None:
+    def raise_error(self) -> None:
         if self._error is not None:
             raise self._error
 
-
-def put(file: BinaryIO, data: bytes | memoryview) -> int:
-    """Write all of ``data``: an unbuffered pipe may take less than it is given."""
-    left = memoryview(data)
-    while left:
-        taken = file.write(left)
-        left = left[len(left) if taken is None else taken :]
-    return len(data)
+    def _try(self, call: Callable[[], Value]) -> Value | None:
+        try:
+            return call()
+        except (OSError, ValueError) as error:  # a closed file raises a ValueError
+            self._error = self._error or error
+            return None
 
 
-def _unfit(rate: int, channels: int, container: str, subtype: str, why: str) -> AudioError:
+def _unsupported(rate: int, channels: int, container: str, subtype: str, why: str) -> AudioError:
     return AudioError(
         f"cannot write {channels} channels at {rate} Hz as {container} {subtype}: {why}"
     )

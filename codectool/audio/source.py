@@ -1,10 +1,9 @@
-"""Audio that is read piece by piece: files, WAV on a pipe, raw samples.
-
-Letters used in shapes: C channels, N samples.
-"""
+"""Read audio chunk by chunk from files, from WAV on a pipe and from raw samples."""
 
 from __future__ import annotations
 
+import io
+import os
 import shutil
 import tempfile
 from collections.abc import Iterator
@@ -15,44 +14,45 @@ from typing import BinaryIO, Protocol, cast
 import numpy as np
 import soundfile
 
-from codectool.audio.files import UNREADABLE, file_name, why
 from codectool.audio.samples import Samples, check_finite
 from codectool.audio.wav import PcmFormat, read_wav_header
 from codectool.errors import AudioError
 
-FRAMES_AT_ONCE = 1 << 16  # samples per channel of a piece
-SPOOL_BYTES = 1 << 26  # of a pipe that has to be searched; beyond it goes to a temporary file
+CHUNK_SAMPLES = 1 << 16  # per channel
+SPOOL_BYTES = 1 << 26  # of a pipe that are kept in memory; more go to a temporary file
+# `soundfile` raises a TypeError for raw files, because their sampling rate has to be given.
+UNREADABLE = (soundfile.SoundFileError, OSError, ValueError, TypeError)
 
 
 class AudioSource(Protocol):
-    """Audio of a known rate and channel count.
+    """Audio with a known sampling rate and number of channels.
 
     Attributes:
-        name: what messages call it.
+        name: name in error messages.
         sample_rate: in Hz.
         channels: number of channels C.
-        num_samples: samples per channel, where that is known beforehand.
-        rewinds: whether it can be read more than once.
+        num_samples: samples per channel; None if the length is not known beforehand.
+        seekable: whether `chunks` can be called more than once.
     """
 
     name: str
     sample_rate: int
     channels: int
     num_samples: int | None
-    rewinds: bool
+    seekable: bool
 
-    def pieces(self) -> Iterator[Samples]:
-        """Samples ``(C, N)`` in order, N > 0; a file begins anew at every call.
+    def chunks(self) -> Iterator[Samples]:
+        """Yield samples ``(C, N)`` in order, N > 0, from the start of the audio.
 
         Raises:
-            AudioError: damaged, or a sample is NaN or infinite.
+            AudioError: the audio is damaged, or a sample is NaN or infinite.
         """
 
 
 class FileSource:
-    """A file of any format that libsndfile knows; see `AudioSource`."""
+    """An open file of any format that libsndfile reads; see `AudioSource`."""
 
-    rewinds = True
+    seekable = True
 
     def __init__(self, sound: soundfile.SoundFile, name: str) -> None:
         self.name = name
@@ -60,17 +60,17 @@ class FileSource:
         self.channels = int(sound.channels)
         self.num_samples: int | None = int(sound.frames)
         self._sound = sound
-        self._fresh = True
+        self._at_start = True
 
-    def pieces(self) -> Iterator[Samples]:
-        """Samples from the beginning."""
+    def chunks(self) -> Iterator[Samples]:
+        """Yield samples from the start of the file."""
         position = 0
         try:
-            if not self._fresh:
+            if not self._at_start:
                 self._sound.seek(0)
-            self._fresh = False
-            while len(piece := self._sound.read(FRAMES_AT_ONCE, dtype="float32", always_2d=True)):
-                samples = np.ascontiguousarray(piece.T)
+            self._at_start = False
+            while len(chunk := self._sound.read(CHUNK_SAMPLES, dtype="float32", always_2d=True)):
+                samples = np.ascontiguousarray(chunk.T)
                 check_finite(samples, self.name, position)
                 position += samples.shape[1]
                 yield samples
@@ -79,18 +79,18 @@ class FileSource:
 
 
 class PcmSource:
-    """Samples as they come from a pipe, without end until the pipe ends; see `AudioSource`.
+    """PCM samples from a pipe, yielded as soon as they arrive; see `AudioSource`.
 
     Args:
-        file: where they come from; what there is is taken at once, so that none waits.
-        form: how they are written.
+        file: file object that stands at the first sample.
+        form: format of a sample.
         sample_rate: in Hz.
-        channels: how many samples of different channels lie side by side.
-        name: what messages call it.
-        num_bytes: bytes that belong to them; None is all.
+        channels: number of interleaved channels.
+        name: name in error messages.
+        num_bytes: size of the samples; None reads to the end of the file.
     """
 
-    rewinds = False
+    seekable = False
 
     def __init__(
         self,
@@ -105,31 +105,30 @@ class PcmSource:
         self.sample_rate = sample_rate
         self.channels = channels
         self.num_samples: int | None = None
-        self._file = file
+        # `read1` returns what is there: a microphone delivers little at a time.
+        self._read = getattr(file, "read1", file.read)
         self._form = form
         self._left = num_bytes
 
-    def pieces(self) -> Iterator[Samples]:
-        """Samples as they arrive; of the last sample, what is cut off is dropped."""
+    def chunks(self) -> Iterator[Samples]:
+        """Yield samples as they arrive; an incomplete sample at the end is dropped."""
         frame = self._form.num_bytes * self.channels
         rest = b""
         position = 0
-        while data := self._some(frame * FRAMES_AT_ONCE - len(rest)):
+        while data := self._read_bytes(frame * CHUNK_SAMPLES - len(rest)):
             data = rest + data
-            whole = len(data) // frame * frame
-            rest = data[whole:]
-            if whole:
-                samples = self._form.samples(data[:whole]).reshape(-1, self.channels).T
+            size = len(data) // frame * frame
+            rest = data[size:]
+            if size:
+                samples = self._form.decode(data[:size]).reshape(-1, self.channels).T
                 check_finite(samples, self.name, position)
                 position += samples.shape[1]
                 yield np.ascontiguousarray(samples)
 
-    def _some(self, most: int) -> bytes:
+    def _read_bytes(self, size: int) -> bytes:
         if self._left is not None:
-            most = min(most, self._left)
-        # `read1` returns as soon as there is something: a microphone gives little at a time.
-        read = getattr(self._file, "read1", self._file.read)
-        data = cast(bytes, read(most)) if most else b""
+            size = min(size, self._left)
+        data = cast(bytes, self._read(size)) if size else b""
         if self._left is not None:
             self._left -= len(data)
         return data
@@ -137,16 +136,16 @@ class PcmSource:
 
 @contextmanager
 def open_audio(file: Path | BinaryIO, name: str) -> Iterator[AudioSource]:
-    """Open a file, or a pipe with WAV or any other format that libsndfile knows.
+    """Open a file or a pipe with audio of any format that libsndfile reads.
 
-    WAV on a pipe is handed on while it arrives; any other format is read to its end first, to a
-    temporary file if it is long.
+    WAV on a pipe is read while it arrives. Any other format is read to its end first, into memory
+    or, if it is long, into a temporary file.
 
     Raises:
         AudioError: not audio.
     """
     if isinstance(file, Path) or file.seekable():
-        with _sound(file, name) as sound:
+        with open_sound(file, name) as sound:
             yield FileSource(sound, name)
         return
     head = file.read(12)
@@ -158,15 +157,37 @@ def open_audio(file: Path | BinaryIO, name: str) -> Iterator[AudioSource]:
         spool.write(head)
         shutil.copyfileobj(file, spool)
         spool.seek(0)
-        with _sound(cast(BinaryIO, spool), name) as sound:
+        with open_sound(cast(BinaryIO, spool), name) as sound:
             yield FileSource(sound, name)
 
 
-@contextmanager
-def _sound(file: Path | BinaryIO, name: str) -> Iterator[soundfile.SoundFile]:
+def open_sound(file: Path | BinaryIO, name: str) -> soundfile.SoundFile:
+    """Open a file with libsndfile.
+
+    Raises:
+        AudioError: with the reason, if libsndfile cannot read it.
+    """
+    target: Path | BinaryIO | bytes = file
+    if isinstance(file, Path) and os.name == "posix":
+        target = os.fsencode(file)  # `soundfile` encodes text as UTF-8; POSIX allows any bytes
     try:
-        sound = soundfile.SoundFile(file_name(file) if isinstance(file, Path) else file)
+        return soundfile.SoundFile(target)
     except UNREADABLE as error:
-        raise AudioError(f"{name}: {why(file, error)}") from error
-    with sound:
-        yield sound
+        raise AudioError(f"{name}: {unreadable_reason(file, error)}") from error
+
+
+def unreadable_reason(file: Path | BinaryIO, error: Exception) -> str:
+    """Return in a few words why libsndfile cannot read a file."""
+    if not isinstance(error, soundfile.LibsndfileError):
+        return str(error)
+    if isinstance(file, Path):
+        if not file.exists():
+            return "no such file"
+        if file.is_dir():
+            return "is a folder; `encode` takes one file"
+        size = file.stat().st_size
+    else:
+        size = file.seek(0, io.SEEK_END)
+    if size == 0:
+        return "is empty (0 bytes)"
+    return f"not audio that libsndfile can read ({error.error_string.rstrip('.')})"

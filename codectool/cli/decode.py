@@ -140,7 +140,7 @@ def decode(
         container = _container(target)
     target = choose_output(source, target, f".{container}", overwrite)
 
-    from codectool.audio.files import check_format
+    from codectool.audio.sink import check_format
     from codectool.container import Reader
     from codectool.decoding import Decoding, write_audio
 

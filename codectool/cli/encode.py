@@ -248,12 +248,12 @@ def _until_interrupted(audio: AudioSource) -> Iterator[AudioSource]:
 
 
 class _Live:
-    rewinds = False
+    seekable = False
 
     def __init__(self, audio: AudioSource) -> None:
         self.name, self.sample_rate, self.channels = audio.name, audio.sample_rate, audio.channels
         self.num_samples: int | None = None
-        self._pieces = audio.pieces()
+        self._chunks = audio.chunks()
         self._waiting = self._ended = False
 
     def interrupt(self, *_: object) -> None:
@@ -261,15 +261,15 @@ class _Live:
         if self._waiting:
             raise _Interrupted
 
-    def pieces(self) -> Iterator[Samples]:
+    def chunks(self) -> Iterator[Samples]:
         while not self._ended:
             try:
                 self._waiting = True
-                piece = next(self._pieces, None)
+                chunk = next(self._chunks, None)
             except _Interrupted:
                 return
             finally:
                 self._waiting = False
-            if piece is None:
+            if chunk is None:
                 return
-            yield piece
+            yield chunk

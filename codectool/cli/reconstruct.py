@@ -74,7 +74,7 @@ def reconstruct(
         codec = load_codec(model, checkpoint, config, where, precision, padding, quantizers)
         return Reconstruction(codec, DecodeOptions(*options))
 
-    from codectool.audio.files import check_format
+    from codectool.audio.sink import check_format
 
     check_format(container, subtype)
     if folder:

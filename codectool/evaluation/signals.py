@@ -11,7 +11,7 @@ from typing import BinaryIO
 import numpy as np
 
 from codectool.audio.files import check_rate, read_audio
-from codectool.audio.resample import resample
+from codectool.audio.samples import resample
 from codectool.errors import AudioError
 from codectool.evaluation.metrics.base import Wave
 

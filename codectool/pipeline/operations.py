@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Generic, TypeVar, cast
 
-from codectool.audio.files import MAX_SAMPLES, SUFFIXES, check_format, read_audio
+from codectool.audio.files import MAX_SAMPLES, SUFFIXES, read_audio
 from codectool.audio.samples import Samples
-from codectool.audio.sink import audio_bytes
+from codectool.audio.sink import audio_bytes, check_format
 from codectool.audio.source import open_audio
 from codectool.codec import Clip, Codec
 from codectool.container import Reader, write_tokens

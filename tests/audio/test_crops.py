@@ -11,7 +11,7 @@ import pytest
 import soundfile
 
 from codectool.audio.files import read_audio, read_crop, read_header
-from codectool.audio.resample import resample
+from codectool.audio.samples import resample
 from codectool.errors import AudioError
 
 RATE = 24000

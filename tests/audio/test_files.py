@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from codectool.audio.files import check_format, read_audio
-from codectool.audio.sink import audio_bytes
+from codectool.audio.files import read_audio
+from codectool.audio.sink import audio_bytes, check_format
 from codectool.errors import AudioError, UsageError
 from tests.conftest import GOLDEN, shared
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 
-from codectool.audio.resample import Resampler, margin_samples, resample
+from codectool.audio.samples import Resampler, margin_samples, resample
 from tests.conftest import shared
 
 

@@ -28,7 +28,7 @@ def stored(wave: np.ndarray, container: str = "WAV", subtype: str = "PCM_16") ->
 def read(data: bytes, pipe: bool) -> tuple[np.ndarray, int]:
     file = io.BufferedReader(Pipe(data)) if pipe else io.BytesIO(data)
     with open_audio(file, "in") as audio:  # type: ignore[arg-type]
-        pieces = list(audio.pieces())
+        pieces = list(audio.chunks())
         assert all(piece.shape[1] for piece in pieces)
         empty = np.zeros((audio.channels, 0), np.float32)
         return np.concatenate([empty, *pieces], axis=1), audio.sample_rate
@@ -52,9 +52,9 @@ def test_a_file_can_be_read_again(tmp_path: Path) -> None:
     path = tmp_path / "a.flac"
     path.write_bytes(stored(noise(), "FLAC"))
     with open_audio(path, str(path)) as audio:
-        assert audio.rewinds
+        assert audio.seekable
         assert audio.num_samples == 5000
-        first, second = (np.concatenate(list(audio.pieces()), axis=1) for _ in range(2))
+        first, second = (np.concatenate(list(audio.chunks()), axis=1) for _ in range(2))
     np.testing.assert_array_equal(first, second)
 
 
@@ -84,7 +84,7 @@ def test_raw_samples(name: str) -> None:
     raw = data[data.index(b"data") + 8 :]
     audio = PcmSource(io.BytesIO(raw), form, 8000, 2, "raw")
     expected, _ = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
-    np.testing.assert_array_equal(np.concatenate(list(audio.pieces()), axis=1), expected.T)
+    np.testing.assert_array_equal(np.concatenate(list(audio.chunks()), axis=1), expected.T)
 
 
 @pytest.mark.parametrize(
@@ -93,8 +93,8 @@ def test_raw_samples(name: str) -> None:
         (b"RIFF\0\0\0\0WAVE", "ends within its WAV header"),
         (b"RIFF\0\0\0\0WAVEfmt \x02\0\0\0ab" + b"data\0\0\0\0", "too short"),
         (b"RIFF\0\0\0\0WAVEjunk\xff\xff\xff\x7f", "a chunk of 2147483647 bytes"),
-        (b"RIFF\0\0\0\0WAVEdata\0\0\0\0", "nothing says what its samples are"),
-        (stored(noise(), "WAV", "ULAW"), "format 7 with 8 bits is not read from a pipe"),
+        (b"RIFF\0\0\0\0WAVEdata\0\0\0\0", "no format chunk before the samples"),
+        (stored(noise(), "WAV", "ULAW"), "format 7 with 8 bits cannot be read from a pipe"),
         (b"no audio at all, only text", "not audio that libsndfile can read"),
         (b"", "is empty"),
     ],

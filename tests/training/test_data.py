@@ -21,7 +21,7 @@ import soundfile
 import torch
 
 from codectool.audio.files import read_audio
-from codectool.audio.resample import resample
+from codectool.audio.samples import resample
 from codectool.errors import AudioError, CodectoolError, ConfigError, UsageError
 from codectool.training import data
 from codectool.training.data import Batch, CropDataset, CropLoader, CropSettings, reading_errors

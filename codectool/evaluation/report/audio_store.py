@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import re
 import shutil
-import tempfile
 from abc import ABC, abstractmethod
 from pathlib import Path
 from types import TracebackType
@@ -14,6 +13,7 @@ from urllib.parse import quote
 
 from codectool.errors import UsageError
 from codectool.evaluation.report.audio import Sound
+from codectool.files import temporary_path
 
 OURS = re.compile(r"\d+-\d+\.(flac|png)")  # number of the clip, number of the system
 
@@ -95,11 +95,8 @@ class Beside(Shelf):
 
     def __enter__(self) -> Shelf:
         """Make a temporary folder."""
-        name = self._folder.name[:100]
-        self._part = Path(
-            tempfile.mkdtemp(prefix=f".{name}.", suffix=".part", dir=self._folder.parent)
-        )
-        self._part.chmod(0o777 & ~0o022)  # the temporary one is private
+        self._part = temporary_path(self._folder)
+        self._part.mkdir()
         return self
 
     def put(self, page: BinaryIO, clip: int, system: int, sound: Sound) -> None:

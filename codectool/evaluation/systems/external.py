@@ -12,7 +12,7 @@ from typing import ClassVar
 import numpy as np
 
 from codectool.audio.files import read_audio
-from codectool.audio.resample import resample
+from codectool.audio.samples import resample
 from codectool.audio.sink import audio_bytes
 from codectool.errors import CodectoolError, UsageError
 from codectool.evaluation.metrics.base import Wave

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from codectool.audio.files import read_audio
-from codectool.audio.resample import resample
+from codectool.audio.samples import resample
 from codectool.evaluation.metrics.base import Wave
 
 ASSETS = Path(__file__).parents[2] / "assets"

@@ -1,0 +1,141 @@
+"""Atomic output: permissions, failures, names of temporary files."""
+
+from __future__ import annotations
+
+import io
+import os
+import stat
+import subprocess
+import sys
+import threading
+from pathlib import Path
+
+import pytest
+
+from codectool.errors import UsageError
+from codectool.evaluation.report.audio import Sound
+from codectool.evaluation.report.audio_store import Beside
+from codectool.files import atomic_output, temporary_path, write_all
+from codectool.pipeline.leftovers import remove_leftovers
+
+UMASK = """
+import os, sys
+from pathlib import Path
+from codectool.files import atomic_output
+os.umask(int(sys.argv[2], 8))
+with atomic_output(Path(sys.argv[1])) as file:
+    file.write(b"x")
+"""
+
+
+@pytest.mark.parametrize(("umask", "mode"), [("022", 0o644), ("077", 0o600), ("027", 0o640)])
+def test_atomic_output_has_the_mode_that_the_umask_gives(
+    tmp_path: Path, umask: str, mode: int
+) -> None:
+    path = tmp_path / "a"
+    # In a process of its own, because the umask holds for all threads of a process.
+    subprocess.run([sys.executable, "-c", UMASK, str(path), umask], check=True, timeout=60)
+    assert stat.S_IMODE(path.stat().st_mode) == mode
+
+
+@pytest.mark.parametrize("umask", [0o022, 0o077, 0o027])
+def test_audio_folder_of_the_report_has_the_mode_that_the_umask_gives(
+    tmp_path: Path, umask: int
+) -> None:
+    before = os.umask(umask)
+    try:
+        with Beside(tmp_path / "page.html", overwrite=False) as store:
+            store.put(io.BytesIO(), 0, 0, Sound(memoryview(b"audio"), b"image"))
+    finally:
+        os.umask(before)
+    folder = tmp_path / "page_files"
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o777 & ~umask
+    assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o666 & ~umask}
+
+
+def test_atomic_output_never_sets_the_umask(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(os, "umask", lambda mask: pytest.fail("umask was called"))
+    with atomic_output(tmp_path / "a") as file:
+        file.write(b"x")
+
+
+def test_atomic_output_in_two_threads_writes_whole_files(tmp_path: Path) -> None:
+    both_open = threading.Barrier(2, timeout=30)
+
+    def write(letter: bytes) -> None:
+        for _ in range(20):
+            with atomic_output(tmp_path / "a", overwrite=True) as file:
+                both_open.wait()
+                file.write(1000 * letter)
+
+    threads = [threading.Thread(target=write, args=(letter,)) for letter in (b"x", b"y")]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert (tmp_path / "a").read_bytes() in (b"x" * 1000, b"y" * 1000)
+    assert os.listdir(tmp_path) == ["a"]
+
+
+@pytest.mark.parametrize("error", [RuntimeError, KeyboardInterrupt, OSError])
+def test_failed_output_leaves_the_old_file(tmp_path: Path, error: type[BaseException]) -> None:
+    path = tmp_path / "a"
+    path.write_bytes(b"old")
+
+    def fail() -> None:
+        with atomic_output(path, overwrite=True) as file:
+            file.write(b"new, but only the first half")
+            file.flush()
+            assert path.read_bytes() == b"old"
+            raise error
+
+    with pytest.raises(error):
+        fail()
+    assert path.read_bytes() == b"old"
+    assert os.listdir(tmp_path) == ["a"]
+
+
+def test_error_without_a_file_name_gets_the_final_name(tmp_path: Path) -> None:
+    with pytest.raises(OSError, match="No space") as caught, atomic_output(tmp_path / "a"):
+        raise OSError(28, "No space left on device")
+    assert caught.value.filename == str(tmp_path / "a")
+
+
+def test_output_that_cannot_be_created_is_a_usage_error(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"old")
+    for path, message in [
+        (tmp_path / "a", "give `--overwrite`"),
+        (tmp_path, "is a folder; name a file"),
+        (tmp_path / "none" / "a", "there is no folder"),
+    ]:
+        with pytest.raises(UsageError, match=message), atomic_output(path):
+            pytest.fail("the file was opened")
+
+
+def test_link_stays_and_its_target_is_replaced(tmp_path: Path) -> None:
+    (tmp_path / "target").write_bytes(b"old")
+    (tmp_path / "link").symlink_to("target")
+    with atomic_output(tmp_path / "link", overwrite=True) as file:
+        file.write(b"new")
+    assert (tmp_path / "link").is_symlink()
+    assert (tmp_path / "target").read_bytes() == b"new"
+
+
+@pytest.mark.parametrize("name", ["clip.hcd", "a" * 240, "ä b\n.wav"])
+def test_temporary_file_of_a_killed_run_is_removed(tmp_path: Path, name: str) -> None:
+    temporary_path(tmp_path / name).write_bytes(b"half")
+    assert remove_leftovers(tmp_path, [tmp_path / "other.hcd"]) == 0
+    assert remove_leftovers(tmp_path, [tmp_path / name]) == 1
+    assert os.listdir(tmp_path) == []
+
+
+def test_write_all_repeats_short_writes() -> None:
+    class Short(io.BytesIO):
+        def write(self, data: bytes) -> int:  # type: ignore[override]
+            return super().write(bytes(data[:3]))
+
+    file = Short()
+    write_all(file, b"0123456789")
+    assert file.getvalue() == b"0123456789"
