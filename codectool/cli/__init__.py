@@ -1,4 +1,4 @@
-"""The command line: thin, one file per command; commands are imported when they are called."""
+"""Command line: one file per command, imported when the command is called."""
 
 from __future__ import annotations
 
@@ -20,31 +20,31 @@ from codectool.cli.console import (
 from codectool.cli.options import debug_option
 from codectool.errors import CodectoolError, UsageError
 
-SPINS = "1000"  # a few microseconds
+SPIN_COUNT = "1000"  # a few microseconds
 
 COMMANDS = {
-    "encode": "audio to .hcd, files or folders",
-    "decode": ".hcd to audio, files or folders",
-    "reconstruct": "encode and decode, to hear what a codec makes of audio",
-    "info": "what .hcd files and codecs say about themselves",
-    "verify": "check every bit of .hcd files",
-    "filelist": "list of audio files for training",
-    "train": "teach a codec",
-    "evaluate": "how good codecs sound, measured and side by side",
-    "compare": "one recording beside another, measured and as a picture",
-    "plot": "learning curves of training runs as a picture",
+    "encode": "Encode audio to .hcd: a file, a folder or a pipe.",
+    "decode": "Decode .hcd to audio: a file, a folder or a pipe.",
+    "reconstruct": "Encode and decode in one go.",
+    "info": "Show metadata of .hcd files or codecs.",
+    "verify": "Check .hcd files for damage.",
+    "filelist": "List audio files for training.",
+    "train": "Train a codec.",
+    "evaluate": "Measure the quality of codecs on a set of clips.",
+    "compare": "Compare two recordings.",
+    "plot": "Plot learning curves of training runs.",
 }
 
 
 class Commands(click.Group):
-    """Knows the names of the commands without importing them."""
+    """A group that lists its commands without importing them."""
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """In the order a newcomer needs them."""
+        """Return the names in the order of `COMMANDS`."""
         return list(COMMANDS)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import the one command that is called."""
+        """Import a command."""
         if cmd_name not in COMMANDS:
             return None
         command = getattr(import_module(f"codectool.cli.{cmd_name}"), cmd_name)
@@ -52,7 +52,7 @@ class Commands(click.Group):
         return command
 
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """List the commands without importing any."""
+        """Write the list of commands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
@@ -61,41 +61,49 @@ class Commands(click.Group):
 @debug_option
 @click.version_option(__version__, "-V", "--version", prog_name="codectool")
 def codectool() -> None:
-    """Neural speech codecs at about 1 kbps: SuperCodec, BigCodec and HAC.
+    """Neural speech codecs at about 1 kbps: HAC, BigCodec and SuperCodec.
 
     \b
     Examples:
-      codectool encode in.wav out.hcd --model bigcodec --checkpoint bigcodec.pt
+      codectool encode in.wav out.hcd
       codectool info out.hcd
       codectool decode out.hcd out.wav
 
-    `-` as a file name is standard input or output. Exit codes: 0 done, 1 some files of a folder
-    failed or whoever read the output left early, 2 bad usage or bad input, 3 decoded with damage
-    concealed, 70 a bug, 130 interrupted, 143 terminated.
+    The file name `-` means stdin or stdout.
+
+    \b
+    Exit codes:
+      0    success
+      1    some files of a folder failed, or the reader of stdout closed it early
+      2    bad usage or bad input
+      3    decoded, with damage concealed
+      70   internal error
+      130  interrupted (Ctrl-C)
+      143  terminated
     """
 
 
 def _with_hint(error: click.ClickException) -> str:
-    """What is wrong with the command line, and where to look."""
+    """Return the message of a usage error, with a pointer to `--help`."""
     context = getattr(error, "ctx", None)
     hint = f"; see `{context.command_path} --help`" if context else ""
     return error.format_message().rstrip(".") + hint
 
 
-def wait_without_spinning() -> None:
-    """Let threads that wait for each other sleep soon.
+def limit_thread_spinning() -> None:
+    """Make waiting OpenMP threads sleep early.
 
-    PyTorch's OpenMP reads this when it is loaded. Left to itself it lets a waiting thread spin for
-    long, which on a busy machine takes the core from the thread that is waited for: with one core
-    taken by another program, two threads were a hundred times slower than one.
+    OpenMP reads the variable when PyTorch loads it. By default waiting threads spin, which keeps
+    the core from the thread they wait for: with one of two cores used by another program, two
+    threads were a hundred times slower than one.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", SPINS)
+        os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Run the command line and leave the process with its exit code."""
-    wait_without_spinning()
+    """Run the command line and exit with its exit code."""
+    limit_thread_spinning()
     settings = Settings()
     try:
         code = codectool.main(arguments, prog_name="codectool", standalone_mode=False, obj=settings)

@@ -19,7 +19,7 @@ def load_codec(
     device: str,
     precision: str,
     padding: str = "lossless",
-    quantizers: int | None = None,
+    codebooks: int | None = None,
 ) -> Codec:
     """Load what the options ask for, and remember where it lies."""
     mode: Padding = "reference" if padding == "reference" else "lossless"
@@ -31,7 +31,7 @@ def load_codec(
             device=device,
             precision=precision,
             padding=mode,
-            quantizers=quantizers,
+            quantizers=codebooks,
         )
     if bundled.find(codec.fingerprint) is None:
         _remember(codec, config)

@@ -1,4 +1,4 @@
-"""What people read: everything here goes to standard error."""
+"""Messages to the user, all on stderr."""
 
 from __future__ import annotations
 
@@ -13,19 +13,19 @@ import click
 
 EXIT_BAD_INPUT = 2
 EXIT_CONCEALED = 3
-EXIT_BUG = 70  # as sysexits.h has it
-EXIT_INTERRUPTED = 130  # as shells have it: 128 and the signal's number
+EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h
+EXIT_INTERRUPTED = 130  # 128 + signal number, as in shells
 
 
 @dataclass
 class Settings:
-    """What the options that every command has were set to."""
+    """Values of the options that every command has."""
 
     debug: bool = False
 
 
 def report_error(error: BaseException, settings: Settings, unexpected: bool = False) -> None:
-    """Say what went wrong, in one line; with ``--debug`` the traceback comes before it."""
+    """Print an error in one line; with ``--debug``, print the traceback first."""
     if settings.debug:
         traceback.print_exception(error)
     say("error", _sentence(error, unexpected), "red")
@@ -45,36 +45,36 @@ def _sentence(error: BaseException, unexpected: bool) -> str:
 
 
 def warn(message: str) -> None:
-    """Say something that a person should know, in one line."""
+    """Print a warning in one line."""
     say("warning", message, "yellow")
 
 
 def at_terminal() -> bool:
-    """Whether a person reads standard error as it comes."""
+    """Return whether stderr is a terminal."""
     return sys.stderr is not None and sys.stderr.isatty()
 
 
 def note(message: str) -> None:
-    """Tell a person at a terminal what was done; silence in pipes."""
+    """Print a message if stderr is a terminal."""
     if at_terminal():
         click.echo(printable(message), err=True)
 
 
 def say(label: str, message: str, color: str) -> None:
-    """Write ``label: message`` to standard error."""
+    """Print ``label: message`` on stderr."""
     if at_terminal() and not os.environ.get("NO_COLOR"):
         label = click.style(label, fg=color)
     click.echo(f"{label}: {printable(message)}", err=True)
 
 
 def printable(text: str) -> str:
-    """``text`` on one line, without anything that could move a terminal's cursor."""
+    """Return ``text`` on one line with control characters escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 @contextmanager
 def working(what: str) -> Iterator[None]:
-    """Show a spinner at a terminal while something long runs."""
+    """Show a spinner while something long runs, if stderr is a terminal."""
     if not at_terminal():
         yield
         return

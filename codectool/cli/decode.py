@@ -1,4 +1,4 @@
-"""`codectool decode`: .hcd file to audio file."""
+"""`codectool decode`: .hcd to audio."""
 
 from __future__ import annotations
 
@@ -29,22 +29,22 @@ if TYPE_CHECKING:
 
 
 def _seconds(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
-    """Seconds of a time: ``90``, ``1:30`` or ``1:00:02.5``."""
+    """Parse a time, ``90``, ``1:30`` or ``1:00:02.5``, to seconds."""
     if value is None:
         return None
     match = re.fullmatch(r"(?:(?:(\d{1,6}):)?(\d{1,6}):)?(\d{1,9}(?:\.\d*)?)", value, re.ASCII)
     if not match:
-        raise click.BadParameter(f"`{value}` is no time; write seconds or h:mm:ss")
+        raise click.BadParameter(f"`{value}` is not a time; use seconds or h:mm:ss")
     hours, minutes, seconds = match.groups(default="0")
     return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
 
 
 def _container(target: Path | None) -> str:
-    """The format that the suffix of OUTPUT asks for."""
+    """Return the audio format for the suffix of OUTPUT."""
     suffix = target.suffix.lower() if target else ""
     formats = {"": "wav", ".wav": "wav", ".wave": "wav", ".flac": "flac"}
     if suffix not in formats:
-        raise UsageError(f"{target}: decode writes wav or flac; rename it, or give `--format`")
+        raise UsageError(f"{target}: decode writes wav or flac; rename it or use `--format`")
     return formats[suffix]
 
 
@@ -57,20 +57,22 @@ def _container(target: Path | None) -> str:
     default="0",
     callback=_seconds,
     metavar="TIME",
-    help="Begin here: seconds or h:mm:ss.",
+    help="Start of the range, in seconds or h:mm:ss.",
 )
 @click.option(
     "--duration",
     callback=_seconds,
     metavar="TIME",
-    help="Decode so much; default: up to the end.",
+    help="Length of the range. Default: to the end.",
 )
 @click.option(
     "--conceal",
     is_flag=True,
-    help="Write silence for damaged blocks and what is left of a file that was cut off (exit 3).",
+    help="Replace damaged blocks by silence and decode truncated files (exit code 3).",
 )
-@click.option("--force", is_flag=True, help="Decode even if the weights are not the file's.")
+@click.option(
+    "--force", is_flag=True, help="Decode even if the tokens were made with different weights."
+)
 @audio_options
 @batch_options
 @overwrite_option
@@ -95,14 +97,14 @@ def decode(
     batch: BatchOptions,
     overwrite: bool,
 ) -> None:
-    """Decode INPUT to OUTPUT, at the rate, length and channel count that were encoded.
+    """Decode INPUT to OUTPUT with the sampling rate, length and channels of the original.
 
-    OUTPUT is INPUT with the suffix .wav or .flac unless named. The weights are those that the file
-    was made with, if this machine has seen them; otherwise give them with --checkpoint. Audio
-    leaves while INPUT is read, and memory does not grow with its length.
+    OUTPUT defaults to INPUT with the suffix .wav or .flac. Bundled weights, and weights used before
+    on this machine, are found by the fingerprint in the file; otherwise use --checkpoint. Audio is
+    written while INPUT is read; memory use does not depend on its length.
 
-    Of a folder, all .hcd files below it are decoded to a folder of the same tree, with the weights
-    of the first. A run that was broken off is taken up again by the same command.
+    If INPUT is a folder, all .hcd files below it are decoded to the same tree under OUTPUT, with
+    the weights of the first file. To continue an interrupted run, repeat the command.
 
     \b
     Examples:
@@ -116,17 +118,19 @@ def decode(
         from codectool.cli.codec import load_codec, load_known_codec
 
         if model is not None and model != family:
-            raise UsageError(f"{name}: was made by {family}, not by {model}")
+            raise UsageError(f"{name}: was encoded with {family}, not {model}")
         where = batch.own_device(device)
         if checkpoint is not None:
             return load_codec(family, checkpoint, config, where, precision)
         if config is not None:
-            raise UsageError("`--config` says how to read a `--checkpoint`; give that, too")
+            raise UsageError("`--config` needs `--checkpoint`")
         return load_known_codec(fingerprint, family, where, precision, name)
 
     if batch.wanted(source):
         if start or duration is not None:
-            raise UsageError(f"{source}: is a folder; `--start` and `--duration` are for one file")
+            raise UsageError(
+                f"{source}: is a folder; `--start` and `--duration` need a single file"
+            )
 
         def begin(folder: Path, files: list[str] | None) -> FolderWork:
             from codectool.pipeline.operations import DecodeOptions, Decoding
@@ -149,7 +153,7 @@ def decode(
         reader = Reader(file, name, damaged="keep" if conceal else "raise")
         header = reader.header
         codec = load(header.fingerprint, header.layout.family, name)
-        # What comes in short blocks is meant to be heard as it comes.
+        # A stream with short blocks is played while it arrives.
         short = header.num_samples is None and header.block_frames < codec.frame_rate
         decoding = Decoding(
             codec,

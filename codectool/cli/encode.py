@@ -1,4 +1,4 @@
-"""`codectool encode`: audio file to .hcd file."""
+"""`codectool encode`: audio to .hcd."""
 
 from __future__ import annotations
 
@@ -35,12 +35,12 @@ if TYPE_CHECKING:
     from codectool.pipeline.operations import Encoding
 
 RAW_FORMATS = ("s16le", "s24le", "s32le", "f32le")
-PIPE_BLOCK_SECONDS = 1.0  # of what flows from pipe to pipe, so that it does flow
+PIPE_BLOCK_SECONDS = 1.0  # from pipe to pipe, so that data arrives while samples do
 
 
 def _finite(_ctx: click.Context, _param: click.Parameter, value: float | None) -> float | None:
     if value is not None and not math.isfinite(value):
-        raise click.BadParameter(f"{value} is no number of seconds")
+        raise click.BadParameter(f"{value} is not a number of seconds")
     return value
 
 
@@ -50,38 +50,38 @@ def _finite(_ctx: click.Context, _param: click.Parameter, value: float | None) -
 @codec_options
 @encoder_options
 @click.option(
-    "--tag", "tags", multiple=True, metavar="KEY=VALUE", help="Text to store; may be repeated."
+    "--tag", "tags", multiple=True, metavar="KEY=VALUE", help="Text tag to store. Repeatable."
 )
 @click.option(
     "--block-seconds",
     type=click.FloatRange(0.0, 86400.0, min_open=True),
     callback=_finite,
     metavar="S",
-    help="Audio per checked block; default about 24.",
+    help="Seconds of audio per block (the unit that is checked). Default: about 24.",
 )
 @click.option(
     "--exact",
     is_flag=True,
-    help="SuperCodec: encode as one whole, however long; reads INPUT several times.",
+    help="SuperCodec: encode the whole signal without segments; reads INPUT several times.",
 )
 @click.option(
     "--live",
     is_flag=True,
-    help="Short blocks (0.1 s unless --block-seconds) that leave at once; Ctrl-C ends the input.",
+    help="Write short blocks (0.1 s unless --block-seconds) at once; Ctrl-C ends the input.",
 )
 @click.option(
     "--input-format",
     type=click.Choice(RAW_FORMATS),
-    help="INPUT is raw samples without a header.",
+    help="Sample format of raw input (without a header).",
 )
 @click.option(
-    "--input-rate", type=click.IntRange(1), metavar="HZ", help="Sampling rate of raw samples."
+    "--input-rate", type=click.IntRange(1), metavar="HZ", help="Sampling rate of raw input, in Hz."
 )
 @click.option(
     "--input-channels",
     type=click.IntRange(1, 1024),
     metavar="N",
-    help="Channels of raw samples, side by side; default 1.",
+    help="Channels of raw input, interleaved. Default: 1.",
 )
 @batch_options
 @overwrite_option
@@ -96,7 +96,7 @@ def encode(
     config: Path | None,
     device: str,
     precision: str,
-    quantizers: int | None,
+    codebooks: int | None,
     padding: str,
     tags: tuple[str, ...],
     block_seconds: float | None,
@@ -110,15 +110,15 @@ def encode(
 ) -> None:
     """Encode INPUT (wav, flac, ogg, mp3; any rate, any number of channels) to OUTPUT.
 
-    OUTPUT is INPUT with the suffix .hcd unless named. Memory does not grow with the length of
-    INPUT. From a pipe to a pipe, data leave while samples arrive.
+    OUTPUT defaults to INPUT with the suffix .hcd. Memory use does not depend on the length of
+    INPUT. From a pipe to a pipe, tokens are written while samples arrive.
 
-    Of a folder, all audio below it is encoded to a folder of the same tree. A run that was broken
-    off is taken up again by the same command: what is there as it should be is left alone.
+    If INPUT is a folder, all audio files below it are encoded to the same tree under OUTPUT. To
+    continue an interrupted run, repeat the command: finished files are skipped.
 
     \b
     Examples:
-      codectool encode in.wav out.hcd --model bigcodec --checkpoint bigcodec.pt
+      codectool encode in.wav out.hcd
       codectool encode talk.flac --checkpoint runs/supercodec/ --tag speaker=p253
       codectool encode recordings/ tokens/ --report report.jsonl
       sox in.wav -t wav - | codectool encode - - --checkpoint bigcodec.pt > out.hcd
@@ -127,17 +127,19 @@ def encode(
     tag_table = _parse_tags(tags)
     raw = _raw_input(input_format, input_rate, input_channels)
     if live and (exact or padding == "reference"):
-        raise UsageError("`--live` goes with neither `--exact` nor `--padding reference`")
+        raise UsageError("`--live` cannot be combined with `--exact` or `--padding reference`")
 
     def load() -> Codec:
         from codectool.cli.codec import load_codec
 
         where = batch.own_device(device)
-        return load_codec(model, checkpoint, config, where, precision, padding, quantizers)
+        return load_codec(model, checkpoint, config, where, precision, padding, codebooks)
 
     if batch.wanted(source):
         if live or raw is not None:
-            raise UsageError(f"{source}: is a folder; `--live` and raw samples are for one input")
+            raise UsageError(
+                f"{source}: is a folder; `--live` and raw input need a single file or a pipe"
+            )
 
         def begin(*_: object) -> Encoding:
             from codectool.pipeline.operations import EncodeOptions, Encoding
@@ -211,11 +213,11 @@ def _parse_tags(tags: tuple[str, ...]) -> dict[str, str]:
 def _raw_input(
     name: str | None, rate: int | None, channels: int | None
 ) -> tuple[str, int, int] | None:
-    """Format, sampling rate and channels of raw samples; None if INPUT says them itself."""
+    """Return format, sampling rate and channels of raw input; None if INPUT has a header."""
     if name is None and rate is None and channels is None:
         return None
     if name is None or rate is None:
-        raise UsageError("raw samples need `--input-format` and `--input-rate`")
+        raise UsageError("raw input needs `--input-format` and `--input-rate`")
     return name, rate, channels or 1
 
 
@@ -233,12 +235,12 @@ def _opened(file: BinaryIO, name: str, raw: tuple[str, int, int] | None) -> Iter
 
 
 class _Interrupted(Exception):
-    """Somebody has pressed Ctrl-C while the next samples were waited for."""
+    """Ctrl-C was pressed while waiting for samples."""
 
 
 @contextmanager
 def _until_interrupted(audio: AudioSource) -> Iterator[AudioSource]:
-    """The same audio, which ends at Ctrl-C as if its source had ended."""
+    """Yield the audio with Ctrl-C treated as the end of input."""
     live = _Live(audio)
     previous = signal.signal(signal.SIGINT, live.interrupt)
     try:

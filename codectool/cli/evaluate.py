@@ -16,7 +16,7 @@ import click
 from codectool.cli.batch import read_list
 from codectool.cli.console import note, say, warn, working
 from codectool.cli.options import PIPE, check_output, debug_option
-from codectool.cli.progress import progress
+from codectool.cli.progress import evaluation_progress
 from codectool.codecs.registry import FAMILIES
 from codectool.errors import UsageError
 
@@ -234,7 +234,7 @@ def evaluate(
     files = None if files_from is None else read_list(files_from)
     if report is not None:
         if report == PIPE:
-            raise UsageError("standard output takes the table; name a file for `--report`")
+            raise UsageError("stdout is used for the table; give a file name for `--report`")
         check_output(report, PIPE, overwrite)
     if plot is not None and not tokens:
         raise UsageError("`--plot` draws tokens: give `--tokens`, too")
@@ -273,7 +273,7 @@ def evaluate(
         files,
         cast(Literal["system"], align),
     )
-    with _folder(keep) as outputs, progress() as watcher:
+    with _folder(keep) as outputs, evaluation_progress() as watcher:
         found = evaluate(contest, outputs, jobs, watcher)
         if report is not None:
             _write_page(report, found, cast(Literal["embed"], report_audio), overwrite, watcher)

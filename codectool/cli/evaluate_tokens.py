@@ -12,7 +12,7 @@ import click
 from codectool.audio.files import read_audio
 from codectool.cli.console import note, say
 from codectool.cli.options import check_picture, write_output
-from codectool.cli.progress import progress
+from codectool.cli.progress import evaluation_progress
 from codectool.errors import CodectoolError, UsageError
 from codectool.evaluation import tables
 from codectool.evaluation.tokens.files import tokens_of
@@ -107,7 +107,7 @@ def _encoded(
     codec = choice.codec.load()
 
     def encoded() -> Iterator[tuple[str, Tokens]]:
-        with progress() as watcher:
+        with evaluation_progress() as watcher:
             watcher.on_step(f"encoding with {choice.name}", len(names))
             for name in names:
                 try:

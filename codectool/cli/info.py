@@ -1,4 +1,4 @@
-"""`codectool info`: what .hcd files say about themselves, without a model."""
+"""`codectool info`: metadata of .hcd files and codecs, without a model."""
 
 from __future__ import annotations
 
@@ -22,15 +22,15 @@ from codectool.errors import CodectoolError, UsageError
     "models",
     type=click.Choice(list(FAMILIES)),
     multiple=True,
-    help="Show what this codec is, and its latency; may be repeated.",
+    help="Show metadata and latency of this codec. Repeatable.",
 )
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per file and line.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line and file.")
 @debug_option
 @click.pass_obj
 def info(
     settings: Settings, sources: tuple[Path, ...], models: tuple[str, ...], as_json: bool
 ) -> None:
-    """Show codec, rates, length, bit rate and weights of each FILE; no model is needed.
+    """Show codec, sampling rate, length, bit rate and weights of each FILE. Needs no model.
 
     \b
     Examples:
@@ -39,28 +39,28 @@ def info(
       codectool info --model hac
     """
     if not sources and not models:
-        raise UsageError("name a FILE, or a codec with `--model`")
+        raise UsageError("give a FILE, or a codec with `--model`")
     failed = False
     shown: list[tuple[dict[str, Any], str]] = []
     for model in models:
-        facts = describe_model(model)
-        shown.append((facts, _model_table(facts)))
+        data = describe_model(model)
+        shown.append((data, _model_table(data)))
     for source in sources:
         try:
-            facts = describe(source)
+            data = describe(source)
         except CodectoolError as error:
             report_error(error, settings)
             failed = True
             continue
-        shown.append((facts, _table(facts)))
-    for number, (facts, table) in enumerate(shown):
-        click.echo(json.dumps(facts) if as_json else ("\n" if number else "") + table)
+        shown.append((data, _table(data)))
+    for number, (data, table) in enumerate(shown):
+        click.echo(json.dumps(data) if as_json else ("\n" if number else "") + table)
     if failed:
         sys.exit(EXIT_BAD_INPUT)
 
 
 def describe_model(family: str) -> dict[str, Any]:
-    """The facts of a codec of the published size, as JSON values."""
+    """Return the metadata of a codec as published, as JSON values."""
     from codectool.checkpoints import bundled
 
     model = get_family(family).published
@@ -76,7 +76,7 @@ def describe_model(family: str) -> dict[str, Any]:
         "model_sample_rate": layout.sample_rate,
         "hop_length": layout.hop_length,
         "frame_rate": layout.frame_rate,
-        "bits_per_stream": list(layout.bits_per_codebook),
+        "bits_per_codebook": list(layout.bits_per_codebook),
         "token_kbps": layout.bit_rate / 1000,
         "encoder_lookahead_samples": model.encoder_lookahead,
         "decoder_lookahead_samples": model.decoder_lookahead,
@@ -85,41 +85,43 @@ def describe_model(family: str) -> dict[str, Any]:
     }
 
 
-def _model_table(facts: dict[str, Any]) -> str:
-    bits = "+".join(map(str, facts["bits_per_stream"]))
-    rate = facts["model_sample_rate"]
-    if facts["latency_ms"] is None:
-        latency = f"a whole segment: {facts['segment_seconds']} s, or as `encode --live` sets it"
+def _model_table(data: dict[str, Any]) -> str:
+    bits = "+".join(map(str, data["bits_per_codebook"]))
+    rate = data["model_sample_rate"]
+    if data["latency_ms"] is None:
+        latency = (
+            f"one segment: {data['segment_seconds']} s, or the block length of `encode --live`"
+        )
     else:
         frame, encoder, decoder = (
-            1000 * facts[name] / rate
+            1000 * data[name] / rate
             for name in ("hop_length", "encoder_lookahead_samples", "decoder_lookahead_samples")
         )
         latency = (
-            f"{facts['latency_ms']:.1f} ms = frame {frame:.1f} + encoder's look-ahead "
-            f"{encoder:.1f} + decoder's {decoder:.1f}"
+            f"{data['latency_ms']:.1f} ms = frame {frame:.1f} + encoder lookahead {encoder:.1f} + "
+            f"decoder lookahead {decoder:.1f}"
         )
     rows = {
-        "codec": f"{facts['codec']}, {facts['source']}",
-        "weights": f"{facts['weights']} come with codectool"
-        if facts["weights"]
-        else "none come with codectool; give them with `--checkpoint`",
-        "size": f"{facts['parameters'] / 1e6:.1f} million parameters",
-        "model": f"{rate} Hz, hop length {facts['hop_length']}, "
-        f"frame rate {facts['frame_rate']:g} Hz",
+        "codec": f"{data['codec']}, {data['source']}",
+        "weights": f"{data['weights']}, bundled"
+        if data["weights"]
+        else "not bundled; use `--checkpoint PATH`",
+        "size": f"{data['parameters'] / 1e6:.1f} million parameters",
+        "model": f"{rate} Hz, hop length {data['hop_length']}, "
+        f"frame rate {data['frame_rate']:g} Hz",
         "tokens": f"{bits} bits per frame",
-        "bit rate": f"{facts['token_kbps']:.3f} kbps",
+        "bit rate": f"{data['token_kbps']:.3f} kbps",
         "latency": latency,
     }
     return _aligned(rows)
 
 
 def describe(source: Path) -> dict[str, Any]:
-    """The facts of one file, as JSON values.
+    """Return the metadata of a file as JSON values.
 
     Raises:
-        ContainerError: it cannot be read, or its end is missing.
-        UsageError: there is no such file.
+        ContainerError: the file cannot be read or is truncated.
+        UsageError: the file does not exist.
     """
     from codectool.checkpoints import registry
     from codectool.container import Reader
@@ -130,7 +132,7 @@ def describe(source: Path) -> dict[str, Any]:
             reader.scan()
         else:
             for _ in reader.blocks():
-                pass  # a pipe tells its length at the end
+                pass  # the length of a pipe is known at its end
         file_bytes = reader.file_size or reader.bytes_read
     header, layout = reader.header, reader.header.layout
     samples, frames = reader.num_samples or 0, reader.num_frames or 0
@@ -153,7 +155,7 @@ def describe(source: Path) -> dict[str, Any]:
         "hop_length": layout.hop_length,
         "frame_rate": layout.frame_rate,
         "frames": frames,
-        "bits_per_stream": list(layout.bits_per_codebook),
+        "bits_per_codebook": list(layout.bits_per_codebook),
         "bits_per_frame": layout.bits_per_frame,
         "segment_frames": header.segment_frames,
         "blocks": blocks,
@@ -167,25 +169,25 @@ def describe(source: Path) -> dict[str, Any]:
     }
 
 
-def _table(facts: dict[str, Any]) -> str:
-    bits = "+".join(map(str, facts["bits_per_stream"]))
+def _table(data: dict[str, Any]) -> str:
+    bits = "+".join(map(str, data["bits_per_codebook"]))
     rows = {
-        "file": facts["file"],
-        "codec": f"{facts['codec']}, profile {facts['profile']}",
-        "weights": f"{facts['weights']}, {facts['checkpoint'] or 'not seen on this machine'}",
-        "audio": f"{facts['duration']:.3f} s, {facts['num_samples']} samples at "
-        f"{facts['sample_rate']} Hz, {_count(facts['channels'], 'channel')}",
-        "model": f"{facts['model_sample_rate']} Hz, hop length {facts['hop_length']}, "
-        f"frame rate {facts['frame_rate']:g} Hz",
-        "tokens": f"{_count(facts['frames'], 'frame')} of {bits} bits",
-        "bit rate": f"{facts['token_kbps']:.3f} kbps, {facts['bit_rate_kbps']:.3f} with container",
-        "size": f"{facts['file_bytes']} bytes = {facts['token_bytes']} of tokens + "
-        f"{facts['overhead_bytes']}",
-        "blocks": f"{_count(facts['blocks'], 'block')} of {facts['block_frames']} frames",
+        "file": data["file"],
+        "codec": f"{data['codec']}, profile {data['profile']}",
+        "weights": f"{data['weights']}, {data['checkpoint'] or 'not found on this machine'}",
+        "audio": f"{data['duration']:.3f} s, {data['num_samples']} samples at "
+        f"{data['sample_rate']} Hz, {_count(data['channels'], 'channel')}",
+        "model": f"{data['model_sample_rate']} Hz, hop length {data['hop_length']}, "
+        f"frame rate {data['frame_rate']:g} Hz",
+        "tokens": f"{_count(data['frames'], 'frame')} of {bits} bits",
+        "bit rate": f"{data['token_kbps']:.3f} kbps, {data['bit_rate_kbps']:.3f} with container",
+        "size": f"{data['file_bytes']} bytes = {data['token_bytes']} of tokens + "
+        f"{data['overhead_bytes']}",
+        "blocks": f"{_count(data['blocks'], 'block')} of {data['block_frames']} frames",
     }
-    if facts["segment_frames"]:
-        rows["segments"] = f"of {facts['segment_frames']} frames"
-    rows |= {f"tag {key}": value for key, value in facts["tags"].items()}
+    if data["segment_frames"]:
+        rows["segments"] = f"of {data['segment_frames']} frames"
+    rows |= {f"tag {key}": value for key, value in data["tags"].items()}
     return _aligned(rows)
 
 

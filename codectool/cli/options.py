@@ -1,4 +1,4 @@
-"""Options that several commands share, and the meaning of `-`."""
+"""Options that several commands share, and `-` for stdin and stdout."""
 
 from __future__ import annotations
 
@@ -6,9 +6,10 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, BinaryIO, TypeVar
+from typing import Any, BinaryIO, ClassVar, TypeVar
 
 import click
+from typing_extensions import override
 
 from codectool.cli.console import Settings
 from codectool.codecs.registry import FAMILIES
@@ -19,6 +20,19 @@ Function = TypeVar("Function", bound=Callable[..., Any])
 PIPE = Path("-")
 
 
+class PaddingChoice(click.Choice[str]):
+    """Values of ``--padding``; names of earlier versions are accepted."""
+
+    ALIASES: ClassVar[dict[str, str]] = {"whole": "lossless", "upstream": "reference"}
+
+    def __init__(self) -> None:
+        super().__init__(["lossless", "reference"])
+
+    @override
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> str:
+        return super().convert(self.ALIASES.get(value, value), param, ctx)
+
+
 def _set_debug(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
     settings = ctx.find_object(Settings)
     if settings is not None and value:
@@ -26,103 +40,104 @@ def _set_debug(ctx: click.Context, _param: click.Parameter, value: bool) -> None
 
 
 def debug_option(function: Function) -> Function:
-    """``--debug``."""
+    """Add ``--debug``."""
     return click.option(
         "--debug",
         is_flag=True,
         expose_value=False,
         callback=_set_debug,
-        help="On an error, show the traceback as well.",
+        help="Show the traceback of an error.",
     )(function)
 
 
 def codec_options(function: Function) -> Function:
-    """The options that choose a codec and where it runs."""
+    """Add the options that select a codec and its device."""
     for decorator in (
         click.option(
             "--precision",
             type=click.Choice(["fp32", "bf16", "fp16"]),
             default="fp32",
             show_default=True,
-            help="Of the matrix products; only fp32 gives the tokens of the published code.",
+            help="Precision of matrix products. Only fp32 gives the tokens of the reference "
+            "implementation.",
         ),
         click.option(
             "--device",
             default="auto",
             show_default=True,
             metavar="DEVICE",
-            help="cpu, cuda, cuda:N, mps, or auto: the best there is.",
+            help="cpu, cuda, cuda:N, mps or auto (the fastest available).",
         ),
         click.option(
             "--config",
             type=click.Path(path_type=Path),
             metavar="JSON",
-            help="Hyper-parameters, where neither the checkpoint nor its folder says them.",
+            help="Hyper-parameters, if the checkpoint does not include them.",
         ),
         click.option(
             "--checkpoint",
             type=click.Path(path_type=Path),
             metavar="PATH",
-            help="Weights: a file or folder in the authors' layout or ours, or the name of what "
-            "comes with codectool (hac-1110df23).",
+            help="Weights: a file or folder in the published layout or ours, or the name of "
+            "bundled weights.",
         ),
-        click.option("--model", type=click.Choice(list(FAMILIES)), help="The codec."),
+        click.option("--model", type=click.Choice(list(FAMILIES)), help="Codec family."),
     ):
         function = decorator(function)
     return function
 
 
 def encoder_options(function: Function) -> Function:
-    """What only encoding has: ``--quantizers`` and ``--padding``."""
+    """Add ``--codebooks`` and ``--padding``, with their names of earlier versions hidden."""
     for decorator in (
         click.option(
             "--padding",
-            type=click.Choice(["lossless", "reference"]),
-            default="whole",
+            type=PaddingChoice(),
+            default="lossless",
             show_default=True,
-            help="whole loses no sample; upstream does at the file's end what the published script "
-            "does.",
+            help="End of the file: lossless keeps every sample; reference does what the reference "
+            "implementation does.",
         ),
+        click.option("--framing", "padding", type=PaddingChoice(), hidden=True),
         click.option(
-            "--quantizers",
+            "--codebooks",
             type=click.IntRange(1),
             metavar="N",
             help="Use the first N codebooks only.",
         ),
+        click.option("--quantizers", "codebooks", type=click.IntRange(1), hidden=True),
     ):
         function = decorator(function)
     return function
 
 
 def audio_options(function: Function) -> Function:
-    """How decoded audio is written: ``--native-rate``, ``--format`` and ``--subtype``."""
+    """Add the options of decoded audio: ``--native-rate``, ``--format`` and ``--subtype``."""
     for decorator in (
         click.option(
             "--subtype",
             metavar="NAME",
-            help="Sample format: PCM_16 (default), PCM_24, FLOAT.",
+            help="Sample format: PCM_16 (default), PCM_24 or FLOAT.",
         ),
         click.option(
             "--format",
             "container",
             type=click.Choice(["wav", "flac"]),
-            help="Default: of a file, by the suffix of OUTPUT, else wav.",
+            help="Audio format. Default: from the suffix of OUTPUT, else wav.",
         ),
-        click.option(
-            "--native-rate", is_flag=True, help="Leave the audio at the model's sampling rate."
-        ),
+        click.option("--native-rate", is_flag=True, help="Keep the sampling rate of the model."),
     ):
         function = decorator(function)
     return function
 
 
 def overwrite_option(function: Function) -> Function:
-    """``--overwrite``."""
+    """Add ``--overwrite``."""
     return click.option("--overwrite", is_flag=True, help="Replace OUTPUT if it exists.")(function)
 
 
 def files_argument(function: Function) -> Function:
-    """One or more FILEs as ``sources``."""
+    """Add one or more FILE arguments as ``sources``."""
     return click.argument(
         "sources", metavar="FILE...", nargs=-1, required=True, type=click.Path(path_type=Path)
     )(function)
@@ -130,10 +145,10 @@ def files_argument(function: Function) -> Function:
 
 @contextmanager
 def open_input(path: Path) -> Iterator[tuple[BinaryIO, str]]:
-    """A binary file object for a path or `-`, and what messages call it."""
+    """Open a path or `-`; yield a binary file object and its name in messages."""
     if path == PIPE:
         if sys.stdin is None:
-            raise UsageError("standard input is closed; name a file")
+            raise UsageError("stdin is closed; give a file name")
         yield sys.stdin.buffer, "<stdin>"
         return
     try:
@@ -145,13 +160,13 @@ def open_input(path: Path) -> Iterator[tuple[BinaryIO, str]]:
 
 
 def choose_output(source: Path, target: Path | None, suffix: str, overwrite: bool) -> Path:
-    """OUTPUT as it was named, or INPUT with another suffix.
+    """Return OUTPUT, or INPUT with another suffix if OUTPUT was not given.
 
     Raises:
-        UsageError: it cannot be written; see `check_output`.
+        UsageError: OUTPUT cannot be written; see `check_output`.
     """
     if target is None and not source.name:
-        raise UsageError(f"{source}: is a folder; name a file")
+        raise UsageError(f"{source}: is a folder; give a file name")
     if target is None:
         target = PIPE if source == PIPE else source.with_suffix(suffix)
     check_output(target, source, overwrite)
@@ -159,47 +174,49 @@ def choose_output(source: Path, target: Path | None, suffix: str, overwrite: boo
 
 
 def check_output(path: Path, source: Path, overwrite: bool) -> None:
-    """Refuse what cannot be written before any work is done.
+    """Refuse an output that cannot be written, before any work is done.
 
     Raises:
-        UsageError: the file exists, is the input itself, is a folder or a terminal.
+        UsageError: the output exists, is the input, is a folder or is a terminal.
     """
     if path == PIPE:
         if sys.stdout is None:
-            raise UsageError("standard output is closed; name an OUTPUT")
+            raise UsageError("stdout is closed; give an OUTPUT")
         if sys.stdout.isatty():
-            raise UsageError("binary data would go to the terminal; name an OUTPUT, or pipe it on")
+            raise UsageError(
+                "refusing to write binary data to a terminal; give an OUTPUT or a pipe"
+            )
         return
     if source != PIPE and path.exists() and source.exists() and path.samefile(source):
-        raise UsageError(f"{path}: is the input itself; name another OUTPUT")
+        raise UsageError(f"{path}: is the input itself; give another OUTPUT")
     check_writable(path, overwrite)
 
 
 def check_picture(path: Path, sources: Sequence[Path], overwrite: bool) -> None:
-    """Refuse a picture beside a table that cannot be written, before any work is done.
+    """Refuse a figure that cannot be written next to a table, before any work is done.
 
     Raises:
-        UsageError: it cannot, is no PNG, would replace an input, or would mix with the table.
+        UsageError: the path is not writable, not a PNG, an input, or stdout.
     """
     if path == PIPE:
-        raise UsageError("standard output takes the table; name a file for the picture")
+        raise UsageError("stdout is used for the table; give a file name for the figure")
     check_png(path)
     for source in sources:
         check_output(path, source, overwrite)
 
 
 def check_png(path: Path) -> None:
-    """Refuse a picture whose name says that it is something else."""
+    """Refuse a figure whose name does not end in .png."""
     if path.suffix.lower() != ".png":
-        raise UsageError(f"{path}: the picture is a PNG; let its name end in .png")
+        raise UsageError(f"{path}: figures are PNG files; give a name that ends in .png")
 
 
 def is_pipe(path: Path, file: BinaryIO | None = None) -> bool:
-    """Whether data flow there as they come: whether `-`, or what has this name, cannot seek.
+    """Return whether a path is a pipe or another stream that cannot seek.
 
     Args:
         path: INPUT or OUTPUT.
-        file: its file object if it is open; None stands for standard output, if the path is `-`.
+        file: its file object if it is open; None means stdout if the path is `-`.
     """
     if path == PIPE:
         return not (file or sys.stdout.buffer).seekable()
@@ -208,7 +225,7 @@ def is_pipe(path: Path, file: BinaryIO | None = None) -> bool:
 
 @contextmanager
 def open_output(path: Path, overwrite: bool) -> Iterator[BinaryIO]:
-    """A binary file object for OUTPUT that grows while work is done; `-` is standard output."""
+    """Open OUTPUT for writing while work is done; `-` is stdout."""
     if path != PIPE:
         with atomic_output(path, overwrite) as file:
             yield file
@@ -218,11 +235,11 @@ def open_output(path: Path, overwrite: bool) -> Iterator[BinaryIO]:
 
 
 def write_output(path: Path, data: memoryview, overwrite: bool) -> None:
-    """Write a finished result to OUTPUT or to standard output."""
+    """Write a finished result to OUTPUT or stdout."""
     if path != PIPE:
         with atomic_output(path, overwrite) as file:
             file.write(data)
         return
-    while data:  # unbuffered, as under PYTHONUNBUFFERED, it may take less than it is given
+    while data:  # an unbuffered stdout may write less than it is given
         data = data[sys.stdout.buffer.write(data) :]
     sys.stdout.buffer.flush()

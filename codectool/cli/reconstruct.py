@@ -1,4 +1,4 @@
-"""`codectool reconstruct`: audio to tokens and back to audio."""
+"""`codectool reconstruct`: encode and decode in one go."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ def reconstruct(
     config: Path | None,
     device: str,
     precision: str,
-    quantizers: int | None,
+    codebooks: int | None,
     padding: str,
     native_rate: bool,
     container: str | None,
@@ -51,10 +51,10 @@ def reconstruct(
     batch: BatchOptions,
     overwrite: bool,
 ) -> None:
-    """Encode and decode INPUT, a folder or a file, to hear what a codec makes of it.
+    """Encode and decode INPUT, a file or a folder, in one go.
 
-    Of a folder, all audio below it is taken and its tree is kept. A run that was broken off is
-    taken up again by the same command: what is there as it should be is left alone.
+    If INPUT is a folder, all audio files below it are written to the same tree under OUTPUT. To
+    continue an interrupted run, repeat the command: finished files are skipped.
 
     \b
     Examples:
@@ -71,7 +71,7 @@ def reconstruct(
         from codectool.pipeline.operations import DecodeOptions, Reconstruction
 
         where = batch.own_device(device)
-        codec = load_codec(model, checkpoint, config, where, precision, padding, quantizers)
+        codec = load_codec(model, checkpoint, config, where, precision, padding, codebooks)
         return Reconstruction(codec, DecodeOptions(*options))
 
     from codectool.audio.sink import check_format
@@ -80,7 +80,7 @@ def reconstruct(
     if folder:
         run_folder(source, target, batch, device, overwrite, settings, begin)
     if is_pipe(source) or is_pipe(target):
-        raise UsageError("reconstruct takes files; for pipes, join `encode` and `decode`")
+        raise UsageError("reconstruct needs files; for pipes use `encode - - | decode - -`")
     choose_output(source, target, f".{container}", overwrite)
     _one_file(begin(), source, target)
 

@@ -108,7 +108,7 @@ def train(
     if run_dir is None:
         raise UsageError("--run-dir is missing: where the run is to be kept")
 
-    from codectool.cli.progress import Progress
+    from codectool.cli.progress import TrainingProgress
     from codectool.loading import find_device
     from codectool.training import parallel
     from codectool.training.run import Observer
@@ -117,10 +117,10 @@ def train(
     where = find_device(device)
     if where.type == "cuda" and parallel.launched() and device in ("auto", "cuda"):
         where = find_device(f"cuda:{parallel.local_rank()}")
-    with Progress(shown=parallel.first(), log=log) as progress:
+    with TrainingProgress(shown=parallel.first(), log=log) as progress:
         observer = Observer(
-            on_step=progress.update,
-            on_message=progress.say,
+            on_step=progress.show,
+            on_message=progress.print,
             # each process may find other files that cannot be read
             on_warning=progress.warn if parallel.first() else warn,
         )

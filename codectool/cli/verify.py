@@ -1,4 +1,4 @@
-"""`codectool verify`: check every bit of .hcd files."""
+"""`codectool verify`: check .hcd files for damage."""
 
 from __future__ import annotations
 
@@ -15,11 +15,11 @@ from codectool.errors import CodectoolError
 
 @click.command()
 @files_argument
-@click.option("--json", "as_json", is_flag=True, help="One JSON object per file and line.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line and file.")
 @debug_option
 @click.pass_obj
 def verify(settings: Settings, sources: tuple[Path, ...], as_json: bool) -> None:
-    """Check header, tags and all blocks of each FILE; list all damage. No model is needed.
+    """Check header, tags and all blocks of each FILE and list all damage. Needs no model.
 
     \b
     Examples:
@@ -46,7 +46,7 @@ def verify(settings: Settings, sources: tuple[Path, ...], as_json: bool) -> None
 
 
 def check(source: Path) -> tuple[list[CodectoolError], str]:
-    """All that is wrong with one file, and a summary of one that is whole."""
+    """Return all problems of a file, and a summary if there are none."""
     from codectool.container import Reader
     from codectool.errors import DamagedError
 

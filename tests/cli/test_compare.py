@@ -84,7 +84,7 @@ def test_a_picture_that_cannot_be_written_is_refused_before_the_work(
     assert_refused(run("compare", *pair, "--picture", taken), "taken.png", "--overwrite")
     assert taken.read_bytes() == b"mine"
     assert_refused(run("compare", *pair, "--picture", tmp_path / "x.jpg"), "x.jpg", ".png")
-    assert_refused(run("compare", *pair, "--picture", "-"), "name a file")
+    assert_refused(run("compare", *pair, "--picture", "-"), "give a file name")
     assert_refused(run("compare", *pair, "--picture", pair[1], "--overwrite"), "b.wav")
 
 

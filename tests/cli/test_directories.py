@@ -211,15 +211,15 @@ def test_progress_in_words() -> None:
     now = [0.0]
     progress = BatchProgress("encode", clock=lambda: now[0])
     progress.found(4)
-    assert progress.describe() == "0/4 files"
+    assert progress.status() == "0/4 files"
     now[0] = 10.0  # spent on headers
     progress.planned(100.0)
     progress.add(Result(Path("a"), Path("a.hcd"), "skipped", 50.0))
     progress.add(Result(Path("b"), None, "failed"))
-    assert progress.describe() == "2/4 files  1 failed  50.0/100.0 s"
+    assert progress.status() == "2/4 files  1 failed  50.0/100.0 s"
     now[0] = 12.0
     progress.add(Result(Path("c"), Path("c.hcd"), "done", 20.0))
-    assert progress.describe() == "3/4 files  1 failed  70.0/100.0 s  RTF 0.1000  0:00:03 left"
+    assert progress.status() == "3/4 files  1 failed  70.0/100.0 s  RTF 0.1000  0:00:03 left"
 
 
 def test_the_journal_is_hidden(

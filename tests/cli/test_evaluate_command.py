@@ -145,7 +145,7 @@ def test_tokens_of_files_and_of_recordings(
 
 
 def test_a_page_needs_a_name(run: Run, clips: Path) -> None:
-    assert_refused(run("evaluate", clips, clips, *MEL, "--report", "-"), "name a file")
+    assert_refused(run("evaluate", clips, clips, *MEL, "--report", "-"), "give a file name")
 
 
 def test_metrics_are_listed_without_loading_them(run: Run) -> None:

@@ -188,7 +188,7 @@ def test_pictures_that_cannot_be_are_refused_before_the_work(
     run: Run, coded: Path, tmp_path: Path
 ) -> None:
     command = ("evaluate", coded, "--tokens", "--plot")
-    assert_refused(run(*command, "-"), "standard output takes the table", "name a file")
+    assert_refused(run(*command, "-"), "standard output takes the table", "give a file name")
     assert_refused(run(*command, tmp_path / "use.pdf"), "use.pdf", "PNG", ".png")
     assert_refused(run(*command, tmp_path / "gone/use.png"), "there is no folder")
 

@@ -193,7 +193,9 @@ def test_no_torch_is_needed(corpus: Path) -> None:
 def test_the_line_in_the_document_is_a_command(
     tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    document = (Path(__file__).parents[2] / "docs" / "guides" / "data.md").read_text(encoding="utf-8")
+    document = (Path(__file__).parents[2] / "docs" / "guides" / "data.md").read_text(
+        encoding="utf-8"
+    )
     (line,) = [line for line in document.splitlines() if line.startswith("    codectool filelist")]
     for speaker in range(50):
         write(tmp_path / f"LibriTTS/{speaker}/chapter/a.wav")

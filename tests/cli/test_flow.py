@@ -126,10 +126,10 @@ def test_raw_files_and_other_formats(
 @pytest.mark.parametrize(
     ("options", "why"),
     [
-        (("--input-rate", 16000), "raw samples need `--input-format` and `--input-rate`"),
-        (("--input-format", "s16le"), "raw samples need `--input-format` and `--input-rate`"),
-        (("--live", "--exact"), "`--live` goes with neither"),
-        (("--live", "--padding", "reference"), "`--live` goes with neither"),
+        (("--input-rate", 16000), "raw input needs `--input-format` and `--input-rate`"),
+        (("--input-format", "s16le"), "raw input needs `--input-format` and `--input-rate`"),
+        (("--live", "--exact"), "`--live` cannot be combined with"),
+        (("--live", "--padding", "reference"), "`--live` cannot be combined with"),
         ((*raw(900),), "a sampling rate of 900 Hz cannot carry speech"),
     ],
 )

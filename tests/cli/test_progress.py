@@ -1,4 +1,4 @@
-"""The bar at a terminal, the lines of a log, and the silence of a pipe."""
+"""Progress: a bar on a terminal, lines in a log, silence in pipes."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ import sys
 
 import pytest
 
-from codectool.cli.progress import Progress, speed
+from codectool.cli.progress import TrainingProgress, speed
 from codectool.training.run import Progress as State
 
 
 class Terminal(io.StringIO):
-    """Standard error as at a terminal; remembers what was written."""
+    """A stderr that claims to be a terminal."""
 
     def isatty(self) -> bool:
         return True
@@ -29,31 +29,31 @@ def _plain(monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv(name, value)
 
 
-def test_silence_in_pipes_but_for_warnings(capsys: pytest.CaptureFixture[str]) -> None:
-    with Progress() as progress:
-        progress.say("step 10: good")
-        progress.update(state(100, loss=1.0))
+def test_progress_prints_only_warnings_in_pipes(capsys: pytest.CaptureFixture[str]) -> None:
+    with TrainingProgress() as progress:
+        progress.print("step 10: good")
+        progress.show(state(100, loss=1.0))
         progress.warn("x.wav: bad")
     assert capsys.readouterr() == ("", "warning: x.wav: bad\n")
 
 
-def test_other_processes_are_silent(capsys: pytest.CaptureFixture[str]) -> None:
-    with Progress(shown=False, log=True) as progress:
-        progress.say("step 10: good")
-        progress.update(state(100, loss=1.0))
+def test_progress_of_other_ranks_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+    with TrainingProgress(shown=False, log=True) as progress:
+        progress.print("step 10: good")
+        progress.show(state(100, loss=1.0))
         progress.warn("x.wav: bad")
     assert capsys.readouterr() == ("", "")
 
 
-def test_a_log_has_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> None:
+def test_log_prints_a_line_every_interval(capsys: pytest.CaptureFixture[str]) -> None:
     now = 0.0
-    with Progress(log=True, every=30, clock=lambda: now) as progress:
+    with TrainingProgress(log=True, every=30, clock=lambda: now) as progress:
         for step in range(1, 101):
             now = 2.0 * step
             values = {"loss": 1 / step, "learning_rate": 3e-4, "steps_per_second": 0.5}
-            progress.update(state(step, now, **values))
+            progress.show(state(step, now, **values))
             if step == 20:
-                progress.say("step 20: saved\nbest")
+                progress.print("step 20: saved\nbest")
     lines = capsys.readouterr().err.splitlines()
     steps = [int(re.split(r"[ /:]+", line)[1]) for line in lines]
     assert steps == [15, 20, 30, 45, 60, 75, 90, 100]
@@ -65,11 +65,11 @@ def test_a_log_has_a_line_now_and_then(capsys: pytest.CaptureFixture[str]) -> No
 def test_the_bar_stays_below_what_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)  # here: pytest puts its own in before each test
-    with Progress() as progress:
-        progress.update(state(25, 50.0, loss=0.5, steps_per_second=4.0))
-        progress.say("step 25: [bold]good[/bold] \x1b[2J")
+    with TrainingProgress() as progress:
+        progress.show(state(25, 50.0, loss=0.5, steps_per_second=4.0))
+        progress.print("step 25: [bold]good[/bold] \x1b[2J")
         progress.warn("x.wav: bad")
-        progress.update(state(50, 100.0, loss=0.25))
+        progress.show(state(50, 100.0, loss=0.25))
     text = terminal.getvalue()
     said, warned = text.index(r"step 25: [bold]good[/bold] \x1b[2J"), text.index("warning: x.wav")
     assert said < warned < text.rindex("step 50/100  loss 0.25  0:01:40 left")

@@ -14,7 +14,9 @@ from codectool.container import Header, Reader
 from codectool.container.layout import PROFILES, SAMPLE_RATES, encode_varint, header_check
 from codectool.tokens import TokenLayout
 
-DOCUMENT = (Path(__file__).parents[2] / "docs" / "reference" / "file-format.md").read_text(encoding="utf-8")
+DOCUMENT = (Path(__file__).parents[2] / "docs" / "reference" / "file-format.md").read_text(
+    encoding="utf-8"
+)
 EXAMPLES = re.findall(r"```json\n(.*?)```\n\n```hex\n(.*?)```", DOCUMENT, re.DOTALL)
 
 
