@@ -1,6 +1,6 @@
 """The layout of a `.hcd` file as declarations: numbers, tables, records, checks.
 
-This is `docs/reference/file-format.md` in Python; where the two differ, the document is right. Everything
+This is `docs/reference/file-format.md` in Python; where the two differ, the document is right.
 here is small and never touches a payload: tokens are packed in `bitpack`.
 """
 

@@ -1,4 +1,4 @@
-"""Whatever comes in: one clear line on standard error, exit code 2, and no output file."""
+"""Bad input: one clear line on stderr, exit code 2, no output file."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ from tests.conftest import GOLDEN
 
 
 def assert_refused(result: Result, *parts: str) -> None:
-    """One line that names what is wrong."""
+    """Check for exit code 2 and one line on stderr with all parts."""
     assert result.code == 2, result
     assert result.out == b""
     assert result.err.startswith("error: "), result.err
@@ -35,7 +35,7 @@ def assert_refused(result: Result, *parts: str) -> None:
 
 @pytest.fixture
 def packed(tmp_path: Path, codecs: dict[str, codectool.Codec]) -> Path:
-    """A small file of five blocks with a tag."""
+    """A small file with five blocks and a tag."""
     wave = np.random.default_rng(1).normal(0, 0.1, 4000).astype(np.float32)
     path = tmp_path / "small.hcd"
     tokens = codecs["bigcodec"].encode(wave, 16000)
@@ -49,13 +49,13 @@ def wave_file(path: Path, samples: np.ndarray) -> Path:
 
 
 def wav_that_promises(frames: int) -> bytes:
-    """A WAV header that promises more than there is."""
+    """A WAV header that promises more samples than follow."""
     size = min(frames * 2, 0xFFFFFFFF)
     form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, 16000, 32000, 2, 16)
     return b"RIFF" + struct.pack("<I", size) + b"WAVE" + form + b"data" + struct.pack("<I", size)
 
 
-def test_audio_that_is_none(run: Run, tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+def test_encode_refuses_files_that_are_not_audio(run: Run, tmp_path: Path, checkpoints: dict[str, Path]) -> None:
     cases = {
         "text.wav": (b"hello, this is not audio at all", "not audio that libsndfile can read"),
         "empty.wav": (b"", "is empty (0 bytes)"),
@@ -73,7 +73,7 @@ def test_audio_that_is_none(run: Run, tmp_path: Path, checkpoints: dict[str, Pat
 
 
 @pytest.mark.parametrize(("bad", "word"), [(np.nan, "nan"), (np.inf, "inf"), (-np.inf, "-inf")])
-def test_samples_that_are_no_numbers(
+def test_encode_refuses_nan_and_infinite_samples(
     run: Run, tmp_path: Path, checkpoints: dict[str, Path], bad: float, word: str
 ) -> None:
     samples = np.zeros((100, 2), np.float32)
@@ -84,7 +84,7 @@ def test_samples_that_are_no_numbers(
     assert not path.with_suffix(".hcd").exists()
 
 
-def test_wav_headers_are_not_believed(
+def test_encode_does_not_trust_the_length_in_wav_headers(
     run: Run, tmp_path: Path, checkpoints: dict[str, Path]
 ) -> None:
     path, out = tmp_path / "huge.wav", tmp_path / "huge.hcd"
@@ -94,7 +94,7 @@ def test_wav_headers_are_not_believed(
     assert codectool.read(out).num_samples == 1000
 
 
-def test_wrong_checkpoint_for_the_model(
+def test_encode_refuses_a_checkpoint_of_another_family(
     run: Run, speech: Path, checkpoints: dict[str, Path]
 ) -> None:
     for family in checkpoints:
@@ -104,7 +104,7 @@ def test_wrong_checkpoint_for_the_model(
                 assert_refused(result, f"is a {other} checkpoint; use `--model {other}`")
 
 
-def test_checkpoints_that_cannot_be_used(run: Run, speech: Path, tmp_path: Path) -> None:
+def test_encode_refuses_unusable_checkpoints(run: Run, speech: Path, tmp_path: Path) -> None:
     state = torch.load(GOLDEN / "bigcodec_micro.pt", weights_only=True)
     del state["generator"]["model.0.bias"]
     state["CodecEnc"]["extra"] = torch.zeros(1)
@@ -122,7 +122,7 @@ def test_checkpoints_that_cannot_be_used(run: Run, speech: Path, tmp_path: Path)
     assert not speech.with_suffix(".hcd").exists()
 
 
-def test_pickle_that_runs_code(run: Run, speech: Path, tmp_path: Path) -> None:
+def test_encode_refuses_a_pickle_that_runs_code(run: Run, speech: Path, tmp_path: Path) -> None:
     proof = tmp_path / "proof"
 
     class Evil:
@@ -135,7 +135,7 @@ def test_pickle_that_runs_code(run: Run, speech: Path, tmp_path: Path) -> None:
     assert not proof.exists()
 
 
-def test_missing_weights(run: Run, speech: Path) -> None:
+def test_encode_without_weights_names_the_option(run: Run, speech: Path) -> None:
     assert_refused(run("encode", speech, "--model", "bigcodec"), "bigcodec.pt", "--checkpoint")
     assert_refused(run("encode", speech, "--model", "supercodec"), "g_XXXXXXXX", "--checkpoint")
     missing = run("encode", speech, "--checkpoint", "nowhere.pt")
@@ -155,7 +155,7 @@ def test_outputs_are_not_overwritten(run: Run, speech: Path, checkpoints: dict[s
     assert_refused(run("encode", speech, speech.parent / "no" / "x.hcd", *chosen), "no folder")
 
 
-def test_future_version(run: Run, packed: Path, tmp_path: Path) -> None:
+def test_newer_format_version_is_refused(run: Run, packed: Path, tmp_path: Path) -> None:
     data = packed.read_bytes()
     packed.write_bytes(data[:3] + b"\x02" + data[4:])
     for command in (("info", packed), ("verify", packed), ("decode", packed, tmp_path / "x.wav")):
@@ -191,7 +191,7 @@ def assert_verify_refuses(result: Result) -> None:
     assert all(line.startswith("error: ") for line in result.err.splitlines())
 
 
-def test_header_that_promises_the_moon(run: Run, packed: Path, tmp_path: Path) -> None:
+def test_header_with_huge_length_is_refused_in_little_memory(run: Run, packed: Path, tmp_path: Path) -> None:
     from codectool.container import Header, Writer
     from codectool.tokens import TokenLayout
 
@@ -213,14 +213,14 @@ def test_header_that_promises_the_moon(run: Run, packed: Path, tmp_path: Path) -
     assert not path.with_suffix(".wav").exists()
 
 
-def test_decode_of_what_is_no_hcd(run: Run, speech: Path, tmp_path: Path) -> None:
+def test_decode_refuses_files_that_are_not_hcd(run: Run, speech: Path, tmp_path: Path) -> None:
     for command in (("info",), ("verify",), ("decode", "--format", "flac")):
         assert_refused(run(*command, speech), "speech.wav: not a .hcd file")
     assert_refused(run("decode", tmp_path / "none.hcd"), "no such file")
     assert_refused(run("info", tmp_path), "is a directory")
 
 
-def test_other_weights_and_force(
+def test_decode_refuses_other_weights_unless_forced(
     run: Run, packed: Path, tmp_path: Path, checkpoints: dict[str, Path]
 ) -> None:
     state = torch.load(checkpoints["bigcodec"], weights_only=True)
@@ -231,10 +231,10 @@ def test_other_weights_and_force(
     assert_refused(run("decode", packed, out, *chosen), "made with weights 218b61c7", "--force")
     assert not out.exists()
     assert run("decode", packed, out, *chosen, "--force").code == 0
-    assert_refused(run("decode", packed, "--model", "hac"), "was made by bigcodec, not by hac")
+    assert_refused(run("decode", packed, "--model", "hac"), "was encoded with bigcodec, not hac")
 
 
-def test_known_checkpoint_that_changed_behind_our_back(
+def test_decode_refuses_a_registered_checkpoint_that_changed(
     run: Run, speech: Path, tmp_path: Path, checkpoints: dict[str, Path]
 ) -> None:
     moved, out = tmp_path / "model.pt", tmp_path / "x.hcd"
@@ -260,17 +260,17 @@ def test_known_checkpoint_that_changed_behind_our_back(
         ("--unknown",),
     ],
 )
-def test_options_that_make_no_sense(run: Run, packed: Path, arguments: tuple[object, ...]) -> None:
+def test_decode_refuses_invalid_options(run: Run, packed: Path, arguments: tuple[object, ...]) -> None:
     assert_refused(run("decode", packed, *arguments))
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "0", "-1", "1e300", "x"])
-def test_block_lengths_that_make_no_sense(run: Run, speech: Path, value: str) -> None:
+def test_encode_refuses_invalid_block_lengths(run: Run, speech: Path, value: str) -> None:
     assert_refused(run("encode", speech, "--block-seconds", value))
 
 
 @pytest.mark.parametrize("device", ["gpu", "cpu:", "cpu:0", "cuda:", "cuda:x", "cuda:²", "cuda:99"])
-def test_devices_that_there_are_not(
+def test_unknown_devices_are_refused(
     run: Run, speech: Path, checkpoints: dict[str, Path], device: str
 ) -> None:
     chosen = ("--checkpoint", checkpoints["hac"])
@@ -278,12 +278,12 @@ def test_devices_that_there_are_not(
 
 
 @pytest.mark.parametrize("name", [".", "/", ""])
-def test_folders_as_input(run: Run, name: str) -> None:
+def test_info_and_verify_refuse_folders(run: Run, name: str) -> None:
     assert_refused(run("encode", name), "is a folder; name a folder for the outputs, too")
     assert_refused(run("decode", name), "is a folder; name a folder for the outputs, too")
 
 
-def test_formats_that_decode_does_not_write(run: Run, packed: Path, tmp_path: Path) -> None:
+def test_decode_refuses_unknown_output_formats(run: Run, packed: Path, tmp_path: Path) -> None:
     assert_refused(run("decode", packed, tmp_path / "x.mp3"), "decode writes wav or flac")
     for subtype in ("IMA_ADPCM", "GSM610", "MPEG_LAYER_III", "nonsense"):
         # these work in blocks of samples and would change the length
@@ -304,7 +304,7 @@ def test_closed_standard_streams(
         assert caught.value.code == 2
 
 
-def test_full_disk(run: Run, packed: Path, tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+def test_full_disk_is_reported(run: Run, packed: Path, tmp_path: Path, checkpoints: dict[str, Path]) -> None:
     """A limit on the size of files behaves like a disk that is full."""
     out = tmp_path / "out.wav"
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -319,7 +319,7 @@ def test_full_disk(run: Run, packed: Path, tmp_path: Path, checkpoints: dict[str
     assert [path.name for path in tmp_path.iterdir()] == ["small.hcd"]
 
 
-def test_list_of_checkpoints_that_cannot_be_written(
+def test_unwritable_checkpoint_registry_is_a_warning(
     run: Run, speech: Path, own_home: Path, checkpoints: dict[str, Path]
 ) -> None:
     (own_home / "checkpoints.json").mkdir()
@@ -329,12 +329,12 @@ def test_list_of_checkpoints_that_cannot_be_written(
     assert "cannot remember this checkpoint" in result.err
 
 
-def test_config_without_checkpoint(run: Run, packed: Path, tmp_path: Path) -> None:
+def test_decode_refuses_config_without_checkpoint(run: Run, packed: Path, tmp_path: Path) -> None:
     result = run("decode", packed, "--config", tmp_path / "none.json")
-    assert_refused(result, "`--config` says how to read a `--checkpoint`")
+    assert_refused(result, "`--config` needs `--checkpoint`")
 
 
-def test_rates_that_carry_no_speech(run: Run, tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+def test_encode_refuses_very_low_sampling_rates(run: Run, tmp_path: Path, checkpoints: dict[str, Path]) -> None:
     """A few samples at 1 Hz would become hours at the model's rate."""
     path = tmp_path / "slow.wav"
     soundfile.write(path, np.zeros(2000, np.float32), 1)
@@ -343,12 +343,12 @@ def test_rates_that_carry_no_speech(run: Run, tmp_path: Path, checkpoints: dict[
 
 
 @pytest.mark.parametrize("tag", ["novalue", "=x"])
-def test_tags_that_are_none(run: Run, speech: Path, tag: str) -> None:
+def test_encode_refuses_malformed_tags(run: Run, speech: Path, tag: str) -> None:
     result = run("encode", speech, "--tag", tag)
     assert_refused(result, "is not KEY=VALUE", "see `codectool encode --help`")
 
 
-def test_debug_shows_the_traceback(run: Run, tmp_path: Path) -> None:
+def test_debug_prints_the_traceback(run: Run, tmp_path: Path) -> None:
     path = tmp_path / "none.hcd"
     for arguments in (("info", path, "--debug"), ("--debug", "info", path)):
         result = run(*arguments)
@@ -360,5 +360,5 @@ def test_debug_shows_the_traceback(run: Run, tmp_path: Path) -> None:
 def test_no_command_and_unknown_command(run: Run) -> None:
     assert "Usage" in run().err + run().text
     assert_refused(run("transmogrify"), "No such command 'transmogrify'")
-    assert_refused(run("info"), "name a FILE, or a codec with `--model`")
+    assert_refused(run("info"), "give a FILE, or a codec with `--model`")
     assert_refused(run("verify"), "Missing argument 'FILE...'")

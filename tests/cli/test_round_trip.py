@@ -51,7 +51,7 @@ def test_encode_info_verify_decode(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_pipes(run: Run, speech: Path, checkpoints: dict[str, Path], family: str) -> None:
+def test_encode_and_decode_through_pipes(run: Run, speech: Path, checkpoints: dict[str, Path], family: str) -> None:
     chosen = ("--checkpoint", checkpoints[family], "--device", "cpu")
     packed = run("encode", "-", "-", *chosen, stdin=speech.read_bytes())
     assert packed.code == 0
@@ -65,7 +65,7 @@ def test_pipes(run: Run, speech: Path, checkpoints: dict[str, Path], family: str
         assert (audio.shape, rate) == ((11025, 2), 22050)
 
 
-def test_named_pipes(run: Run, speech: Path, tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+def test_encode_reads_named_pipes(run: Run, speech: Path, tmp_path: Path, checkpoints: dict[str, Path]) -> None:
     """What shells make of `<(...)`: a name that can be read once."""
     pipe, out = tmp_path / "pipe", tmp_path / "out.hcd"
     os.mkfifo(pipe)
@@ -76,7 +76,7 @@ def test_named_pipes(run: Run, speech: Path, tmp_path: Path, checkpoints: dict[s
     assert codectool.read(out).num_samples == 11025
 
 
-def test_named_pipes_as_outputs(
+def test_encode_and_decode_write_to_named_pipes(
     run: Run, speech: Path, tmp_path: Path, checkpoints: dict[str, Path]
 ) -> None:
     """Written to as they are, neither replaced nor searched."""
@@ -95,7 +95,7 @@ def test_named_pipes_as_outputs(
     assert pipe.is_fifo()
 
 
-def test_default_names_of_outputs(run: Run, speech: Path, checkpoints: dict[str, Path]) -> None:
+def test_default_output_names(run: Run, speech: Path, checkpoints: dict[str, Path]) -> None:
     assert run("encode", speech, "--checkpoint", checkpoints["hac"], "--device", "cpu").code == 0
     packed = speech.with_suffix(".hcd")
     assert packed.exists()
@@ -104,7 +104,7 @@ def test_default_names_of_outputs(run: Run, speech: Path, checkpoints: dict[str,
 
 
 @pytest.mark.parametrize("container", ["flac", "ogg", "mp3"])
-def test_other_formats_in(
+def test_encode_reads_other_formats(
     run: Run, tmp_path: Path, checkpoints: dict[str, Path], container: str
 ) -> None:
     wave = np.random.default_rng(0).normal(0, 0.1, 16000).astype(np.float32)
@@ -118,7 +118,7 @@ def test_other_formats_in(
     assert codectool.read(out).num_samples == expected
 
 
-def test_formats_out(run: Run, speech: Path, tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+def test_decode_output_formats(run: Run, speech: Path, tmp_path: Path, checkpoints: dict[str, Path]) -> None:
     packed = tmp_path / "x.hcd"
     run("encode", speech, packed, "--checkpoint", checkpoints["hac"], "--device", "cpu")
     float_wav, flac = tmp_path / "f.wav", tmp_path / "f.flac"
@@ -131,7 +131,7 @@ def test_formats_out(run: Run, speech: Path, tmp_path: Path, checkpoints: dict[s
     assert "flac cannot hold subtype DOUBLE; it can hold" in refused.err
 
 
-def test_stretches_and_native_rate(
+def test_decode_range_and_native_rate(
     run: Run, speech: Path, tmp_path: Path, checkpoints: dict[str, Path]
 ) -> None:
     packed, out = tmp_path / "x.hcd", tmp_path / "x.wav"
@@ -143,19 +143,19 @@ def test_stretches_and_native_rate(
     assert (soundfile.info(out).samplerate, soundfile.info(out).frames) == (24000, 12000)
 
 
-def test_quantizers_framing_and_blocks(
+def test_encode_uses_codebooks_padding_and_block_length(
     run: Run, speech: Path, tmp_path: Path, checkpoints: dict[str, Path]
 ) -> None:
     out = tmp_path / "x.hcd"
-    run("encode", speech, out, "--checkpoint", checkpoints["supercodec"], "--quantizers", 1,
+    run("encode", speech, out, "--checkpoint", checkpoints["supercodec"], "--codebooks", 1,
         "--padding", "reference", "--block-seconds", 0.1, "--device", "cpu")  # fmt: skip
     facts = json.loads(run("info", "--json", out).text)
-    assert facts["bits_per_stream"] == [6]
+    assert facts["bits_per_codebook"] == [6]
     assert facts["num_samples"] == 11025
     assert (facts["block_frames"], facts["blocks"]) == (80, 5)
 
 
-def test_info_for_people(
+def test_info_prints_a_table(
     run: Run, speech: Path, tmp_path: Path, checkpoints: dict[str, Path]
 ) -> None:
     out = tmp_path / "x.hcd"
@@ -170,18 +170,18 @@ def test_info_for_people(
     assert facts["tag evil"] == "\\x1b[2J\\n!"  # nothing that moves the cursor
 
 
-def test_info_does_not_need_the_weights(
+def test_info_works_without_the_weights(
     run: Run, tmp_path: Path, codecs: dict[str, codectool.Codec]
 ) -> None:
     path = tmp_path / "x.hcd"
     codectool.write(path, codecs["hac"].encode(np.zeros(100, np.float32), 24000))
-    assert "not seen on this machine" in run("info", path).text
+    assert "not found on this machine" in run("info", path).text
     refused = run("decode", path, tmp_path / "x.wav")
     assert refused.code == 2
     assert "which this machine has not seen; give them with `--checkpoint PATH`" in refused.err
 
 
-def test_verify_as_json(
+def test_verify_json(
     run: Run, speech: Path, tmp_path: Path, checkpoints: dict[str, Path]
 ) -> None:
     good, bad = tmp_path / "good.hcd", tmp_path / "bad.hcd"
@@ -195,7 +195,7 @@ def test_verify_as_json(
     assert "no such file" in rows[2]["errors"][0]
 
 
-def test_conceal(run: Run, speech: Path, tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+def test_decode_conceal_exits_3(run: Run, speech: Path, tmp_path: Path, checkpoints: dict[str, Path]) -> None:
     packed, out = tmp_path / "x.hcd", tmp_path / "x.wav"
     run("encode", speech, packed, "--checkpoint", checkpoints["hac"], "--block-seconds", 0.1,
         "--device", "cpu")  # fmt: skip
@@ -212,7 +212,7 @@ def test_conceal(run: Run, speech: Path, tmp_path: Path, checkpoints: dict[str, 
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_real_speech(run: Run, tmp_path: Path, checkpoints: dict[str, Path], family: str) -> None:
+def test_real_speech_round_trip(run: Run, tmp_path: Path, checkpoints: dict[str, Path], family: str) -> None:
     clips = sorted(shared("speech", "smoke").glob("*.flac"))
     assert len(clips) == 6
     for clip in clips:
@@ -222,3 +222,15 @@ def test_real_speech(run: Run, tmp_path: Path, checkpoints: dict[str, Path], fam
         assert run("decode", packed, back, "--device", "cpu").code == 0
         before, after = soundfile.info(clip), soundfile.info(back)
         assert (after.frames, after.samplerate) == (before.frames, before.samplerate)
+
+
+def test_option_names_of_earlier_versions_still_work(
+    run: Run, speech: Path, tmp_path: Path, checkpoints: dict[str, Path]
+) -> None:
+    chosen = ("--checkpoint", checkpoints["supercodec"], "--device", "cpu")
+    new = ("--codebooks", 1, "--padding", "reference")
+    old = ("--quantizers", 1, "--framing", "upstream")
+    for name, options in (("new", new), ("old", old)):
+        assert run("encode", speech, tmp_path / f"{name}.hcd", *chosen, *options).code == 0
+    assert (tmp_path / "new.hcd").read_bytes() == (tmp_path / "old.hcd").read_bytes()
+    assert "--quantizers" not in run("encode", "--help").text

@@ -1,4 +1,4 @@
-"""Starting is quick because the heavy libraries stay out until they are needed."""
+"""Start-up: heavy libraries are imported only when they are needed."""
 
 from __future__ import annotations
 
@@ -52,12 +52,12 @@ def test_info_and_verify_load_no_torch(packed: Path, command: str) -> None:
     assert not loaded & {"torch", "torchaudio", "soundfile", "soxr"}
 
 
-def test_reading_and_writing_tokens_loads_no_torch(packed: Path) -> None:
+def test_reading_tokens_loads_no_torch(packed: Path) -> None:
     loaded = modules_after(f"import codectool; codectool.read({str(packed)!r})")
     assert not loaded & {"torch", "torchaudio", "soundfile", "soxr"}
 
 
-def test_help_shows_an_example(run: Run) -> None:
+def test_every_help_shows_an_example(run: Run) -> None:
     for command in COMMANDS:
         text = run(command, "--help").text
         assert "Examples:" in text
@@ -65,11 +65,11 @@ def test_help_shows_an_example(run: Run) -> None:
     assert "codectool encode in.wav" in run("--help").text
 
 
-def test_version(run: Run) -> None:
+def test_version_option(run: Run) -> None:
     assert run("--version").text == f"codectool, version {codectool.__version__}\n"
 
 
-def test_module_is_a_command() -> None:
+def test_python_dash_m_codectool_works() -> None:
     done = subprocess.run(
         [sys.executable, "-m", "codectool", "--help"], capture_output=True, text=True, check=False
     )
@@ -77,14 +77,14 @@ def test_module_is_a_command() -> None:
     assert "Commands:" in done.stdout
 
 
-def test_torch_and_torchaudio_go_together() -> None:
-    """The pins of pyproject.toml: the newest of both do not import together."""
+def test_pinned_torch_and_torchaudio_import_together() -> None:
+    """pyproject.toml pins them: their newest versions do not import together."""
     assert {"torch", "torchaudio"} <= modules_after("import torch, torchaudio")
 
 
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-def test_a_reader_that_leaves_early(packed: Path, unbuffered: str) -> None:
-    """Whoever reads our output may stop: no word about it, but no success either."""
+def test_info_exits_1_if_the_reader_of_stdout_leaves(packed: Path, unbuffered: str) -> None:
+    """A broken pipe is not an error message, but not success either."""
     command = f"{sys.executable} -m codectool info --json {f'{packed} ' * 300} | head -c 1"
     done = subprocess.run(
         ["bash", "-c", f"set -o pipefail; {command}"],

@@ -1,4 +1,4 @@
-"""Audio that flows through pipes: data leave while samples arrive."""
+"""Pipes: output is written while samples arrive."""
 
 from __future__ import annotations
 
@@ -44,8 +44,8 @@ def raw(rate: int = RATE) -> tuple[object, ...]:
     return "--input-format", "s16le", "--input-rate", rate
 
 
-def test_from_microphone_to_loudspeaker(checkpoints: dict[str, Path]) -> None:
-    """Each program hands on what it has before the one before it has ended."""
+def test_live_encoder_and_decoder_write_while_input_arrives(checkpoints: dict[str, Path]) -> None:
+    """Decoded audio arrives before the encoder has seen the end of its input."""
     hac = ("--checkpoint", checkpoints["hac"], "--device", "cpu")
     with (
         running("encode", "-", "-", "--live", *raw(), *hac) as encoder,
@@ -70,7 +70,7 @@ def test_from_microphone_to_loudspeaker(checkpoints: dict[str, Path]) -> None:
     assert np.abs(samples - whole).mean() < 1e-3  # a bit within rounding of zero may differ
 
 
-def test_interrupting_a_recording_ends_it(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+def test_ctrl_c_ends_a_live_recording_with_a_complete_file(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
     target = tmp_path / "talk.hcd"
     with running(
         "encode", "-", target, "--live", *raw(), "--checkpoint", checkpoints["hac"],
@@ -92,7 +92,7 @@ def test_interrupting_a_recording_ends_it(tmp_path: Path, checkpoints: dict[str,
     assert list(tmp_path.iterdir()) == [target]
 
 
-def test_pipe_to_pipe_is_a_stream_of_seconds(
+def test_pipe_to_pipe_writes_blocks_of_one_second(
     run: Run, tmp_path: Path, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source, chosen = tmp_path / "in.wav", ("--checkpoint", checkpoints["hac"], "--device", "cpu")
@@ -109,7 +109,7 @@ def test_pipe_to_pipe_is_a_stream_of_seconds(
     assert "4 blocks of 75 frames" in facts
 
 
-def test_raw_files_and_other_formats(
+def test_encode_reads_raw_samples(
     run: Run, tmp_path: Path, checkpoints: dict[str, Path]
 ) -> None:
     assert list(READABLE) == list(RAW_FORMATS)
@@ -133,7 +133,7 @@ def test_raw_files_and_other_formats(
         ((*raw(900),), "a sampling rate of 900 Hz cannot carry speech"),
     ],
 )
-def test_options_that_contradict(
+def test_encode_refuses_contradictory_options(
     run: Run, tmp_path: Path, speech: Path, checkpoints: dict[str, Path],
     options: tuple[object, ...], why: str,
 ) -> None:  # fmt: skip
@@ -144,7 +144,7 @@ def test_options_that_contradict(
     assert not (tmp_path / "out.hcd").exists()
 
 
-def test_exact_needs_a_file(run: Run, speech: Path, checkpoints: dict[str, Path]) -> None:
+def test_exact_refuses_a_pipe(run: Run, speech: Path, checkpoints: dict[str, Path]) -> None:
     chosen = ("--checkpoint", checkpoints["supercodec"], "--device", "cpu")
     reading, writing = os.pipe()
     with open(reading, "rb") as pipe:
@@ -159,8 +159,8 @@ def test_exact_needs_a_file(run: Run, speech: Path, checkpoints: dict[str, Path]
     )
 
 
-def test_exact_files(run: Run, tmp_path: Path, checkpoints: dict[str, Path]) -> None:
-    """Longer than a segment, as one whole, and back; other models have no segments anyway."""
+def test_exact_encodes_long_files_without_segments(run: Run, tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+    """A file longer than a segment; other models have no segments."""
     source = tmp_path / "in.wav"
     soundfile.write(source, speechlike(61.0, 16000).T, 16000)
     for family in ("supercodec", "bigcodec"):
