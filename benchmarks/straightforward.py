@@ -21,11 +21,12 @@ import statistics
 import time
 import warnings
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Any, cast
 
 import torch
 import torchaudio
+from msgspec.structs import replace
 from torch import Tensor, nn
 from torch.nn import functional as F
 

@@ -23,10 +23,12 @@ import tempfile
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, TypeVar
+
+from msgspec.structs import replace
 
 from codectool.training.config import Data, TrainingConfig, load, shipped
 

@@ -72,7 +72,7 @@ class FingerprintError(CheckpointError):
     """The tokens were made with other weights than the ones at hand."""
 
 
-class ConfigError(CodectoolError):
+class ConfigError(CodectoolError, ValueError):
     """Hyper-parameters are missing, of the wrong type or describe no model."""
 
 

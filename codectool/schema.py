@@ -1,90 +1,107 @@
-"""Dataclasses out of JSON: every missing, unknown or mistyped key is named by its full path."""
+"""Typed configs read from JSON: one reader for models and training.
+
+A config is a subclass of `Config`: its annotations say what JSON must hold, `__post_init__`
+checks values against each other, and the key ``kind`` selects the member of a union::
+
+    class Circle(TaggedConfig, tag="circle", frozen=True):
+        radius: PositiveFloat
+
+    class Square(TaggedConfig, tag="square", frozen=True):
+        side: PositiveFloat
+
+    class Drawing(Config, frozen=True):
+        shapes: tuple[Circle | Square, ...]
+"""
 
 from __future__ import annotations
 
 import json
+import re
 import sys
 import types
-from collections.abc import Mapping
-from dataclasses import MISSING, fields, is_dataclass
+from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal, TypeVar, Union, cast, get_args, get_origin, get_type_hints
+from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_origin, overload
+
+import msgspec
 
 from codectool.errors import ConfigError
 
 MAX_CONFIG_BYTES = 1 << 20
-MAX_ITEMS = 64  # of any list
+MAX_ITEMS = 64  # in any list or object
 LARGEST = sys.float_info.max
 T = TypeVar("T")
 
+PositiveInt = Annotated[int, msgspec.Meta(ge=1)]
+PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
+NonNegativeFloat = Annotated[float, msgspec.Meta(ge=0)]
+Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
-def from_json(cls: type[T], value: Any, path: str = "") -> T:
-    """Build a dataclass from a JSON object.
 
-    Fields may be bool, int, float (an int is taken too), str, Literal, tuples, other dataclasses,
-    mappings of names to one of these, None, and unions of dataclasses that differ in the literal
-    value of their field ``kind``.
+class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of all configs; `__post_init__` raises `ConfigError` for contradicting values.
+
+    The types and limits of the annotations are checked by `from_json`, not by the constructor.
+    """
+
+
+class TaggedConfig(Config, tag_field="kind", frozen=True):
+    """Base of the members of a union: each subclass sets ``tag="..."``, the value of ``kind``."""
+
+    @property
+    def kind(self) -> str:
+        """Value of the key ``kind``."""
+        return cast(str, self.__struct_config__.tag)
+
+
+@overload
+def from_json(cls: type[T], value: Any, path: str = "") -> T: ...
+@overload
+def from_json(cls: types.UnionType, value: Any, path: str = "") -> Any: ...
+def from_json(cls: Any, value: Any, path: str = "") -> Any:
+    """Build a config from JSON values.
 
     Args:
-        cls: what to build; its ``__post_init__`` may raise `ConfigError` for values that make no
-            sense together.
-        value: what JSON held.
-        path: where it stood, for messages: ``training.generator``.
+        cls: `Config`, or a union of configs with different tags.
+        value: JSON values: objects, lists, strings, finite numbers, booleans and null.
+        path: where the value stands in its file, for messages: ``training.generator``.
 
     Raises:
-        ConfigError: a key is missing, unknown or of the wrong type.
+        ConfigError: A key is missing, unknown, of the wrong type or out of range.
     """
-    if not isinstance(value, Mapping):
-        raise _wrong(path, "an object", value)
-    hints = get_type_hints(cls)
-    known = {field.name: field for field in fields(cast(Any, cls))}
-    for key in value:
-        if key not in known:
-            raise ConfigError(
-                f"unknown key `{_join(path, str(key)[:60])}`{_did_you_mean(key, known)}"
-            )
-    found = {}
-    for name, field in known.items():
-        if name in value:
-            found[name] = _read(hints[name], value[name], _join(path, name))
-        elif field.default is MISSING and field.default_factory is MISSING:
-            raise ConfigError(f"key `{_join(path, name)}` is missing")
     try:
-        return cls(**found)
-    except ConfigError as error:
-        raise ConfigError(f"`{path}`: {error}" if path else str(error)) from error
+        _check_values(value, path)
+        return msgspec.convert(value, cls)
+    except msgspec.ValidationError as error:
+        raise _explain(error, cls, value, path) from error
+    except RecursionError as error:
+        raise ConfigError(f"{path or 'config'}: objects are nested too deep") from error
 
 
 def to_json(value: Any) -> Any:
-    """Undo `from_json`: dataclasses become objects, tuples lists."""
-    if is_dataclass(value) and not isinstance(value, type):
-        return {field.name: to_json(getattr(value, field.name)) for field in fields(value)}
-    if isinstance(value, Mapping):
-        return {key: to_json(item) for key, item in value.items()}
-    if isinstance(value, tuple | list):
-        return [to_json(item) for item in value]
-    return value
+    """Undo `from_json`: configs become objects, tuples lists."""
+    return json.loads(json.dumps(msgspec.to_builtins(value)))
 
 
 def read_json(path: Path) -> Mapping[str, Any]:
-    """Read a JSON object.
+    """Read a JSON object from a file.
 
     Raises:
-        ConfigError: the file cannot be read, is larger than 1 MiB, or holds no JSON object.
+        ConfigError: The file cannot be read, is larger than 1 MiB, or holds no JSON object.
     """
     try:
         with path.open("rb") as file:
             raw = file.read(MAX_CONFIG_BYTES + 1)
-    except (OSError, ValueError) as error:  # a path may hold what no path can
+    except (OSError, ValueError) as error:  # ValueError: the path holds a null character
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(f"{path}: {reason}") from error
     if len(raw) > MAX_CONFIG_BYTES:
-        raise ConfigError(f"{path}: larger than {MAX_CONFIG_BYTES} bytes, which no config is")
+        raise ConfigError(f"{path}: larger than {MAX_CONFIG_BYTES} bytes, the limit for a config")
     return parse_json(raw, str(path))
 
 
 def parse_json(raw: bytes | str, name: str) -> Mapping[str, Any]:
-    """Parse a JSON object that calls itself ``name`` in messages."""
+    """Parse a JSON object; ``name`` stands for it in messages."""
     try:
         value = json.loads(raw)
     except (ValueError, RecursionError) as error:
@@ -94,73 +111,114 @@ def parse_json(raw: bytes | str, name: str) -> Mapping[str, Any]:
     return value
 
 
-def _read(hint: Any, value: Any, path: str) -> Any:
-    origin, arguments = get_origin(hint), get_args(hint)
-    if origin in (Union, types.UnionType):
-        return _read_union(arguments, value, path)
-    if origin is Literal:
-        # by type, too: Python takes true for 1
-        if not any(type(value) is type(known) and value == known for known in arguments):
-            raise _wrong(path, "one of " + ", ".join(map(repr, arguments)), value)
-        return value
-    if origin is tuple:
-        return _read_tuple(arguments, value, path)
-    if origin is not None and issubclass(origin, Mapping):
-        if not isinstance(value, Mapping) or len(value) > MAX_ITEMS:
-            raise _wrong(path, "an object", value)
-        return {str(k): _read(arguments[1], item, _join(path, str(k))) for k, item in value.items()}
-    if is_dataclass(hint):
-        return from_json(cast(type, hint), value, path)
-    return _read_plain(hint, value, path)
+def _check_values(value: Any, path: str) -> None:
+    """Refuse what msgspec accepts: NaN, infinity, and lists or objects without limit."""
+    if isinstance(value, Mapping):
+        if len(value) > MAX_ITEMS:
+            raise _wrong(path, f"an object of at most {MAX_ITEMS} keys", value)
+        for key, item in value.items():
+            if not isinstance(key, str):
+                raise ConfigError(f"unknown key `{_join(path, key)}`")
+            _check_values(item, _join(path, key))
+    elif isinstance(value, list | tuple):
+        if len(value) > MAX_ITEMS:
+            raise _wrong(path, f"a list of at most {MAX_ITEMS} items", value)
+        for number, item in enumerate(value):
+            _check_values(item, f"{path}[{number}]")
+    elif isinstance(value, float | int) and not -LARGEST <= value <= LARGEST:  # or NaN
+        raise _wrong(path, "a finite number", value)
 
 
-def _read_union(options: tuple[Any, ...], value: Any, path: str) -> Any:
-    if type(None) in options and value is None:
-        return None
-    options = tuple(option for option in options if option is not type(None))
-    if len(options) == 1:
-        return _read(options[0], value, path)
-    kinds = {get_args(get_type_hints(option)["kind"])[0]: option for option in options}
-    kind = value.get("kind") if isinstance(value, Mapping) else None
-    if not isinstance(kind, str) or kind not in kinds:
-        raise _wrong(_join(path, "kind"), "one of " + ", ".join(map(repr, kinds)), kind)
-    return from_json(kinds[kind], value, path)
+def _explain(error: msgspec.ValidationError, cls: Any, value: Any, path: str) -> ConfigError:
+    """Rewrite a message of msgspec, such as "Expected `int`, got `str` - at `$.a[0].b`"."""
+    text, _, where = str(error).partition(" - at `$")
+    for name, index in re.findall(r"\.(\w+)|\[(\d+|\.\.\.)\]", where):
+        if name:
+            fields = _fields(cls, value)
+            if name not in fields:  # the tag of a union
+                tags = [config.__struct_config__.tag for config in _members(cls)]
+                return _wrong(_join(path, name), _one_of(tags), value[name])
+            cls, value, path = fields[name], value[name], _join(path, name)
+        elif index == "...":  # some key of a mapping
+            cls = get_args(_members(cls)[0])[1]
+            key = next(key for key, item in value.items() if not _is_valid(item, cls))
+            value, path = value[key], _join(path, key)
+        else:
+            items = get_args(_members(cls)[0])
+            cls = items[0] if items[-1] is Ellipsis else items[int(index)]
+            value, path = value[int(index)], f"{path}[{index}]"
+    if isinstance(error.__cause__, ConfigError):  # raised by `__post_init__`
+        return ConfigError(f"`{path}`: {text}" if path else text)
+    if missing := re.fullmatch(r"Object missing required field `(.*)`", text):
+        return ConfigError(f"key `{_join(path, missing[1])}` is missing")
+    if unknown := re.fullmatch(r"Object contains unknown field `(.*)`", text):
+        hint = _did_you_mean(unknown[1], _fields(cls, value))
+        return ConfigError(f"unknown key `{_join(path, unknown[1])}`{hint}")
+    return _wrong(path, _expected(text, cls), value)
 
 
-def _read_tuple(arguments: tuple[Any, ...], value: Any, path: str) -> tuple[Any, ...]:
-    if not isinstance(value, list | tuple) or len(value) > MAX_ITEMS:
-        raise _wrong(path, "a list", value)
-    if arguments[-1] is Ellipsis:
-        arguments = (arguments[0],) * len(value)
-    if len(value) != len(arguments):
-        raise _wrong(path, f"a list of {len(arguments)}", value)
-    pairs = zip(arguments, value, strict=True)
-    return tuple(_read(inner, item, f"{path}[{i}]") for i, (inner, item) in enumerate(pairs))
+def _members(cls: Any) -> list[Any]:
+    """The types of a union other than None, without limits; of another type, itself."""
+    if get_origin(cls) is Annotated:
+        return _members(get_args(cls)[0])
+    if get_origin(cls) in (Union, types.UnionType):
+        return [inner for m in get_args(cls) if m is not type(None) for inner in _members(m)]
+    return [cls]
 
 
-def _read_plain(hint: Any, value: Any, path: str) -> Any:
-    if hint is Any:
-        return value
-    if hint is float and isinstance(value, int | float) and not isinstance(value, bool):
-        if not -LARGEST <= value <= LARGEST:  # nor is NaN
-            raise _wrong(path, "a finite number", value)
-        return float(value)
-    if hint in (int, bool, str) and type(value) is hint:
-        return value
-    names = {int: "an integer", float: "a number", bool: "true or false", str: "a text"}
-    raise _wrong(path, names[hint], value)
+def _fields(cls: Any, value: Mapping[str, Any]) -> dict[str, Any]:
+    """Types of the keys of the config that ``value`` describes, one of the members of ``cls``."""
+    for config in _members(cls):
+        settings = config.__struct_config__
+        if settings.tag is None or value.get(settings.tag_field, settings.tag) == settings.tag:
+            return {field.name: field.type for field in msgspec.structs.fields(config)}
+    return {}
 
 
-def _wrong(path: str, wanted: str, value: Any) -> ConfigError:
-    return ConfigError(f"`{path}` must be {wanted}, not {value!r:.60}")
+def _is_valid(value: Any, cls: Any) -> bool:
+    try:
+        msgspec.convert(value, cls)
+    except msgspec.ValidationError:
+        return False
+    return True
 
 
-def _join(path: str, key: str) -> str:
-    return f"{path}.{key}" if path else key
+WORDS = {
+    "int": "an integer",
+    "float": "a number",
+    "bool": "true or false",
+    "str": "a string",
+    "array": "a list",
+    "object": "an object",
+}
 
 
-def _did_you_mean(key: Any, known: Mapping[str, Any]) -> str:
+def _expected(text: str, cls: Any) -> str:
+    """What a value must be, after msgspec's "Expected `int` >= 1" or "Invalid enum value"."""
+    literals = [member for member in _members(cls) if get_origin(member) is Literal]
+    if literals:
+        return _one_of(get_args(literals[0]))
+    found = re.match(r"Expected `([^`]+)`(.*?)(?:, got .*)?$", text)
+    assert found is not None, text
+    return " or ".join(WORDS.get(word, word) for word in found[1].split(" | ")) + (
+        found[2].replace(" of length ", " of ")
+    )
+
+
+def _one_of(values: Iterable[Any]) -> str:
+    return "one of " + ", ".join(map(repr, values))
+
+
+def _wrong(path: str, expected: str, value: Any) -> ConfigError:
+    return ConfigError(f"`{path}` must be {expected}, not {value!r:.60}")
+
+
+def _join(path: str, key: Any) -> str:
+    return f"{path}.{key!s:.60}" if path else f"{key!s:.60}"
+
+
+def _did_you_mean(key: str, known: Iterable[str]) -> str:
     import difflib
 
-    close = difflib.get_close_matches(str(key), known, 1)
+    close = difflib.get_close_matches(key, list(known), 1)
     return f"; did you mean `{close[0]}`?" if close else ""

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 import json
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
 from importlib.resources import files
 from pathlib import Path
 from typing import Any, Literal
 
+from msgspec.structs import replace
+
 from codectool.errors import ConfigError, UsageError
-from codectool.schema import from_json, parse_json, read_json, to_json
+from codectool.schema import Config, TaggedConfig, from_json, parse_json, read_json, to_json
 
 MAX_SIZE = 65536  # of a window, a width, a number of bands
 BALANCED = {
@@ -48,8 +49,7 @@ def _check_weights(owner: Any, *names: str) -> None:
         _check(getattr(owner, name) >= 0, f"{name} must not be below 0")
 
 
-@dataclass(frozen=True)
-class MelTerm:
+class MelTerm(TaggedConfig, tag="mel", frozen=True):
     """Distance of logarithmic mel spectra at several resolutions.
 
     Attributes:
@@ -72,7 +72,6 @@ class MelTerm:
         mean: over the windows, instead of the sum.
     """
 
-    kind: Literal["mel"]
     weight: float
     windows: tuple[int, ...]
     bands: tuple[int, ...]
@@ -108,8 +107,7 @@ class MelTerm:
         _check(self.floor > 0, "floor must be above 0")
 
 
-@dataclass(frozen=True)
-class StftTerm:
+class StftTerm(TaggedConfig, tag="stft", frozen=True):
     """Distance of magnitude spectra at several resolutions (Parallel WaveGAN's pair).
 
     Attributes:
@@ -117,7 +115,6 @@ class StftTerm:
         windows: lengths of the Hann windows; a hop is a quarter of them.
     """
 
-    kind: Literal["stft"]
     weight: float
     windows: tuple[int, ...]
 
@@ -126,8 +123,7 @@ class StftTerm:
         _check_even_windows(self)
 
 
-@dataclass(frozen=True)
-class CoherenceTerm:
+class CoherenceTerm(TaggedConfig, tag="coherence", frozen=True):
     """Difference of phases at low frequencies: tells a decoder how a voice shall swing.
 
     Attributes:
@@ -137,7 +133,6 @@ class CoherenceTerm:
         f_max: the highest, in Hz.
     """
 
-    kind: Literal["coherence"]
     weight: float
     windows: tuple[int, ...]
     f_min: float = 60.0
@@ -149,8 +144,7 @@ class CoherenceTerm:
         _check(self.f_max > self.f_min, f"f_max {self.f_max} is not above f_min {self.f_min}")
 
 
-@dataclass(frozen=True)
-class EnvelopeTerm:
+class EnvelopeTerm(TaggedConfig, tag="envelope", frozen=True):
     """Correlation of the envelopes of third-octave bands, as STOI and ESTOI take it.
 
     Attributes:
@@ -162,7 +156,6 @@ class EnvelopeTerm:
         spectra: compare spectra freed of the bands' levels (ESTOI) instead of each band (STOI).
     """
 
-    kind: Literal["envelope"]
     weight: float
     window: int = 640
     frames: int = 30
@@ -179,8 +172,7 @@ class EnvelopeTerm:
         _check(self.f_max > self.f_min, f"f_max {self.f_max} is not above f_min {self.f_min}")
 
 
-@dataclass(frozen=True)
-class WaveformTerm:
+class WaveformTerm(TaggedConfig, tag="waveform", frozen=True):
     """Mean absolute difference of samples.
 
     Attributes:
@@ -188,7 +180,6 @@ class WaveformTerm:
         relative: divide by the standard deviation of each target.
     """
 
-    kind: Literal["waveform"]
     weight: float
     relative: bool = False
 
@@ -196,8 +187,7 @@ class WaveformTerm:
         _check_weights(self, "weight")
 
 
-@dataclass(frozen=True)
-class WhisperTerm:
+class WhisperTerm(TaggedConfig, tag="whisper", frozen=True):
     """Distance of the hidden states of a frozen Whisper encoder (HAC ver. 01).
 
     Attributes:
@@ -206,7 +196,6 @@ class WhisperTerm:
         blocks: how many of its encoder's blocks are looked at.
     """
 
-    kind: Literal["whisper"]
     weight: float
     folder: str
     blocks: int = 4
@@ -219,11 +208,9 @@ class WhisperTerm:
 Term = MelTerm | StftTerm | CoherenceTerm | EnvelopeTerm | WaveformTerm | WhisperTerm
 
 
-@dataclass(frozen=True)
-class Periods:
+class Periods(TaggedConfig, tag="periods", frozen=True):
     """Multi-period discriminator (HiFi-GAN, arXiv 2010.05646)."""
 
-    kind: Literal["periods"]
     periods: tuple[int, ...] = (2, 3, 5, 7, 11)
     channels: int = 16
     factor: int = 4
@@ -233,11 +220,9 @@ class Periods:
         _check_sizes(self, "periods", "channels", "factor", "max_channels")
 
 
-@dataclass(frozen=True)
-class MagnitudeStft:
+class MagnitudeStft(TaggedConfig, tag="magnitude_stft", frozen=True):
     """Multi-resolution discriminator on magnitude spectra (BigCodec)."""
 
-    kind: Literal["magnitude_stft"]
     fft_sizes: tuple[int, ...] = (128, 256, 512, 1024, 2048)
     channels: int = 32
     max_channels: int = 512
@@ -246,8 +231,7 @@ class MagnitudeStft:
         _check_sizes(self, "fft_sizes", "channels", "max_channels")
 
 
-@dataclass(frozen=True)
-class ComplexStft:
+class ComplexStft(TaggedConfig, tag="complex_stft", frozen=True):
     """Multi-scale discriminator on complex spectra (EnCodec, arXiv 2210.13438).
 
     Attributes:
@@ -256,7 +240,6 @@ class ComplexStft:
         norm_first: whether the first layer has weight norm, too.
     """
 
-    kind: Literal["complex_stft"]
     windows: tuple[int, ...] = (512, 1024, 2048)
     channels: tuple[int, ...] = (8, 8, 16, 32, 64)
     norm_first: bool = True
@@ -265,8 +248,7 @@ class ComplexStft:
         _check_sizes(self, "windows", "channels")
 
 
-@dataclass(frozen=True)
-class FilterBands:
+class FilterBands(TaggedConfig, tag="filter_bands", frozen=True):
     """Multi filter-band discriminator (HILCodec, arXiv 2405.04752).
 
     Attributes:
@@ -274,7 +256,6 @@ class FilterBands:
         channels: of the five hidden layers.
     """
 
-    kind: Literal["filter_bands"]
     bands: tuple[int, ...] = (1, 2, 3, 5, 7, 11)
     channels: tuple[int, ...] = (16, 32, 64, 128, 128)
 
@@ -285,8 +266,7 @@ class FilterBands:
 Discriminator = Periods | MagnitudeStft | ComplexStft | FilterBands
 
 
-@dataclass(frozen=True)
-class Adversarial:
+class Adversarial(Config, frozen=True):
     """How discriminators take part.
 
     Attributes:
@@ -327,8 +307,7 @@ class Adversarial:
         _check(min(norms.values(), default=0) >= 0, "balance: no norm is below 0")
 
 
-@dataclass(frozen=True)
-class Optimizer:
+class Optimizer(Config, frozen=True):
     """Adam, or Adam with decoupled weight decay (AdamW, arXiv 1711.05101)."""
 
     kind: Literal["adam", "adamw"]
@@ -343,8 +322,7 @@ class Optimizer:
         _check_weights(self, "eps", "weight_decay")
 
 
-@dataclass(frozen=True)
-class Schedule:
+class Schedule(Config, frozen=True):
     """Learning rate over the run, as a share of the optimizer's.
 
     Attributes:
@@ -376,8 +354,7 @@ class Schedule:
         _check(not both, "the warm-up lasts either warmup_steps or warmup_epochs, not both")
 
 
-@dataclass(frozen=True)
-class Training:
+class Training(Config, frozen=True):
     """The recipe.
 
     Attributes:
@@ -502,8 +479,7 @@ class Training:
         return replace(self, schedule=schedule, max_steps=self.max_epochs * steps, max_epochs=None)
 
 
-@dataclass(frozen=True)
-class Data:
+class Data(Config, frozen=True):
     """Where speech lies: folders, or lists of files.
 
     Attributes:
@@ -515,8 +491,7 @@ class Data:
     valid: str | None = None
 
 
-@dataclass(frozen=True)
-class TrainingConfig:
+class TrainingConfig(Config, frozen=True):
     """A whole config.
 
     Attributes:

@@ -9,16 +9,14 @@ crops that are always the same.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
 from typing import Any
 
-from codectool.schema import from_json, to_json
+from codectool.schema import Config, from_json, to_json
 
 SPECTRAL_WINDOWS = (32, 64, 128, 256, 512, 1024)
 
 
-@dataclass(frozen=True)
-class PublishedConfig:
+class PublishedConfig(Config, frozen=True):
     """The authors' keys. Those without a type are in the released file and without effect there.
 
     How many processes there are is what torchrun is told.

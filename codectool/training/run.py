@@ -12,11 +12,12 @@ import signal
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from types import FrameType
 
 import torch
+from msgspec.structs import replace
 from torch import Tensor
 
 from codectool.checkpoints.load import locate, read_weights

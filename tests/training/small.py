@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from collections.abc import Mapping
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import soundfile
 import torch
+from msgspec.structs import replace
 
 from codectool.training.config import TrainingConfig, override, parse
 

@@ -7,7 +7,6 @@ import os
 import pickle
 import signal
 from contextlib import nullcontext
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from msgspec.structs import replace
 from safetensors.torch import load_file
 
 import codectool
