@@ -1,7 +1,4 @@
-"""Short-time spectra and log-mel spectrograms in NumPy.
-
-Letters used in shapes: N samples, T short-time frames, B bins, M mel bands.
-"""
+"""Magnitude spectra and log-mel spectrograms in NumPy."""
 
 from __future__ import annotations
 
@@ -13,82 +10,79 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-RATE = 24000
-FLOOR = 1e-4  # of full scale: what is below -80 dB counts as silence
+RATE = 24000  # sampling rate of log-mel spectrograms, in Hz
+MIN_AMPLITUDE = 1e-4  # -80 dB re full scale
 
 Array = npt.NDArray[np.floating[Any]]
 
 
-def magnitudes(wave: Array, window: int, hop: int) -> Array:
-    """Magnitudes of ``(N,)``, of which those of a sine at full scale reach 1.
+def stft_magnitudes(wave: Array, window: int, hop: int) -> Array:
+    """Return STFT magnitudes, scaled so that a sine at full scale has magnitude 1.
 
-    Periodic Hann window; frames lie wholly within the signal, which is filled up to one window at
-    least.
+    The window is a periodic Hann window. Frames lie within the signal, which is padded with zeros
+    if it is shorter than one window.
 
     Args:
-        wave: in [-1, 1].
-        window: in samples.
-        hop: samples from frame to frame.
+        wave: ``(N,)`` in [-1, 1].
+        window: window length, in samples.
+        hop: samples between frames.
 
     Returns:
-        ``(T, B)`` with ``T = 1 + (N - window) // hop`` and ``B = 1 + window / 2``.
+        ``(1 + (N - window) // hop, 1 + window / 2)``.
     """
     wave = np.pad(np.asarray(wave, float), (0, max(0, window - len(wave))))
     hann = np.hanning(window + 1)[:-1]
-    pieces = np.lib.stride_tricks.sliding_window_view(wave, window)[::hop]
-    return np.asarray(np.abs(np.fft.rfft(pieces * hann, axis=-1)) * 2 / hann.sum())
+    frames = np.lib.stride_tricks.sliding_window_view(wave, window)[::hop]
+    return np.asarray(np.abs(np.fft.rfft(frames * hann, axis=-1)) * 2 / hann.sum())
 
 
-def decibels(magnitude: Array) -> Array:
-    """In dB of full scale, at least -80."""
-    return np.asarray(20 * np.log10(np.maximum(magnitude, FLOOR)))
+def amplitude_to_db(amplitude: Array) -> Array:
+    """Convert to dB re full scale, limited to -80 dB from below."""
+    return np.asarray(20 * np.log10(np.maximum(amplitude, MIN_AMPLITUDE)))
 
 
 def log_mel(wave: Array, window: int, bands: int, hop: int | None = None) -> Array:
-    """Log-mel spectrogram in dB, of ``(N,)`` at 24 kHz.
-
-    Periodic Hann window, magnitudes of which a sine at full scale reaches 1; frames lie wholly
-    within the signal, which is filled up to one window at least.
+    """Return the log-mel spectrogram of a signal at 24 kHz, in dB re full scale, at least -80.
 
     Args:
-        wave: in [-1, 1].
-        window: in samples.
-        bands: mel bands M.
-        hop: samples from frame to frame; None is a quarter of the window.
+        wave: ``(N,)`` in [-1, 1].
+        window: window length, in samples; see `stft_magnitudes`.
+        bands: number of mel bands.
+        hop: samples between frames; None is a quarter of the window.
 
     Returns:
-        ``(T, M)`` with ``T = 1 + (N - window) // hop``, at least -80 dB.
+        ``(1 + (N - window) // hop, bands)``.
     """
-    magnitude = magnitudes(wave, window, hop or window // 4)
-    return decibels(magnitude @ mel_bands(window, bands).T)
+    magnitudes = stft_magnitudes(wave, window, hop or window // 4)
+    return amplitude_to_db(magnitudes @ mel_filterbank(window, bands).T)
 
 
 @cache
-def mel_bands(window: int, bands: int) -> Array:
-    """Triangular bands ``(M, window / 2 + 1)`` from 0 to 12 kHz, each of which sums to 1.
+def mel_filterbank(window: int, bands: int) -> Array:
+    """Return triangular filters from 0 to 12 kHz, each normalized to sum to 1.
 
-    Their corners are equally spaced in Slaney's mel: a mel is 66.7 Hz below 1 kHz, and 27 of them
-    are a factor of 6.4 above.
+    Returns:
+        ``(bands, 1 + window / 2)``.
     """
     bins = np.arange(window // 2 + 1) * RATE / window
-    filters = triangles(bins, mel_corners(RATE / 2, bands))
+    filters = triangular_filters(bins, mel_frequencies(RATE / 2, bands))
     return np.asarray(filters / filters.sum(axis=1, keepdims=True))
 
 
-def mel_corners(top: float, bands: int) -> Array:
-    """Where triangles from 0 to ``top`` Hz begin, peak and end: ``(bands + 2,)`` in Hz."""
-    return mel_to_hertz(np.linspace(0, hertz_to_mel(top), bands + 2))
+def mel_frequencies(top: float, bands: int) -> Array:
+    """Return the corners of mel bands from 0 to ``top`` Hz: ``(bands + 2,)`` in Hz."""
+    return mel_to_hz(np.linspace(0, hz_to_mel(top), bands + 2))
 
 
-def triangles(bins: Array, corners: Array) -> Array:
-    """A triangle of height 1 between each corner ``(M + 2,)`` and its next but one.
+def triangular_filters(bins: Array, corners: Array) -> Array:
+    """Return triangles of height 1, each from one corner to the next but one.
 
     Args:
-        bins: ``(B,)``, where it is read, in the unit of the corners.
-        corners: in ascending order.
+        bins: frequencies at which the filters are evaluated, in the unit of ``corners``.
+        corners: ``(bands + 2,)`` in ascending order.
 
     Returns:
-        ``(M, B)``.
+        ``(bands, len(bins))``.
     """
     rows = []
     for low, (centre, high) in zip(corners, pairwise(corners[1:]), strict=False):
@@ -97,13 +91,13 @@ def triangles(bins: Array, corners: Array) -> Array:
     return np.stack(rows)
 
 
-def hertz_to_mel(hertz: float) -> float:
-    """Slaney's mel."""
+def hz_to_mel(hertz: float) -> float:
+    """Convert to Slaney's mel scale: 66.7 Hz per mel up to 1 kHz, logarithmic above."""
     if hertz < 1000:
         return hertz * 3 / 200
     return 15 + 27 * math.log(hertz / 1000) / math.log(6.4)
 
 
-def mel_to_hertz(mel: Array) -> Array:
-    """Undo `hertz_to_mel`."""
+def mel_to_hz(mel: Array) -> Array:
+    """Convert from Slaney's mel scale; the inverse of `hz_to_mel`."""
     return np.where(mel < 15, mel * 200 / 3, 1000 * 6.4 ** ((mel - 15) / 27))

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from codectool.audio.mel import RATE, hertz_to_mel, log_mel
+from codectool.audio.mel import RATE, hz_to_mel, log_mel
 from codectool.evaluation.metrics.base import Wave
 from codectool.plots import INK, PALE, draw_png, shortened
 
@@ -121,8 +121,8 @@ def _place(left: float, width: float, first: int, last: int) -> tuple[float, flo
 
 def _panel(figure: Figure, row: int) -> Axes:
     axes = figure.add_axes(_place(LEFT, WIDTH, row, row), facecolor=ABSENT)
-    axes.set_ylim(0, hertz_to_mel(RATE / 2))
-    axes.set_yticks([hertz_to_mel(tick) for tick in TICKS], [f"{t / 1000:g}" for t in TICKS])
+    axes.set_ylim(0, hz_to_mel(RATE / 2))
+    axes.set_yticks([hz_to_mel(tick) for tick in TICKS], [f"{t / 1000:g}" for t in TICKS])
     axes.set_ylabel("kHz", labelpad=2)
     axes.tick_params(color=PALE, labelcolor=INK, width=0.6, length=2.5)
     for spine in axes.spines.values():

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from codectool.audio.mel import RATE, hertz_to_mel
+from codectool.audio.mel import RATE, hz_to_mel
 from codectool.errors import UsageError
 from codectool.evaluation import pair_figure as pair_picture
 from codectool.evaluation.metrics.base import Wave
@@ -81,7 +81,7 @@ def test_a_tone_lies_in_its_band() -> None:
     """Bands are equally wide in mel: the one whose centre is nearest to the tone is the loudest."""
     for hertz in (500, 1500, 6000):
         levels = spectrogram(tone(RATE // 2, hertz), 1)[4:-4]
-        centre = hertz_to_mel(hertz) / hertz_to_mel(RATE / 2) * (BANDS + 1) - 1
+        centre = hz_to_mel(hertz) / hz_to_mel(RATE / 2) * (BANDS + 1) - 1
         assert set(levels.argmax(axis=1)) <= {int(centre), int(centre) + 1}
 
 

@@ -9,7 +9,7 @@ from typing import ClassVar
 
 import numpy as np
 
-from codectool.audio.mel import decibels, magnitudes
+from codectool.audio.mel import amplitude_to_db, stft_magnitudes
 from codectool.evaluation.metrics.base import Metric, MetricInfo, Values, Wave
 
 WINDOW, HOP = 2048, 512  # samples: 85 ms, a quarter of it from frame to frame
@@ -40,5 +40,7 @@ class LogSpectralDistance(Metric):
 
     def compute(self, reference: Wave, degraded: Wave) -> Values:
         """There is a value for every pair; signals are filled up to one window at least."""
-        before, after = (decibels(magnitudes(w, WINDOW, HOP)) for w in (reference, degraded))
+        before, after = (
+            amplitude_to_db(stft_magnitudes(w, WINDOW, HOP)) for w in (reference, degraded)
+        )
         return {"lsd_db": float(np.mean(np.sqrt(np.mean((after - before) ** 2, axis=1))))}

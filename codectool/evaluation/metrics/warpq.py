@@ -13,7 +13,7 @@ from typing import Any, ClassVar
 import numpy as np
 import numpy.typing as npt
 
-from codectool.audio.mel import mel_corners, triangles
+from codectool.audio.mel import mel_frequencies, triangular_filters
 from codectool.evaluation.metrics.base import Metric, MetricInfo, MetricUndefinedError, Values, Wave
 from codectool.evaluation.metrics.support import no_warnings
 
@@ -115,10 +115,10 @@ def cepstra(wave: Wave) -> Array:
 @cache
 def _bands() -> Array:
     """Slaney's mel bands ``(M, FFT / 2 + 1)`` up to 5 kHz, each of area 1."""
-    corners = mel_corners(TOP_HERTZ, BANDS)
+    corners = mel_frequencies(TOP_HERTZ, BANDS)
     width = (corners[2:] - corners[:-2]) / 2
     bins = np.arange(FFT // 2 + 1) * RATE / FFT
-    return np.asarray(triangles(bins, corners) / width[:, None])
+    return np.asarray(triangular_filters(bins, corners) / width[:, None])
 
 
 @cache

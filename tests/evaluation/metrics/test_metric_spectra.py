@@ -10,7 +10,7 @@ import torch
 import torchaudio
 from metric_clips import sine, speech
 
-from codectool.audio.mel import RATE, log_mel, magnitudes, mel_bands
+from codectool.audio.mel import RATE, log_mel, mel_filterbank, stft_magnitudes
 from codectool.evaluation.metrics.base import Metric, Wave
 from codectool.evaluation.metrics.log_spectral import LogSpectralDistance
 from codectool.evaluation.metrics.mel import SCALES, MelDistance
@@ -30,15 +30,15 @@ def test_bands_are_slaneys(window: int, bands: int) -> None:
     theirs = torchaudio.functional.melscale_fbanks(
         window // 2 + 1, 0.0, 12000.0, bands, RATE, norm=None, mel_scale="slaney"
     ).numpy()
-    np.testing.assert_allclose(mel_bands(window, bands), (theirs / theirs.sum(0)).T, atol=1e-5)
+    np.testing.assert_allclose(mel_filterbank(window, bands), (theirs / theirs.sum(0)).T, atol=1e-5)
 
 
 def test_a_sine_at_full_scale_has_magnitude_one() -> None:
     # 43 bins of 24000/1024 Hz; a Hann window spreads it as 1/2, 1, 1/2.
     wave = sine(43 * RATE / 1024, 5 * 1024, RATE)
-    np.testing.assert_allclose(magnitudes(wave, 1024, 256)[2, 42:45], [0.5, 1, 0.5], atol=1e-6)
+    np.testing.assert_allclose(stft_magnitudes(wave, 1024, 256)[2, 42:45], [0.5, 1, 0.5], atol=1e-6)
     level = log_mel(wave, 1024, 80)
-    seen = mel_bands(1024, 80)[:, 42:45] @ [0.5, 1, 0.5]
+    seen = mel_filterbank(1024, 80)[:, 42:45] @ [0.5, 1, 0.5]
     np.testing.assert_allclose(level[2], 20 * np.log10(np.maximum(seen, 1e-4)), atol=1e-3)
 
 
@@ -80,7 +80,7 @@ def test_log_spectral_distance_with_the_transform_of_torch() -> None:
 
 def test_log_spectral_distance_is_root_mean_square_within_a_frame_and_mean_over_frames() -> None:
     wave = noise(2048 + 512)  # two frames
-    level = 20 * np.log10(magnitudes(wave, 2048, 512))
+    level = 20 * np.log10(stft_magnitudes(wave, 2048, 512))
     silence = np.sqrt(np.mean((level + 80) ** 2, axis=1))
     found = distance(LogSpectralDistance(), wave, np.zeros_like(wave))
     assert found == pytest.approx(np.mean(silence), rel=1e-6)
