@@ -1,7 +1,4 @@
-"""The layers of SuperCodec in their plain form: for training, and for padded batches.
-
-Letters used in shapes: B batch, C channels, T time.
-"""
+"""The layers of SuperCodec in their plain form: for training and for batches."""
 
 from __future__ import annotations
 
@@ -11,6 +8,7 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import override
 
 from codectool.nn.weight_norm import weight_normed
 
@@ -19,60 +17,72 @@ RES_ONE = (1, 3)
 RES_FOUR = (1, 3, 5)
 
 
-class Ends:
-    """Where the items of a padded batch end, at any of the time scales inside the network.
+class LengthMask:
+    """Where the items of a padded batch are valid, at any time scale inside the network.
 
     Args:
-        frames: length of each item; the batch is as long as the longest.
-        device: where the batch is.
+        frames: number of valid frames of each item; the batch is as long as the longest.
+        device: device of the batch.
     """
 
     def __init__(self, frames: Sequence[int], device: torch.device) -> None:
         self._longest = max(frames)
         lengths = torch.tensor(frames)
-        if device.type == "cuda":  # copied from locked memory, nobody waits for the device
+        if device.type == "cuda":  # a copy from pinned memory does not wait for the device
             lengths = lengths.pin_memory()
         self._frames = lengths.to(device, non_blocking=True)[:, None, None]
 
-    def inside(self, x: Tensor) -> Tensor:
-        """True where ``(B, C, T)`` is signal, ``(B, 1, T)``; T is a multiple of the frames."""
+    def valid(self, x: Tensor) -> Tensor:
+        """Return where ``(B, C, T)`` is valid: bool ``(B, 1, T)``, T a multiple of the frames."""
         time = torch.arange(x.shape[-1], device=x.device)
         return time < self._frames * (x.shape[-1] // self._longest)
 
     def mean(self, x: Tensor) -> Tensor:
-        """Mean of ``(B, C, T)`` over the signal of each item, ``(B, C)``."""
+        """Return the mean over the valid time steps of ``(B, C, T)``: ``(B, C)``."""
         length = self._frames[..., 0] * (x.shape[-1] // self._longest)
-        return x.where(self.inside(x), 0).sum(-1) / length
+        return x.where(self.valid(x), 0).sum(-1) / length
 
 
 class CausalConv(nn.Module):
-    """Convolution that sees only the past; the missing past is the signal mirrored."""
+    """Convolution ``(B, C, T)`` -> ``(B, C', T // stride)`` over the past, T > kernel - stride.
+
+    Before its start the signal is mirrored.
+    """
 
     def __init__(self, c_in: int, c_out: int, kernel: int, stride: int = 1):
         super().__init__()
         self.past = kernel - stride
         self.conv = nn.Conv1d(c_in, c_out, kernel, stride)
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, T)`` -> ``(B, C', T // stride)``, T > kernel - stride."""
         return cast(Tensor, self.conv(F.pad(x, (self.past, 0), mode="reflect")))
 
 
 class CausalTransposedConv(nn.Module):
-    """Upsampling by ``stride`` whose last samples, which need the future, are dropped."""
+    """Upsampling ``(B, C, T)`` -> ``(B, C', T * stride)``.
+
+    The last samples of the transposed convolution, which depend on the future, are dropped.
+    """
 
     def __init__(self, c_in: int, c_out: int, stride: int):
         super().__init__()
         self.stride = stride
         self.conv = nn.ConvTranspose1d(c_in, c_out, 2 * stride, stride)
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, T)`` -> ``(B, C', T * stride)``."""
         return cast(Tensor, self.conv(x))[..., : x.shape[-1] * self.stride]
 
 
+Resampler = CausalConv | CausalTransposedConv
+
+
 class ResidualStack(nn.Module):
-    """For each dilation: leaky ReLU, dilated convolution of width 3, plus the input."""
+    """For each dilation: leaky ReLU and dilated convolution of width 3, added to the input.
+
+    The signal ``(B, C, T)`` is zero beyond its ends.
+    """
 
     def __init__(self, channels: int, dilations: tuple[int, ...]):
         super().__init__()
@@ -81,21 +91,21 @@ class ResidualStack(nn.Module):
             for d in dilations
         )
 
-    def forward(self, x: Tensor, ends: Ends | None = None) -> Tensor:
-        """``(B, C, T)`` -> ``(B, C, T)``; the signal is taken to be zero beyond its ends."""
-        inside = ends.inside(x) if ends else None
+    @override
+    def forward(self, x: Tensor, mask: LengthMask | None = None) -> Tensor:
+        valid = mask.valid(x) if mask else None
         for conv in self.convs:
             active = F.leaky_relu(x, SLOPE)
-            x = x + conv(active if inside is None else active.where(inside, 0))
+            x = x + conv(active if valid is None else active.where(valid, 0))
         return x
 
 
 class SelectiveFusion(nn.Module):
-    """Mix two signals channel by channel, with weights told by the mean of their sum over time.
+    """Weighted sum of two signals; the weights depend on the mean of their sum over time.
 
     Selective kernels (arXiv 1903.06586, section 3.1). Each item of a batch has its own weights.
     The layers are stored as convolutions of width 3 that run on a signal of length one with zero
-    padding: only the middle tap ever acts.
+    padding: only the middle tap has an effect.
     """
 
     def __init__(self, channels: int):
@@ -105,7 +115,11 @@ class SelectiveFusion(nn.Module):
         self.select_b = nn.Conv1d(channels, channels, 3)
 
     def weights(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
-        """Of the two signals, ``(B, C)`` each, for the mean of their sum ``(B, C)``."""
+        """Return the weights of the two signals, ``(B, C)`` each.
+
+        Args:
+            pooled: mean over time of the sum of both, ``(B, C)``.
+        """
         hidden = F.relu(_middle_tap(self.squeeze, pooled))
         logits = torch.stack(
             (_middle_tap(self.select_a, hidden), _middle_tap(self.select_b, hidden))
@@ -113,10 +127,10 @@ class SelectiveFusion(nn.Module):
         weight_a, weight_b = logits.softmax(0).unbind(0)
         return weight_a, weight_b
 
-    def forward(self, a: Tensor, b: Tensor, ends: Ends | None = None) -> Tensor:
-        """``(B, C, T)`` twice -> ``(B, C, T)``."""
+    @override
+    def forward(self, a: Tensor, b: Tensor, mask: LengthMask | None = None) -> Tensor:
         total = a + b
-        weight_a, weight_b = self.weights(ends.mean(total) if ends else total.mean(-1))
+        weight_a, weight_b = self.weights(mask.mean(total) if mask else total.mean(-1))
         return weight_a.unsqueeze(-1) * a + weight_b.unsqueeze(-1) * b
 
 
@@ -124,12 +138,34 @@ def _middle_tap(conv: nn.Conv1d, x: Tensor) -> Tensor:
     return F.linear(x, conv.weight[:, :, 1], conv.bias)
 
 
-class DownBlock(nn.Module):
-    """Selective down-sampling with back-projection, SDBP (paper, section 2.2).
+class BackProjectionBlock(nn.Module):
+    """Selective resampling with back-projection (paper, section 2.2).
 
-    What a first downsampling loses is found by going back up, refined, downsampled as well, and
-    mixed in.
+    The resampled signal is projected back to the input. The difference, which is what resampling
+    loses, is refined, resampled as well and fused with the first result.
     """
+
+    downs_one: CausalConv
+    ups_one: CausalTransposedConv
+    res_one: ResidualStack
+    fuse: SelectiveFusion
+    res_four: ResidualStack
+
+    @property
+    def resamplers(self) -> tuple[Resampler, Resampler, Resampler]:
+        """The resampler of the input, the back-projection, the resampler of the difference."""
+        raise NotImplementedError
+
+    @override
+    def forward(self, x: Tensor, mask: LengthMask | None = None) -> Tensor:
+        resample, project_back, resample_difference = self.resamplers
+        a = resample(x)
+        b = resample_difference(self.res_one(x - project_back(a), mask))
+        return cast(Tensor, self.res_four(self.fuse(a, b, mask), mask))
+
+
+class DownBlock(BackProjectionBlock):
+    """Downsampling ``(B, C, T)`` -> ``(B, C', T / stride)``, T a multiple of the stride."""
 
     def __init__(self, c_in: int, c_out: int, stride: int):
         super().__init__()
@@ -140,16 +176,14 @@ class DownBlock(nn.Module):
         self.fuse = SelectiveFusion(c_out)
         self.res_four = ResidualStack(c_out, RES_FOUR)
 
-    def forward(self, x: Tensor, ends: Ends | None = None) -> Tensor:
-        """``(B, C, T)`` -> ``(B, C', T / stride)``, T a multiple of the stride."""
-        a = self.downs_one(x)
-        lost = self.res_one(x - self.ups_one(a), ends)
-        b = self.downs_two(lost)
-        return cast(Tensor, self.res_four(self.fuse(a, b, ends), ends))
+    @property
+    @override
+    def resamplers(self) -> tuple[CausalConv, CausalTransposedConv, CausalConv]:
+        return self.downs_one, self.ups_one, self.downs_two
 
 
-class UpBlock(nn.Module):
-    """Selective up-sampling with back-projection, SUBP (paper, section 2.2)."""
+class UpBlock(BackProjectionBlock):
+    """Upsampling ``(B, C, T)`` -> ``(B, C', T * stride)``, T >= 2."""
 
     def __init__(self, c_in: int, c_out: int, stride: int):
         super().__init__()
@@ -160,19 +194,20 @@ class UpBlock(nn.Module):
         self.fuse = SelectiveFusion(c_out)
         self.res_four = ResidualStack(c_out, RES_FOUR)
 
-    def forward(self, x: Tensor, ends: Ends | None = None) -> Tensor:
-        """``(B, C, T)`` -> ``(B, C', T * stride)``, T >= 2."""
-        a = self.ups_one(x)
-        lost = self.res_one(x - self.downs_one(a), ends)
-        b = self.ups_two(lost)
-        return cast(Tensor, self.res_four(self.fuse(a, b, ends), ends))
+    @property
+    @override
+    def resamplers(self) -> tuple[CausalTransposedConv, CausalConv, CausalTransposedConv]:
+        return self.ups_one, self.downs_one, self.ups_two
 
 
-class Half(nn.Sequential):
-    """Encoder or decoder: a causal convolution, blocks, a causal convolution."""
+class MaskedSequential(nn.Sequential):
+    """The encoder or the decoder: a causal convolution, blocks, a causal convolution.
 
-    def forward(self, x: Tensor, ends: Ends | None = None) -> Tensor:
-        """``(B, C, T)`` -> ``(B, C', T')``; ``ends`` where the batch is padded."""
+    The blocks get the mask if the batch is padded.
+    """
+
+    @override
+    def forward(self, x: Tensor, mask: LengthMask | None = None) -> Tensor:
         for layer in self:
-            x = layer(x) if isinstance(layer, CausalConv) else layer(x, ends)
+            x = layer(x) if isinstance(layer, CausalConv) else layer(x, mask)
         return x

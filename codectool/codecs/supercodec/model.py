@@ -1,8 +1,7 @@
 """SuperCodec: 16 kHz speech at 1 kbps with two codebooks of 1024 entries (arXiv 2407.20530).
 
-Back-projected down- and upsampling blocks, each with a gate that pools over all of time: every
-token depends on the whole input. Letters used in shapes: B batch, D latent width, F frames,
-K codebooks, N samples.
+Its blocks resample with back-projection and fuse two signals with weights that depend on the mean
+over time, so every token depends on the whole input. D is the width of the latent.
 """
 
 from __future__ import annotations
@@ -16,6 +15,7 @@ from typing import Any, ClassVar, cast
 import torch
 from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
+from typing_extensions import override
 
 from codectool.codecs.base import CodecModel, Context, Latency
 from codectool.codecs.hyper import Fields
@@ -24,12 +24,11 @@ from codectool.codecs.stream import Stream
 from codectool.codecs.supercodec.blocks import (
     CausalConv,
     DownBlock,
-    Ends,
-    Half,
+    LengthMask,
+    MaskedSequential,
     UpBlock,
 )
-from codectool.codecs.supercodec.chunked import lay_out_by_taps, run
-from codectool.codecs.supercodec.quantizer import EuclideanCodebook
+_chunked, store_weights_by_tap
 from codectool.errors import CheckpointError, ConfigError
 from codectool.nn.loading import load_tensors, skip_init
 from codectool.nn.quantize import ResidualQuantizer
@@ -37,9 +36,9 @@ from codectool.nn.weight_norm import fold_weight_norm
 from codectool.tokens import MAX_CODEBOOKS, MAX_SAMPLE_RATE
 
 BASE_WIDTH = 32  # fixed in the authors' code, not in their config
-SEGMENT_SECONDS = 60  # up to a minute is one whole; longer inputs are cut
-WHOLE_CHUNK_FRAMES = 1000  # codes looked up at once by `decode_whole`
-MIN_FRAMES = 7  # the decoder's first layer reflects six frames, which needs seven
+SEGMENT_SECONDS = 60  # longer inputs are encoded in segments
+LOOKUP_FRAMES = 1000  # codes looked up at once by `decode_whole`
+MIN_FRAMES = 7  # the first layer of the decoder mirrors six frames, which needs seven
 
 
 @dataclass(frozen=True)
@@ -62,10 +61,10 @@ class SuperCodecConfig:
 
     @classmethod
     def from_published(cls, config: Mapping[str, Any]) -> SuperCodecConfig:
-        """Take the model's keys out of a ``config.json``; the training keys beside them stay.
+        """Read the model's keys of a ``config.json``; ignore the training keys beside them.
 
         Raises:
-            ConfigError: a key is missing or of the wrong type.
+            ConfigError: A key is missing or its value is invalid.
         """
         fields = Fields(config, "config")
         return cls(
@@ -79,7 +78,11 @@ class SuperCodecConfig:
 
 
 class SuperCodec(CodecModel):
-    """The whole codec."""
+    """Convolutional encoder and decoder around a residual quantizer.
+
+    Args:
+        config: hyper-parameters.
+    """
 
     family: ClassVar[str] = "supercodec"
     min_frames = MIN_FRAMES
@@ -96,7 +99,7 @@ class SuperCodec(CodecModel):
         widths = [BASE_WIDTH, *(BASE_WIDTH * mult for mult in config.channel_mults)]
         latent = config.codebook_dim
         steps = list(zip(widths[:-1], widths[1:], config.strides, strict=True))
-        self.encoder = Half(
+        self.encoder = MaskedSequential(
             CausalConv(1, widths[0], 7),
             *(DownBlock(narrow, wide, stride) for narrow, wide, stride in steps),
             CausalConv(widths[-1], latent, 3),
@@ -104,23 +107,18 @@ class SuperCodec(CodecModel):
         self.rq = ResidualQuantizer(
             EuclideanCodebook(latent, config.codebook_size) for _ in range(config.rq_num_quantizers)
         )
-        self.decoder = Half(
+        self.decoder = MaskedSequential(
             CausalConv(latent, widths[-1], 7),
             *(UpBlock(wide, narrow, stride) for narrow, wide, stride in reversed(steps)),
             CausalConv(widths[0], 1, 7),
         )
 
     @classmethod
+    @override
     def from_state(
         cls, state: Mapping[str, Tensor], config: Mapping[str, Any] | None = None
     ) -> SuperCodec:
-        """Build from tensors and the ``config.json`` that lies beside them.
-
-        Raises:
-            ConfigError: no config: the sampling rate is written nowhere else.
-            CheckpointError: tensors do not fit, or the codebooks were never initialised.
-        """
-        if config is None:
+        if config is None:  # the sampling rate is written nowhere else
             raise ConfigError(
                 "SuperCodec needs its config.json beside the checkpoint, or `--config FILE`"
             )
@@ -134,94 +132,100 @@ class SuperCodec(CodecModel):
                     "this checkpoint was saved before training began"
                 )
         fold_weight_norm(model)
-        lay_out_by_taps(model)
+        store_weights_by_tap(model)
         return model.eval()
 
     @property
+    @override
     def hyper_parameters(self) -> dict[str, Any]:
-        """The config as JSON values."""
         return asdict(self.config)
 
     def latent(self, wave: Tensor) -> Tensor:
-        """Encoder output ``(B, D, F)`` before quantization, float32."""
-        return self._through(self.encoder, wave)
+        """Return the encoder output before quantization: ``(B, 1, N)`` -> float32 ``(B, D, F)``."""
+        return self._run(self.encoder, wave)
 
+    @override
     def encode(self, waves: Sequence[Tensor]) -> list[Tensor]:
-        """On a CPU one after another, else as one batch; each of F >= 3 frames."""
-        if waves and not self._in_windows(waves[0]):
-            return self.encode_padded(waves)
-        return [self._quantized(self.latent(wave[None]).mT)[0] for wave in waves]
+        if not self._use_chunks():
+            return self._encode_batch(waves)
+        return [self._quantize(self.latent(wave[None]).mT)[0] for wave in waves]
 
+    @override
     def decode(self, codes: Sequence[Tensor]) -> list[Tensor]:
-        """On a CPU one after another, else as one batch; each of F >= 7 frames."""
-        if codes and not self._in_windows(codes[0]):
-            return self.decode_padded(codes)
-        return [self._through(self.decoder, self.rq.lookup(item[None]).mT)[0] for item in codes]
-
-    def encode_padded(self, waves: Sequence[Tensor]) -> list[Tensor]:
-        """`encode` as one batch that is as long as the longest."""
-        frames = [wave.shape[-1] // self.hop_length for wave in waves]
-        batch = pad_sequence([wave[0] for wave in waves], batch_first=True)
-        latent: Tensor = self.encoder(batch[:, None], Ends(frames, batch.device))
-        codes = self._quantized(latent.float().mT)
-        return [item[:, :length] for item, length in zip(codes, frames, strict=True)]
-
-    def decode_padded(self, codes: Sequence[Tensor]) -> list[Tensor]:
-        """`decode` as one batch that is as long as the longest."""
-        frames = [item.shape[-1] for item in codes]
-        batch = pad_sequence([item.mT for item in codes], batch_first=True)
-        latent = self.rq.lookup(batch.mT).mT
-        audio: Tensor = self.decoder(latent, Ends(frames, batch.device))
-        lengths = [length * self.hop_length for length in frames]
-        return [item[:, :n] for item, n in zip(audio.float(), lengths, strict=True)]
+        if not self._use_chunks():
+            return self._decode_batch(codes)
+        return [self._run(self.decoder, self.rq.lookup(item[None]).mT)[0] for item in codes]
 
     @torch.no_grad()
     def encode_whole(self, read: Callable[[], Iterable[Tensor]]) -> Iterator[Tensor]:
-        """A pass over the signal for each block and one more; F >= 3 frames in all."""
-        for latent in run(self.encoder, lambda: (wave[0].T for wave in read()), keep=False):
-            yield self._quantized(latent[None])
+        """Implement `WholeSignalModel`: one pass per block and one more; F >= 3 frames."""
+        for latent in run_chunked(self.encoder, lambda: (x[0].T for x in read()), keep=False):
+            yield self._quantize(latent[None])
 
     @torch.no_grad()
     def decode_whole(self, codes: Tensor) -> Iterator[Tensor]:
-        """A pass over the codes for each block and one more, F >= 7."""
-        parts = torch.split(codes, WHOLE_CHUNK_FRAMES, dim=-1)
-        for wave in run(self.decoder, lambda: (self.rq.lookup(c)[0] for c in parts), keep=False):
+        """Implement `WholeSignalModel`: one pass per block and one more; F >= 7 frames."""
+        chunks = torch.split(codes, LOOKUP_FRAMES, dim=-1)
+        read = lambda: (self.rq.lookup(chunk)[0] for chunk in chunks)  # noqa: E731
+        for wave in run_chunked(self.decoder, read, keep=False):
             yield wave.T[None]
 
-    def _through(self, half: Half, x: Tensor) -> Tensor:
-        """``(B, C, T)`` -> ``(B, C', T')``, float32."""
-        if not self._in_windows(x):
-            return cast(Tensor, half(x)).float()
-        items = [torch.cat(list(run(half, partial(iter, [item.T]), keep=True))) for item in x]
+    def _encode_batch(self, waves: Sequence[Tensor]) -> list[Tensor]:
+        if not waves:
+            return []
+        frames = [wave.shape[-1] // self.hop_length for wave in waves]
+        batch = pad_sequence([wave[0] for wave in waves], batch_first=True)
+        latent: Tensor = self.encoder(batch[:, None], LengthMask(frames, batch.device))
+        codes = self._quantize(latent.float().mT)
+        return [item[:, :length] for item, length in zip(codes, frames, strict=True)]
+
+    def _decode_batch(self, codes: Sequence[Tensor]) -> list[Tensor]:
+        if not codes:
+            return []
+        frames = [item.shape[-1] for item in codes]
+        batch = pad_sequence([item.mT for item in codes], batch_first=True)
+        latent = self.rq.lookup(batch.mT).mT
+        audio: Tensor = self.decoder(latent, LengthMask(frames, batch.device))
+        lengths = [length * self.hop_length for length in frames]
+        return [item[:, :length] for item, length in zip(audio.float(), lengths, strict=True)]
+
+    def _run(self, layers: MaskedSequential, x: Tensor) -> Tensor:
+        """Run the encoder or the decoder on signals of one length, without a mask."""
+        if not self._use_chunks():
+            return cast(Tensor, layers(x)).float()
+        items = [
+            torch.cat(list(run_chunked(layers, partial(iter, [item.T]), keep=True))) for item in x
+        ]
         return torch.stack(items).mT
 
-    def _in_windows(self, x: Tensor) -> bool:
-        """Whether the work is done piece by piece, in the processor's cache and partly in place."""
+    def _use_chunks(self) -> bool:
+        """Return whether to run chunk by chunk, which is faster on a CPU."""
         return (
-            x.device.type == "cpu"
+            self.cpu_fast_path
+            and self.device.type == "cpu"
             and not torch.is_grad_enabled()
             and not torch.is_autocast_enabled("cpu")
         )
 
-    def _quantized(self, latent: Tensor) -> Tensor:
-        """Codes ``(B, K, F)`` of ``(B, F, D)``."""
+    def _quantize(self, latent: Tensor) -> Tensor:
+        """``(B, F, D)`` -> codes ``(B, K, F)``."""
         with torch.autocast(latent.device.type, enabled=False):
             codes, _ = self.rq(latent)
         return cast(Tensor, codes)
 
     @property
+    @override
     def latency(self) -> Latency:
-        """Every token depends on all of its segment."""
         return Latency(encoder=None, decoder=None)
 
-    def stream_encoder(self, chunk_frames: int | None = None) -> Stream[Any]:
-        """Segment after segment, by default of a minute."""
+    @override
+    def stream_encoder(self, chunk_frames: int | None = None) -> Stream[None]:
         return segment_encoder(self, chunk_frames or self.segment_frames)
 
-    def stream_decoder(self, chunk_frames: int | None = None) -> Stream[Any]:
-        """Segment after segment, by default of a minute."""
+    @override
+    def stream_decoder(self, chunk_frames: int | None = None) -> Stream[None]:
         return segment_decoder(self, chunk_frames or self.segment_frames)
 
+    @override
     def reference_frames(self, num_samples: int) -> int:
-        """The script drops what does not fill a hop."""
-        return num_samples // self.hop_length
+        return num_samples // self.hop_length  # the script drops an incomplete frame
