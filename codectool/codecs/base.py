@@ -1,18 +1,11 @@
-"""What every codec model is: a handful of facts and two verbs, on tensors alone.
-
-The two verbs, `encode` and `decode`, come in three more forms that give the same codes and samples:
-many signals of any lengths at once (`encode_ragged`), one signal in pieces (`stream_encoder`), and
-one signal of any length as one whole in bounded memory (`encode_exact`).
-
-Letters used in shapes: B batch, N samples, K codebooks, F frames.
-"""
+"""`CodecModel`: the interface of every codec model, on tensors alone."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor, nn
@@ -22,11 +15,11 @@ from codectool.codecs.stream import Stream
 
 @dataclass(frozen=True)
 class Context:
-    """Frames around a wanted frame that its decoded samples depend on.
+    """Frames around a frame that its decoded samples depend on.
 
     Attributes:
-        before: frames needed before it; None if every frame of the segment is needed.
-        after: frames needed after it; None likewise.
+        before: number of frames before it; None if it is the whole segment.
+        after: number of frames after it; None if it is the whole segment.
     """
 
     before: int | None
@@ -35,12 +28,12 @@ class Context:
 
 @dataclass(frozen=True)
 class Latency:
-    """Samples at the model's rate that must follow a frame before something can be made of it.
+    """Look-ahead beyond the end of a frame, in samples at the model's rate.
 
     Attributes:
-        encoder: samples after the end of a frame that its token depends on; None where it depends
-            on all of the segment.
-        decoder: samples' worth of tokens after a frame that its samples depend on; None likewise.
+        encoder: samples that the token of the frame depends on; None if it is the whole segment.
+        decoder: samples' worth of tokens that the audio of the frame depends on; None if it is the
+            whole segment.
     """
 
     encoder: int | None
@@ -48,22 +41,21 @@ class Latency:
 
 
 class CodecModel(nn.Module, ABC):
-    """A neural codec for one channel: waveform to codes and back.
+    """A neural codec for one channel at its own sampling rate: waveform to codes and back.
 
-    A model knows no files, no sampling rates but its own, and no other batch item: the codes of an
-    item do not depend on its neighbours.
+    The codes of a signal do not depend on the other signals of a batch.
 
     Attributes:
         family: name of the codec family, as in ``--model``.
         sample_rate: sampling rate in Hz.
         hop_length: samples per frame.
-        codebook_sizes: number of values a token of each stream can take.
-        min_frames: shortest input in frames; shorter ones are padded with zeros up to it.
-        segment_frames: longest input in frames that is encoded as one whole where the model looks
-            at all of its input at once; None for models that do not.
-        decode_context: frames around a stretch that are enough to decode it alone.
-        cpu_threads: threads on a CPU beyond which it hardly gains, None if it takes what there is.
-            More of them would wait for each other at every small product, on a busy machine long.
+        codebook_sizes: number of codes of each codebook.
+        min_frames: shortest input in frames; shorter ones are padded with zeros.
+        segment_frames: default length in frames of the segments of a model that sees a whole
+            segment at once; None for other models.
+        decode_context: frames around a range that its decoded samples depend on.
+        cpu_threads: number of CPU threads beyond which the model is not faster; None if there is no
+            such number. Its matrix products are too small to be split further.
         cpu_fast_path: use the CPU-specific form of the model where there is one. Set it to False to
             run the plain modules, for example to compare their speed.
     """
@@ -83,25 +75,25 @@ class CodecModel(nn.Module, ABC):
     def from_state(
         cls, state: Mapping[str, Tensor], config: Mapping[str, Any] | None = None
     ) -> CodecModel:
-        """Build the inference model from canonical tensors.
+        """Build the model for inference from the tensors of a checkpoint.
 
         Args:
-            state: tensors by their canonical names (see `checkpoints`), weight norm not folded.
-            config: hyper-parameters; None reads them off the tensor shapes where that is possible.
+            state: tensors by the model's own names, weight norm not folded.
+            config: hyper-parameters; None derives them from the shapes where that is possible.
 
         Raises:
-            CheckpointError: tensors are missing, left over or misshapen; each is named.
-            ConfigError: the hyper-parameters describe no model.
+            CheckpointError: Tensors are missing, unexpected or of the wrong shape.
+            ConfigError: The hyper-parameters are missing or invalid.
         """
 
     @property
     @abstractmethod
     def hyper_parameters(self) -> dict[str, Any]:
-        """All that the tensors do not say, as JSON values; part of the fingerprint."""
+        """The config as JSON values; part of the fingerprint."""
 
     @abstractmethod
     def encode(self, waves: Sequence[Tensor]) -> list[Tensor]:
-        """Encode signals of any lengths; each gets the codes that it gets alone.
+        """Encode signals of any lengths, each as if it were alone.
 
         Where a batch changes the shapes of matrix products, codes may differ where two codewords
         are equally near within rounding.
@@ -110,53 +102,78 @@ class CodecModel(nn.Module, ABC):
             waves: float32 ``(1, N_i)`` in [-1, 1], each N_i a positive multiple of `hop_length`.
 
         Returns:
-            int64 ``(K, N_i / hop_length)`` for each.
+            int64 ``(K, N_i / hop_length)`` for each signal.
         """
 
     @abstractmethod
     def decode(self, codes: Sequence[Tensor]) -> list[Tensor]:
-        """Decode signals of any lengths; each gets the samples that it gets alone, to rounding.
+        """Decode signals of any lengths, each as if it were alone, to rounding.
 
         Args:
-            codes: int64 ``(K', F_i)``, each F_i positive and K' <= K: the first K' codebooks of a
-                residual quantizer.
+            codes: int64 ``(K', F_i)``, F_i > 0 and K' <= K: the first K' codebooks of a residual
+                quantizer.
 
         Returns:
-            float32 ``(1, F_i * hop_length)`` for each.
+            float32 ``(1, F_i * hop_length)`` for each signal.
         """
 
     @abstractmethod
     def stream_encoder(self, chunk_frames: int | None = None) -> Stream[Any]:
-        """Start to encode one signal that arrives in pieces: ``(1, 1, N)`` to ``(1, K, F)``.
+        """Return a stream that encodes one signal: ``(1, 1, N)`` to ``(1, K, F)``.
 
         Args:
-            chunk_frames: frames computed at once; None uses the number that `encode` uses, and the
-                codes are the same bit for bit. Smaller chunks reduce the latency; codes may then
-                differ where two codewords are equally near within rounding. For a model that looks
-                at a whole segment this is the length of the segment, which is part of what the
-                codes mean.
+            chunk_frames: frames per computation. None uses the number that `encode` uses, and the
+                codes are identical. Smaller chunks reduce the latency; codes may then differ where
+                two codewords are equally near within rounding. For a model with segments it is the
+                length of a segment, which changes the codes.
         """
 
     @abstractmethod
     def stream_decoder(self, chunk_frames: int | None = None) -> Stream[Any]:
-        """Start to decode one signal that arrives in pieces: ``(1, K', F)`` to ``(1, 1, N)``."""
+        """Return a stream that decodes one signal: ``(1, K', F)`` to ``(1, 1, N)``.
+
+        Args:
+            chunk_frames: see `stream_encoder`.
+        """
 
     @property
     @abstractmethod
     def latency(self) -> Latency:
-        """Samples the model waits for, derived from its layers."""
+        """Look-ahead of the model, derived from its layers."""
 
     def num_frames(self, num_samples: int) -> int:
-        """Frames for ``num_samples`` at the model's rate so that nothing is lost; 0 for none."""
+        """Return the number of frames that hold ``num_samples`` at the model's rate."""
         if num_samples == 0:
             return 0
         return max(self.min_frames, -(-num_samples // self.hop_length))
 
     @abstractmethod
     def reference_frames(self, num_samples: int) -> int:
-        """Frames that the published script of this model makes of ``num_samples``."""
+        """Return the number of frames that the reference implementation has for a signal."""
 
     @property
     def device(self) -> torch.device:
-        """Where the weights are."""
+        """Device of the weights."""
         return next(self.parameters()).device
+
+
+@runtime_checkable
+class WholeSignalModel(Protocol):
+    """A model with segments that can also process a signal of any length as one whole.
+
+    Memory does not grow with the signal, except for the codes. Several passes are necessary.
+    """
+
+    def encode_whole(self, read: Callable[[], Iterable[Tensor]]) -> Iterator[Tensor]:
+        """Encode a signal that can be read several times.
+
+        Args:
+            read: starts to read the signal: chunks ``(1, 1, N)`` of any lengths, together a
+                multiple of the hop length. A chunk is used before the next one is asked for.
+
+        Yields:
+            Codes ``(1, K, F)``, chunk by chunk.
+        """
+
+    def decode_whole(self, codes: Tensor) -> Iterator[Tensor]:
+        """Decode codes ``(1, K', F)``; yield the samples ``(1, 1, N)``, chunk by chunk."""

@@ -28,7 +28,8 @@ from codectool.codecs.supercodec.blocks import (
     MaskedSequential,
     UpBlock,
 )
-_chunked, store_weights_by_tap
+from codectool.codecs.supercodec.chunked import run_chunked, store_weights_by_tap
+from codectool.codecs.supercodec.quantizer import EuclideanCodebook
 from codectool.errors import CheckpointError, ConfigError
 from codectool.nn.loading import load_tensors, skip_init
 from codectool.nn.quantize import ResidualQuantizer

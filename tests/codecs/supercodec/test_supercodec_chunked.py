@@ -1,4 +1,4 @@
-"""SuperCodec over many signals at once, and over one of any length in bounded memory."""
+"""SuperCodec in batches of any lengths, and chunk by chunk on one signal of any length."""
 
 from __future__ import annotations
 
@@ -9,9 +9,10 @@ import pytest
 import torch
 from torch import Tensor
 
-from codectool.codecs.supercodec.blocks import Ends, ResidualStack
+from codectool.codecs.base import WholeSignalModel
+from codectool.codecs.supercodec import chunked
+from codectool.codecs.supercodec.blocks import LengthMask, ResidualStack
 from codectool.codecs.supercodec.model import SuperCodec, SuperCodecConfig
-from codectool.codecs.supercodec.model import chunked as supercodec_passes
 from codectool.errors import AudioError
 from tests.batches import decode_batch, encode_batch
 
@@ -29,7 +30,7 @@ LENGTHS = [7, 40, 8, 7, 23, 61, 40]
 
 @pytest.fixture(scope="module")
 def model() -> SuperCodec:
-    """Random weights, but gates and tokens that differ from signal to signal."""
+    """A model with random weights whose fusion weights and tokens differ between signals."""
     torch.manual_seed(0)
     model = SuperCodec(CONFIG)
     for name, weight in model.named_parameters():
@@ -51,9 +52,9 @@ def _inference() -> Iterator[None]:
 
 
 @pytest.fixture
-def small_windows(monkeypatch: pytest.MonkeyPatch) -> None:
-    """So that short signals are made of many."""
-    monkeypatch.setattr(supercodec_passes, "WINDOW", 1)
+def small_chunks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Cut short signals into many chunks, too."""
+    monkeypatch.setattr(chunked, "CHUNK_ELEMENTS", 1)
 
 
 def noise(frames: int, seed: int = 0) -> Tensor:
@@ -62,54 +63,54 @@ def noise(frames: int, seed: int = 0) -> Tensor:
     return loudness * torch.randn(1, 1, frames * HOP, generator=generator)
 
 
-def plain(model: SuperCodec, wave: Tensor) -> tuple[Tensor, Tensor]:
-    """Latent and audio of the layers as they are trained, the whole signal at once."""
+def run_plain_modules(model: SuperCodec, wave: Tensor) -> tuple[Tensor, Tensor]:
+    """Return latent and audio of the modules used in training, on the whole signal."""
     latent = model.encoder(wave)
     codes, _ = model.rq(latent.mT)
     return latent, model.decoder(model.rq.lookup(codes).mT)
 
 
-def assert_same_codes(model: SuperCodec, wave: Tensor, codes: Tensor) -> None:
-    """Those of the plain layers, but for codewords equally near within rounding."""
-    left = model.encoder(wave).mT
+def assert_nearest_codes(model: SuperCodec, wave: Tensor, codes: Tensor) -> None:
+    """Check that no codeword is nearer to the plain modules' latent, but for rounding."""
+    residual = model.encoder(wave).mT
     for stage, found in zip(model.rq.layers, codes.unbind(1), strict=True):
-        distances = torch.cdist(left, stage.embed)
+        distances = torch.cdist(residual, stage.embed)
         chosen = distances.gather(2, found[..., None])[..., 0]
         assert (chosen - distances.amin(-1)).amax() < 1e-5
-        left = left - stage.lookup(found)
+        residual = residual - stage.lookup(found)
 
 
-def pieces(wave: Tensor, sizes: list[int]) -> Callable[[], Iterator[Tensor]]:
-    """Read a signal again and again in pieces of these sizes, over and over."""
+def reader(wave: Tensor, sizes: list[int]) -> Callable[[], Iterator[Tensor]]:
+    """Return a function that reads a signal in pieces of these sizes, repeated."""
 
     def read() -> Iterator[Tensor]:
-        first, turn = 0, 0
+        first, number = 0, 0
         while first < wave.shape[-1]:
-            size = sizes[turn % len(sizes)]
+            size = sizes[number % len(sizes)]
             yield wave[..., first : first + size].clone()
-            first, turn = first + size, turn + 1
+            first, number = first + size, number + 1
 
     return read
 
 
 @pytest.mark.parametrize("frames", [7, 8, 11, 64, 200])
-@pytest.mark.parametrize("window", [1, 1 << 12, 1 << 19])
-def test_windows_give_what_the_plain_layers_give(
-    model: SuperCodec, frames: int, window: int, monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize("elements", [1, 1 << 12, 1 << 19])
+def test_chunked_form_matches_plain_modules(
+    model: SuperCodec, frames: int, elements: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(supercodec_passes, "WINDOW", window)
+    monkeypatch.setattr(chunked, "CHUNK_ELEMENTS", elements)
     wave = noise(frames)
-    latent, audio = plain(model, wave)
+    latent, audio = run_plain_modules(model, wave)
     torch.testing.assert_close(model.latent(wave), latent, atol=1e-5, rtol=1e-5)
     codes = encode_batch(model, wave)
-    assert_same_codes(model, wave, codes)
+    assert_nearest_codes(model, wave, codes)
     assert codes.shape == (1, 2, frames)
     torch.testing.assert_close(
         decode_batch(model, model.rq(latent.mT)[0]), audio, atol=1e-5, rtol=1e-5
     )
 
 
-def test_items_of_a_batch_are_alone(model: SuperCodec) -> None:
+def test_batch_items_are_independent(model: SuperCodec) -> None:
     waves = torch.cat([noise(20, seed) for seed in range(3)])
     codes = encode_batch(model, waves)
     audio = decode_batch(model, codes)
@@ -118,59 +119,83 @@ def test_items_of_a_batch_are_alone(model: SuperCodec) -> None:
         assert torch.equal(audio[item : item + 1], decode_batch(model, codes[item : item + 1]))
 
 
-@pytest.mark.parametrize("way", ["ragged", "padded"])
-def test_many_at_once_are_as_alone(model: SuperCodec, way: str) -> None:
+@pytest.mark.parametrize("cpu_fast_path", [True, False])
+def test_variable_length_batch_matches_single_signals(
+    model: SuperCodec, cpu_fast_path: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model, "cpu_fast_path", cpu_fast_path)
     waves = [noise(frames, seed)[0] for seed, frames in enumerate(LENGTHS)]
-    codes = getattr(model, f"encode_{way}")(waves)
-    audio = getattr(model, f"decode_{way}")(codes)
+    codes = model.encode(waves)
+    audio = model.decode(codes)
     for wave, found, samples in zip(waves, codes, audio, strict=True):
         assert found.shape == (2, wave.shape[-1] // HOP)
-        assert_same_codes(model, wave[None], found[None])
+        assert_nearest_codes(model, wave[None], found[None])
         alone = model.decoder(model.rq.lookup(found[None]).mT)[0]
         assert samples.shape == wave.shape
         torch.testing.assert_close(samples, alone, atol=1e-5, rtol=1e-5)
 
 
-def test_padding_matters_where_it_is_not_told(model: SuperCodec) -> None:
-    """What the tests above would miss if the items of a batch were all alike."""
+@pytest.mark.parametrize("cpu_fast_path", [True, False])
+def test_empty_batch_is_empty(
+    model: SuperCodec, cpu_fast_path: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model, "cpu_fast_path", cpu_fast_path)
+    assert model.encode([]) == model.decode([]) == []
+
+
+def test_fast_path_off_runs_the_plain_modules(
+    model: SuperCodec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(model, "cpu_fast_path", False)
+    wave = noise(11)
+    assert torch.equal(model.latent(wave), model.encoder(wave))
+
+
+def test_padding_changes_the_output_without_a_mask(model: SuperCodec) -> None:
+    """Guard the test above: it would prove nothing if all items were alike."""
     short, long = noise(7, 1), noise(61, 2)
     padded = torch.cat([short, torch.zeros(1, 1, 54 * HOP)], -1)
     assert not torch.equal(encode_batch(model, padded)[..., :7], encode_batch(model, short))
-    told = model.encoder(torch.cat([padded, long]), Ends([7, 61], torch.device("cpu")))
-    torch.testing.assert_close(told[:1, :, :7], model.encoder(short), atol=1e-5, rtol=1e-5)
+    masked = model.encoder(torch.cat([padded, long]), LengthMask([7, 61], torch.device("cpu")))
+    torch.testing.assert_close(masked[:1, :, :7], model.encoder(short), atol=1e-5, rtol=1e-5)
 
 
-def test_tails_do_not_reach_back() -> None:
+def test_residual_stack_masks_the_padding_of_each_layer() -> None:
     stack = ResidualStack(4, (1, 3, 5))
     batch = torch.randn(2, 4, 40)
-    told = stack(batch, Ends([3, 8], torch.device("cpu")))
-    torch.testing.assert_close(told[:1, :, :15], stack(batch[:1, :, :15]), atol=1e-5, rtol=1e-5)
-    assert not torch.allclose(stack(batch)[:1, :, :15], told[:1, :, :15], atol=1e-3)
+    masked = stack(batch, LengthMask([3, 8], torch.device("cpu")))
+    torch.testing.assert_close(masked[:1, :, :15], stack(batch[:1, :, :15]), atol=1e-5, rtol=1e-5)
+    assert not torch.allclose(stack(batch)[:1, :, :15], masked[:1, :, :15], atol=1e-3)
 
 
-@pytest.mark.parametrize("frames", [7, 9, 64, 301])
+def test_supercodec_is_a_whole_signal_model(model: SuperCodec) -> None:
+    assert isinstance(model, WholeSignalModel)
+
+
+# The smallest chunk has 64 rows: with 320 and 1920 frames some signals end at the end of a chunk.
+@pytest.mark.parametrize("frames", [7, 9, 64, 301, 320])
 @pytest.mark.parametrize("sizes", [[1, 2, 3], [HOP], [7, 0, 1000], [1 << 20]], ids=str)
-@pytest.mark.usefixtures("small_windows")
-def test_any_length_in_pieces_is_one_whole(
+@pytest.mark.usefixtures("small_chunks")
+def test_encode_whole_matches_plain_modules_for_any_chunking(
     model: SuperCodec, frames: int, sizes: list[int]
 ) -> None:
     wave = noise(frames)
-    codes = torch.cat(list(model.encode_whole(pieces(wave, sizes))), -1)
+    codes = torch.cat(list(model.encode_whole(reader(wave, sizes))), -1)
     assert codes.shape == (1, 2, frames)
-    assert_same_codes(model, wave, codes)
+    assert_nearest_codes(model, wave, codes)
 
 
-@pytest.mark.parametrize("frames", [7, 9, 64, 301, 2100])
-@pytest.mark.parametrize("streams", [1, 2])
-@pytest.mark.usefixtures("small_windows")
-def test_codes_of_any_length_are_one_whole(model: SuperCodec, frames: int, streams: int) -> None:
-    codes = torch.randint(64, (1, streams, frames), generator=torch.Generator().manual_seed(1))
+@pytest.mark.parametrize("frames", [7, 9, 64, 301, 1920, 2100])
+@pytest.mark.parametrize("codebooks", [1, 2])
+@pytest.mark.usefixtures("small_chunks")
+def test_decode_whole_matches_plain_modules(model: SuperCodec, frames: int, codebooks: int) -> None:
+    codes = torch.randint(64, (1, codebooks, frames), generator=torch.Generator().manual_seed(1))
     audio = torch.cat(list(model.decode_whole(codes)), -1)
     whole = model.decoder(model.rq.lookup(codes).mT)
     torch.testing.assert_close(audio, whole, atol=1e-5, rtol=1e-5)
 
 
-def test_the_signal_is_read_once_for_each_gate_and_once_more(model: SuperCodec) -> None:
+def test_encode_whole_reads_once_per_block_and_once_more(model: SuperCodec) -> None:
     wave, times = noise(20), 0
 
     def read() -> Iterator[Tensor]:
@@ -183,10 +208,9 @@ def test_the_signal_is_read_once_for_each_gate_and_once_more(model: SuperCodec) 
     assert torch.equal(codes, encode_batch(model, wave))
 
 
-def held() -> int:
-    """Numbers in all tensors there are."""
+def bytes_in_tensors() -> int:
     tensors = [thing for thing in gc.get_objects() if type(thing) is Tensor]
-    # weights that other models have handed to oneDNN do not say what they take
+    # weights that other models have packed for oneDNN do not say how large they are
     tensors = [tensor for tensor in tensors if tensor.layout is torch.strided]
     return sum(
         {t.untyped_storage().data_ptr(): t.untyped_storage().size() for t in tensors}.values()
@@ -197,13 +221,13 @@ def peak_of_encoding(model: SuperCodec, frames: int) -> int:
     sizes = []
 
     def read() -> Iterator[Tensor]:
-        for turn in range(frames // 10):
-            if turn % 9 == 0:
-                sizes.append(held())
-            yield noise(10, turn)
+        for number in range(frames // 10):
+            if number % 9 == 0:
+                sizes.append(bytes_in_tensors())
+            yield noise(10, number)
 
     for _ in model.encode_whole(read):
-        sizes.append(held())
+        sizes.append(bytes_in_tensors())
     return max(sizes)
 
 
@@ -211,25 +235,25 @@ def peak_of_decoding(model: SuperCodec, frames: int) -> int:
     codes = torch.zeros(1, 2, frames, dtype=torch.int64)
     own = codes.untyped_storage().size()
     peak = 0
-    for turn, _ in enumerate(model.decode_whole(codes)):
-        if turn % 9 == 0:
-            peak = max(peak, held() - own)
+    for number, _ in enumerate(model.decode_whole(codes)):
+        if number % 9 == 0:
+            peak = max(peak, bytes_in_tensors() - own)
     return peak
 
 
 @pytest.mark.parametrize("peak", [peak_of_encoding, peak_of_decoding])
-@pytest.mark.usefixtures("small_windows")
-def test_memory_does_not_grow_with_the_length(
+@pytest.mark.usefixtures("small_chunks")
+def test_memory_is_independent_of_the_length(
     model: SuperCodec, peak: Callable[[SuperCodec, int], int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("codectool.codecs.supercodec.model.EXACT_FRAMES", 20)
-    base = held()
+    monkeypatch.setattr("codectool.codecs.supercodec.model.LOOKUP_FRAMES", 20)
+    base = bytes_in_tensors()
     short, long = peak(model, 150) - base, peak(model, 600) - base
     assert long < 1.3 * short
 
 
 @pytest.mark.parametrize("frames", [1, 2])
-def test_what_cannot_be_mirrored_is_refused(model: SuperCodec, frames: int) -> None:
+def test_signal_too_short_to_be_mirrored_is_refused(model: SuperCodec, frames: int) -> None:
     with pytest.raises(AudioError, match="too short"):
         encode_batch(model, noise(frames))
     with pytest.raises(AudioError, match="too short"):
@@ -238,7 +262,7 @@ def test_what_cannot_be_mirrored_is_refused(model: SuperCodec, frames: int) -> N
         decode_batch(model, torch.zeros(1, 2, frames, dtype=torch.int64))
 
 
-def test_gradients_go_through_the_plain_layers() -> None:
+def test_gradients_flow_through_the_plain_modules() -> None:
     with torch.inference_mode(False):
         model = SuperCodec(CONFIG)
         model.latent(noise(7).clone()).sum().backward()
