@@ -195,8 +195,9 @@ def measure(job: Job) -> Row:
 
 def batches(config: TrainingConfig, count: int) -> list[Any]:
     """Batches ``(B, 1, N)`` as a run gets them, read in this process."""
+    from codectool.audio.discovery import read_list
     from codectool.training.data import CropLoader, CropSettings
-    from codectool.training.filelist import read_list, scan
+    from codectool.training.filelist import scan
     from codectool.training.models import model_rate
 
     assert config.data is not None

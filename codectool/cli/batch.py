@@ -176,7 +176,7 @@ def run_folder(
     folder = Path() if source == PIPE else source
     if not folder.is_dir():
         raise UsageError(f"{source}: there is no such folder")
-    files = None if batch.files_from is None else read_list(batch.files_from)
+    files = None if batch.files_from is None else read_files_from(batch.files_from, folder)
     how = RunOptions(files, batch.workers, batch.batch_seconds, overwrite)
     engine = _engine(batch, device)
     with _terminable(), ExitStack() as stack:
@@ -223,12 +223,11 @@ def load_decoder(
     Raises:
         UsageError: there is none.
     """
+    from codectool.audio.discovery import find_names
     from codectool.container import Reader
     from codectool.errors import CodectoolError
-    from codectool.pipeline.jobs import Naming, find_names
-    from codectool.pipeline.operations import HCD
 
-    for name in find_names(folder, folder, Naming(HCD, ""), files)[0]:
+    for name in find_names(folder, {".hcd"}, files)[0]:
         path = folder / name
         try:
             with open_input(path) as (file, _):
@@ -250,13 +249,18 @@ def _named(batch: BatchOptions) -> Iterator[tuple[str, Any]]:
         yield "--" + name.removeprefix("as_").replace("_", "-"), value
 
 
-def read_list(path: Path) -> list[str]:
-    """Paths of a list; of lines of `codectool filelist`, the first column."""
-    with open_input(path) as (file, _):
-        lines = file.read().split(b"\n")
-    # names of files need not be UTF-8; `os.fsdecode` keeps what they are
-    names = (os.fsdecode(line.rstrip(b"\r").split(b"\t")[0]) for line in lines)
-    return [name for name in names if name]
+def read_files_from(path: Path, folder: Path) -> list[str]:
+    """Return the paths of a list of `--files-from`, which may be standard input.
+
+    Args:
+        path: the list.
+        folder: INPUT; relative paths start there, at the folder of the list or at the current one.
+    """
+    from codectool.audio.discovery import parse_list
+
+    folders = [Path(os.path.abspath(start)) for start in (folder, path.parent, Path())]
+    with open_input(path) as (file, name):
+        return [str(entry.path) for entry in parse_list(file, name, folders, lengths=False)]
 
 
 def _open_report(path: Path | None, stack: ExitStack) -> TextIO | None:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
 import click
 
-from codectool.cli.batch import read_list
+from codectool.cli.batch import read_files_from
 from codectool.cli.console import note, say, warn, working
 from codectool.cli.options import PIPE, check_output, debug_option
 from codectool.cli.progress import evaluation_progress
@@ -231,7 +231,7 @@ def evaluate(
       codectool evaluate clips/ --model hac --tokens --plot tokens.png
     """
     output = _output(as_json, as_csv, markdown)
-    files = None if files_from is None else read_list(files_from)
+    files = None if files_from is None else read_files_from(files_from, references)
     if report is not None:
         if report == PIPE:
             raise UsageError("stdout is used for the table; give a file name for `--report`")

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from codectool.audio.discovery import names_in
 from codectool.audio.files import read_audio
 from codectool.cli.console import note, say
 from codectool.cli.options import check_picture, write_output
@@ -18,7 +19,6 @@ from codectool.evaluation import tables
 from codectool.evaluation.tokens.files import tokens_of
 from codectool.evaluation.tokens.table import token_csv, token_tables, token_text
 from codectool.evaluation.tokens.usage import TokenUse, token_use
-from codectool.pipeline.jobs import names_of
 from codectool.plots import need_matplotlib
 
 if TYPE_CHECKING:
@@ -85,7 +85,7 @@ def _sources(
     """The folder, or the listed files in it, each once."""
     if files is None:
         return folder
-    names, rejected = names_of(files, folder)
+    names, rejected = names_in(folder, files)
     for bad in rejected:
         complain(str(bad.source), bad.reason)
     return [folder / name for name in names]

@@ -18,6 +18,7 @@ from codectool.cli.options import PIPE, check_output, debug_option, write_output
 from codectool.errors import AudioError, UsageError
 
 if TYPE_CHECKING:
+    from codectool.audio.discovery import ListEntry
     from codectool.training.filelist import Clip
 
 SHOWN = 20  # files that cannot be used which are named one by one
@@ -158,13 +159,13 @@ def _scan(sources: Sequence[Path]) -> tuple[list[Clip], list[str]]:
     """Clips of all sources, each once, and what is wrong with the other files."""
     from tqdm import tqdm
 
-    from codectool.training.filelist import Clip, read_list, scan
+    from codectool.audio.discovery import read_list
+    from codectool.training.filelist import scan
 
-    entries: dict[str, Clip | Path] = {}
+    entries: dict[str, ListEntry] = {}
     for source in sources:
         for entry in read_list(source):
-            path = entry.path if isinstance(entry, Clip) else entry
-            entries.setdefault(os.path.abspath(path), entry)
+            entries.setdefault(os.path.abspath(entry.path), entry)
     with tqdm(total=len(entries), unit="file", disable=None, leave=False) as bar:
         return scan(list(entries.values()), bar.update)
 

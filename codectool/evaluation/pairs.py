@@ -5,11 +5,9 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
+from codectool.audio.discovery import find_names, strip_suffix
 from codectool.audio.files import SUFFIXES
 from codectool.errors import UsageError
-from codectool.pipeline.jobs import Naming, find_names
-
-WAV = Naming(frozenset(SUFFIXES), ".wav")
 
 Problem = tuple[str, str, str]  # system or nothing, clip, reason
 
@@ -32,7 +30,7 @@ def find_references(
     """
     if not folder.is_dir():
         raise UsageError(f"{folder}: there is no such folder; name one with recordings")
-    names, rejected = find_names(folder, folder, WAV, files)
+    names, rejected = find_names(folder, SUFFIXES, files)
     problems = [("", str(bad.source), bad.reason) for bad in rejected]
     inside = [other.resolve() for other in others if other.resolve() != folder.resolve()]
     taken: dict[str, str] = {}
@@ -66,7 +64,7 @@ def find_partners(
     """
     if not folder.is_dir():
         raise UsageError(f"{folder}: there is no such folder; name one with coded recordings")
-    found = {key_of(name): folder / name for name in find_names(folder, folder, WAV, None)[0]}
+    found = {key_of(name): folder / name for name in find_names(folder, SUFFIXES)[0]}
     pairs = {name: found[key_of(name)] for name in names if key_of(name) in found}
     problems = [(system, name, "is missing") for name in names if name not in pairs]
     expected = {key_of(name) for name in (*names, *bad)}
@@ -80,4 +78,4 @@ def find_partners(
 
 def key_of(name: str) -> str:
     """What two files of one clip have in common."""
-    return WAV.target(name)
+    return strip_suffix(name, SUFFIXES)

@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Generic, TypeVar, cast
 
+from codectool.audio.discovery import strip_suffix
 from codectool.audio.files import MAX_SAMPLES, SUFFIXES, read_audio
 from codectool.audio.samples import Samples
 from codectool.audio.sink import audio_bytes, check_format
@@ -26,13 +27,10 @@ from codectool.container import io as hcd
 from codectool.decoding import decode_file
 from codectool.encoding import encode_file
 from codectool.errors import CodectoolError, ContainerError
-from codectool.pipeline.jobs import Naming
 from codectool.tokens import Tokens
 
 Input = TypeVar("Input")
 Output = TypeVar("Output")
-AUDIO = frozenset(SUFFIXES)
-HCD = frozenset({".hcd"})
 Decoded = tuple[Tokens, Samples]  # what was decoded, and (C, F * hop) at the model's rate
 
 
@@ -93,16 +91,22 @@ class Work(ABC, Generic[Input, Output]):
     Attributes:
         verb: its name.
         compresses: whether the size of the outputs makes a bit rate.
-        naming: which files are inputs, and how outputs are called.
+        input_suffixes: suffixes of inputs in a folder, in lower case; an output loses them.
+        output_suffix: suffix of outputs.
         codec: what does it.
         options: what the outputs depend on beside codec and inputs.
     """
 
     verb: ClassVar[str]
     compresses: ClassVar[bool] = False
-    naming: Naming
+    input_suffixes: frozenset[str]
+    output_suffix: str
     codec: Codec
     options: Any
+
+    def target_name(self, source_name: str) -> str:
+        """Return the name of an output."""
+        return strip_suffix(source_name, self.input_suffixes) + self.output_suffix
 
     @property
     @abstractmethod
@@ -144,7 +148,8 @@ class Encoding(Work[Clip, Tokens]):
 
     verb = "encode"
     compresses = True
-    naming = Naming(AUDIO, ".hcd")
+    input_suffixes = frozenset(SUFFIXES)
+    output_suffix = ".hcd"
 
     def __init__(self, codec: Codec, options: EncodeOptions) -> None:
         self.codec = codec
@@ -198,11 +203,12 @@ class Decoding(Work[Tokens, Decoded]):
     """`.hcd` to audio."""
 
     verb = "decode"
+    input_suffixes = frozenset({".hcd"})
 
     def __init__(self, codec: Codec, options: DecodeOptions) -> None:
         self.codec = codec
         self.options = options
-        self.naming = Naming(HCD, f".{options.container}")
+        self.output_suffix = f".{options.container}"
         check_format(options.container, options.subtype)
 
     @property
@@ -245,11 +251,12 @@ class Reconstruction(Work[Clip, Decoded]):
     """Audio to tokens and back to audio: what a listener would get."""
 
     verb = "reconstruct"
+    input_suffixes = frozenset(SUFFIXES)
 
     def __init__(self, codec: Codec, options: DecodeOptions) -> None:
         self.codec = codec
         self.options = options
-        self.naming = Naming(AUDIO, f".{options.container}")
+        self.output_suffix = f".{options.container}"
         check_format(options.container, options.subtype)
 
     @property

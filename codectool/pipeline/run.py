@@ -17,12 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from codectool.audio.discovery import Rejected, find_names
 from codectool.codec import Codec
 from codectool.cores import cores
 from codectool.errors import UsageError
 from codectool.pipeline import steps
 from codectool.pipeline.executor import Books, Engine, LocalEngine, Start
-from codectool.pipeline.jobs import Job, Rejected, find_names, make_jobs
+from codectool.pipeline.jobs import Job, make_jobs
 from codectool.pipeline.journal import Journal
 from codectool.pipeline.leftovers import remove_leftovers
 from codectool.pipeline.operations import (
@@ -229,18 +230,18 @@ def _check_folders(work: Work[Any, Any], in_dir: Path, out_dir: Path) -> None:
         out_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UsageError(f"{out_dir}: cannot be made ({error.strerror or error})") from error
-    if in_dir.samefile(out_dir) and work.naming.suffix in work.naming.suffixes:
+    if in_dir.samefile(out_dir) and work.output_suffix in work.input_suffixes:
         raise UsageError(f"{out_dir}: is the input folder; outputs would replace inputs")
 
 
 def _find(
     work: Work[Any, Any], in_dir: Path, out_dir: Path, how: RunOptions, journal: Journal
 ) -> tuple[list[Job], list[Rejected]]:
-    names, rejected = find_names(in_dir, out_dir, work.naming, how.files)
-    made = {name for name in journal.targets if name.endswith(work.naming.suffix)}
-    jobs, doubles = make_jobs(names, in_dir, out_dir, work.naming, made)
+    names, rejected = find_names(in_dir, work.input_suffixes, how.files, exclude=out_dir)
+    made = {name for name in journal.targets if name.endswith(work.output_suffix)}
+    jobs, doubles = make_jobs(names, in_dir, out_dir, work.target_name, made)
     if not jobs and not rejected:
-        kinds = " ".join(sorted(work.naming.suffixes))
+        kinds = " ".join(sorted(work.input_suffixes))
         listed = "the list names no files" if how.files is not None else f"no files ({kinds})"
         raise UsageError(f"{in_dir}: {listed}")
     return jobs, rejected + doubles

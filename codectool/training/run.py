@@ -20,6 +20,7 @@ import torch
 from msgspec.structs import replace
 from torch import Tensor
 
+from codectool.audio.discovery import read_list
 from codectool.checkpoints.load import locate, read_weights
 from codectool.checkpoints.native import write_model
 from codectool.errors import AudioError, CheckpointError, ConfigError, TrainingError, UsageError
@@ -36,7 +37,7 @@ from codectool.training.checkpoint import (
 )
 from codectool.training.config import TrainingConfig
 from codectool.training.data import CropDataset, CropLoader, CropSettings, reading_errors
-from codectool.training.filelist import Clip, read_list, scan
+from codectool.training.filelist import Clip, scan
 from codectool.training.metrics_log import Journal
 from codectool.training.models import model_rate
 from codectool.training.trainer import StepReport, Trainer
@@ -415,7 +416,7 @@ def _speech(config: TrainingConfig, observer: Observer) -> tuple[list[Clip], lis
     entries = read_list(Path(config.data.valid))
     wanted = min(config.training.valid_clips, len(entries))
     spread = [entries[i * len(entries) // wanted] for i in range(wanted)]
-    paths = [entry.path if isinstance(entry, Clip) else entry for entry in spread]
+    paths = [entry.path for entry in spread]
     return clips, load_clips(paths, model_rate(config), complain=observer.on_warning)
 
 

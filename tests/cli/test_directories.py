@@ -93,6 +93,23 @@ def test_totals_report_and_profile(
         assert by_name["bad.wav"]["reason"].startswith("not audio")
 
 
+def test_files_from_reads_the_lists_of_train(
+    run: Run, in_dir: Path, tmp_path: Path, chosen: tuple[object, ...]
+) -> None:
+    """Comments, lengths, `id|path`, manifests; paths relative to the list."""
+    (tmp_path / "lists").mkdir()
+    listed = tmp_path / "lists/train.txt"
+    listed.write_text("# comment\n../in/six.wav\t3000\t48000\nsome-id|../in/a/one.wav\n")
+    assert run("encode", in_dir, tmp_path / "1", *chosen, "--files-from", listed).code == 0
+    assert sorted(outputs(tmp_path / "1")) == ["a/one.hcd", "six.hcd"]
+    manifest = tmp_path / "in/valid.jsonl"
+    manifest.write_text('{"path": "b/five.aiff", "num_samples": 801, "sample_rate": 16000}\n')
+    assert run("encode", in_dir, tmp_path / "2", *chosen, "--files-from", manifest).code == 0
+    assert sorted(outputs(tmp_path / "2")) == ["b/five.hcd"]
+    result = run("encode", in_dir, tmp_path / "3", *chosen, "--files-from", in_dir / "six.wav")
+    assert (result.code, "six.wav: line 1 is not text" in result.err) == (2, True)
+
+
 def test_lists(run: Run, in_dir: Path, tmp_path: Path, chosen: tuple[object, ...]) -> None:
     listed = tmp_path / "list.txt"
     listed.write_text("a/one.wav\n\nb/five.aiff\t801\t16000\r\n")

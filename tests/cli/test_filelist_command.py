@@ -11,7 +11,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from codectool.training.filelist import Clip, read_list
+from codectool.audio.discovery import ListEntry, read_list
 from tests.cli.conftest import Run
 
 
@@ -35,7 +35,7 @@ def corpus(tmp_path: Path) -> Path:
 
 
 def paths(source: Path) -> list[Path]:
-    return [entry.path if isinstance(entry, Clip) else entry for entry in read_list(source)]
+    return [entry.path for entry in read_list(source)]
 
 
 def test_a_list_knows_lengths_and_leaves_out_what_cannot_be_used(corpus: Path, run: Run) -> None:
@@ -44,7 +44,7 @@ def test_a_list_knows_lengths_and_leaves_out_what_cannot_be_used(corpus: Path, r
     assert result.out == b""
     entries = read_list(corpus / "train.txt")
     assert len(entries) == 101
-    assert Clip(corpus / "p00" / "long.wav", 720_000, 24000) in entries
+    assert ListEntry(corpus / "p00" / "long.wav", 720_000, 24000) in entries
     assert "101 clips, 2.2 min (100 at 16000 Hz, 1 at 24000 Hz)" in result.err
     assert "left out: 1 cannot be used, 1 too short" in result.err
     assert "p02/broken.wav: not audio" in result.err
@@ -151,7 +151,7 @@ def test_a_name_with_a_line_break_is_refused(tmp_path: Path, run: Run) -> None:
         (["{corpus}", "-o", "{corpus}/t.txt", "--min-seconds", "99"], "no audio of 99 s or more"),
         (["{corpus}/empty", "-o", "{corpus}/t.txt"], "no audio of 0.5 s"),
         (["{corpus}/none", "-o", "{corpus}/t.txt"], "no such file"),
-        (["{corpus}/p00/long.wav", "-o", "{corpus}/t.txt"], "is no text"),
+        (["{corpus}/p00/long.wav", "-o", "{corpus}/t.txt"], "is not text"),
         (["{corpus}/old.txt", "-o", "{corpus}/t.txt"], "line 2: has 2 columns"),
         (["{corpus}"], "-o"),
         (["-o", "{corpus}/t.txt"], "DIR"),

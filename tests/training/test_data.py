@@ -20,12 +20,13 @@ import pytest
 import soundfile
 import torch
 
+from codectool.audio.discovery import ListEntry, read_list
 from codectool.audio.files import read_audio
 from codectool.audio.samples import resample
 from codectool.errors import AudioError, CodectoolError, ConfigError, UsageError
 from codectool.training import data
 from codectool.training.data import Batch, CropDataset, CropLoader, CropSettings, reading_errors
-from codectool.training.filelist import Clip, read_list, scan
+from codectool.training.filelist import Clip, scan
 from tests.conftest import shared
 
 RATE = 8000
@@ -149,7 +150,9 @@ def test_a_crop_is_one_of_the_whole_file_resampled(tmp_path: Path, name: str, ra
     soundfile.write(path, rng.normal(0, 0.1, (3 * rate, 2)), rate)
     samples, _ = read_audio(path, name)
     whole = resample(samples.mean(axis=0, keepdims=True), rate, 24000)[0]
-    dataset = CropDataset(scan([path])[0], replace(PLAIN, sample_rate=24000, segment_size=9000))
+    dataset = CropDataset(
+        scan([ListEntry(path)])[0], replace(PLAIN, sample_rate=24000, segment_size=9000)
+    )
     windows = np.lib.stride_tricks.sliding_window_view(whole, 9000)
     starts = set()
     for number in range(4):
@@ -391,9 +394,10 @@ def test_readers_go_on_after_a_signal_to_all(number: signal.Signals, noises: lis
 INTERRUPTED = """
 import sys
 from pathlib import Path
+from codectool.audio.discovery import read_list
 from codectool.training.data import CropLoader, CropSettings
 from codectool.training.filelist import scan
-clips, _ = scan(sorted(Path(sys.argv[1]).glob("*.wav")))
+clips, _ = scan(read_list(Path(sys.argv[1])))
 try:
     for batch in CropLoader(clips, CropSettings(8000, 400, 5), 4, num_workers=2):
         print("going", flush=True)

@@ -5,13 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
+from codectool.audio.discovery import find_files
 from codectool.container import io as hcd
 from codectool.errors import ContainerError, UsageError
-from codectool.pipeline.jobs import Naming, search
 from codectool.tokens import Tokens
 
 SUFFIX = ".hcd"
-NAMING = Naming(frozenset({SUFFIX}), SUFFIX)
 
 Complain = Callable[[str, str], None]
 
@@ -31,7 +30,7 @@ def tokens_of(source: Path | Sequence[Path], complain: Complain) -> Iterator[tup
         UsageError: the folder cannot be read, or holds no such file.
     """
     if isinstance(source, Path):
-        files = {name: source / name for name in sorted(search(source, NAMING, source))}
+        files = {name: source / name for name in sorted(find_files(source, {SUFFIX}))}
         if not files:
             raise UsageError(f"{source}: holds no {SUFFIX} files; make some with `encode`")
     else:

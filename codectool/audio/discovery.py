@@ -1,0 +1,287 @@
+"""Find audio files: search folders and read list files.
+
+One syntax for all lists, of `--files-from`, `--train-files`, `--valid-files` and `filelist`:
+
+    path                          blank lines and lines that start with # are skipped
+    path TAB samples TAB rate     written by `codectool filelist`; saves reading the headers
+    id|path                       lists of BigCodec
+    name|text                     lists of SuperCodec; the suffix .wav may be missing
+    {"path": ..., "num_samples": ..., "sample_rate": ...}        in files named .jsonl
+
+A relative path starts at the folder of the list. `--files-from` also tries INPUT, which takes
+precedence, and the current directory, and ignores the columns after the path.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import posixpath
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePath
+from typing import BinaryIO
+
+from codectool.audio.files import MAX_RATE, MAX_SAMPLES, MIN_RATE, SUFFIXES
+from codectool.errors import ConfigError, UsageError
+
+MAX_LINE_BYTES = 1 << 20  # a longer line means that the file is not a list
+
+DirectoryId = tuple[int, int] | None  # device and inode; None if the folder does not exist
+
+
+@dataclass(frozen=True)
+class ListEntry:
+    """A file that a list names.
+
+    Attributes:
+        path: path of the file, which may not exist.
+        num_samples: length in samples per channel; None if the list does not give it.
+        sample_rate: sampling rate in Hz; None if the list does not give it.
+    """
+
+    path: Path
+    num_samples: int | None = None
+    sample_rate: int | None = None
+
+
+@dataclass(frozen=True)
+class Rejected:
+    """A file that cannot be used, and the reason."""
+
+    source: Path
+    reason: str
+
+
+def find_files(
+    folder: Path, suffixes: Collection[str], *, exclude: Path | None = None, once: bool = False
+) -> Iterator[str]:
+    """Search a folder and its subfolders, skipping hidden files and folders.
+
+    Links to folders are followed, but not back to a folder above them.
+
+    Args:
+        folder: the folder to search.
+        suffixes: suffixes to accept, in lower case.
+        exclude: a subfolder to skip.
+        once: search each folder only once, even if several links lead to it.
+
+    Yields:
+        Names relative to ``folder``, with `/` on every system; the files of a folder come before
+        its subfolders, both sorted.
+
+    Raises:
+        UsageError: a folder cannot be read.
+    """
+
+    def fail(error: OSError) -> None:
+        raise UsageError(f"{error.filename}: {(error.strerror or str(error)).lower()}") from error
+
+    excluded = None if exclude is None else _directory_id(exclude)
+    above: dict[str, set[DirectoryId]] = {}
+    seen: set[DirectoryId] = set()
+    for place, folders, names in os.walk(folder, onerror=fail, followlinks=True):
+        ancestors = above.pop(place, set())
+        here = _directory_id(place)
+        if here in (seen if once else ancestors) or (ancestors and here == excluded):
+            folders.clear()
+            continue
+        seen.add(here)
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for name in folders:
+            above[os.path.join(place, name)] = ancestors | {here}
+        prefix = PurePath(os.path.relpath(place, folder)).as_posix()
+        for name in sorted(names):
+            path = os.path.join(place, name)
+            accepted = not name.startswith(".") and _suffix(name) in suffixes
+            # opening a pipe would block; a broken link is kept so that it is reported
+            if accepted and (os.path.isfile(path) or not os.path.exists(path)):
+                yield posixpath.normpath(f"{prefix}/{name}")
+
+
+def find_names(
+    folder: Path,
+    suffixes: Collection[str],
+    files: Iterable[str] | None = None,
+    *,
+    exclude: Path | None = None,
+) -> tuple[list[str], list[Rejected]]:
+    """Return the names of all input files of a folder, or of the given ones.
+
+    Args:
+        folder: the folder of the inputs.
+        suffixes: suffixes to search for, in lower case.
+        files: files to use instead of searching; see `names_in`.
+        exclude: a subfolder that is not searched.
+
+    Returns:
+        Sorted names relative to ``folder``, and the given files that are not inside it.
+    """
+    if files is None:
+        return sorted(find_files(folder, suffixes, exclude=exclude)), []
+    names, rejected = names_in(folder, files)
+    return sorted(names), rejected
+
+
+def names_in(folder: Path, files: Iterable[str]) -> tuple[list[str], list[Rejected]]:
+    """Return the names of files relative to a folder, each once.
+
+    Args:
+        folder: the folder of the inputs.
+        files: relative paths start at ``folder`` or at the current directory.
+
+    Returns:
+        Names in the order given, and the files that are not inside ``folder``.
+    """
+    root = os.path.abspath(folder)
+    names: dict[str, None] = {}
+    rejected = []
+    for file in files:
+        path = _locate([file], [root, os.getcwd()])
+        if _is_below(path, root):
+            names[PurePath(os.path.relpath(path, root)).as_posix()] = None
+        else:
+            rejected.append(Rejected(Path(file), f"does not lie in {folder}"))
+    return list(names), rejected
+
+
+def strip_suffix(name: str, suffixes: Collection[str]) -> str:
+    """Return a file name without its suffix, if that is one of ``suffixes``.
+
+    Examples:
+        >>> strip_suffix("a/talk.v2.WAV", {".wav"})
+        'a/talk.v2'
+        >>> strip_suffix("a/talk.v2", {".wav"})
+        'a/talk.v2'
+    """
+    return posixpath.splitext(name)[0] if _suffix(name) in suffixes else name
+
+
+def read_list(source: Path) -> list[ListEntry]:
+    """Return the audio files of a folder, a list or a manifest.
+
+    Args:
+        source: a folder, which is searched, or a file with the syntax described above.
+
+    Raises:
+        UsageError: the source cannot be read.
+        ConfigError: a line cannot be parsed; the message names file and line.
+    """
+    if source.is_dir():
+        return [ListEntry(source / name) for name in find_files(source, SUFFIXES, once=True)]
+    try:
+        with source.open("rb") as file:
+            return parse_list(file, str(source), [source.parent])
+    except OSError as error:
+        raise UsageError(f"{source}: {(error.strerror or str(error)).lower()}") from error
+
+
+def parse_list(
+    file: BinaryIO, name: str, folders: Sequence[Path], *, lengths: bool = True
+) -> list[ListEntry]:
+    """Parse a list.
+
+    Args:
+        file: the list.
+        name: its name in messages; a manifest is recognized by the suffix `.jsonl`.
+        folders: where relative paths may start, in order of precedence.
+        lengths: whether to check and return lengths and sampling rates.
+
+    Raises:
+        ConfigError: a line cannot be parsed.
+    """
+    parse = _parse_object if _suffix(name) == ".jsonl" else _parse_line
+    entries = []
+    for number, line in _numbered_lines(file, name):
+        try:
+            spellings, columns = parse(line)
+            length = _check_length(columns) if lengths else ()
+            entries.append(ListEntry(Path(_locate(spellings, folders)), *length))
+        except ValueError as error:
+            raise ConfigError(f"{name}: line {number}: {error}") from error
+    return entries
+
+
+def _numbered_lines(file: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
+    """Yield line number and text of all lines but blank ones and comments."""
+    number = 0
+    while line := file.readline(MAX_LINE_BYTES):
+        number += 1
+        if b"\0" in line or len(line) == MAX_LINE_BYTES:
+            raise ConfigError(
+                f"{name}: line {number} is not text; give a folder or a list of audio files"
+            )
+        # file names need not be UTF-8; `os.fsdecode` keeps the bytes
+        text = os.fsdecode(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line)
+        text = text.rstrip("\r\n")
+        if text.strip() and not text.lstrip().startswith("#"):
+            yield number, text
+
+
+def _parse_line(line: str) -> tuple[list[str], Sequence[object]]:
+    """Return the ways to read a line as a path, the likeliest last, and the columns after it."""
+    if "\t" in line:
+        path, *columns = line.split("\t")
+        return [path], [int(column) if column.isdecimal() else column for column in columns]
+    stripped = line.strip()
+    spellings = [line, stripped] if line != stripped else [line]
+    if "|" in stripped:
+        name, rest = stripped.split("|", 1)
+        wav = f"{name}.wav"
+        spellings += [name, wav, rest] if _suffix(rest) in SUFFIXES else [name, rest, wav]
+    return spellings, []
+
+
+def _parse_object(line: str) -> tuple[list[str], Sequence[object]]:
+    try:
+        values = json.loads(line)
+    except RecursionError:
+        values = None
+    if not isinstance(values, dict) or not isinstance(values.get("path"), str):
+        raise ValueError('is not a JSON object with a "path"')
+    columns = (values.get("num_samples"), values.get("sample_rate"))
+    return [values["path"]], [] if columns == (None, None) else columns
+
+
+def _check_length(columns: Sequence[object]) -> tuple[int, int] | tuple[()]:
+    """Return the number of samples and the sampling rate; nothing if there are no columns."""
+    if not columns:
+        return ()
+    if len(columns) != 2:
+        raise ValueError(f"has {len(columns) + 1} columns instead of path, samples, rate")
+    num_samples, rate = columns
+    if type(num_samples) is not int or type(rate) is not int:
+        raise ValueError(
+            f"samples ({num_samples!r:.30}) and rate ({rate!r:.30}) must be whole numbers"
+        )
+    if not 0 < num_samples <= MAX_SAMPLES:
+        raise ValueError(f"{num_samples} is not a length in samples")
+    if not MIN_RATE <= rate <= MAX_RATE:
+        raise ValueError(f"{rate} is not a sampling rate in Hz")
+    return num_samples, rate
+
+
+def _locate(spellings: Sequence[str], folders: Sequence[Path | str]) -> str:
+    """Return the first path that is a file, or else the likeliest path."""
+    paths = [os.path.join(folder, name) for name in spellings for folder in folders]
+    if len(paths) == 1:  # needs no disk access
+        return paths[0]
+    likely = [os.path.join(folder, spellings[-1]) for folder in folders]
+    inside = [path for path in reversed(likely) if _is_below(path, folders[0])]
+    return next(filter(os.path.isfile, paths), (inside or likely)[0])
+
+
+def _suffix(name: str) -> str:
+    return os.path.splitext(name)[1].lower()
+
+
+def _is_below(path: str, folder: Path | str) -> bool:
+    return os.path.relpath(path, folder).split(os.sep)[0] != os.pardir
+
+
+def _directory_id(path: str | Path) -> DirectoryId:
+    try:
+        status = os.stat(path)
+    except OSError:
+        return None  # a broken link, or deleted meanwhile
+    return status.st_dev, status.st_ino
