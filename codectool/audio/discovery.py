@@ -22,9 +22,14 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import BinaryIO
 
-from codectool.audio.files import MAX_RATE, MAX_SAMPLES, MIN_RATE, SUFFIXES
+from codectool.audio.samples import MAX_RATE, MAX_SAMPLES, MIN_RATE
 from codectool.errors import ConfigError, UsageError
 
+# Raw samples are not included: they say neither their format nor their rate.
+AUDIO_SUFFIXES = frozenset(
+    {".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".nist", ".oga", ".ogg"}
+    | {".opus", ".rf64", ".snd", ".sph", ".w64", ".wav", ".wave"}
+)
 MAX_LINE_BYTES = 1 << 20  # a longer line means that the file is not a list
 
 DirectoryId = tuple[int, int] | None  # device and inode; None if the folder does not exist
@@ -168,7 +173,7 @@ def read_list(source: Path) -> list[ListEntry]:
         ConfigError: a line cannot be parsed; the message names file and line.
     """
     if source.is_dir():
-        return [ListEntry(source / name) for name in find_files(source, SUFFIXES, once=True)]
+        return [ListEntry(source / name) for name in find_files(source, AUDIO_SUFFIXES, once=True)]
     try:
         with source.open("rb") as file:
             return parse_list(file, str(source), [source.parent])
@@ -228,7 +233,7 @@ def _parse_line(line: str) -> tuple[list[str], Sequence[object]]:
     if "|" in stripped:
         name, rest = stripped.split("|", 1)
         wav = f"{name}.wav"
-        spellings += [name, wav, rest] if _suffix(rest) in SUFFIXES else [name, rest, wav]
+        spellings += [name, wav, rest] if _suffix(rest) in AUDIO_SUFFIXES else [name, rest, wav]
     return spellings, []
 
 

@@ -8,15 +8,17 @@ from typing import BinaryIO
 
 import numpy as np
 
-from codectool.audio.samples import Samples, check_finite, margin_samples, resample
+from codectool.audio.samples import (
+    MAX_RATE,
+    MAX_SAMPLES,
+    MIN_RATE,
+    Samples,
+    check_finite,
+    margin_samples,
+    resample,
+)
 from codectool.audio.source import UNREADABLE, FileSource, open_sound, unreadable_reason
 from codectool.errors import AudioError
-
-# Of audio files in folders. Raw samples are not listed: their files have no header.
-SUFFIXES = {".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".nist", ".oga", ".ogg"}
-SUFFIXES |= {".opus", ".rf64", ".snd", ".sph", ".w64", ".wav", ".wave"}
-MAX_SAMPLES = 1 << 40  # per channel; headers with more do not know the length
-MIN_RATE, MAX_RATE = 1000, 1_000_000  # in Hz
 
 
 def read_audio(file: Path | BinaryIO, name: str) -> tuple[Samples, int]:

@@ -10,7 +10,9 @@ import numpy.typing as npt
 
 from codectool.errors import AudioError
 
-MAX_CHANNELS = 1024  # libsndfile's own limit
+MAX_CHANNELS = 1024  # the limit of libsndfile
+MAX_SAMPLES = 1 << 40  # per channel; headers with more do not know the length
+MIN_RATE, MAX_RATE = 1000, 1_000_000  # in Hz
 FILTER_REACH = 512  # half the length of soxr's filter with some room, at the lower of the two rates
 
 Samples = npt.NDArray[np.float32]  # (C, N) in [-1, 1]

@@ -5,8 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from codectool.audio.discovery import find_names, strip_suffix
-from codectool.audio.files import SUFFIXES
+from codectool.audio.discovery import AUDIO_SUFFIXES, find_names, strip_suffix
 from codectool.errors import UsageError
 
 Problem = tuple[str, str, str]  # system or nothing, clip, reason
@@ -30,7 +29,7 @@ def find_references(
     """
     if not folder.is_dir():
         raise UsageError(f"{folder}: there is no such folder; name one with recordings")
-    names, rejected = find_names(folder, SUFFIXES, files)
+    names, rejected = find_names(folder, AUDIO_SUFFIXES, files)
     problems = [("", str(bad.source), bad.reason) for bad in rejected]
     inside = [other.resolve() for other in others if other.resolve() != folder.resolve()]
     taken: dict[str, str] = {}
@@ -64,7 +63,7 @@ def find_partners(
     """
     if not folder.is_dir():
         raise UsageError(f"{folder}: there is no such folder; name one with coded recordings")
-    found = {key_of(name): folder / name for name in find_names(folder, SUFFIXES)[0]}
+    found = {key_of(name): folder / name for name in find_names(folder, AUDIO_SUFFIXES)[0]}
     pairs = {name: found[key_of(name)] for name in names if key_of(name) in found}
     problems = [(system, name, "is missing") for name in names if name not in pairs]
     expected = {key_of(name) for name in (*names, *bad)}
@@ -78,4 +77,4 @@ def find_partners(
 
 def key_of(name: str) -> str:
     """What two files of one clip have in common."""
-    return strip_suffix(name, SUFFIXES)
+    return strip_suffix(name, AUDIO_SUFFIXES) + ".wav"

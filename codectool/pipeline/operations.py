@@ -16,9 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Generic, TypeVar, cast
 
-from codectool.audio.discovery import strip_suffix
-from codectool.audio.files import MAX_SAMPLES, SUFFIXES, read_audio
-from codectool.audio.samples import Samples
+from codectool.audio.discovery import AUDIO_SUFFIXES, strip_suffix
+from codectool.audio.files import read_audio
+from codectool.audio.samples import MAX_SAMPLES, Samples
 from codectool.audio.sink import audio_bytes, check_format
 from codectool.audio.source import open_audio
 from codectool.codec import Clip, Codec
@@ -148,7 +148,7 @@ class Encoding(Work[Clip, Tokens]):
 
     verb = "encode"
     compresses = True
-    input_suffixes = frozenset(SUFFIXES)
+    input_suffixes = AUDIO_SUFFIXES
     output_suffix = ".hcd"
 
     def __init__(self, codec: Codec, options: EncodeOptions) -> None:
@@ -251,7 +251,7 @@ class Reconstruction(Work[Clip, Decoded]):
     """Audio to tokens and back to audio: what a listener would get."""
 
     verb = "reconstruct"
-    input_suffixes = frozenset(SUFFIXES)
+    input_suffixes = AUDIO_SUFFIXES
 
     def __init__(self, codec: Codec, options: DecodeOptions) -> None:
         self.codec = codec
