@@ -150,14 +150,14 @@ def test_what_makes_no_sense(
         (("encode", in_dir, out, *chosen, "--files-from", file), "the list names no files"),
         (
             ("encode", in_dir, out, *chosen, "--live"),
-            "is a folder; `--live` and raw samples are for one",
+            "is a folder; `--live` and raw input need a single file",
         ),
         (("encode", in_dir, out, *chosen, "--batch-seconds", "nan"), "is no number of seconds"),
         (("encode", in_dir, out, *chosen, "--report", file / "x"), "Not a directory"),
         (("decode", in_dir, out, *chosen), "no .hcd file is there that says which weights"),
         (("decode", in_dir, out, "--start", "1"), "is a folder; `--start` and"),
         (("reconstruct", in_dir, in_dir, *chosen), "outputs would replace inputs"),
-        (("reconstruct", "-", out, *chosen), "for pipes, join `encode` and `decode`"),
+        (("reconstruct", "-", out, *chosen), "for pipes use `encode - - | decode - -`"),
         (("reconstruct", in_dir, out, *chosen, "--subtype", "X"), "cannot hold subtype X"),
     ):
         result = run(*arguments)
