@@ -9,7 +9,6 @@ published models: the size of a file depends on the layout alone.
 from __future__ import annotations
 
 import argparse
-import dataclasses
 import io
 import json
 from pathlib import Path
@@ -21,7 +20,7 @@ import codectool
 from codectool.checkpoints.load import LoadedModel
 from codectool.codec import Codec
 from codectool.codecs.base import CodecModel
-from codectool.codecs.bigcodec.config import BigCodecConfig, HalfConfig
+from codectool.codecs.bigcodec.config import BigCodecConfig, DecoderConfig, EncoderConfig
 from codectool.codecs.bigcodec.model import BigCodec
 from codectool.codecs.hac.codec import untrained
 from codectool.codecs.hac.config import load_preset
@@ -34,18 +33,32 @@ DURATIONS = (3, 60)
 def narrow_models() -> dict[str, CodecModel]:
     """Small models with the token layouts of the published ones."""
     torch.manual_seed(0)
-    half = HalfConfig(4, (2, 2, 2, 5, 5), (1,), False, False, 1)
-    big = BigCodec(
-        BigCodecConfig(
-            sample_rate=16000,
-            latent_width=8,
-            encoder=half,
-            decoder=dataclasses.replace(half, width=64, ratios=(5, 5, 2, 2, 2)),
-            num_quantizers=1,
+    config = BigCodecConfig(
+        sample_rate=16000,
+        codec_encoder=EncoderConfig(
+            ngf=4,
+            up_ratios=(2, 2, 2, 5, 5),
+            dilations=(1,),
+            use_rnn=False,
+            rnn_bidirectional=False,
+            rnn_num_layers=1,
+            out_channels=8,
+        ),
+        codec_decoder=DecoderConfig(
+            upsample_initial_channel=64,
+            up_ratios=(5, 5, 2, 2, 2),
+            dilations=(1,),
+            use_rnn=False,
+            rnn_bidirectional=False,
+            rnn_num_layers=1,
+            in_channels=8,
+            vq_dim=8,
+            vq_num_quantizers=1,
             codebook_size=8192,
-            codebook_width=8,
-        )
+            codebook_dim=8,
+        ),
     )
+    big = BigCodec(config)
     small = SuperCodec(SuperCodecConfig(16000, (4, 4, 4, 5), (1, 1, 1, 1), 1024, 16, 2))
     for stage in small.rq.layers:
         stage.embed.normal_()

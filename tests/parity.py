@@ -1,4 +1,4 @@
-"""Print how close we are to the published code: `python -m tests.parity`."""
+"""Print the difference from the reference implementations: `python -m tests.parity`."""
 
 from __future__ import annotations
 
@@ -12,8 +12,8 @@ from tests import recipe
 from tests.codecs.test_parity import CASES, locate, relative_error
 
 
-def small(name: str) -> tuple[int, int, float]:
-    """Equal tokens, tokens, and the largest relative error of the audio, over all cases."""
+def compare_small(name: str) -> tuple[int, int, float]:
+    """Return the equal tokens, all tokens, and the largest relative error of the audio."""
     codec = codectool.load(checkpoint=locate(CASES[name]), device="cpu", padding="reference")
     equal = total = 0
     worst = 0.0
@@ -27,8 +27,8 @@ def small(name: str) -> tuple[int, int, float]:
     return equal, total, worst
 
 
-def full(family: str, folder: Path) -> tuple[int, int, float]:
-    """The same for a model of the published size, whose weights come from names."""
+def compare_full_size(family: str, folder: Path) -> tuple[int, int, float]:
+    """Return the same for a model of the published size with generated weights."""
     if family == "bigcodec":
         checkpoint = folder / "bigcodec.pt"
         recipe.write_bigcodec(checkpoint, recipe.bigcodec_state(recipe.golden_taps()))
@@ -45,10 +45,10 @@ def full(family: str, folder: Path) -> tuple[int, int, float]:
 
 
 def main() -> None:
-    rows = {name: small(name) for name in CASES}
+    rows = {name: compare_small(name) for name in CASES}
     for family in ("bigcodec", "supercodec"):
         with tempfile.TemporaryDirectory() as folder:
-            rows[f"{family}, published size"] = full(family, Path(folder))
+            rows[f"{family}, published size"] = compare_full_size(family, Path(folder))
     for name, (equal, total, error) in rows.items():
         print(f"{name:28} {equal:5} of {total:5} tokens equal, waveform {error:.1e} relative")
 

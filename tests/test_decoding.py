@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import dataclasses
 import io
 import os
 from concurrent.futures import ThreadPoolExecutor
@@ -15,7 +14,7 @@ import torch
 import codectool
 from codectool.checkpoints.load import LoadedModel
 from codectool.codec import Codec
-from codectool.codecs.bigcodec.config import BigCodecConfig, HalfConfig
+from codectool.codecs.bigcodec.config import BigCodecConfig, DecoderConfig, EncoderConfig
 from codectool.codecs.bigcodec.model import BigCodec
 from codectool.container import Reader, write_tokens
 from codectool.decoding import decode_reader
@@ -104,10 +103,33 @@ def test_native_rate(codec: Codec) -> None:
 
 def test_context_of_a_bigcodec_with_small_strides() -> None:
     """With small strides the convolutions reach over many more frames."""
-    half = HalfConfig(4, (2, 2), (1, 3, 9), False, False, 1)
-    decoder = dataclasses.replace(half, width=16)
+    config = BigCodecConfig(
+        sample_rate=16000,
+        codec_encoder=EncoderConfig(
+            ngf=4,
+            up_ratios=(2, 2),
+            dilations=(1, 3, 9),
+            use_rnn=False,
+            rnn_bidirectional=False,
+            rnn_num_layers=1,
+            out_channels=8,
+        ),
+        codec_decoder=DecoderConfig(
+            upsample_initial_channel=16,
+            up_ratios=(2, 2),
+            dilations=(1, 3, 9),
+            use_rnn=False,
+            rnn_bidirectional=False,
+            rnn_num_layers=1,
+            in_channels=8,
+            vq_dim=8,
+            vq_num_quantizers=1,
+            codebook_size=64,
+            codebook_dim=8,
+        ),
+    )
     torch.manual_seed(0)
-    model = BigCodec(BigCodecConfig(16000, 8, half, decoder, 1, 64, 8)).eval()
+    model = BigCodec(config).eval()
     fold_weight_norm(model)
     codec = Codec(LoadedModel(model, "00000000", Path("-")), torch.device("cpu"))
     tokens = codec.encode(speechlike(1, 16000), 16000)

@@ -135,10 +135,10 @@ def test_bad_configs(tmp_path: Path, change: dict[str, Any], message: str) -> No
 def test_missing_and_unknown_keys_of_bigcodec_configs() -> None:
     config = json.loads((GOLDEN / "bigcodec_micro.json").read_text())
     del config["codec_encoder"]["ngf"]
-    with pytest.raises(ConfigError, match="codec_encoder: key `ngf` is missing"):
+    with pytest.raises(ConfigError, match=r"key `codec_encoder\.ngf` is missing"):
         load_model(BIGCODEC, config=config)
     config["codec_encoder"] |= {"ngf": 2, "typo": 1}
-    with pytest.raises(ConfigError, match="codec_encoder: unknown key `typo`"):
+    with pytest.raises(ConfigError, match=r"unknown key `codec_encoder\.typo`"):
         load_model(BIGCODEC, config=config)
 
 
@@ -343,7 +343,7 @@ def test_counts_are_limited_before_anything_is_built(change: dict[str, Any]) -> 
     config = json.loads((GOLDEN / "bigcodec_micro.json").read_text())
     for key, value in change.items():
         config[key] = {**config[key], **value} if isinstance(value, dict) else value
-    with pytest.raises(ConfigError, match=r"not in 1\.\.|at most"):
+    with pytest.raises(ConfigError, match="must be an integer <= "):
         load_model(BIGCODEC, config=config)
 
 
@@ -354,7 +354,9 @@ def test_thousands_of_quantizers_in_a_file(tmp_path: Path) -> None:
             content["generator"].setdefault(key, torch.zeros(2, 8))
 
     path = changed(BIGCODEC, tmp_path / "bad.pt", change)
-    with pytest.raises(ConfigError, match=r"5000 quantizers are not in 1\.\.64"):
+    with pytest.raises(
+        ConfigError, match="`codec_decoder.vq_num_quantizers` must be an integer <= 64, not 5000"
+    ):
         load_model(path)
 
 

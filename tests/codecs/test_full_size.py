@@ -1,4 +1,4 @@
-"""Parity at the published sizes, with weights that come from the tensors' names."""
+"""Parity at the published sizes, with weights generated from the names of the tensors."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def count(module: torch.nn.Module) -> int:
     return sum(parameter.numel() for parameter in module.parameters())
 
 
-def test_parameter_counts() -> None:
+def test_parameter_counts_match_published_models() -> None:
     with torch.device("meta"):
         big, small = BigCodec(recipe.BIGCODEC), SuperCodec(recipe.SUPERCODEC)
     assert count(big) == 159_436_290
@@ -69,7 +69,7 @@ def load_golden(name: str) -> dict[str, np.ndarray]:
 
 
 @pytest.mark.full_size
-def test_bigcodec(tmp_path: Path) -> None:
+def test_full_size_bigcodec_matches_golden(tmp_path: Path) -> None:
     golden = load_golden("bigcodec_full_golden.npz")
     state = recipe.bigcodec_state(recipe.golden_taps())
     keys = key_list("bigcodec_keys.txt")
@@ -86,7 +86,7 @@ def test_bigcodec(tmp_path: Path) -> None:
 
 
 @pytest.mark.full_size
-def test_supercodec(tmp_path: Path) -> None:
+def test_full_size_supercodec_matches_golden(tmp_path: Path) -> None:
     golden = load_golden("supercodec_full_golden.npz")
     keys = key_list("supercodec_keys.txt")
     state = recipe.supercodec_state()

@@ -1,4 +1,4 @@
-"""Tokens and audio of the published code, from its own checkpoints, on the CPU in float32."""
+"""Tokens and audio against the reference implementations, on the CPU in float32."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ CASES = {
 
 
 def locate(name: str) -> Path:
-    """A golden file; our copies hold fewer cases than the shared folder."""
+    """Return the path of a golden file; tests/golden holds fewer cases than the shared folder."""
     copied = (GOLDEN / name).exists() and not SHARED.is_dir()
     return GOLDEN / name if copied else shared("golden", name)
 
@@ -38,7 +38,7 @@ def relative_error(found: np.ndarray, expected: np.ndarray) -> float:
 
 
 def assert_same_tokens(codes: np.ndarray, expected: np.ndarray, margin: np.ndarray) -> None:
-    """Equal, or else a tie: the two nearest codewords equally far within rounding."""
+    """Assert that tokens are equal, except where two codewords are equally near within rounding."""
     assert codes.shape == expected.shape
     wrong = codes != expected
     for frame in np.flatnonzero(wrong.any(0)):
@@ -55,7 +55,7 @@ def case(request: pytest.FixtureRequest) -> tuple[Codec, dict[str, np.ndarray]]:
     return codec, golden
 
 
-def test_golden_cases(case: tuple[Codec, dict[str, np.ndarray]]) -> None:
+def test_tokens_and_audio_match_golden(case: tuple[Codec, dict[str, np.ndarray]]) -> None:
     codec, golden = case
     for name in golden["names"]:
         wave = golden[f"{name}/wav"]
@@ -74,24 +74,24 @@ def test_golden_cases(case: tuple[Codec, dict[str, np.ndarray]]) -> None:
         assert relative_error(latent.numpy(), golden[f"{name}/enc"]) < RELATIVE, name
 
 
-def test_whole_framing_agrees_where_upstream_loses_nothing() -> None:
-    whole = codectool.load(checkpoint=GOLDEN / "supercodec_micro", device="cpu")
+def test_lossless_padding_matches_reference_padding_for_whole_frames() -> None:
+    codec = codectool.load(checkpoint=GOLDEN / "supercodec_micro", device="cpu")
     with np.load(GOLDEN / "supercodec_micro.npz") as golden:
-        tokens = whole.encode(golden["noise_3200/wav"], 16000)
+        tokens = codec.encode(golden["noise_3200/wav"], 16000)
         np.testing.assert_array_equal(tokens.codes[0], golden["noise_3200/codes"])
 
 
 @pytest.mark.parametrize("name", ["bigcodec_micro", "bigcodec_tiny", "bigcodec_tiny_1q"])
-def test_config_says_what_shapes_say(name: str) -> None:
+def test_config_inferred_from_shapes_matches_config_file(name: str) -> None:
     config = json.loads(locate(f"{name}.json").read_text())
     given = codectool.load("bigcodec", locate(f"{name}.pt"), config=config, device="cpu")
-    read_off = codectool.load("bigcodec", locate(f"{name}.pt"), device="cpu")
-    assert given.fingerprint == read_off.fingerprint
-    assert given.model.hyper_parameters == read_off.model.hyper_parameters
+    inferred = codectool.load("bigcodec", locate(f"{name}.pt"), device="cpu")
+    assert given.fingerprint == inferred.fingerprint
+    assert given.model.hyper_parameters == inferred.model.hyper_parameters
 
 
-def test_items_of_a_batch_do_not_influence_each_other() -> None:
-    """Upstream's SuperCodec gave all items the gate of the first; alone is the reference."""
+def test_items_of_a_batch_are_independent() -> None:
+    """The reference SuperCodec uses the gate of the first item for the whole batch."""
     codec = codectool.load(checkpoint=locate("supercodec_tiny"), device="cpu")
     with np.load(shared("golden", "supercodec_tiny.npz")) as golden:
         batch = torch.from_numpy(golden["batch/wav"])[:, None]
@@ -103,7 +103,7 @@ def test_items_of_a_batch_do_not_influence_each_other() -> None:
         assert relative_error(audio[1, 0].numpy(), golden["batch/rec_item1_alone"]) < RELATIVE
 
 
-def test_fingerprints_stay_what_they_are() -> None:
-    """They are in files that people keep: a renamed tensor must not change them."""
+def test_fingerprints_are_unchanged() -> None:
+    """Fingerprints are stored in files, so renaming a tensor must not change them."""
     for name, expected in {"bigcodec_micro.pt": "218b61c7", "supercodec_micro": "fe0e1f7f"}.items():
         assert codectool.load(checkpoint=GOLDEN / name, device="cpu").fingerprint == expected

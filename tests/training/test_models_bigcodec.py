@@ -13,7 +13,7 @@ from torch import Tensor, nn
 from codectool.checkpoints.load import load_model
 from codectool.checkpoints.native import write_model
 from codectool.checkpoints.published import read_published
-from codectool.codecs.bigcodec.config import BigCodecConfig, HalfConfig
+from codectool.codecs.bigcodec.config import BigCodecConfig, DecoderConfig, EncoderConfig
 from codectool.codecs.bigcodec.model import BigCodec
 from codectool.errors import CheckpointError
 from codectool.training.models.bigcodec import BigCodecTrainee
@@ -22,12 +22,28 @@ from tests.training.one_batch import learn
 
 TINY = BigCodecConfig(
     sample_rate=8000,
-    latent_width=16,
-    encoder=HalfConfig(4, (4, 4, 5), (1,), True, False, 1),
-    decoder=HalfConfig(32, (5, 4, 4), (1,), True, False, 1),
-    num_quantizers=2,
-    codebook_size=64,
-    codebook_width=8,
+    codec_encoder=EncoderConfig(
+        ngf=4,
+        up_ratios=(4, 4, 5),
+        dilations=(1,),
+        use_rnn=True,
+        rnn_bidirectional=False,
+        rnn_num_layers=1,
+        out_channels=16,
+    ),
+    codec_decoder=DecoderConfig(
+        upsample_initial_channel=32,
+        up_ratios=(5, 4, 4),
+        dilations=(1,),
+        use_rnn=True,
+        rnn_bidirectional=False,
+        rnn_num_layers=1,
+        in_channels=16,
+        vq_dim=16,
+        vq_num_quantizers=2,
+        codebook_size=64,
+        codebook_dim=8,
+    ),
 )
 
 

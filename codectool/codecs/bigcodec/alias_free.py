@@ -1,7 +1,7 @@
-"""SnakeBeta between a two-fold up- and a two-fold downsampling, so that its harmonics do not alias.
+"""SnakeBeta at twice the sampling rate, so that its harmonics do not alias.
 
-Sources: SnakeBeta from BigVGAN (arXiv 2206.04658, section 3.2); the alias-free activation from
-StyleGAN3 (arXiv 2106.12423, section 3). Letters used in shapes: B batch, C channels, T time.
+SnakeBeta: BigVGAN (arXiv 2206.04658, section 3.2). Alias-free activations: StyleGAN3
+(arXiv 2106.12423, section 3).
 """
 
 from __future__ import annotations
@@ -11,22 +11,29 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from codectool.codecs.bigcodec.packed import PackedConv
-from codectool.codecs.bigcodec.streaming import Chain, Flow, Growing, Layer, Sliding
+from codectool.codecs.bigcodec.streaming import (
+    Pointwise,
+    Sequential,
+    StreamingConv,
+    StreamingModule,
+)
 
 TAPS = 12
-REACH = 3  # columns of either polyphase filter on each side of the current one
+REACH = 3  # columns that either polyphase filter sees on each side of the current one
+BLOCK = 16  # input columns that one matrix product upsamples
 
 
 class AliasFreeSnake(nn.Module):
     """Upsample x2, ``x + sin^2(e^alpha x) / (e^beta + 1e-9)``, downsample x2.
 
-    Done in polyphase form: the doubled signal u[n] is never interleaved but kept as two phases,
-    u[2t] and u[2t + 1], so no zero is ever multiplied. With taps f[0..11] and edges repeated,
+    Computed in polyphase form: the upsampled signal u[n] is kept as two phases, u[2t] and
+    u[2t + 1], and never interleaved, so nothing is multiplied by inserted zeros. With taps f[0..11]
+    and replicated edges,
 
         u[2t + p] = 2 * sum_j f[p + 5 - 2j] x[t + j]               up,   j = -3..3
         y[t]      = sum_p sum_j f[2j + p + 5] u[2(t + j) + p]      down, j = -3..3
 
-    where taps outside 0..11 count as zero: two ordinary convolutions of 7 columns.
+    where taps outside 0..11 are zero: two ordinary convolutions of width 7.
 
     Shape: ``(B, C, T)`` -> ``(B, C, T)`` for any T >= 1.
     """
@@ -52,7 +59,7 @@ class AliasFreeSnake(nn.Module):
         ).view(batch, channels, 2, time)
         alpha, inverse_beta = (f.to(x.dtype).view(channels, 1, 1) for f in self.factors())
         phases = phases + inverse_beta * torch.sin(alpha * phases).square()
-        # The edges of the doubled signal are its very first and very last sample.
+        # The edges of the upsampled signal are its first and its last sample.
         first = phases[..., :1, :1].expand(-1, -1, 2, REACH)
         last = phases[..., 1:, -1:].expand(-1, -1, 2, REACH)
         padded = torch.cat((first, phases, last), dim=-1)
@@ -62,34 +69,102 @@ class AliasFreeSnake(nn.Module):
             groups=channels,
         )
 
+    def streaming_form(self) -> StreamingModule:
+        """Return a streaming module with the same weights."""
+        channels = len(self.alpha)
+        upsample = StreamingConv(
+            lambda: _Upsample(self),
+            channels,
+            TAPS // 2,
+            left=REACH,
+            right=REACH,
+            replicate=True,
+            upsampling=2,
+            trim=1,
+        )
+        downsample = StreamingConv(
+            lambda: PackedConv(self.down_taps.expand(channels, 1, TAPS), None, 2, groups=channels),
+            channels,
+            TAPS,
+            stride=2,
+            left=TAPS // 2 - 1,
+            right=TAPS // 2 - 1,
+            replicate=True,
+        )
+        return Sequential([upsample, Pointwise(_SnakeInPlace(self)), downsample])
+
     def factors(self) -> tuple[Tensor, Tensor]:
-        """What multiplies the sine's argument and its square, ``(C,)`` each."""
+        """Return the factors of the sine's argument and of its square, ``(C,)`` each."""
         return self.alpha.exp(), 1.0 / (self.beta.exp() + 1e-9)
 
     def up_kernel(self) -> Tensor:
-        """Polyphase form of the upsampling taps, ``(2, 1, 7)``."""
+        """Return the polyphase form of the upsampling taps, ``(2, 1, 7)``."""
         flipped = self.up_taps.view(TAPS).flip(0)
         even = F.pad(flipped[0::2], (0, 1))
         odd = F.pad(flipped[1::2], (1, 0))
         return 2 * torch.stack((even, odd)).unsqueeze(1)
 
     def _down_kernel(self) -> Tensor:
-        """Polyphase form of the downsampling taps, ``(1, 2, 7)``."""
+        """Return the polyphase form of the downsampling taps, ``(1, 2, 7)``."""
         taps = self.down_taps.view(TAPS)
         even = F.pad(taps[1::2], (1, 0))
         odd = F.pad(taps[0::2], (0, 1))
         return torch.stack((even, odd)).unsqueeze(0)
 
 
-def kaiser_lowpass(cutoff: float, half_width: float, num_taps: int) -> Tensor:
-    """Kaiser-windowed sinc low-pass whose taps sum to one.
+class _Upsample:
+    """Upsampling x2 as products of blocks of columns and a banded matrix.
 
-    Kaiser's formulas for the attenuation and the window's shape (Oppenheim and Schafer,
+    All channels have the same taps, so one matrix product over time replaces a convolution per
+    channel, which is several times slower. The columns u[2t - 1] and u[2t] depend on the same six
+    input columns.
+    """
+
+    def __init__(self, module: AliasFreeSnake) -> None:
+        even, odd = module.up_kernel()[:, 0]
+        taps = torch.stack((odd[1:], even[:-1]))
+        self._span = taps.shape[1]
+        matrix = taps.new_zeros(BLOCK, 2, BLOCK + self._span - 1)
+        for column in range(BLOCK):
+            matrix[column, :, column : column + self._span] = taps
+        self._matrix = matrix.flatten(0, 1)
+
+    def __call__(self, columns: Tensor) -> Tensor:
+        windows = columns.shape[1] - self._span + 1
+        rest = windows % BLOCK
+        parts = []
+        if windows > rest:
+            blocks = columns.unfold(1, self._matrix.shape[1], BLOCK).mT
+            parts.append((self._matrix @ blocks).flatten(1, 2))
+        if rest:
+            matrix = self._matrix[: 2 * rest, : rest + self._span - 1]
+            parts.append(matrix @ columns[:, windows - rest :])
+        return torch.cat(parts, 1) if len(parts) > 1 else parts[0]
+
+
+class _SnakeInPlace:
+    def __init__(self, module: AliasFreeSnake) -> None:
+        self._module = module
+        self._factors: tuple[Tensor, Tensor] | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self._factors is None or self._factors[0].dtype != x.dtype:
+            alpha, inverse_beta = self._module.factors()
+            self._factors = alpha.to(x.dtype), inverse_beta.to(x.dtype)
+        alpha, inverse_beta = self._factors
+        sine = (x * alpha).sin_()
+        return x.addcmul_(sine.mul_(sine), inverse_beta)
+
+
+def kaiser_lowpass(cutoff: float, half_width: float, num_taps: int) -> Tensor:
+    """Return a Kaiser-windowed sinc low-pass filter whose taps sum to one.
+
+    Kaiser's formulas for the attenuation and the window shape (Oppenheim and Schafer,
     Discrete-Time Signal Processing, section 7.5.3).
 
     Args:
-        cutoff: cut-off frequency as a share of the sampling rate, in 0..0.5.
-        half_width: half of the transition band as a share of the sampling rate.
+        cutoff: cut-off frequency as a fraction of the sampling rate, in 0..0.5.
+        half_width: half the transition band as a fraction of the sampling rate.
         num_taps: length of the filter.
 
     Returns:
@@ -107,90 +182,3 @@ def kaiser_lowpass(cutoff: float, half_width: float, num_taps: int) -> Tensor:
     time = torch.arange(num_taps, dtype=torch.float64) - center
     taps = 2 * cutoff * window * torch.sinc(2 * cutoff * time)
     return (taps / taps.sum()).float()
-
-
-BLOCK = 16  # input columns that one matrix doubles
-
-
-def alias_free(module: AliasFreeSnake, rate: int) -> Layer:
-    """The activation at ``rate`` columns per frame."""
-    return Chain([_Double(module, rate), _Snake(module), _Halve(module, 2 * rate)])
-
-
-class _Double(Growing):
-    """Twice the rate. The filter is a banded matrix, applied to blocks of columns.
-
-    All channels have the same taps: so this is a matrix product over time, not a convolution of
-    each channel on its own, which is several times slower. The columns u[2t - 1] and u[2t] come
-    from the same six of the input.
-    """
-
-    def __init__(self, module: AliasFreeSnake, rate: int) -> None:
-        super().__init__(TAPS // 2, REACH, REACH, edge=True, rate=rate, times=2, cut=1)
-        self._module = module
-        self._matrix: Tensor | None = None
-
-    @property
-    def out_channels(self) -> int:
-        return len(self._module.alpha)
-
-    def apply(self, columns: Tensor) -> Tensor:
-        if self._matrix is None:
-            self._matrix = self._make_matrix()
-        count = columns.shape[1] - self.span + 1
-        whole = count // BLOCK * BLOCK
-        parts = []
-        if whole:
-            blocks = columns.unfold(1, self._matrix.shape[1], BLOCK).mT
-            parts.append((self._matrix @ blocks).flatten(1, 2))
-        if count > whole:
-            rest = count - whole
-            matrix = self._matrix[: 2 * rest, : rest + self.span - 1]
-            parts.append(matrix @ columns[:, whole:])
-        return torch.cat(parts, 1) if len(parts) > 1 else parts[0]
-
-    def _make_matrix(self) -> Tensor:
-        even, odd = self._module.up_kernel()[:, 0]
-        taps = torch.stack((odd[1:], even[:-1]))
-        matrix = taps.new_zeros(BLOCK, 2, BLOCK + self.span - 1)
-        for column in range(BLOCK):
-            matrix[column, :, column : column + self.span] = taps
-        return matrix.flatten(0, 1)
-
-
-class _Snake(Layer):
-    """SnakeBeta, column by column, in place."""
-
-    def __init__(self, module: AliasFreeSnake) -> None:
-        self._module = module
-        self._factors: tuple[Tensor, Tensor] | None = None
-
-    def push(self, x: Tensor, flow: Flow, last: bool) -> Tensor:
-        if self._factors is None or self._factors[0].dtype != x.dtype:
-            alpha, inverse_beta = self._module.factors()
-            self._factors = alpha.to(x.dtype), inverse_beta.to(x.dtype)
-        alpha, inverse_beta = self._factors
-        sine = (x * alpha).sin_()
-        return x.addcmul_(sine.mul_(sine), inverse_beta)
-
-    def needs(self, columns: int) -> int:
-        return columns
-
-
-class _Halve(Sliding):
-    """Half the rate again."""
-
-    def __init__(self, module: AliasFreeSnake, rate: int) -> None:
-        super().__init__(TAPS, 2, TAPS // 2 - 1, TAPS // 2 - 1, edge=True, rate=rate)
-        self._module = module
-        self._filter: PackedConv | None = None
-
-    @property
-    def out_channels(self) -> int:
-        return len(self._module.alpha)
-
-    def apply(self, columns: Tensor) -> Tensor:
-        if self._filter is None:
-            taps = self._module.down_taps.expand(self.out_channels, 1, TAPS)
-            self._filter = PackedConv(taps, None, stride=2, groups=self.out_channels)
-        return self._filter(columns)

@@ -1,28 +1,27 @@
-"""Convolutions and LSTM layers whose weights lie as oneDNN wants them, put in order once.
+"""Convolutions and LSTMs with weights packed for oneDNN once.
 
-oneDNN is what PyTorch computes with on a CPU. Left to itself it brings the weights into its own
-order at every call; on a second of audio that costs as much as the work on the deep layers. Signals
-lie channels last. Elsewhere, or in another precision, the plain functions of PyTorch are called.
-
-Letters used in shapes: B batch, C channels, T time, W width of the kernel, H hidden units.
+oneDNN computes PyTorch's convolutions and LSTMs on a CPU. By default it reorders the weights at
+every call, which for a second of audio takes as long as the deep layers themselves. On other
+devices, and in other precisions, PyTorch's functions are called.
 """
 
 from __future__ import annotations
 
-from typing import cast
+from functools import cached_property
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 LSTM_MODE = 2  # PyTorch's number for LSTM among its recurrent networks
-TYPICAL_COLUMNS = 400  # oneDNN chooses the order of the weights for a signal of about this length
+TYPICAL_COLUMNS = 400  # oneDNN chooses the layout of the weights for a signal of this length
 
-State = tuple[Tensor, Tensor]
+LSTMState = tuple[Tensor, Tensor]  # h and c, (layers, B, H) each
 
 
-def takes_packed(x: Tensor) -> bool:
-    """Whether ``x`` can be multiplied with packed weights: float32 on a CPU with oneDNN."""
+def can_use_packed(x: Tensor) -> bool:
+    """Return whether ``x`` can be multiplied by packed weights: float32 on a CPU with oneDNN."""
     return (
         x.device.type == "cpu"
         and x.dtype == torch.float32
@@ -35,11 +34,11 @@ class PackedConv:
     """A convolution without padding: ``(B, T, C)`` -> ``(B, T', C')``.
 
     Args:
-        weight: ``(C', C / groups, W)``.
+        weight: ``(C', C / groups, width)``.
         bias: ``(C',)`` or None.
-        stride: columns from one output to the next.
+        stride: see `torch.nn.Conv1d`, as for the other arguments.
         dilation: columns from one tap to the next.
-        groups: as for `torch.nn.Conv1d`.
+        groups: blocks of channels that are convolved separately.
     """
 
     def __init__(
@@ -50,10 +49,14 @@ class PackedConv:
         dilation: int = 1,
         groups: int = 1,
     ) -> None:
-        self._weight = weight.detach().unsqueeze(2)  # an image of one row
+        self._weight = weight.detach().unsqueeze(2)  # an image of height 1
         self._bias = None if bias is None else bias.detach()
-        self._stride, self._dilation, self._groups = (1, stride), (1, dilation), groups
-        self._packed: Tensor | None = None
+        self._options: dict[str, Any] = {
+            "stride": (1, stride),
+            "padding": (0, 0),
+            "dilation": (1, dilation),
+            "groups": groups,
+        }
         self._matrix: Tensor | None = None
         if weight.shape[2] == stride == groups == 1:
             self._matrix = weight.detach()[:, :, 0].T.contiguous()
@@ -64,29 +67,33 @@ class PackedConv:
             rows = torch.addmm(self._bias, x.flatten(0, 1), self._matrix)
             return rows.view(len(x), -1, len(self._bias))
         image = x.unsqueeze(1).permute(0, 3, 1, 2)
-        if takes_packed(x):
-            y = self._convolve_packed(image)
-        else:
-            y = F.conv2d(
-                image, self._weight, self._bias, self._stride, 0, self._dilation, self._groups
+        if can_use_packed(x):
+            y: Tensor = torch.ops.mkldnn._convolution_pointwise(
+                image,
+                self._packed_weight,
+                self._bias,
+                **self._options,
+                attr="none",
+                scalars=[],
+                algorithm="",
             )
+        else:
+            y = F.conv2d(image, self._weight, self._bias, **self._options)
         return y.permute(0, 2, 3, 1).contiguous().squeeze(1)
 
-    def _convolve_packed(self, image: Tensor) -> Tensor:
-        where = ((0, 0), self._stride, self._dilation, self._groups)
-        if self._packed is None:
-            typical = (1, image.shape[1], 1, TYPICAL_COLUMNS)
-            self._packed = torch.ops.mkldnn._reorder_convolution_weight(
-                self._weight.contiguous(), *where, typical
-            )
-        y = torch.ops.mkldnn._convolution_pointwise(
-            image, self._packed, self._bias, *where, "none", [], ""
+    @cached_property
+    def _packed_weight(self) -> Tensor:
+        channels = self._weight.shape[1] * self._options["groups"]
+        packed = torch.ops.mkldnn._reorder_convolution_weight(
+            self._weight.contiguous(),
+            **self._options,
+            input_size=(1, channels, 1, TYPICAL_COLUMNS),
         )
-        return cast(Tensor, y)
+        return cast(Tensor, packed)
 
 
 class PackedLSTM:
-    """The layers of a forward `torch.nn.LSTM`, run from any state.
+    """A `torch.nn.LSTM` that starts from a given state.
 
     Args:
         lstm: batch first, not bidirectional, without projections.
@@ -94,24 +101,21 @@ class PackedLSTM:
 
     def __init__(self, lstm: nn.LSTM) -> None:
         self._lstm = lstm
-        self._packed: list[list[Tensor]] | None = None
 
-    def start(self, x: Tensor) -> State:
-        """State before the first column of ``x``, ``(B, T, C)``: zeros, twice ``(L, B, H)``."""
+    def initial_state(self, x: Tensor) -> LSTMState:
+        """Return the state before the first column of ``x``, ``(B, T, C)``: zeros."""
         zeros = x.new_zeros(self._lstm.num_layers, len(x), self._lstm.hidden_size)
         return zeros, zeros
 
-    def __call__(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """Run over ``(B, T, C)``, T > 0: ``(B, T, H)`` and the state after it."""
-        if not takes_packed(x):
-            return cast(tuple[Tensor, State], self._lstm(x, state))
-        if self._packed is None:
-            self._packed = [self._pack(layer) for layer in range(self._lstm.num_layers)]
-        steps = x.transpose(0, 1).contiguous()
+    def __call__(self, x: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
+        """Return the output ``(B, T, H)`` for ``(B, T, C)``, T > 0, and the state after it."""
+        if not can_use_packed(x):
+            return cast(tuple[Tensor, LSTMState], self._lstm(x, state))
+        columns = x.transpose(0, 1).contiguous()
         hidden, cell = [], []
-        for (w_ih, w_hh, b_ih, b_hh), h, c in zip(self._packed, *state, strict=True):
-            steps, last_h, last_c, _ = torch.mkldnn_rnn_layer(
-                steps,
+        for (w_ih, w_hh, b_ih, b_hh), h, c in zip(self._packed_layers, *state, strict=True):
+            columns, last_h, last_c, _ = torch.mkldnn_rnn_layer(
+                columns,
                 w_ih,
                 w_hh,
                 b_ih,
@@ -130,7 +134,11 @@ class PackedLSTM:
             )
             hidden.append(last_h.view_as(h))
             cell.append(last_c.view_as(c))
-        return steps.transpose(0, 1), (torch.stack(hidden), torch.stack(cell))
+        return columns.transpose(0, 1), (torch.stack(hidden), torch.stack(cell))
+
+    @cached_property
+    def _packed_layers(self) -> list[list[Tensor]]:
+        return [self._pack(layer) for layer in range(self._lstm.num_layers)]
 
     def _pack(self, layer: int) -> list[Tensor]:
         weights = [

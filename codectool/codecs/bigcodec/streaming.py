@@ -1,394 +1,465 @@
-"""Layers that take a signal in pieces of any length and give out columns as early as they can.
+"""Streaming forms of BigCodec's layers: same weights, chunks of any size, explicit state.
 
-Each layer keeps the columns that it will need again, so nothing is computed twice. The first piece
-gets the layer's border in front, the last one behind; where the signal was cut in between makes no
-difference but of rounding. Signals of different lengths can go side by side: behind the end of each
-the border is written over what the layer before has made there.
+A module takes the next columns ``(B, T, C)`` and its state and returns the output columns that are
+now known and the new state. The state holds the columns that later output depends on, so nothing
+is computed twice, and the output depends on the chunk sizes only by rounding. The signals of a
+batch may have different lengths.
 
-Letters used in shapes: B batch, C channels, T time.
+Read `StreamingModule` first, then `StreamingConv`, which does most of the work; `StreamingNetwork`
+is the encoder or the decoder.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
 from itertools import pairwise
+from typing import Protocol, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
+from typing_extensions import override
 
-from codectool.codecs.bigcodec.packed import PackedConv, PackedLSTM, State
+from codectool.codecs.bigcodec.packed import LSTMState, PackedConv, PackedLSTM
+
+Kernel = Callable[[Tensor], Tensor]
 
 
-class Flow:
-    """How far one batch of signals has come in every layer.
+@dataclass(frozen=True)
+class StreamState:
+    """State of a streaming module between two chunks of a batch of signals.
 
-    Args:
-        frames: lengths of the signals in frames, where they differ.
+    Attributes:
+        buffer: input columns that are still needed, ``(B, T, C)``; None before the first column.
+        position: index in the signal of the first buffered column; negative in the left padding.
+        lengths: length of each signal in columns; None if all of them end with the last chunk.
+        inner: states of the modules inside.
     """
 
-    def __init__(self, frames: Sequence[int] | None = None) -> None:
-        self.frames = frames
-        self.kept: dict[Layer, Tensor] = {}
-        self.first: dict[Layer, int] = {}  # index in the signal of the first column kept
+    buffer: Tensor | None = None
+    position: int = 0
+    lengths: tuple[int, ...] | None = None
+    inner: tuple[StreamState, ...] = ()
 
 
-class Layer(ABC):
-    """Something a signal passes through."""
+class StreamingModule(ABC):
+    """A layer that processes a signal in chunks."""
 
-    @abstractmethod
-    def push(self, x: Tensor, flow: Flow, last: bool) -> Tensor:
-        """Take the next columns ``(B, T, C)``; return those now known, ``(B, T', C')``.
+    def initial_state(self, lengths: Sequence[int] | None = None) -> StreamState:
+        """Return the state before the first chunk.
 
         Args:
-            x: may have no columns.
-            flow: what was kept of the columns before, brought up to date.
-            last: whether the signal ends with them.
+            lengths: length of each signal in columns, if they differ. Beyond its end a signal may
+                hold anything: it is padded there like a signal that ends with the last chunk.
+        """
+        return StreamState()
+
+    @abstractmethod
+    def forward(self, x: Tensor, state: StreamState, last: bool) -> tuple[Tensor, StreamState]:
+        """Process the next columns.
+
+        Args:
+            x: ``(B, T, C)``, T >= 0.
+            state: from `initial_state` or the previous call.
+            last: whether this is the last chunk.
+
+        Returns:
+            The next output columns ``(B, T', C')``, T' >= 0, and the new state.
         """
 
-    @abstractmethod
-    def needs(self, columns: int) -> int:
-        """Columns of input that so many first columns of output depend on, with no end near."""
+    def output_length(self, length: int) -> int:
+        """Return the number of output columns for ``length`` input columns."""
+        return length
 
+    def required_input(self, columns: int) -> int:
+        """Return how many first input columns the first ``columns`` output columns depend on.
 
-class Sliding(Layer):
-    """A layer that looks at a window of its input, moved on step by step.
-
-    Args:
-        span: columns that are looked at.
-        stride: columns from one window to the next.
-        left: columns of border in front of the signal.
-        right: columns of border behind it.
-        edge: whether the border repeats the signal's first and last column, or is zero.
-        rate: columns per frame.
-    """
-
-    def __init__(self, span: int, stride: int, left: int, right: int, edge: bool, rate: int):
-        self.span, self.stride, self.left, self.right = span, stride, left, right
-        self.edge, self.rate = edge, rate
-
-    @property
-    @abstractmethod
-    def out_channels(self) -> int:
-        """Channels that come out."""
-
-    @abstractmethod
-    def apply(self, columns: Tensor) -> Tensor:
-        """Output of all windows in ``(B, T, C)``."""
-
-    def push(self, x: Tensor, flow: Flow, last: bool) -> Tensor:
-        """Look at all windows now complete."""
-        columns = self._columns(x, flow, last)
-        windows = max(0, (columns.shape[1] - self.span) // self.stride + 1)
-        flow.kept[self] = columns[:, windows * self.stride :].clone()
-        flow.first[self] = flow.first.get(self, -self.left) + windows * self.stride
-        if not windows:
-            return x.new_empty(len(x), 0, self.out_channels)
-        return self.apply(columns[:, : (windows - 1) * self.stride + self.span])
-
-    def needs(self, columns: int) -> int:
-        """Up to the end of the last window."""
-        return (columns - 1) * self.stride + self.span - self.left
-
-    def _columns(self, x: Tensor, flow: Flow, last: bool) -> Tensor:
-        kept = flow.kept.get(self)
-        if kept is None or kept.shape[1] < self.left:  # nothing came yet to repeat
-            kept = self._border(x[:, :1], self.left)
-        columns = torch.cat((kept, x), 1) if kept.shape[1] else x
-        if last and self.right:
-            columns = torch.cat((columns, self._border(columns[:, -1:], self.right)), 1)
-        if flow.frames is not None and self.right:
-            self._write_borders(columns, flow.first.get(self, -self.left), flow.frames)
+        The end of the signal is assumed to be far away.
+        """
         return columns
 
-    def _border(self, column: Tensor, width: int) -> Tensor:
-        if self.edge:
-            return column.expand(-1, width if column.shape[1] else 0, -1)
-        return column.new_zeros(column.shape[0], width, column.shape[2])
 
-    def _write_borders(self, columns: Tensor, first: int, frames: Sequence[int]) -> None:
-        """Put the border behind the end of each signal, as far as these columns reach."""
-        places = [
-            (item, column, max(0, end - 1))
-            for item, end in enumerate(count * self.rate - first for count in frames)
-            for column in range(max(0, end), min(end + self.right, columns.shape[1]))
-        ]
-        if places:
-            items, targets, edges = (
-                torch.tensor(places).to(columns.device, non_blocking=True).unbind(1)
-            )
-            columns[items, targets] = columns[items, edges] if self.edge else columns.new_zeros(())
+class StreamingConv(StreamingModule):
+    """A function of a sliding window, such as a convolution.
 
-
-class Conv(Sliding):
-    """A convolution with zeros around the signal.
+    If it upsamples, each window makes several columns, and there is one window more than columns:
+    the windows extend beyond both ends of the signal, and what they make outside is trimmed.
 
     Args:
-        module: its weights.
-        rate: columns per frame that go in.
-    """
-
-    def __init__(self, module: nn.Conv1d, rate: int) -> None:
-        (width,), (stride,), (dilation,) = module.kernel_size, module.stride, module.dilation
-        left = int(module.padding[0])
-        span = (width - 1) * dilation + 1
-        super().__init__(span, stride, left, span - stride - left, edge=False, rate=rate)
-        self._module = module
-        self._convolve: PackedConv | None = None
-
-    @property
-    def out_channels(self) -> int:
-        """Channels that come out."""
-        return self._module.out_channels
-
-    def apply(self, columns: Tensor) -> Tensor:
-        """Convolve."""
-        if self._convolve is None:
-            weight, bias = self._module.weight, self._module.bias
-            self._convolve = PackedConv(weight, bias, self.stride, self._module.dilation[0])
-        return self._convolve(columns)
-
-
-class Growing(Sliding):
-    """A sliding layer of stride 1 that makes several columns of each window.
-
-    It slides half a window over both ends of the signal; what lies outside is cut off.
-
-    Args:
-        span: columns that are looked at.
-        left: columns of border in front of the signal.
-        right: columns of border behind it, so that there is one window more than columns.
-        edge: whether the border repeats the signal's ends, or is zero.
-        rate: columns per frame that go in.
-        times: columns made of each window.
-        cut: how many of them lie in front of the signal.
+        make_kernel: returns the function of all windows in ``(B, T, C)``; called once, when it is
+            first needed.
+        out_channels: channels of the output.
+        span: columns in a window.
+        stride: columns from one window to the next.
+        left: columns of padding before the signal.
+        right: columns of padding after it.
+        replicate: pad with the first and last column instead of zeros.
+        upsampling: columns made from each window.
+        trim: columns made before the start of the signal.
     """
 
     def __init__(
-        self, span: int, left: int, right: int, edge: bool, rate: int, times: int, cut: int
+        self,
+        make_kernel: Callable[[], Kernel],
+        out_channels: int,
+        span: int,
+        stride: int = 1,
+        *,
+        left: int,
+        right: int,
+        replicate: bool = False,
+        upsampling: int = 1,
+        trim: int = 0,
     ) -> None:
-        super().__init__(span, 1, left, right, edge, rate)
-        self.times, self.cut = times, cut
+        self._make_kernel, self._out_channels = make_kernel, out_channels
+        self._span, self._stride, self._left, self._right = span, stride, left, right
+        self._replicate, self._upsampling, self._trim = replicate, upsampling, trim
 
-    def push(self, x: Tensor, flow: Flow, last: bool) -> Tensor:
-        """Cut off what lies outside."""
-        begins = flow.first.get(self, -self.left) == -self.left
-        y = super().push(x, flow, last)
-        return y[:, self.cut * begins : y.shape[1] - (self.times - self.cut) * last]
+    @cached_property
+    def _kernel(self) -> Kernel:
+        return self._make_kernel()
 
-    def needs(self, columns: int) -> int:
-        """Up to the end of the window that makes the last of them."""
-        return super().needs((columns - 1 + self.cut) // self.times + 1)
+    @override
+    def initial_state(self, lengths: Sequence[int] | None = None) -> StreamState:
+        return StreamState(None, -self._left, None if lengths is None else tuple(lengths))
+
+    @override
+    def forward(self, x: Tensor, state: StreamState, last: bool) -> tuple[Tensor, StreamState]:
+        y = x.new_empty(len(x), 0, self._out_channels)
+        if state.buffer is None and not x.shape[1]:
+            return y, state
+        columns = self._join(x, state, last)
+        windows = max(0, (columns.shape[1] - self._span) // self._stride + 1)
+        done = windows * self._stride
+        if windows:
+            y = self._kernel(columns[:, : done - self._stride + self._span])
+        if self._upsampling > 1:
+            before = self._trim if state.position == -self._left else 0
+            after = self._upsampling - self._trim if last else 0
+            y = y[:, before : y.shape[1] - after]
+        buffer, position = columns[:, done:].clone(), state.position + done
+        return y, replace(state, buffer=buffer, position=position)
+
+    @override
+    def output_length(self, length: int) -> int:
+        return length // self._stride * self._upsampling
+
+    @override
+    def required_input(self, columns: int) -> int:
+        last_window = (columns - 1 + self._trim) // self._upsampling
+        return last_window * self._stride + self._span - self._left
+
+    def _join(self, x: Tensor, state: StreamState, last: bool) -> Tensor:
+        """Return the buffered columns, ``x``, and the padding at the ends of the signal."""
+        before = self._pad(x[:, :1], self._left) if state.buffer is None else state.buffer
+        columns = torch.cat((before, x), 1) if before.shape[1] else x
+        if last and self._right:
+            columns = torch.cat((columns, self._pad(columns[:, -1:], self._right)), 1)
+        if state.lengths is not None and self._right:
+            self._pad_ended(columns, [length - state.position for length in state.lengths])
+        return columns
+
+    def _pad(self, column: Tensor, width: int) -> Tensor:
+        if self._replicate:
+            return column.expand(-1, width, -1)
+        return column.new_zeros(len(column), width, column.shape[2])
+
+    def _pad_ended(self, columns: Tensor, ends: Sequence[int]) -> None:
+        """Write the padding after the end of each signal, as far as these columns reach."""
+        places = [
+            (item, column, max(0, end - 1))
+            for item, end in enumerate(ends)
+            for column in range(max(0, end), min(end + self._right, columns.shape[1]))
+        ]
+        if places:
+            indices = torch.tensor(places).to(columns.device, non_blocking=True)
+            items, targets, edges = indices.unbind(1)
+            padding = columns[items, edges] if self._replicate else columns.new_zeros(())
+            columns[items, targets] = padding
 
 
-class UpConv(Growing):
-    """A transposed convolution whose kernel is two strides wide.
-
-    Every output column is made of two neighbouring input columns, so it is an ordinary convolution
-    of width 2 to ``stride`` times the channels, which in this layout are ``stride`` columns.
+class Pointwise(StreamingModule):
+    """A function of single columns.
 
     Args:
-        module: its weights.
-        rate: columns per frame that go in.
+        function: may change its argument in place.
     """
 
-    def __init__(self, module: nn.ConvTranspose1d, rate: int) -> None:
-        times, cut = module.stride[0], int(module.padding[0])
-        super().__init__(2, 1, 1, edge=False, rate=rate, times=times, cut=cut)
+    def __init__(self, function: Kernel) -> None:
+        self._function = function
+
+    @override
+    def forward(self, x: Tensor, state: StreamState, last: bool) -> tuple[Tensor, StreamState]:
+        return self._function(x), state
+
+
+class Sequential(StreamingModule):
+    """Modules applied one after another."""
+
+    def __init__(self, modules: Iterable[StreamingModule]) -> None:
+        self._modules = list(modules)
+
+    @override
+    def initial_state(self, lengths: Sequence[int] | None = None) -> StreamState:
+        states = []
+        for module in self._modules:
+            states.append(module.initial_state(lengths))
+            if lengths is not None:
+                lengths = [module.output_length(length) for length in lengths]
+        return StreamState(inner=tuple(states))
+
+    @override
+    def forward(self, x: Tensor, state: StreamState, last: bool) -> tuple[Tensor, StreamState]:
+        states = []
+        for module, before in zip(self._modules, state.inner, strict=True):
+            x, after = module.forward(x, before, last)
+            states.append(after)
+        return x, replace(state, inner=tuple(states))
+
+    @override
+    def output_length(self, length: int) -> int:
+        for module in self._modules:
+            length = module.output_length(length)
+        return length
+
+    @override
+    def required_input(self, columns: int) -> int:
+        for module in reversed(self._modules):
+            columns = module.required_input(columns)
+        return columns
+
+
+class Residual(StreamingModule):
+    """A module plus its input, which is buffered until the module's output is known."""
+
+    def __init__(self, module: StreamingModule) -> None:
         self._module = module
-        self._convolve: PackedConv | None = None
 
-    @property
-    def out_channels(self) -> int:
-        """Channels that come out."""
-        return self._module.out_channels
+    @override
+    def initial_state(self, lengths: Sequence[int] | None = None) -> StreamState:
+        return StreamState(inner=(self._module.initial_state(lengths),))
 
-    def apply(self, columns: Tensor) -> Tensor:
-        """Convolve; the outputs of one window follow each other."""
-        if self._convolve is None:
-            weight, bias = self._module.weight.detach(), self._module.bias
-            now, before = weight[..., : self.times], weight[..., self.times :]
-            weight = torch.stack((before, now), -1).permute(2, 1, 0, 3).flatten(0, 1)
-            bias = None if bias is None else bias.detach().repeat(self.times)
-            self._convolve = PackedConv(weight, bias)
-        y = self._convolve(columns)
-        return y.view(len(y), -1, self.out_channels)
+    @override
+    def forward(self, x: Tensor, state: StreamState, last: bool) -> tuple[Tensor, StreamState]:
+        waiting = x if state.buffer is None else torch.cat((state.buffer, x), 1)
+        y, inner = self._module.forward(x, state.inner[0], last)
+        y.add_(waiting[:, : y.shape[1]])
+        return y, StreamState(waiting[:, y.shape[1] :].clone(), inner=(inner,))
+
+    @override
+    def required_input(self, columns: int) -> int:
+        return max(columns, self._module.required_input(columns))
 
 
-class Chain(Layer):
-    """Layers one after the other."""
-
-    def __init__(self, layers: Iterable[Layer]) -> None:
-        self._layers = list(layers)
-
-    def push(self, x: Tensor, flow: Flow, last: bool) -> Tensor:
-        """Through all of them."""
-        for layer in self._layers:
-            x = layer.push(x, flow, last)
-        return x
-
-    def needs(self, columns: int) -> int:
-        """From the last layer back to the first."""
-        for layer in reversed(self._layers):
-            columns = layer.needs(columns)
-        return columns
-
-
-class Skip(Layer):
-    """A layer plus its own input, which waits for it."""
-
-    def __init__(self, inner: Layer) -> None:
-        self._inner = inner
-
-    def push(self, x: Tensor, flow: Flow, last: bool) -> Tensor:
-        """Add the input from where the output has come to."""
-        waiting = flow.kept.get(self)
-        waiting = x if waiting is None else torch.cat((waiting, x), 1)
-        y = self._inner.push(x, flow, last)
-        flow.kept[self] = waiting[:, y.shape[1] :].clone()
-        return y.add_(waiting[:, : y.shape[1]])
-
-    def needs(self, columns: int) -> int:
-        """The inner layer looks further."""
-        return max(columns, self._inner.needs(columns))
-
-
-class Cut(Layer):
-    """A layer that is given few columns at a time, so that all of them stay in the cache.
+class Tiled(StreamingModule):
+    """A module that gets few columns at a time on a CPU, so that activations stay in the cache.
 
     Args:
-        inner: the layer.
-        columns: how many; on devices other than a CPU the layer takes all there are.
+        module: the module.
+        columns: input columns at a time.
     """
 
-    def __init__(self, inner: Layer, columns: int) -> None:
-        self._inner, self._columns = inner, columns
+    def __init__(self, module: StreamingModule, columns: int) -> None:
+        self._module, self._columns = module, columns
 
-    def push(self, x: Tensor, flow: Flow, last: bool) -> Tensor:
-        """Piece after piece."""
+    @override
+    def initial_state(self, lengths: Sequence[int] | None = None) -> StreamState:
+        return self._module.initial_state(lengths)
+
+    @override
+    def forward(self, x: Tensor, state: StreamState, last: bool) -> tuple[Tensor, StreamState]:
         if x.device.type != "cpu" or x.shape[1] <= self._columns:
-            return self._inner.push(x, flow, last)
-        pieces = torch.split(x, self._columns, 1)
-        done = [self._inner.push(piece, flow, False) for piece in pieces[:-1]]
-        return torch.cat((*done, self._inner.push(pieces[-1], flow, last)), 1)
+            return self._module.forward(x, state, last)
+        return run_in_chunks(self._module, x, state, last, self._columns)
 
-    def needs(self, columns: int) -> int:
-        """As the layer itself."""
-        return self._inner.needs(columns)
+    @override
+    def output_length(self, length: int) -> int:
+        return self._module.output_length(length)
 
-
-class Tanh(Layer):
-    """Hyperbolic tangent, column by column."""
-
-    def push(self, x: Tensor, flow: Flow, last: bool) -> Tensor:
-        """Apply it."""
-        return x.tanh()
-
-    def needs(self, columns: int) -> int:
-        """Nothing else."""
-        return columns
+    @override
+    def required_input(self, columns: int) -> int:
+        return self._module.required_input(columns)
 
 
-StackState = tuple[Flow, State | None]
+def run_in_chunks(
+    module: StreamingModule, x: Tensor, state: StreamState, last: bool, size: int
+) -> tuple[Tensor, StreamState]:
+    """Run ``module.forward`` on chunks of ``size`` columns of ``x``, T > 0."""
+    *chunks, final = torch.split(x, size, 1)
+    outputs = []
+    for chunk in chunks:
+        y, state = module.forward(chunk, state, False)
+        outputs.append(y)
+    y, state = module.forward(final, state, last)
+    return torch.cat((*outputs, y), 1), state
 
 
-@dataclass(frozen=True, eq=False)
-class RecurrentStack:
-    """Layers in three parts, the middle one of which remembers without limit.
+class HasStreamingForm(Protocol):
+    """A PyTorch module that also runs in chunks."""
+
+    def streaming_form(self) -> StreamingModule:
+        """Return a streaming module with the same weights."""
+
+
+def streaming_form(module: nn.Module) -> StreamingModule:
+    """Return a streaming module with the weights of a layer of PyTorch, or of one that has it."""
+    match module:
+        case nn.Conv1d():
+            return _conv(module)
+        case nn.ConvTranspose1d():
+            return _transposed_conv(module)
+        case nn.Tanh():
+            return Pointwise(torch.tanh)
+        case nn.Sequential():
+            return Sequential(map(streaming_form, module))
+    return cast(HasStreamingForm, module).streaming_form()
+
+
+def _conv(conv: nn.Conv1d) -> StreamingModule:
+    (width,), (stride,), (dilation,) = conv.kernel_size, conv.stride, conv.dilation
+    span, left = (width - 1) * dilation + 1, int(conv.padding[0])
+    return StreamingConv(
+        lambda: PackedConv(conv.weight, conv.bias, stride, dilation),
+        conv.out_channels,
+        span,
+        stride,
+        left=left,
+        right=span - stride - left,
+    )
+
+
+def _transposed_conv(conv: nn.ConvTranspose1d) -> StreamingModule:
+    """Return the streaming form of a convolution whose kernel is two strides wide.
+
+    Each output column depends on two neighbouring input columns. So this is an ordinary convolution
+    of width 2 to ``stride`` times the channels, which in this layout are ``stride`` columns.
+    """
+    stride, channels = conv.stride[0], conv.out_channels
+
+    def make_kernel() -> Kernel:
+        current, previous = torch.split(conv.weight.detach(), stride, dim=-1)
+        weight = torch.stack((previous, current), -1).permute(2, 1, 0, 3).flatten(0, 1)
+        bias = None if conv.bias is None else conv.bias.detach().repeat(stride)
+        packed = PackedConv(weight, bias)
+        return lambda columns: packed(columns).view(len(columns), -1, channels)
+
+    trim = int(conv.padding[0])
+    return StreamingConv(make_kernel, channels, 2, left=1, right=1, upsampling=stride, trim=trim)
+
+
+@dataclass(frozen=True)
+class NetworkState:
+    """State of a `StreamingNetwork`; see `StreamState`."""
+
+    front: StreamState
+    lstm: LSTMState | None
+    back: StreamState
+
+
+@dataclass(frozen=True)
+class StreamingNetwork:
+    """An encoder or decoder: layers, a residual LSTM on frames, layers.
 
     Attributes:
-        front: gives one column per frame.
-        lstm: added to its own input; None if there is none.
+        front: returns one column per frame.
+        lstm: None for a model without LSTM.
         back: takes one column per frame.
-        rate: columns per frame that go into the front.
+        columns_per_frame: input columns of ``front`` per frame.
     """
 
-    front: Layer
+    front: StreamingModule
     lstm: PackedLSTM | None
-    back: Layer
-    rate: int
+    back: StreamingModule
+    columns_per_frame: int
 
-    def needs(self, columns: int) -> int:
-        """Columns of input that so many first columns of output depend on."""
-        return self.front.needs(self.back.needs(columns))
+    def initial_state(self) -> NetworkState:
+        """Return the state before the first chunk of one signal."""
+        return NetworkState(self.front.initial_state(), None, self.back.initial_state())
 
-    def step(self, x: Tensor, state: StackState, last: bool) -> tuple[Tensor, StackState]:
-        """Run over the next columns ``(1, T, C)`` of one signal."""
-        flow, memory = state
-        x = self.front.push(x, flow, last)
+    def forward(self, x: Tensor, state: NetworkState, last: bool) -> tuple[Tensor, NetworkState]:
+        """Process the next columns ``(1, T, C)`` of one signal; see `StreamingModule.forward`."""
+        x, front = self.front.forward(x, state.front, last)
+        lstm = state.lstm
         if self.lstm is not None and x.shape[1]:
-            y, memory = self.lstm(x, memory or self.lstm.start(x))
+            y, lstm = self.lstm(x, lstm or self.lstm.initial_state(x))
             x = x + y
-        return self.back.push(x, flow, last), (flow, memory)
+        x, back = self.back.forward(x, state.back, last)
+        return x, NetworkState(front, lstm, back)
 
-    def side_by_side(self, signals: Sequence[Tensor], window: int, together: bool) -> list[Tensor]:
-        """Run over signals ``(T, C)`` of any lengths; each gets what it gets alone.
+    def required_input(self, columns: int) -> int:
+        """Return how many first input columns the first ``columns`` output columns depend on."""
+        return self.front.required_input(self.back.required_input(columns))
 
-        The LSTM runs over all of them at once, for its weights are what takes the time.
+    def run_batch(
+        self, signals: Sequence[Tensor], chunk_frames: int, batch_convolutions: bool
+    ) -> list[Tensor]:
+        """Process whole signals of any lengths; each result is the same as for the signal alone.
+
+        The LSTM always processes all signals as one batch, because reading its weights takes most
+        of its time.
 
         Args:
-            signals: at least one, of at least a frame.
-            window: frames worked on at once.
-            together: whether convolutions, too, run over signals of about the same length at once.
+            signals: ``(T_i, C)``, each of at least one frame; at least one.
+            chunk_frames: frames per chunk.
+            batch_convolutions: also run ``front`` and ``back`` on signals of similar length as one
+                batch.
         """
-        frames = [len(signal) // self.rate for signal in signals]
-        groups = list(_of_like_length(frames) if together else ([i] for i in range(len(frames))))
-        inner = _in_groups(self.front, signals, frames, groups, window * self.rate)
+        groups = [[i] for i in range(len(signals))]
+        if batch_convolutions:
+            groups = list(_group_by_length([len(signal) for signal in signals]))
+        frames = _run_groups(self.front, signals, groups, chunk_frames * self.columns_per_frame)
         if self.lstm is not None:
-            inner = _recur(self.lstm, inner, window)
-        return _in_groups(self.back, inner, frames, groups, window)
+            frames = _add_lstm(self.lstm, frames, chunk_frames)
+        return _run_groups(self.back, frames, groups, chunk_frames)
 
 
-def _in_groups(
-    layer: Layer,
-    signals: Sequence[Tensor],
-    frames: Sequence[int],
-    groups: Sequence[Sequence[int]],
-    size: int,
-) -> list[Tensor]:
-    """Run over the signals of each group at once, in windows of ``size`` columns."""
-    done: dict[int, Tensor] = {}
-    for group in groups:
-        lengths = [frames[i] for i in group]
-        batch = pad_sequence([signals[i] for i in group], batch_first=True)
-        flow = Flow(None if len(set(lengths)) == 1 else lengths)
-        *pieces, final = torch.split(batch, size, 1)
-        parts = [layer.push(piece, flow, False) for piece in pieces]
-        y = torch.cat((*parts, layer.push(final, flow, True)), 1)
-        rate = y.shape[1] // max(lengths)
-        done |= {i: row[: frames[i] * rate] for i, row in zip(group, y, strict=True)}
-    return [done[i] for i in range(len(signals))]
-
-
-def _of_like_length(frames: Sequence[int]) -> Iterator[list[int]]:
-    """Groups in which no signal is shorter than half of the longest."""
+def _group_by_length(lengths: Sequence[int]) -> Iterator[list[int]]:
+    """Yield groups of indices in which no length is less than half of the longest."""
     group: list[int] = []
-    for i in sorted(range(len(frames)), key=frames.__getitem__, reverse=True):
-        if group and 2 * frames[i] < frames[group[0]]:
+    for i in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
+        if group and 2 * lengths[i] < lengths[group[0]]:
             yield group
             group = []
         group.append(i)
     yield group
 
 
-def _recur(lstm: PackedLSTM, signals: Sequence[Tensor], window: int) -> list[Tensor]:
-    """Add the LSTM's output to signals ``(T, C)``.
+def _run_groups(
+    module: StreamingModule,
+    signals: Sequence[Tensor],
+    groups: Sequence[Sequence[int]],
+    chunk_size: int,
+) -> list[Tensor]:
+    """Process the signals ``(T_i, C)`` of each group as one batch, in chunks."""
+    outputs: dict[int, Tensor] = {}
+    for group in groups:
+        lengths = [len(signals[i]) for i in group]
+        batch = pad_sequence([signals[i] for i in group], batch_first=True)
+        state = module.initial_state(lengths if len(set(lengths)) > 1 else None)
+        y, _ = run_in_chunks(module, batch, state, True, chunk_size)
+        for i, length, row in zip(group, lengths, y, strict=True):
+            outputs[i] = row[: module.output_length(length)]
+    return [outputs[i] for i in range(len(signals))]
 
-    It runs from one signal's end to the next, over those that have not ended, and over no more than
-    a window of columns at once.
+
+def _add_lstm(lstm: PackedLSTM, signals: Sequence[Tensor], chunk_size: int) -> list[Tensor]:
+    """Add the output of the LSTM to signals ``(T_i, C)``.
+
+    A chunk ends after ``chunk_size`` columns or where a signal ends, which then leaves the batch.
     """
     order = sorted(range(len(signals)), key=lambda i: len(signals[i]), reverse=True)
     longest = len(signals[order[0]])
-    stops = sorted({len(signal) for signal in signals} | set(range(0, longest, window)))
-    parts: list[list[Tensor]] = [[] for _ in signals]
-    state: State | None = None
+    stops = sorted({len(signal) for signal in signals} | set(range(0, longest, chunk_size)))
+    outputs: list[list[Tensor]] = [[] for _ in signals]
+    state: LSTMState | None = None
     for start, stop in pairwise(stops):
         order = [i for i in order if len(signals[i]) >= stop]
         x = torch.stack([signals[i][start:stop] for i in order])
-        h, c = state or lstm.start(x)
+        h, c = state or lstm.initial_state(x)
         y, state = lstm(x, (h[:, : len(order)].contiguous(), c[:, : len(order)].contiguous()))
         for i, row in zip(order, x + y, strict=True):
-            parts[i].append(row)
-    return [torch.cat(rows) for rows in parts]
+            outputs[i].append(row)
+    return [torch.cat(rows) for rows in outputs]

@@ -65,7 +65,7 @@ def _facts(config: TrainingConfig) -> tuple[int, int, int, tuple[str, ...]]:
         return hac.hop_length, hac.sample_rate, hac.delay_frames + 1, penalties
     if config.family == "bigcodec":
         big = BigCodecConfig.from_published(config.model)
-        return math.prod(big.encoder.ratios), big.sample_rate, 1, ("commitment", "codebook")
+        return big.hop_length, big.sample_rate, 1, ("commitment", "codebook")
     sup = SuperCodecConfig.from_published(config.model)
     return math.prod(sup.strides), sup.sampling_rate, 7, ("commitment",)
 
