@@ -1,1 +1,1 @@
-"""Files of weights: reading them safely, naming them by fingerprint, remembering where they lie."""
+"""Checkpoints: safe reading, fingerprints, bundled weights and the checkpoint registry."""

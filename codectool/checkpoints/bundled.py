@@ -1,7 +1,8 @@
-"""The trained weights that come with codectool.
+"""Weights trained by this project: the default of a family in the package, previous ones beside it.
 
-``codectool/weights/index.json`` lists them by name. The first of a family is its default; earlier
-ones stay, so that files made with them can be decoded.
+``codectool/weights/index.json`` lists all of them; the first of a family is its default. Previous
+weights decode files made with them. They are in ``assets/weights`` of the repository, not in the
+package.
 """
 
 from __future__ import annotations
@@ -12,50 +13,89 @@ from functools import cache
 from importlib.resources import files
 from pathlib import Path
 
-FOLDER = Path(str(files("codectool") / "weights"))
+from codectool.errors import WeightsMissingError
+
+PACKAGE_FOLDER = Path(str(files("codectool") / "weights"))
+CHECKOUT_FOLDER = PACKAGE_FOLDER.parents[1] / "assets" / "weights"
 INDEX_NAME = "index.json"
 
 
 @dataclass(frozen=True)
 class BundledWeights:
-    """Weights in the package.
+    """An entry of the index.
 
     Attributes:
-        name: for people.
+        name: as in ``--checkpoint``.
         family: codec family.
-        fingerprint: what `.hcd` files call them.
-        file: name of the file.
+        fingerprint: as in `.hcd` files, eight hexadecimal digits.
+        file: file name.
+        sha256: of the file.
+        size: of the file, in bytes.
     """
 
     name: str
     family: str
     fingerprint: str
     file: str
+    sha256: str
+    size: int
+
+    @property
+    def is_available(self) -> bool:
+        """Whether the file is on this machine."""
+        return self._find() is not None
 
     @property
     def path(self) -> Path:
-        """Where they lie."""
-        return FOLDER / self.file
+        """Where the file is.
+
+        Raises:
+            WeightsMissingError: It is not on this machine; the message says where to get it.
+        """
+        path = self._find()
+        if path is None:
+            raise WeightsMissingError(
+                f"the weights {self.name} are not on this machine: {where_to_get(self)}"
+            )
+        return path
+
+    def _find(self) -> Path | None:
+        paths = (folder / self.file for folder in (PACKAGE_FOLDER, CHECKOUT_FOLDER))
+        return next((path for path in paths if path.is_file()), None)
+
+
+def where_to_get(weights: BundledWeights) -> str:
+    """Return what to do to get weights that are not on this machine, for error messages."""
+    return (
+        f"get assets/weights/{weights.file} ({weights.size / 1e6:.1f} MB) from the codectool "
+        "repository and name it with `--checkpoint PATH`"
+    )
 
 
 @cache
 def all_bundled() -> tuple[BundledWeights, ...]:
-    """All of them, the defaults first."""
-    entries = json.loads((FOLDER / INDEX_NAME).read_text("utf-8"))
+    """Return the index, available or not."""
+    entries = json.loads((PACKAGE_FOLDER / INDEX_NAME).read_text("utf-8"))
     return tuple(BundledWeights(**entry) for entry in entries)
 
 
 def default(family: str) -> BundledWeights | None:
-    """The weights of a family that serve where none are named."""
+    """Return the default weights of a family, if it has any."""
     return next((weights for weights in all_bundled() if weights.family == family), None)
 
 
 def find(fingerprint: str) -> BundledWeights | None:
-    """The weights of this fingerprint, if they are among the shipped ones."""
-    found = (weights for weights in all_bundled() if weights.fingerprint == fingerprint)
-    return next(found, None)
+    """Return the weights with this fingerprint, available or not."""
+    matches = (weights for weights in all_bundled() if weights.fingerprint == fingerprint)
+    return next(matches, None)
+
+
+def find_available(fingerprint: str) -> BundledWeights | None:
+    """Return the weights with this fingerprint if they are on this machine."""
+    weights = find(fingerprint)
+    return weights if weights is not None and weights.is_available else None
 
 
 def named(name: str) -> BundledWeights | None:
-    """The weights of this name."""
+    """Return the weights of this name, available or not."""
     return next((weights for weights in all_bundled() if weights.name == name), None)

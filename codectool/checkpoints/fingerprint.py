@@ -1,4 +1,4 @@
-"""The name that weights give themselves: the first four bytes of a hash over all that they are."""
+"""Fingerprints: the first four bytes of a hash over weights and hyper-parameters."""
 
 from __future__ import annotations
 
@@ -16,16 +16,16 @@ FINGERPRINT_BYTES = 4
 def fingerprint(
     family: str, hyper_parameters: Mapping[str, Any], state: Mapping[str, Tensor]
 ) -> str:
-    """Name weights by their content.
+    """Compute the fingerprint of weights.
 
-    SHA-256 over one JSON line with the family and the hyper-parameters (keys sorted), then for
-    every tensor in the order of its name one JSON line ``[name, dtype, shape]`` and its bytes,
-    little-endian, in C order. Names are those of the published file, before weight norm is folded.
+    It is the start of a SHA-256 over one JSON line with the family and the hyper-parameters (keys
+    sorted), followed by, for every tensor in the order of the names, one JSON line ``[name, dtype,
+    shape]`` and its bytes, little-endian, in C order.
 
     Args:
         family: codec family.
         hyper_parameters: JSON values.
-        state: tensors by canonical name, in the dtype they are stored in.
+        state: tensors by canonical name, in the dtype they are stored in, weight norm not folded.
 
     Returns:
         Eight hexadecimal digits.
@@ -36,7 +36,7 @@ def fingerprint(
         dtype = str(tensor.dtype).removeprefix("torch.")
         digest.update(_line([name, dtype, list(tensor.shape)]))
         if tensor.numel():
-            # Bytes through uint8: numpy has no bfloat16. All machines we run on are little-endian.
+            # via uint8, because NumPy has no bfloat16; all supported machines are little-endian
             digest.update(tensor.view(-1).view(torch.uint8).numpy().data)
     return digest.digest()[:FINGERPRINT_BYTES].hex()
 

@@ -1,8 +1,7 @@
-"""From a path to a model that is ready to run."""
+"""Load a model for inference from a checkpoint of any known layout."""
 
 from __future__ import annotations
 
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,8 +12,14 @@ from torch import Tensor
 from codectool.checkpoints import bundled
 from codectool.checkpoints.fingerprint import fingerprint
 from codectool.checkpoints.native import TENSORS_NAME, read_native
-from codectool.checkpoints.pickles import looks_like_torch_file
-from codectool.checkpoints.published import canonical_name, model_name, read_published
+from codectool.checkpoints.pickles import is_torch_file
+from codectool.checkpoints.published import (
+    FILE_NAMES,
+    canonical_name,
+    find_published,
+    model_name,
+    read_published,
+)
 from codectool.codecs.base import CodecModel
 from codectool.codecs.registry import get_family
 from codectool.errors import CheckpointError, ConfigError, UsageError
@@ -24,7 +29,7 @@ from codectool.schema import read_json
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model and the name of its weights."""
+    """A model with the fingerprint and the path of its weights."""
 
     model: CodecModel
     fingerprint: str
@@ -34,49 +39,56 @@ class LoadedModel:
 def load_model(
     path: Path, family: str | None = None, config: Path | Mapping[str, Any] | None = None
 ) -> LoadedModel:
-    """Read a checkpoint of any layout that we know.
+    """Load a model for inference.
 
     Args:
-        path: a released or training checkpoint of the authors, our own file or folder, or the name
-            of weights that come with codectool.
-        family: what the user thinks it is; None takes what the file says.
-        config: hyper-parameters, or the JSON file that holds them; None takes what lies beside the
-            file or is read off the tensors.
+        path: a checkpoint as published by its authors, a file or folder written by codectool, or
+            the name of bundled weights.
+        family: expected codec family; None accepts any.
+        config: hyper-parameters or a JSON file with them; None takes those beside the checkpoint
+            or derives them from the shapes of the tensors.
 
     Raises:
-        CheckpointError: the file cannot be used; the message names it and every offending tensor.
-        ConfigError: the hyper-parameters are missing or wrong.
+        CheckpointError: The file cannot be used; the message names every wrong tensor.
+        ConfigError: The hyper-parameters are missing or invalid.
     """
     path = locate(path)
-    found, state, beside = _read(path)
+    found, state, beside = read_weights(path)
     if family is not None and found != family:
         raise CheckpointError(f"{path}: is a {found} checkpoint; use `--model {found}`")
-    model = _build(path, found, state, beside if config is None else _model_part(config))
+    model = _build(path, found, state, beside if config is None else _model_config(config))
     return LoadedModel(model, fingerprint(found, model.hyper_parameters, state), path)
 
 
-def read_weights(
-    path: Path,
-) -> tuple[str, dict[str, Tensor], Mapping[str, Any] | None]:
-    """Read tensors without building a model: what training begins with.
+def read_weights(path: Path) -> tuple[str, dict[str, Tensor], Mapping[str, Any] | None]:
+    """Read the tensors of a checkpoint without building a model.
 
     Args:
         path: as for `load_model`.
 
     Returns:
-        Family, tensors by canonical name, and the model config that lies beside them, if any.
+        Family, tensors by canonical name, and the model config beside them, if any.
 
     Raises:
-        CheckpointError: the file cannot be used.
-        ConfigError: its JSON is wrong.
+        CheckpointError: The file cannot be used.
+        ConfigError: Its JSON is invalid.
     """
-    return _read(locate(path))
+    path = locate(path)
+    if path.is_dir():
+        return read_native(path)
+    try:
+        with path.open("rb") as file:
+            is_torch = is_torch_file(file)
+    except OSError as error:
+        raise CheckpointError(f"{path}: {error.strerror or error}") from error
+    return read_published(path) if is_torch else read_native(path)
 
 
 def locate(path: Path) -> Path:
-    """The file that a folder means, or the folder itself if it is one of ours.
+    """Return the checkpoint that a path or the name of bundled weights stands for.
 
-    What is no path may be the name of weights that come with codectool: ``hac-1110df23``.
+    Raises:
+        CheckpointError: There is none.
     """
     if not path.exists():
         weights = bundled.named(str(path))
@@ -85,39 +97,18 @@ def locate(path: Path) -> Path:
         return weights.path
     if not path.is_dir() or (path / TENSORS_NAME).is_file():
         return path
-    generators = [file for file in path.iterdir() if re.fullmatch(r"g_\d{8}", file.name)]
-    if generators:
-        return max(generators, key=lambda file: file.name)  # the latest step
-    if (path / "bigcodec.pt").is_file():
-        return path / "bigcodec.pt"
+    if (published := find_published(path)) is not None:
+        return published
     raise CheckpointError(
-        f"{path}: no checkpoint in this folder (looked for {TENSORS_NAME}, g_XXXXXXXX, bigcodec.pt)"
+        f"{path}: no checkpoint in this folder (looked for {TENSORS_NAME}, {FILE_NAMES})"
     )
 
 
-def _read(path: Path) -> tuple[str, dict[str, Tensor], Mapping[str, Any] | None]:
-    if path.is_dir():
-        return read_native(path)
-    try:
-        with path.open("rb") as file:
-            is_torch = looks_like_torch_file(file)
-    except OSError as error:
-        raise CheckpointError(f"{path}: {error.strerror or error}") from error
-    return read_published(path) if is_torch else read_native(path)
-
-
-def _model_part(config: Path | Mapping[str, Any]) -> Mapping[str, Any]:
-    """The hyper-parameters in a config; ours have them under ``model``, beside other things."""
+def _model_config(config: Path | Mapping[str, Any]) -> Mapping[str, Any]:
+    """Return the hyper-parameters of a config: its key ``model`` if there is one."""
     values = read_json(config) if isinstance(config, Path) else config
     model = values.get("model")
     return model if isinstance(model, Mapping) else values
-
-
-def _all_finite(tensor: Tensor) -> bool:
-    """Whether no value is NaN or infinite: the extremes tell, sooner than `isfinite`."""
-    if tensor.numel() == 0 or not tensor.is_floating_point():
-        return True
-    return all(bool(extreme.isfinite()) for extreme in tensor.aminmax())
 
 
 def _build(
@@ -134,7 +125,14 @@ def _build(
         raise CheckpointError(f"{path}: {text}") from error
     except (CheckpointError, ConfigError) as error:
         raise type(error)(f"{path}: {error}") from error
-    except UsageError as error:  # a family that we do not have
+    except UsageError as error:  # unknown family
         raise CheckpointError(f"{path}: {error}") from error
-    except (RuntimeError, ValueError) as error:  # PyTorch's own opinion of the hyper-parameters
+    except (RuntimeError, ValueError) as error:  # PyTorch rejects the hyper-parameters
         raise ConfigError(f"{path}: no such model can be built ({error})") from error
+
+
+def _all_finite(tensor: Tensor) -> bool:
+    if tensor.numel() == 0 or not tensor.is_floating_point():
+        return True
+    # NaN and infinity show in the extremes, which are faster to compute than `isfinite`.
+    return all(bool(extreme.isfinite()) for extreme in tensor.aminmax())

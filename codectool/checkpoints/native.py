@@ -1,8 +1,8 @@
-"""Our own checkpoints: tensors as safetensors, hyper-parameters as JSON.
+"""codectool's own checkpoints: tensors as safetensors, hyper-parameters as JSON.
 
-Either a folder with ``model.safetensors`` and ``config.json``, or one ``.safetensors`` file whose
-metadata hold the same JSON under the key ``codectool``. The JSON is
-``{"family": "hac", "model": {...}}``; other keys beside those (a training recipe, say) stay unread.
+A checkpoint is a folder with ``model.safetensors`` and ``config.json``, or one ``.safetensors``
+file with the same JSON in its metadata, under the key ``codectool``. The JSON is ``{"family":
+"hac", "model": {...}}``; other keys, such as a training config, are ignored.
 """
 
 from __future__ import annotations
@@ -33,11 +33,11 @@ def read_native(path: Path) -> tuple[str, dict[str, Tensor], Mapping[str, Any]]:
     """Read a folder or a file.
 
     Returns:
-        Family, tensors by canonical name, model config.
+        Family, tensors by canonical name, and the model config.
 
     Raises:
-        CheckpointError: damaged, or no such checkpoint.
-        ConfigError: the JSON is missing or says too little.
+        CheckpointError: The file is damaged or not a safetensors file.
+        ConfigError: The JSON is missing or incomplete.
     """
     file = path / TENSORS_NAME if path.is_dir() else path
     try:
@@ -51,14 +51,14 @@ def read_native(path: Path) -> tuple[str, dict[str, Tensor], Mapping[str, Any]]:
     for name, tensor in state.items():
         if not tensor.is_floating_point():
             raise CheckpointError(f"{file}: tensor {name:.80} is {tensor.dtype}, not float")
-    config, source = _config(file, metadata)
+    config, source = _read_config(file, metadata)
     family, model = config.get("family"), config.get("model")
     if not isinstance(family, str) or not isinstance(model, Mapping):
         raise ConfigError(f"{source}: must hold `family` (a name) and `model` (an object)")
     return family, state, model
 
 
-def _config(file: Path, metadata: Mapping[str, str]) -> tuple[Mapping[str, Any], str]:
+def _read_config(file: Path, metadata: Mapping[str, str]) -> tuple[Mapping[str, Any], str]:
     if METADATA_KEY in metadata:
         return parse_json(metadata[METADATA_KEY], f"{file} (metadata)"), f"{file} (metadata)"
     beside = file.with_name(CONFIG_NAME)
@@ -81,15 +81,15 @@ def write_native(
     """Write one self-contained ``.safetensors`` file.
 
     Args:
-        path: where to.
+        path: the file.
         family: codec family.
-        model_config: what the family's `from_state` takes.
+        model_config: hyper-parameters, as `CodecModel.from_state` takes them.
         state: tensors by canonical name.
-        dtype: what to store them as: float32 or bfloat16.
+        dtype: stored as float32 or bfloat16.
         overwrite: replace an existing file.
 
     Raises:
-        UsageError: the file exists, or cannot be made.
+        UsageError: The file exists or cannot be written.
     """
     metadata = {METADATA_KEY: json.dumps({"family": family, "model": model_config})}
     tensors = {name: tensor.detach().cpu().to(dtype).contiguous() for name, tensor in state.items()}
@@ -103,20 +103,18 @@ def write_model(
     dtype: torch.dtype = torch.float32,
     overwrite: bool = False,
 ) -> None:
-    """Write a model as its family stores it: BigCodec and SuperCodec before weight norm is folded.
-
-    Arguments are those of `write_native`, which needs no model.
+    """Write a model whose weight norm is not folded; other arguments as for `write_native`.
 
     Raises:
-        CheckpointError: the model is one for inference, whose weight norm is gone.
-        UsageError: the file exists, or cannot be made.
+        CheckpointError: Weight norm is folded for inference.
+        UsageError: The file exists or cannot be written.
     """
     try:
         type(model).from_state(model.state_dict(), model.hyper_parameters)
     except TensorMismatchError as error:
         raise CheckpointError(
-            "a model that was folded for inference cannot be stored; store it as it is trained, "
-            "or copy its checkpoint"
+            "a model folded for inference cannot be stored; store the model that was trained, "
+            "or copy the checkpoint"
         ) from error
     state = {canonical_name(model.family, k): tensor for k, tensor in model.state_dict().items()}
     write_native(path, model.family, model.hyper_parameters, state, dtype, overwrite)

@@ -1,10 +1,10 @@
-"""Opening PyTorch checkpoints from strangers without running anything they name.
+"""Safe reading of PyTorch checkpoints: no code that a file names is run.
 
-What `torch.save` writes is a pickle, which may name any function to be run. The reader here
-rebuilds tensors and puts an inert stand-in in the place of every other object, such as the
-configuration in a training checkpoint of PyTorch Lightning, which `torch.load(weights_only=True)`
-refuses. It also allocates nothing that the file does not hold. Files of the old format go through
-`torch.load(weights_only=True)`, once the names in them have been looked at.
+`torch.save` writes a pickle, which may name any function to run. The reader here rebuilds tensors
+and replaces every other object by an inert placeholder, for example the configuration in a
+checkpoint of PyTorch Lightning, which `torch.load(weights_only=True)` refuses. It allocates no more
+memory than the file holds. Files in the format before PyTorch 1.6 are read by
+`torch.load(weights_only=True)` after the names in them were checked.
 """
 
 from __future__ import annotations
@@ -27,7 +27,7 @@ from torch import Tensor
 from codectool.errors import CheckpointError, UnsafeCheckpointError
 
 MAX_DIMENSIONS = 8
-OLD_FORMAT_PICKLES = 5  # magic number, version, machine, content, names of the storages
+OLD_FORMAT_PICKLES = 5  # magic number, version, machine, content, storage keys
 PROTOCOLS = {bytes([number]) for number in range(2, 6)}
 
 DTYPES = {
@@ -43,9 +43,9 @@ DTYPES = {
     "BoolStorage": torch.bool,
 }
 
-# Plain values that configurations and optimizers are made of; they become stand-ins as well. Any
-# other name of these libraries can only be there to be run. Classes of other libraries are unknown
-# to us: they become stand-ins, and whatever they would have done is not done.
+# Plain values in configurations and optimizer states; they become placeholders. Any other name of
+# the guarded libraries is refused, as only an attack needs it. Classes of all other libraries
+# become placeholders without being imported.
 HARMLESS_NAMES = {
     "builtins": {"bool", "bytearray", "bytes", "complex", "dict", "float", "frozenset", "int",
                  "list", "long", "object", "set", "str", "tuple", "type", "unicode"},
@@ -63,10 +63,10 @@ GUARDED_LIBRARIES = sys.stdlib_module_names | {"numpy", "torch"}
 
 
 class Inert:
-    """Stands for an object of a foreign class; takes everything and does nothing."""
+    """Placeholder for an object of a foreign class; accepts every call and does nothing."""
 
     def __new__(cls, *_args: Any, **_kwargs: Any) -> Inert:
-        """Accept any arguments, as any class might have taken."""
+        """Accept any arguments."""
         return super().__new__(cls)
 
     def __init__(self, *_args: Any, **_kwargs: Any) -> None: ...
@@ -76,27 +76,21 @@ class Inert:
     def __setitem__(self, _key: Any, _value: Any) -> None: ...
 
     def append(self, _item: Any) -> None:
-        """Forget the item."""
+        """Ignore the item."""
 
     def extend(self, _items: Any) -> None:
-        """Forget the items."""
+        """Ignore the items."""
 
     def add(self, _item: Any) -> None:
-        """Forget the item."""
+        """Ignore the item."""
 
 
 def read_torch_file(path: Path) -> dict[str, Any]:
-    """Read the dictionary that `torch.save` wrote.
-
-    Args:
-        path: the checkpoint.
-
-    Returns:
-        Its top level. Tensors are real; anything but plain values and tensors is `Inert`.
+    """Read the dictionary that `torch.save` wrote; anything but plain values is `Inert`.
 
     Raises:
-        UnsafeCheckpointError: the pickle names code to run.
-        CheckpointError: this is no PyTorch checkpoint, or a damaged one.
+        UnsafeCheckpointError: The pickle names code to run.
+        CheckpointError: The file is damaged or not a PyTorch checkpoint.
     """
     try:
         content = _read_archive(path) if zipfile.is_zipfile(path) else _read_old_format(path)
@@ -104,7 +98,7 @@ def read_torch_file(path: Path) -> dict[str, Any]:
         raise UnsafeCheckpointError(f"{path}: {error}") from error
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror or error}") from error
-    except Exception as error:  # hostile bytes make the pickle machine raise almost anything
+    except Exception as error:  # hostile bytes can raise almost anything in the unpickler
         raise CheckpointError(f"{path}: not a PyTorch checkpoint, or a damaged one") from error
     if not isinstance(content, dict):
         raise CheckpointError(f"{path}: holds a {type(content).__name__}, not a dictionary")
@@ -112,7 +106,7 @@ def read_torch_file(path: Path) -> dict[str, Any]:
 
 
 def _read_archive(path: Path) -> Any:
-    """Read the format of today: a zip archive of one pickle and a record for each storage."""
+    """Read the current format: a zip archive with one pickle and a record per storage."""
     with zipfile.ZipFile(path) as archive:
         names = archive.namelist()
         if len(set(names)) < len(names):
@@ -121,13 +115,13 @@ def _read_archive(path: Path) -> Any:
 
 
 def _read_old_format(path: Path) -> Any:
-    """Read the format before PyTorch 1.6: pickles one after the other, then the storages."""
+    """Read the format before PyTorch 1.6: a sequence of pickles, then the storages."""
     with path.open("rb") as file:
         for _ in range(OLD_FORMAT_PICKLES):
             for opcode, argument, _position in pickletools.genops(file):
                 if opcode.name == "GLOBAL":
                     module, name = check_name(*str(argument).split(" ", 1))
-                    if name not in TENSOR_NAMES.get(module, {}):  # here nothing stands in for it
+                    if name not in TENSOR_NAMES.get(module, {}):  # torch.load has no placeholders
                         raise UnsafeCheckpointError(_refusal(module, name))
                 elif opcode.name in ("STACK_GLOBAL", "INST", "EXT1", "EXT2", "EXT4"):
                     raise UnsafeCheckpointError(_refusal("an object", opcode.name))
@@ -137,17 +131,17 @@ def _read_old_format(path: Path) -> Any:
 
 
 def check_name(module: str, name: str) -> tuple[str, str]:
-    """Refuse a name that can only be there to be run.
+    """Refuse names of code to run.
 
     Args:
-        module: as the pickle writes it, perhaps by its name in Python 2.
-        name: what it takes from there.
+        module: as in the pickle, perhaps the name of a Python 2 module.
+        name: name of the object in the module.
 
     Returns:
-        Both, by their names of today.
+        Module and name in Python 3.
 
     Raises:
-        UnsafeCheckpointError: it is refused.
+        UnsafeCheckpointError: The name is refused.
     """
     if (module, name) in NAME_MAPPING:
         module, name = NAME_MAPPING[module, name]
@@ -158,20 +152,19 @@ def check_name(module: str, name: str) -> tuple[str, str]:
     return module, name
 
 
-# The machine written in Python, not the one in C: that one trusts memo indices in the file and
-# allocates whatever they say.
+# Not the unpickler in C, which allocates as much memory as a memo index in the file says.
 class _TensorUnpickler(pickle._Unpickler):
-    """Builds tensors, plain containers and stand-ins; resolves no name by importing it."""
+    """Unpickler for tensors, plain containers and placeholders; it imports no names."""
 
-    # Opcode -> method of Python's machine, with one opcode refused.
+    # opcode -> method
     dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
         **pickle._Unpickler.dispatch,
         pickle.BYTEARRAY8[0]: lambda self: self.refuse_bytearray(),
     }
 
     def refuse_bytearray(self) -> None:
-        """Python takes memory for this one before it looks whether the bytes are there."""
-        raise pickle.UnpicklingError("a bytearray, which no checkpoint holds")
+        """Refuse a bytearray: Python allocates it before reading its bytes."""
+        raise pickle.UnpicklingError("a bytearray, which no checkpoint needs")
 
     def __init__(self, archive: zipfile.ZipFile):
         self._archive = archive
@@ -180,12 +173,12 @@ class _TensorUnpickler(pickle._Unpickler):
         super().__init__(self._open("data.pkl"), encoding="utf-8")
 
     def find_class(self, module: str, name: str) -> Any:
-        """Map a name in the pickle to one of our own, or refuse it."""
+        """Return the replacement of a class or function, or refuse it."""
         module, name = check_name(module, name)
         return TENSOR_NAMES.get(module, {}).get(name, Inert)
 
     def persistent_load(self, pid: Any) -> Tensor:
-        """A storage: its bytes as a flat tensor."""
+        """Return a storage as a flat tensor."""
         kind, dtype, key, _location, count = pid
         if kind != "storage" or not isinstance(dtype, torch.dtype):
             raise pickle.UnpicklingError("unknown kind of persistent object")
@@ -194,12 +187,12 @@ class _TensorUnpickler(pickle._Unpickler):
             flat = torch.frombuffer(data, dtype=dtype) if len(data) else torch.empty(0, dtype=dtype)
             self._storages[key] = flat
         if self._storages[key].numel() != count or self._storages[key].dtype != dtype:
-            raise pickle.UnpicklingError("a storage has another size or type than the pickle says")
+            raise pickle.UnpicklingError("size or type of a storage differs from the pickle")
         return self._storages[key]
 
     def _open(self, record: str) -> io.BytesIO:
         info = self._archive.getinfo(self._prefix + record)
-        # PyTorch stores records as they are; a compressed one could unpack to any size.
+        # PyTorch never compresses records; a compressed one could unpack to any size.
         if info.compress_type != zipfile.ZIP_STORED:
             raise pickle.UnpicklingError("compressed record")
         return io.BytesIO(self._archive.read(info))
@@ -215,7 +208,7 @@ def _prefix(archive: zipfile.ZipFile) -> str:
 def _refusal(module: str, name: str) -> str:
     return (
         f"refused: its pickle wants to run `{module}.{name}`, which no checkpoint needs; nothing "
-        "was run. Ask for the weights as safetensors or a plain state dict"
+        "was run. Ask the publisher for safetensors or a plain state dict"
     )
 
 
@@ -232,7 +225,7 @@ def _rebuild_parameter(data: Tensor, *_rest: Any) -> Tensor:
     return data
 
 
-# What tensors are made of, by module and name, and what takes its place here.
+# Replacements for the names that tensors are made of.
 TENSOR_NAMES: dict[str, dict[str, Any]] = {
     "collections": {"OrderedDict": OrderedDict},
     "torch": {"Size": tuple, **DTYPES},
@@ -243,13 +236,9 @@ TENSOR_NAMES: dict[str, dict[str, Any]] = {
 }
 
 
-def looks_like_torch_file(file: BinaryIO) -> bool:
-    """Whether the first bytes are those of a zip archive or of an old-style pickle.
-
-    A safetensors file begins with the length of its header, which may look like a pickle; its
-    ninth byte tells it.
-    """
+def is_torch_file(file: BinaryIO) -> bool:
+    """Return whether a file starts like a zip archive or a pickle, as `torch.save` writes."""
     start = file.read(9)
-    if start[8:] == b"{":
+    if start[8:] == b"{":  # a safetensors file, whose header length may look like a pickle
         return False
     return start[:4] == b"PK\x03\x04" or (start[:1] == b"\x80" and start[1:2] in PROTOCOLS)

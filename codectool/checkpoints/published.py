@@ -1,7 +1,7 @@
-"""The layouts that the authors of BigCodec and SuperCodec publish, and how their names map to ours.
+"""Checkpoints as the authors of BigCodec and SuperCodec publish them.
 
-This is the only place that knows them. Canonical names, over which fingerprints are computed, are
-those of the released file; a model's own names are reached by the tables at the foot.
+No other file knows these layouts. Canonical names, over which fingerprints are computed, are those
+of the published files; the tables below map them to the names of the models.
 """
 
 from __future__ import annotations
@@ -19,20 +19,29 @@ from codectool.nn.weight_norm import to_new_name, to_old_name
 from codectool.schema import read_json
 
 State = dict[str, Tensor]
+FILE_NAMES = "g_XXXXXXXX, bigcodec.pt"  # as `find_published` knows them, for messages
+
+
+def find_published(folder: Path) -> Path | None:
+    """Return the checkpoint in a folder: SuperCodec's latest step, or BigCodec's file."""
+    generators = [file for file in folder.iterdir() if re.fullmatch(r"g_\d{8}", file.name)]
+    if generators:
+        return max(generators, key=lambda file: file.name)
+    path = folder / "bigcodec.pt"
+    return path if path.is_file() else None
 
 
 def read_published(path: Path) -> tuple[str, State, Mapping[str, Any] | None]:
-    """Read a checkpoint in one of the authors' layouts.
+    """Read a checkpoint in a published layout.
 
     Args:
-        path: a released ``bigcodec.pt``, a BigCodec Lightning ``.ckpt``, or a SuperCodec
-            ``g_XXXXXXXX``.
+        path: ``bigcodec.pt``, a BigCodec checkpoint of Lightning, or SuperCodec's ``g_XXXXXXXX``.
 
     Returns:
-        Family, tensors by canonical name, and the config lying beside the file, if any.
+        Family, tensors by canonical name, and the config beside the file, if any.
 
     Raises:
-        CheckpointError: no layout that we know; the top-level keys are named.
+        CheckpointError: The layout is unknown; the message names the top-level keys.
     """
     content = read_torch_file(path)
     if {"CodecEnc", "generator"} <= content.keys():
@@ -50,7 +59,7 @@ def read_published(path: Path) -> tuple[str, State, Mapping[str, Any] | None]:
         )
     keys = ", ".join(sorted(str(key) for key in content)[:5]) or "none"
     raise CheckpointError(
-        f"{path}: no layout that codectool knows (top-level keys: {keys:.200}). It reads BigCodec "
+        f"{path}: unknown layout (top-level keys: {keys:.200}). Supported are BigCodec "
         "(`CodecEnc` and `generator`, or Lightning's `state_dict`), SuperCodec (`generator`), and "
         "safetensors"
     )
@@ -64,7 +73,7 @@ def _bigcodec_released(path: Path, content: Mapping[str, Any]) -> State:
 
 
 def _bigcodec_lightning(path: Path, content: Mapping[str, Any]) -> State:
-    """The codec's part of a training checkpoint; discriminators and loss filters stay behind."""
+    """Return the codec's tensors in a training checkpoint, without discriminators and losses."""
     state = _tensors(path, content["state_dict"], "")
     codec = {
         name.removeprefix("model."): tensor
@@ -73,7 +82,7 @@ def _bigcodec_lightning(path: Path, content: Mapping[str, Any]) -> State:
     }
     if not codec:
         raise CheckpointError(
-            f"{path}: a Lightning checkpoint, but of no BigCodec model "
+            f"{path}: a Lightning checkpoint, but not of BigCodec "
             "(no tensors under `model.CodecEnc.` and `model.generator.`)"
         )
     return codec
@@ -88,7 +97,7 @@ def _tensors(path: Path, state: Any, prefix: str) -> State:
         if not value.is_floating_point():
             raise CheckpointError(f"{path}: tensor {prefix}{name:.80} is {value.dtype}, not float")
         if value.untyped_storage().nbytes() < value.numel() * value.element_size():
-            # A stride of zero makes any number of values out of one.
+            # With a stride of zero, one stored value can stand for any number of values.
             raise CheckpointError(
                 f"{path}: tensor {prefix}{name:.80} claims {value.numel()} values, "
                 "more than the file holds"
@@ -96,8 +105,8 @@ def _tensors(path: Path, state: Any, prefix: str) -> State:
     return {prefix + name: tensor for name, tensor in state.items()}
 
 
-# Their name <-> ours, as pairs of regular expressions and replacements; each pair is undone by its
-# mirror image. Weight norm's g and v come on top.
+# Canonical name -> model name and back, as regular expressions with replacements; the names of
+# weight norm are mapped separately.
 BIGCODEC_NAMES = [
     (r"^CodecEnc\.", "encoder."),
     (r"^generator\.quantizer\.", "quantizer."),
@@ -135,12 +144,12 @@ TO_CANONICAL = {"bigcodec": BIGCODEC_NAMES_BACK, "supercodec": SUPERCODEC_NAMES_
 
 
 def model_name(family: str, canonical: str) -> str:
-    """The model's own name of a tensor, weight norm in PyTorch's new naming."""
+    """Return a model's own name of a tensor."""
     return to_new_name(_rename(TO_MODEL.get(family, []), canonical))
 
 
 def canonical_name(family: str, name: str) -> str:
-    """The inverse of `model_name`."""
+    """Undo `model_name`."""
     return _rename(TO_CANONICAL.get(family, []), to_old_name(name))
 
 

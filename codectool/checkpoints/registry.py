@@ -1,8 +1,8 @@
-"""A small local list of checkpoints seen, so that `decode` finds the weights a file was made with.
+"""The checkpoint registry: where weights were last seen, so that `decode` finds them.
 
-One JSON file, ``checkpoints.json`` in `home`: fingerprint -> family, path of the checkpoint, path
-of its config where one was given. The list is a convenience: what it says is checked again when the
-weights are loaded, and a list that cannot be read or written is worth a warning, not a failure.
+One JSON file, ``checkpoints.json`` in `home`, maps fingerprints to the family, the path of the
+checkpoint and the path of its config. Entries are checked when the weights are loaded, so a
+registry that cannot be read or written is no error.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ class RegisteredCheckpoint:
 
 
 def home() -> Path:
-    """Folder of codectool's own files: ``CODECTOOL_HOME``, or the user's data folder."""
+    """Return the folder for codectool's own files: ``CODECTOOL_HOME`` or the user's data folder."""
     if folder := os.environ.get("CODECTOOL_HOME"):
         return Path(folder)
     data = os.environ.get("XDG_DATA_HOME") or os.path.expanduser("~/.local/share")
@@ -38,29 +38,34 @@ def home() -> Path:
 
 
 def find(fingerprint: str) -> RegisteredCheckpoint | None:
-    """Where weights of this fingerprint are: in the package, or where they were last seen."""
-    if (weights := bundled.find(fingerprint)) is not None:
+    """Return where weights with this fingerprint are: bundled, or registered and still there."""
+    if (weights := bundled.find_available(fingerprint)) is not None:
         return RegisteredCheckpoint(weights.family, str(weights.path))
-    known = _parse(_read().get(fingerprint))
+    entry = _parse(_read().get(fingerprint))
     try:
-        there = known and (Path(known.path).is_file() or Path(known.path).is_dir())
-    except (OSError, ValueError):  # whatever it says, it is no path
-        there = False
-    return known if there else None
+        exists = entry is not None and _is_file_or_folder(Path(entry.path))
+    except (OSError, ValueError):  # the entry holds no valid path
+        exists = False
+    return entry if exists else None
 
 
-def register(fingerprint: str, known: RegisteredCheckpoint) -> None:
-    """Add or renew an entry.
+def _is_file_or_folder(path: Path) -> bool:  # not a pipe, which would block
+    return path.is_file() or path.is_dir()
+
+
+def register(fingerprint: str, entry: RegisteredCheckpoint) -> None:
+    """Add or replace an entry.
 
     Raises:
-        OSError: the list cannot be written.
+        UsageError: The registry cannot be written.
+        OSError: Its folder cannot be made.
     """
     entries = _read()
-    if entries.get(fingerprint) == asdict(known):
+    if entries.get(fingerprint) == asdict(entry):
         return
     folder = home()
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({**entries, fingerprint: asdict(known)}, indent=1, sort_keys=True)
+    text = json.dumps({**entries, fingerprint: asdict(entry)}, indent=1, sort_keys=True)
     with atomic_output(folder / LIST_NAME, overwrite=True) as file:
         file.write(text.encode())
 

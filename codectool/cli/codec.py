@@ -1,4 +1,4 @@
-"""From options to a codec, and from a fingerprint to the weights last seen under it."""
+"""Load the codec that options or a file ask for."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ def load_codec(
     padding: str = "lossless",
     codebooks: int | None = None,
 ) -> Codec:
-    """Load what the options ask for, and remember where it lies."""
+    """Load the codec that the options ask for, and add it to the checkpoint registry."""
     mode: Padding = "reference" if padding == "reference" else "lossless"
     with working("loading the codec"):
         codec = load(
@@ -33,9 +33,9 @@ def load_codec(
             padding=mode,
             quantizers=codebooks,
         )
-    if bundled.find(codec.fingerprint) is None:
-        _remember(codec, config)
-    if "OMP_NUM_THREADS" not in os.environ:  # the user has not said how many
+    if bundled.find_available(codec.fingerprint) is None:
+        _register(codec, config)
+    if "OMP_NUM_THREADS" not in os.environ:
         limit_threads(codec)
     return codec
 
@@ -43,22 +43,34 @@ def load_codec(
 def load_known_codec(
     fingerprint: str, family: str, device: str, precision: str, name: str
 ) -> Codec:
-    """Load the weights that a file names, if this machine has seen them.
+    """Load the weights that a file was made with.
+
+    Args:
+        fingerprint: fingerprint in the file.
+        family: codec family in the file.
+        device: device to run on.
+        precision: precision of matrix products.
+        name: name of the file, for messages.
 
     Raises:
-        WeightsMissingError: it has not.
+        WeightsMissingError: They are neither bundled nor in the checkpoint registry.
     """
     entry = registry.find(fingerprint)
     if entry is None:
+        if (weights := bundled.find(fingerprint)) is not None:
+            raise WeightsMissingError(
+                f"{name}: made with the weights {weights.name}, which are not on this machine: "
+                f"{bundled.where_to_get(weights)}"
+            )
         raise WeightsMissingError(
-            f"{name}: made with {family} weights {fingerprint}, which this machine has not seen; "
-            "give them with `--checkpoint PATH`"
+            f"{name}: made with {family} weights {fingerprint}, which were not found on this "
+            "machine; name them with `--checkpoint PATH`"
         )
     config = Path(entry.config) if entry.config else None
     return load_codec(None, Path(entry.path), config, device, precision)
 
 
-def _remember(codec: Codec, config: Path | None) -> None:
+def _register(codec: Codec, config: Path | None) -> None:
     entry = registry.RegisteredCheckpoint(
         family=codec.layout.family,
         path=str(codec.checkpoint.resolve()),
@@ -67,4 +79,4 @@ def _remember(codec: Codec, config: Path | None) -> None:
     try:
         registry.register(codec.fingerprint, entry)
     except (OSError, CodectoolError) as error:
-        warn(f"{registry.home()}: cannot remember this checkpoint ({error})")
+        warn(f"{registry.home()}: cannot register this checkpoint ({error})")

@@ -123,7 +123,7 @@ def describe(source: Path) -> dict[str, Any]:
         ContainerError: the file cannot be read or is truncated.
         UsageError: the file does not exist.
     """
-    from codectool.checkpoints import registry
+    from codectool.checkpoints import bundled, registry
     from codectool.container import Reader
 
     with open_input(source) as (file, name):
@@ -141,11 +141,13 @@ def describe(source: Path) -> dict[str, Any]:
     token_bytes = (blocks - 1) * header.block_payload_bytes + header.payload_bytes(rest)
     seconds = samples / header.sample_rate
     seen = registry.find(header.fingerprint)
+    weights = bundled.find(header.fingerprint)
     return {
         "file": name,
         "codec": layout.family,
         "profile": header.profile_name,
         "weights": header.fingerprint,
+        "weights_name": weights.name if weights else None,
         "checkpoint": seen.path if seen else None,
         "sample_rate": header.sample_rate,
         "channels": header.channels,
@@ -171,10 +173,11 @@ def describe(source: Path) -> dict[str, Any]:
 
 def _table(data: dict[str, Any]) -> str:
     bits = "+".join(map(str, data["bits_per_codebook"]))
+    missing = ", ".join(filter(None, (data["weights_name"], "not found on this machine")))
     rows = {
         "file": data["file"],
         "codec": f"{data['codec']}, profile {data['profile']}",
-        "weights": f"{data['weights']}, {data['checkpoint'] or 'not found on this machine'}",
+        "weights": f"{data['weights']}, {data['checkpoint'] or missing}",
         "audio": f"{data['duration']:.3f} s, {data['num_samples']} samples at "
         f"{data['sample_rate']} Hz, {_count(data['channels'], 'channel')}",
         "model": f"{data['model_sample_rate']} Hz, hop length {data['hop_length']}, "

@@ -1,4 +1,4 @@
-"""Checkpoints of every layout, and what is said of those that do not fit."""
+"""Loading of checkpoints in every layout, and errors for those that do not fit."""
 
 from __future__ import annotations
 
@@ -36,7 +36,7 @@ def changed(path: Path, target: Path, change: Any) -> Path:
 
 
 @pytest.mark.parametrize("path", [BIGCODEC, SUPERCODEC / "g_00000001"])
-def test_names_map_there_and_back(path: Path) -> None:
+def test_model_name_and_canonical_name_are_inverse(path: Path) -> None:
     family, state, _ = read_published(path)
     ours = [model_name(family, name) for name in state]
     assert [canonical_name(family, name) for name in ours] == list(state)
@@ -60,7 +60,7 @@ def test_missing_unexpected_and_misshapen_tensors_are_named(tmp_path: Path) -> N
     assert "\n" not in text
 
 
-def test_long_lists_of_tensors_are_cut(tmp_path: Path) -> None:
+def test_long_lists_of_tensors_are_shortened(tmp_path: Path) -> None:
     def change(content: dict[str, dict[str, torch.Tensor]]) -> None:
         for name in list(content["generator"])[5:40]:
             del content["generator"][name]
@@ -71,25 +71,25 @@ def test_long_lists_of_tensors_are_cut(tmp_path: Path) -> None:
         load_model(path)
 
 
-def test_wrong_checkpoint_for_the_model() -> None:
+def test_checkpoint_of_another_family_is_refused() -> None:
     with pytest.raises(
         CheckpointError, match="is a supercodec checkpoint; use `--model supercodec`"
     ):
         load_model(SUPERCODEC, "bigcodec")
 
 
-def test_folder_means_its_latest_step(tmp_path: Path) -> None:
+def test_folder_loads_its_latest_step(tmp_path: Path) -> None:
     shutil.copytree(SUPERCODEC, tmp_path / "run")
     shutil.copy(tmp_path / "run" / "g_00000001", tmp_path / "run" / "g_00000200")
     assert load_model(tmp_path / "run").path.name == "g_00000200"
 
 
-def test_released_file_in_a_folder(tmp_path: Path) -> None:
+def test_folder_loads_the_released_file(tmp_path: Path) -> None:
     shutil.copy(BIGCODEC, tmp_path / "bigcodec.pt")
     assert load_model(tmp_path).model.family == "bigcodec"
 
 
-def test_folder_without_checkpoint(tmp_path: Path) -> None:
+def test_folder_without_checkpoint_is_refused(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="no checkpoint in this folder"):
         load_model(tmp_path)
     with pytest.raises(CheckpointError, match="no such file or folder"):
@@ -126,13 +126,15 @@ def test_training_keys_do_not_change_the_fingerprint(tmp_path: Path) -> None:
         ({"codebook_dim": 17}, "of the wrong shape"),
     ],
 )
-def test_bad_configs(tmp_path: Path, change: dict[str, Any], message: str) -> None:
+def test_invalid_supercodec_config_is_refused(
+    tmp_path: Path, change: dict[str, Any], message: str
+) -> None:
     config = json.loads((SUPERCODEC / "config.json").read_text())
     with pytest.raises((ConfigError, CheckpointError), match=message):
         load_model(SUPERCODEC, config={**config, **change})
 
 
-def test_missing_and_unknown_keys_of_bigcodec_configs() -> None:
+def test_missing_and_unknown_keys_of_a_bigcodec_config_are_named() -> None:
     config = json.loads((GOLDEN / "bigcodec_micro.json").read_text())
     del config["codec_encoder"]["ngf"]
     with pytest.raises(ConfigError, match=r"key `codec_encoder\.ngf` is missing"):
@@ -143,14 +145,14 @@ def test_missing_and_unknown_keys_of_bigcodec_configs() -> None:
 
 
 @pytest.mark.parametrize("text", ["", "[1]", "{", "nan"])
-def test_configs_that_are_no_json_objects(tmp_path: Path, text: str) -> None:
+def test_config_that_is_no_json_object_is_refused(tmp_path: Path, text: str) -> None:
     path = tmp_path / "config.json"
     path.write_text(text)
     with pytest.raises(ConfigError, match=r"config\.json: "):
         load_model(BIGCODEC, config=path)
 
 
-def test_codebooks_that_were_never_initialised(tmp_path: Path) -> None:
+def test_uninitialised_codebook_is_refused(tmp_path: Path) -> None:
     def change(content: dict[str, dict[str, torch.Tensor]]) -> None:
         content["generator"]["rq.layers.1._codebook.initted"].zero_()
 
@@ -160,14 +162,14 @@ def test_codebooks_that_were_never_initialised(tmp_path: Path) -> None:
         load_model(path)
 
 
-def test_discriminator_file_points_to_the_model(tmp_path: Path) -> None:
+def test_error_for_a_discriminator_names_the_file_of_the_model(tmp_path: Path) -> None:
     torch.save({"discriminator": {}, "optim_g": {}, "optim_d": {}}, tmp_path / "do_00000001")
     with pytest.raises(CheckpointError, match="`g_00000001` beside it"):
         load_model(tmp_path / "do_00000001")
 
 
 @pytest.mark.parametrize("content", [{}, {"a": 1}, {"generator": [1]}, {"generator": {"a": 1}}])
-def test_layouts_that_nobody_knows(tmp_path: Path, content: Any) -> None:
+def test_unknown_layout_is_refused(tmp_path: Path, content: Any) -> None:
     torch.save(content, tmp_path / "x.pt")
     with pytest.raises(CheckpointError, match=r"x\.pt: "):
         load_model(tmp_path / "x.pt")
@@ -175,7 +177,9 @@ def test_layouts_that_nobody_knows(tmp_path: Path, content: Any) -> None:
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("layout", ["file", "folder"])
-def test_native_checkpoints(tmp_path: Path, dtype: torch.dtype, layout: str) -> None:
+def test_native_checkpoint_keeps_tensors_and_fingerprint(
+    tmp_path: Path, dtype: torch.dtype, layout: str
+) -> None:
     codec = untrained(load_preset("hac-tiny"))
     if layout == "file":
         path = tmp_path / "hac.safetensors"
@@ -195,8 +199,7 @@ def test_native_checkpoints(tmp_path: Path, dtype: torch.dtype, layout: str) -> 
     assert loaded.fingerprint == fingerprint("hac", codec.hyper_parameters, stored)
 
 
-def test_any_family_can_be_stored_natively(tmp_path: Path) -> None:
-    """The same weights keep their fingerprint when they move into a file of ours."""
+def test_native_copy_keeps_the_fingerprint(tmp_path: Path) -> None:
     for path in (BIGCODEC, SUPERCODEC):
         original = load_model(path)
         source = path if path.is_file() else path / "g_00000001"
@@ -207,14 +210,13 @@ def test_any_family_can_be_stored_natively(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("path", [BIGCODEC, SUPERCODEC])
-def test_models_for_inference_are_not_stored(tmp_path: Path, path: Path) -> None:
-    """Their weight norm is gone; a file of them could not be read again."""
+def test_write_model_refuses_folded_weight_norm(tmp_path: Path, path: Path) -> None:
     with pytest.raises(CheckpointError, match="folded for inference cannot be stored"):
         write_model(tmp_path / "x.safetensors", load_model(path).model)
     assert not list(tmp_path.iterdir())
 
 
-def test_whole_config_of_ours_is_taken_for_its_model(tmp_path: Path) -> None:
+def test_config_option_accepts_a_training_config(tmp_path: Path) -> None:
     config = json.loads((SUPERCODEC / "config.json").read_text())
     whole = {"family": "supercodec", "model": config, "training": {}}
     assert load_model(SUPERCODEC, config=whole).fingerprint == load_model(SUPERCODEC).fingerprint
@@ -239,7 +241,7 @@ def test_fingerprint_covers_names_shapes_dtypes_values_and_hyper_parameters() ->
     assert fingerprint("hac", {"x": 1}, strided) == names[0]
 
 
-def test_native_files_that_are_damaged(tmp_path: Path) -> None:
+def test_damaged_native_file_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     for content in (b"", b"\x08", b"\xff" * 8 + b"{}", b"not a checkpoint at all"):
         path.write_bytes(content)
@@ -247,7 +249,7 @@ def test_native_files_that_are_damaged(tmp_path: Path) -> None:
             load_model(path)
 
 
-def test_native_files_without_hyper_parameters(tmp_path: Path) -> None:
+def test_native_file_without_hyper_parameters_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     save_file({"a": torch.zeros(1)}, path)
     with pytest.raises(ConfigError, match="no hyper-parameters"):
@@ -260,20 +262,20 @@ def test_native_files_without_hyper_parameters(tmp_path: Path) -> None:
         read_native(path)
 
 
-def test_known_checkpoints(own_home: Path, tmp_path: Path) -> None:
+def test_registry_finds_registered_checkpoints_that_exist(own_home: Path, tmp_path: Path) -> None:
     assert registry.find("01234567") is None
     entry = registry.RegisteredCheckpoint("hac", str(BIGCODEC), None)
     registry.register("01234567", entry)
     registry.register("89abcdef", registry.RegisteredCheckpoint("hac", str(tmp_path / "gone")))
     assert registry.find("01234567") == entry
-    assert registry.find("89abcdef") is None  # no longer there
+    assert registry.find("89abcdef") is None  # the file is gone
     (own_home / registry.LIST_NAME).write_text("[not json")
     assert registry.find("01234567") is None
     registry.register("01234567", entry)
     assert registry.find("01234567") == entry
 
 
-def test_tensors_that_claim_more_than_the_file_holds(tmp_path: Path) -> None:
+def test_tensor_larger_than_the_file_is_refused(tmp_path: Path) -> None:
     def change(content: dict[str, dict[str, torch.Tensor]]) -> None:
         content["generator"]["model.0.bias"] = torch.zeros(1).expand(1 << 40)
 
@@ -284,7 +286,7 @@ def test_tensors_that_claim_more_than_the_file_holds(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("family", ["bigcodec", "supercodec", "hac"])
-def test_configs_of_models_that_no_machine_holds(checkpoints: dict[str, Path], family: str) -> None:
+def test_config_of_a_huge_model_is_refused(checkpoints: dict[str, Path], family: str) -> None:
     path = checkpoints[family]
     config = dict(load_model(path).model.hyper_parameters)
     if family == "bigcodec":
@@ -297,7 +299,7 @@ def test_configs_of_models_that_no_machine_holds(checkpoints: dict[str, Path], f
         load_model(path, config=config)
 
 
-def test_loading_does_not_wait_for_the_compiler(checkpoints: dict[str, Path]) -> None:
+def test_loading_does_not_import_the_compiler(checkpoints: dict[str, Path]) -> None:
     """PyTorch's compiler takes a second to import, and arithmetic on meta tensors imports it."""
     program = (
         "import sys, codectool\n"
@@ -308,8 +310,8 @@ def test_loading_does_not_wait_for_the_compiler(checkpoints: dict[str, Path]) ->
         subprocess.run([sys.executable, "-c", program, str(path)], check=True)
 
 
-def test_safetensors_that_begin_like_a_pickle(tmp_path: Path) -> None:
-    """A file begins with the length of its header; 0x80 is also how pickles begin."""
+def test_safetensors_file_that_starts_like_a_pickle_is_read(tmp_path: Path) -> None:
+    """A file starts with the length of its header; pickles start with 0x80."""
     codec = untrained(load_preset("hac-tiny"))
     names = {METADATA_KEY: json.dumps({"family": "hac", "model": codec.hyper_parameters})}
     path = tmp_path / "x.safetensors"
@@ -322,7 +324,7 @@ def test_safetensors_that_begin_like_a_pickle(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf")])
-def test_weights_that_are_no_numbers(tmp_path: Path, value: float) -> None:
+def test_weights_with_nan_or_infinity_are_refused(tmp_path: Path, value: float) -> None:
     def change(content: dict[str, dict[str, torch.Tensor]]) -> None:
         content["generator"]["model.0.bias"][3] = value
 
@@ -339,7 +341,7 @@ def test_weights_that_are_no_numbers(tmp_path: Path, value: float) -> None:
         {"sample_rate": 1 << 24},
     ],
 )
-def test_counts_are_limited_before_anything_is_built(change: dict[str, Any]) -> None:
+def test_bigcodec_counts_are_limited_before_the_model_is_built(change: dict[str, Any]) -> None:
     config = json.loads((GOLDEN / "bigcodec_micro.json").read_text())
     for key, value in change.items():
         config[key] = {**config[key], **value} if isinstance(value, dict) else value
@@ -347,7 +349,7 @@ def test_counts_are_limited_before_anything_is_built(change: dict[str, Any]) -> 
         load_model(BIGCODEC, config=config)
 
 
-def test_thousands_of_quantizers_in_a_file(tmp_path: Path) -> None:
+def test_number_of_quantizers_in_a_file_is_limited(tmp_path: Path) -> None:
     def change(content: dict[str, dict[str, torch.Tensor]]) -> None:
         for number in range(5000):
             key = f"quantizer.layers.{number}._codebook.weight"
@@ -360,7 +362,7 @@ def test_thousands_of_quantizers_in_a_file(tmp_path: Path) -> None:
         load_model(path)
 
 
-def test_family_that_nobody_has(tmp_path: Path) -> None:
+def test_unknown_family_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     write_native(path, "opus", {}, {"a": torch.zeros(1)})
     with pytest.raises(CheckpointError, match=r"x\.safetensors: no codec is called `opus`"):
@@ -379,11 +381,11 @@ def test_family_that_nobody_has(tmp_path: Path) -> None:
         {"family": "hac", "path": 3},
     ],
 )
-def test_list_of_known_checkpoints_that_was_tampered_with(own_home: Path, entry: Any) -> None:
+def test_registry_ignores_invalid_entries(own_home: Path, entry: Any) -> None:
     (own_home / registry.LIST_NAME).write_text(json.dumps({"01234567": entry}))
     assert registry.find("01234567") is None
     (own_home / registry.LIST_NAME).write_text("[" * 200000)
     assert registry.find("01234567") is None
     (own_home / registry.LIST_NAME).unlink()
     os.mkfifo(own_home / registry.LIST_NAME)
-    assert registry.find("01234567") is None  # and does not wait for someone to write
+    assert registry.find("01234567") is None  # and does not block on the pipe

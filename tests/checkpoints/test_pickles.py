@@ -1,4 +1,4 @@
-"""Pickles from strangers: tensors come out, and nothing else happens."""
+"""Untrusted pickles: tensors are read, and no code runs."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_code_is_refused_and_not_run(tmp_path: Path, new_format: bool, where: st
     [eval, exec, getattr, __import__, print, torch.load, torch.hub.load, open, subprocess.Popen],
 )
 @pytest.mark.parametrize("new_format", [True, False])
-def test_every_kind_of_function_is_refused(tmp_path: Path, function: Any, new_format: bool) -> None:
+def test_any_function_is_refused(tmp_path: Path, function: Any, new_format: bool) -> None:
     path = tmp_path / "evil.pt"
     content = {"state_dict": state(), "x": Calls(function, "x")}
     torch.save(content, path, _use_new_zipfile_serialization=new_format)
@@ -62,8 +62,10 @@ def test_every_kind_of_function_is_refused(tmp_path: Path, function: Any, new_fo
         read_torch_file(path)
 
 
-def test_foreign_classes_become_stand_ins(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Like a training checkpoint with its configuration, whose library we do not have."""
+def test_foreign_classes_become_placeholders(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A training checkpoint holds a configuration whose library may not be installed."""
     module = types.ModuleType("some_config_library")
     made: list[str] = []
 
@@ -121,15 +123,15 @@ def tensor_pickle(offset: int, size: tuple[int, ...], stride: tuple[int, ...]) -
     hooks: Any = collections.OrderedDict()
     tensor = Calls(rebuild, Storage(), offset, size, stride, False, hooks)
     buffer = io.BytesIO()
-    # an old protocol, as PyTorch writes it; the stand-in sends us to our own reader
+    # an old protocol, as PyTorch writes it; the placeholder needs the own unpickler
     foreign = Calls(collections.defaultdict, list)
     Pickler(buffer, 2).dump({"state_dict": {"t": tensor}, "x": foreign})
     return buffer.getvalue()
 
 
 @pytest.mark.parametrize("new_format", [True, False])
-def test_a_file_cannot_ask_for_memory(tmp_path: Path, new_format: bool) -> None:
-    """`bytearray(n)` is harmless to run and makes n bytes out of a few."""
+def test_bytearray_bomb_is_harmless(tmp_path: Path, new_format: bool) -> None:
+    """`bytearray(n)` runs no code but turns a few bytes into n."""
     path = tmp_path / "bomb.pt"
     content = {"state_dict": state(), "x": Calls(bytearray, 1 << 36)}
     torch.save(content, path, _use_new_zipfile_serialization=new_format)
@@ -142,7 +144,7 @@ def test_a_file_cannot_ask_for_memory(tmp_path: Path, new_format: bool) -> None:
 
 @pytest.mark.parametrize("new_format", [True, False])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16, torch.float16])
-def test_formats_and_dtypes(tmp_path: Path, new_format: bool, dtype: torch.dtype) -> None:
+def test_formats_and_dtypes_are_read(tmp_path: Path, new_format: bool, dtype: torch.dtype) -> None:
     wanted = {
         "plain": torch.arange(12, dtype=dtype).reshape(3, 4),
         "strided": torch.arange(12, dtype=dtype).reshape(3, 4).t()[1:],
@@ -157,7 +159,7 @@ def test_formats_and_dtypes(tmp_path: Path, new_format: bool, dtype: torch.dtype
         torch.testing.assert_close(found[name].detach(), tensor.detach())
 
 
-def test_tensors_that_are_none_of_the_usual_kind(tmp_path: Path) -> None:
+def test_sparse_and_meta_tensors_are_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.pt"
     torch.save({"t": torch.eye(3).to_sparse()}, path)
     with pytest.raises(UnsafeCheckpointError, match="_rebuild_sparse_tensor"):
@@ -167,7 +169,7 @@ def test_tensors_that_are_none_of_the_usual_kind(tmp_path: Path) -> None:
         read_torch_file(path)
 
 
-def test_two_records_of_one_name(tmp_path: Path) -> None:
+def test_duplicate_record_names_are_refused(tmp_path: Path) -> None:
     path = archive(tmp_path / "x.pt", tensor_pickle(0, (4,), (1,)))
     with zipfile.ZipFile(path, "a") as file, pytest.warns(UserWarning, match="Duplicate"):
         file.writestr("x/data.pkl", tensor_pickle(0, (2,), (1,)))
@@ -175,7 +177,7 @@ def test_two_records_of_one_name(tmp_path: Path) -> None:
         read_torch_file(path)
 
 
-def test_own_reader_reads_tensors(tmp_path: Path) -> None:
+def test_own_unpickler_reads_tensors(tmp_path: Path) -> None:
     path = archive(tmp_path / "good.pt", tensor_pickle(0, (2, 2), (2, 1)))
     found = read_torch_file(path)["state_dict"]["t"]
     torch.testing.assert_close(found, torch.tensor([[1.0, 2.0], [3.0, 4.0]]))
@@ -208,7 +210,7 @@ def test_compressed_records_are_refused(tmp_path: Path) -> None:
 
 
 def test_length_bomb_is_harmless(tmp_path: Path) -> None:
-    """An opcode that says how many bytes follow, for which Python makes room at once."""
+    """An opcode that states a byte count, which Python would allocate at once."""
     bomb = b"\x80\x05\x96" + struct.pack("<Q", 1 << 40) + b"x."
     path = archive(tmp_path / "bomb.pt", bomb)
     with pytest.raises(CheckpointError, match="damaged"):
@@ -216,7 +218,7 @@ def test_length_bomb_is_harmless(tmp_path: Path) -> None:
 
 
 def test_memo_bomb_is_harmless(tmp_path: Path) -> None:
-    """One opcode that asks for a memo of four billion entries."""
+    """An opcode that asks for a memo of four billion entries."""
     bomb = b"\x80\x02ccollections\ndefaultdict\n" + b"N" + b"r\xff\xff\xff\xff" + b"."
     path = archive(tmp_path / "bomb.pt", bomb)
     with pytest.raises(CheckpointError):
@@ -224,14 +226,14 @@ def test_memo_bomb_is_harmless(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", b"\x80", b"hello", b"\x80\x02}q\x00."])
-def test_what_is_no_checkpoint(tmp_path: Path, content: bytes) -> None:
+def test_other_files_are_refused(tmp_path: Path, content: bytes) -> None:
     path = tmp_path / "file.pt"
     path.write_bytes(content)
     with pytest.raises(CheckpointError, match=r"file\.pt"):
         read_published(path)
 
 
-def test_every_truncation_of_a_checkpoint(tmp_path: Path) -> None:
+def test_truncated_checkpoint_is_refused(tmp_path: Path) -> None:
     whole = io.BytesIO()
     torch.save({"state_dict": state(), "x": collections.defaultdict(list)}, whole)
     data = whole.getvalue()

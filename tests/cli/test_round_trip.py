@@ -178,7 +178,7 @@ def test_info_works_without_the_weights(
     assert "not found on this machine" in run("info", path).text
     refused = run("decode", path, tmp_path / "x.wav")
     assert refused.code == 2
-    assert "which this machine has not seen; give them with `--checkpoint PATH`" in refused.err
+    assert "which were not found on this machine; name them with `--checkpoint PATH`" in refused.err
 
 
 def test_verify_json(

@@ -59,7 +59,7 @@ class Recipe:
     def of(cls, work: Work[Any, Any]) -> Recipe:
         """The recipe of some work."""
         codec = work.codec
-        ours = bundled.find(codec.fingerprint) is not None
+        ours = bundled.find_available(codec.fingerprint) is not None
         return cls(
             verb=work.verb,
             options=work.options,
