@@ -1,19 +1,17 @@
-"""Tokens to bits and back: fixed widths, most significant bit first, whole arrays at once.
+"""Pack tokens into bits and back: fixed widths, most significant bit first.
 
-Letters used in shapes: C channels, K codebooks, F frames.
+A block is one string of bits: frame by frame, in a frame channel by channel, in a channel codebook
+by codebook, each token in the width of its codebook. Zero bits fill the last byte.
 
-A block is one string of bits: frame after frame, in a frame channel after channel, in a channel
-stream after stream, each token in the width of its stream. Zero bits fill up the last byte.
-
-Streams of one common width are a plain row of equal fields, and 8 / gcd(8, width) of them end on
-a byte border. Within such a group each byte is a fixed sum of shifted tokens, so a few shifts over
-all groups at once do the work; 13 bits, eight tokens in thirteen bytes::
+If all codebooks have the same width, 8 / gcd(8, width) tokens end on a byte boundary. Within such
+a group each byte is a fixed sum of shifted tokens, so a few shifts over all groups at once do the
+work. For 13 bits, eight tokens take thirteen bytes::
 
     token     0            1            2   ...
     bits      0123456789abc0123456789abc0123...
     byte      |0      |1      |2      |3   ...
 
-Streams of different widths go through single bits instead, slower on long blocks.
+Codebooks of different widths are packed bit by bit, which is slower.
 """
 
 from __future__ import annotations
@@ -26,12 +24,12 @@ import numpy.typing as npt
 
 from codectool.tokens import check_codes
 
-# Tokens worked on at once: the scratch arrays stay in the processor's cache. A multiple of 8.
-_CHUNK = 1 << 16
+# Tokens processed at once, a multiple of 8; the temporary arrays stay in the CPU cache.
+_CHUNK_TOKENS = 1 << 16
 
 
 def packed_bytes(channels: int, bits_per_codebook: Sequence[int], frames: int) -> int:
-    """Bytes that ``frames`` frames take: the bits, rounded up to whole bytes."""
+    """Return the size of ``frames`` packed frames in bytes, rounded up."""
     return -(-frames * channels * sum(bits_per_codebook) // 8)
 
 
@@ -39,88 +37,85 @@ def pack_codes(codes: npt.NDArray[np.integer], bits_per_codebook: Sequence[int])
     """Pack tokens into bytes.
 
     Args:
-        codes: integers ``(C, K, F)``, those of stream k in 0..2 ** bits_per_codebook[k] - 1.
-        bits_per_codebook: width of each of the K codebooks, 1..24 bits.
+        codes: integers ``(C, K, F)``; codebook k has values 0..2 ** bits_per_codebook[k] - 1.
+        bits_per_codebook: width of the tokens of each codebook, 1..24 bits.
 
     Returns:
         ``ceil(F * C * sum(bits_per_codebook) / 8)`` bytes.
 
     Raises:
-        TokensError: the shape does not fit the streams, or a token does not fit its width.
+        TokensError: the shape does not fit the codebooks, or a token does not fit its width.
 
     >>> pack_codes(np.array([[[1, 2]], [[3, 4]]]), [4]).hex()  # two channels, two frames
     '1324'
     """
     check_codes(codes, bits_per_codebook)
-    channels, streams, frames = codes.shape
-    width = bits_per_codebook[0]
+    channels, codebooks, frames = codes.shape
     # From (C, K, F) to the order of the file.
-    rows = codes.transpose(2, 0, 1).reshape(frames, channels * streams)
-    if all(bits == width for bits in bits_per_codebook):
+    rows = codes.transpose(2, 0, 1).reshape(frames, channels * codebooks)
+    packed = bytearray()
+    if len(set(bits_per_codebook)) == 1:
         tokens = rows.ravel()
-        parts = [
-            _pack_equal(tokens[start : start + _CHUNK].astype(np.uint32, copy=False), width)
-            for start in range(0, len(tokens), _CHUNK)
-        ]
+        for start in range(0, len(tokens), _CHUNK_TOKENS):
+            chunk = tokens[start : start + _CHUNK_TOKENS].astype(np.uint32, copy=False)
+            packed += _pack_equal(chunk, bits_per_codebook[0])
     else:
         columns = _bit_columns(channels, bits_per_codebook)
-        step = _frames_per_chunk(channels * streams)
-        parts = [
-            _pack_mixed(rows[start : start + step], columns) for start in range(0, frames, step)
-        ]
-    return b"".join(parts)
+        step = _frames_per_chunk(channels * codebooks)
+        for start in range(0, frames, step):
+            packed += _pack_mixed(rows[start : start + step], columns)
+    return bytes(packed)
 
 
 def unpack_codes(
     data: bytes, channels: int, bits_per_codebook: Sequence[int], frames: int
 ) -> npt.NDArray[np.int32]:
-    """Unpack what `pack_codes` packed.
+    """Unpack the bytes that `pack_codes` returns.
 
     Args:
-        data: exactly ``packed_bytes(channels, bits_per_codebook, frames)`` bytes.
+        data: ``packed_bytes(channels, bits_per_codebook, frames)`` bytes.
         channels: number of channels C.
-        bits_per_codebook: width of each of the K codebooks, 1..24 bits.
+        bits_per_codebook: width of the tokens of each codebook, 1..24 bits.
         frames: number of frames F.
 
     Returns:
         int32 ``(C, K, F)``.
 
     Raises:
-        ValueError: too few or too many bytes, or the bits after the last token are not zero.
+        ValueError: wrong number of bytes, or the bits after the last token are not zero.
 
     >>> unpack_codes(bytes.fromhex("1324"), 2, [4], 2).tolist()
     [[[1, 2]], [[3, 4]]]
     """
     size = packed_bytes(channels, bits_per_codebook, frames)
     if len(data) != size:
-        raise ValueError(f"{len(data)} bytes of tokens where {size} belong")
+        raise ValueError(f"{len(data)} bytes of tokens, expected {size}")
     padding = 8 * size - frames * channels * sum(bits_per_codebook)
     if padding and data[-1] & ((1 << padding) - 1):
         raise ValueError("the padding bits after the last token are not zero")
-    streams = len(bits_per_codebook)
-    width = bits_per_codebook[0]
+    codebooks = len(bits_per_codebook)
     packed = np.frombuffer(data, np.uint8)
-    rows = np.empty((frames, channels * streams), np.int32)
-    if all(bits == width for bits in bits_per_codebook):
+    rows = np.empty((frames, channels * codebooks), np.int32)
+    if len(set(bits_per_codebook)) == 1:
+        width = bits_per_codebook[0]
         tokens = rows.reshape(-1)
-        for start in range(0, len(tokens), _CHUNK):
-            part = tokens[start : start + _CHUNK]
+        for start in range(0, len(tokens), _CHUNK_TOKENS):
+            chunk = tokens[start : start + _CHUNK_TOKENS]
             first = start * width // 8
-            part[:] = _unpack_equal(packed[first : first - (-len(part) * width // 8)], width)[
-                : len(part)
-            ]
+            last = first - (-len(chunk) * width // 8)
+            chunk[:] = _unpack_equal(packed[first:last], width)[: len(chunk)]
     else:
         columns = _bit_columns(channels, bits_per_codebook)
-        step = _frames_per_chunk(channels * streams)
+        step = _frames_per_chunk(channels * codebooks)
         for start in range(0, frames, step):
-            part = rows[start : start + step]
+            chunk = rows[start : start + step]
             first = start * len(columns) // 8
-            part[:] = _unpack_mixed(packed[first:], columns, part.shape)
-    return np.ascontiguousarray(rows.reshape(frames, channels, streams).transpose(1, 2, 0))
+            chunk[:] = _unpack_mixed(packed[first:], columns, chunk.shape)
+    return np.ascontiguousarray(rows.reshape(frames, channels, codebooks).transpose(1, 2, 0))
 
 
 def _pack_equal(tokens: npt.NDArray[np.uint32], width: int) -> bytes:
-    """Pack tokens of one width, by groups that end on a byte border."""
+    """Pack tokens of one width, in groups that end on a byte boundary."""
     group = 8 // gcd(8, width)
     groups = -(-len(tokens) // group)
     size = -(-len(tokens) * width // 8)
@@ -129,21 +124,21 @@ def _pack_equal(tokens: npt.NDArray[np.uint32], width: int) -> bytes:
     tokens = tokens.reshape(groups, group)
     packed = np.empty((groups, group * width // 8), np.uint8)
     for byte in range(packed.shape[1]):
-        parts = np.zeros(groups, np.uint32)
+        bits = np.zeros(groups, np.uint32)
         for token in range(8 * byte // width, (8 * byte + 7) // width + 1):
-            # How far the token's last bit stands left (positive: it sticks out) of the byte's end.
+            # Bits of the token after the end of the byte; negative if it ends before.
             beyond = (token + 1) * width - 8 * (byte + 1)
-            parts |= tokens[:, token] >> beyond if beyond >= 0 else tokens[:, token] << -beyond
-        packed[:, byte] = parts  # keeps the low eight bits
+            bits |= tokens[:, token] >> beyond if beyond >= 0 else tokens[:, token] << -beyond
+        packed[:, byte] = bits  # keeps the low eight bits
     return packed.tobytes()[:size]
 
 
 def _unpack_equal(packed: npt.NDArray[np.uint8], width: int) -> npt.NDArray[np.int32]:
-    """Tokens of one width, with up to seven too many at the end."""
+    """Unpack tokens of one width; up to seven tokens too many at the end."""
     group = 8 // gcd(8, width)
     size = group * width // 8
     groups = -(-len(packed) // size)
-    # One row per place in the group: rows are contiguous, which is faster here than columns.
+    # One row per byte of a group, because contiguous rows are faster here than columns.
     planes = np.zeros((size, groups), np.int32)
     whole = len(packed) // size
     planes[:, :whole] = packed[: whole * size].reshape(whole, size).T
@@ -151,21 +146,21 @@ def _unpack_equal(packed: npt.NDArray[np.uint8], width: int) -> npt.NDArray[np.i
     planes[: len(rest), whole:] = rest[:, None]
     tokens = np.empty((groups, group), np.int32)
     for token in range(group):
-        parts = np.zeros(groups, np.int32)
+        bits = np.zeros(groups, np.int32)
         for byte in range(token * width // 8, ((token + 1) * width - 1) // 8 + 1):
             beyond = (token + 1) * width - 8 * (byte + 1)
-            parts |= planes[byte] << beyond if beyond >= 0 else planes[byte] >> -beyond
-        tokens[:, token] = parts & ((1 << width) - 1)
+            bits |= planes[byte] << beyond if beyond >= 0 else planes[byte] >> -beyond
+        tokens[:, token] = bits & ((1 << width) - 1)
     return tokens.reshape(-1)
 
 
 def _frames_per_chunk(tokens_per_frame: int) -> int:
-    """Frames worked on at once: a multiple of 8, so that chunks end on byte borders."""
-    return max(8, _CHUNK // tokens_per_frame // 8 * 8)
+    """Return a multiple of 8, so that chunks end on byte boundaries."""
+    return max(8, _CHUNK_TOKENS // tokens_per_frame // 8 * 8)
 
 
 def _bit_columns(channels: int, bits_per_codebook: Sequence[int]) -> npt.NDArray[np.intp]:
-    """Which bits of a frame's 32-bit tokens are stored, in the order of the file."""
+    """Return which bits of a frame's 32-bit tokens are stored, in the order of the file."""
     widths = list(bits_per_codebook) * channels
     return np.concatenate(
         [np.arange(32 * (i + 1) - bits, 32 * (i + 1)) for i, bits in enumerate(widths)]

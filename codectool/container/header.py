@@ -1,4 +1,4 @@
-"""`Header`: everything a file says about its tokens, checked for sense."""
+"""`Header`: the validated description of the tokens in a file, and its bytes."""
 
 from __future__ import annotations
 
@@ -26,24 +26,25 @@ from codectool.container.layout import (
     default_block_frames,
     header_check,
 )
-from codectool.container.source import Source, Tape
+from codectool.container.source import ByteSource, RecordingReader
 from codectool.errors import DamagedError, NotHcdError, TruncatedError, UnsupportedError
 from codectool.tokens import MAX_CHANNELS, TokenLayout, check_fingerprint, check_sample_rate
 
 
 @dataclass(frozen=True)
 class Header:
-    """What a `.hcd` file says about its tokens.
+    """Description of the tokens in a `.hcd` file.
 
     Attributes:
-        layout: what the tokens mean.
-        fingerprint: eight hexadecimal digits naming the weights that made them.
-        sample_rate: sampling rate in Hz of the audio that was encoded.
+        layout: shape and meaning of the tokens.
+        fingerprint: eight hexadecimal digits that identify the weights that made them.
+        sample_rate: sampling rate of the encoded audio, in Hz.
         channels: number of channels, 1..1024.
-        num_samples: samples per channel at ``sample_rate``; None when a stream did not know yet.
-        extra_frames: frames beyond those that ``num_samples`` asks for.
-        segment_frames: frames that a whole-signal codec saw at once; None if it does not matter.
-        block_frames: frames per block; 0 asks for the default, about 24 s.
+        num_samples: samples per channel at ``sample_rate``; None in a stream, which stores its
+            length at the end.
+        extra_frames: frames beyond those that ``num_samples`` needs.
+        segment_frames: frames per independently coded segment; None if there is one segment.
+        block_frames: frames per block; 0 is replaced by the default, about 24 s.
     """
 
     layout: TokenLayout
@@ -60,7 +61,7 @@ class Header:
         check_sample_rate(self.sample_rate)
         if not 1 <= self.channels <= MAX_CHANNELS:
             raise ValueError(f"{self.channels} channels is not in 1..{MAX_CHANNELS}")
-        # A frame may be one bit, so this bounds how much audio a byte can ask a decoder to write.
+        # A frame may be one bit, so this bounds the audio that a byte can make a decoder write.
         hop, rate = self.layout.hop_length, self.layout.sample_rate
         if hop > MAX_FRAME_SAMPLES or hop * self.sample_rate > MAX_FRAME_SAMPLES * rate:
             raise ValueError(f"one frame stands for more than {MAX_FRAME_SAMPLES} samples")
@@ -80,56 +81,42 @@ class Header:
             raise ValueError(f"blocks of {self.block_frames} frames are not in 1..{most}")
 
     @property
-    def profile(self) -> int:
-        """Number of the standard profile with this layout; 0 if there is none."""
-        return PROFILE_NUMBERS.get(self.layout, 0)
-
-    @property
     def profile_name(self) -> str:
-        """Name of the standard profile, or ``"custom"``."""
-        return PROFILES[self.profile].name if self.profile else "custom"
+        """Name of the standard profile with this layout, or ``"custom"``."""
+        number = PROFILE_NUMBERS.get(self.layout)
+        return PROFILES[number].name if number else "custom"
 
     @property
     def num_frames(self) -> int | None:
-        """Frames per channel, or None when the header does not know."""
+        """Frames per channel; None in a stream."""
         if self.num_samples is None:
             return None
         return self.frames_for(self.num_samples, self.extra_frames)
 
-    @property
-    def num_blocks(self) -> int | None:
-        """Number of blocks, at least one, or None when the header does not know."""
-        frames = self.num_frames
-        return None if frames is None else max(1, -(-frames // self.block_frames))
-
-    @property
-    def block_payload_bytes(self) -> int:
-        """Bytes of tokens in a full block."""
-        return self.payload_bytes(self.block_frames)
-
-    def payload_bytes(self, frames: int) -> int:
-        """Bytes of tokens in a block of ``frames`` frames."""
-        return packed_bytes(self.channels, self.layout.bits_per_codebook, frames)
-
     def frames_for(self, num_samples: int, extra_frames: int = 0) -> int:
-        """Frames of ``num_samples`` samples: ``ceil(ceil(n * model / input) / hop) + extra``."""
+        """Return ``ceil(ceil(n * model_rate / rate) / hop) + extra``, the frames per channel."""
         samples = self.layout.model_samples(num_samples, self.sample_rate)
         return -(-samples // self.layout.hop_length) + extra_frames
 
-    def samples_in(self, frames: int) -> int:
-        """Most samples at ``sample_rate`` that ``frames`` frames stand for."""
-        return frames * self.layout.hop_length * self.sample_rate // self.layout.sample_rate
+    def payload_bytes(self, frames: int) -> int:
+        """Return the size of the packed tokens of ``frames`` frames."""
+        return packed_bytes(self.channels, self.layout.bits_per_codebook, frames)
 
 
 def build_fields(header: Header, sections: bool) -> bytes:
-    """All header bytes before the first-block check; ``sections`` sets the flag of that name."""
+    """Return all header bytes before the first-block check.
+
+    Args:
+        header: header to write.
+        sections: whether sections follow the header.
+    """
     layout = header.layout
-    rate_code = RATE_CODES.get(header.sample_rate, 0)
-    model_rate_code = RATE_CODES.get(layout.sample_rate, 0)
-    family_code = FAMILY_CODES.get(layout.family, 0)
     same_bits = len(set(layout.bits_per_codebook)) == 1
     explicit = {
-        "codes": {"family": family_code, "sample_rate": model_rate_code},
+        "codes": {
+            "family": FAMILY_CODES.get(layout.family, 0),
+            "sample_rate": RATE_CODES.get(layout.sample_rate, 0),
+        },
         "family": layout.family,
         "sample_rate": layout.sample_rate,
         "hop_length": layout.hop_length,
@@ -147,10 +134,10 @@ def build_fields(header: Header, sections: bool) -> bytes:
             "sections": sections,
             "length_known": header.num_samples is not None,
         },
-        "profile": header.profile,
+        "profile": PROFILE_NUMBERS.get(layout, 0),
         "fingerprint": bytes.fromhex(header.fingerprint),
         "codes": {
-            "sample_rate": rate_code,
+            "sample_rate": RATE_CODES.get(header.sample_rate, 0),
             "channels": header.channels if header.channels < 16 else 0,
         },
         "sample_rate": header.sample_rate,
@@ -164,18 +151,12 @@ def build_fields(header: Header, sections: bool) -> bytes:
     return cast(bytes, PREAMBLE.build({"version": VERSION}) + FIELDS.build(fields))
 
 
-def build_checks(fields: bytes, first_check: int) -> bytes:
-    """The two checks that end the header."""
-    check = cast(bytes, CHECK32.build(first_check))
-    return check + cast(bytes, CHECK16.build(header_check(fields + check)))
-
-
-def parse_header(file: Source, name: str) -> tuple[Header, bool, bytes, int]:
-    """Read a header from a file or pipe, not a byte more.
+def parse_header(source: ByteSource, name: str) -> tuple[Header, bool, bytes, int]:
+    """Read a header, and no byte more.
 
     Args:
-        file: where to read; only ``read`` is used.
-        name: what messages call the file.
+        source: source that stands at the start of the file.
+        name: name of the file in error messages.
 
     Returns:
         The header, whether sections follow, all bytes before the first-block check, and that check.
@@ -183,8 +164,8 @@ def parse_header(file: Source, name: str) -> tuple[Header, bool, bytes, int]:
     Raises:
         NotHcdError, UnsupportedError, DamagedError, TruncatedError: see `codectool.errors`.
     """
-    tape = Tape(file)
-    start = tape.read(len(MAGIC) + 1)
+    recorder = RecordingReader(source)
+    start = recorder.read(len(MAGIC) + 1)
     if not MAGIC.startswith(start[: len(MAGIC)]):
         raise NotHcdError(
             f"{name}: not a .hcd file: it begins with {start[:3].hex(' ')}, not {MAGIC.hex(' ')}"
@@ -200,14 +181,14 @@ def parse_header(file: Source, name: str) -> tuple[Header, bool, bytes, int]:
     if version < VERSION:
         raise DamagedError(f"{name}: version 0 of the format does not exist")
     try:
-        raw = FIELDS.parse_stream(tape)
-        fields = bytes(tape.data)
-        first_check = cast(int, CHECK32.parse_stream(tape))
-        computed = header_check(bytes(tape.data))
-        stored = cast(int, CHECK16.parse_stream(tape))
+        raw = FIELDS.parse_stream(recorder)
+        fields = bytes(recorder.data)
+        first_check = cast(int, CHECK32.parse_stream(recorder))
+        computed = header_check(bytes(recorder.data))
+        stored = cast(int, CHECK16.parse_stream(recorder))
     except StreamError as error:
         raise TruncatedError(
-            f"{name}: ends after {len(tape.data)} bytes, inside the header"
+            f"{name}: ends after {len(recorder.data)} bytes, inside the header"
         ) from error
     except (ConstructError, ValueError) as error:
         reason = str(error).splitlines()[-1]
@@ -216,7 +197,7 @@ def parse_header(file: Source, name: str) -> tuple[Header, bool, bytes, int]:
         raise DamagedError(
             f"{name}: the header is damaged: CRC-16 is {computed:04x}, expected {stored:04x}"
         )
-    # From here on the bytes are what a writer wrote: what we do not know is new, not broken.
+    # The check has passed, so unknown values come from a later version and not from damage.
     if unknown := _unknown_feature(raw):
         raise UnsupportedError(f"{name}: {unknown}, which this codectool does not know: update it")
     try:
@@ -226,7 +207,7 @@ def parse_header(file: Source, name: str) -> tuple[Header, bool, bytes, int]:
 
 
 def _unknown_feature(raw: Any) -> str | None:
-    """What a reader of version 1 cannot know, in words; None if it knows everything."""
+    """Return a feature that version 1 reserves, in words; None if there is none."""
     if raw.flags.reserved:
         return f"uses the reserved flag bits {raw.flags.reserved:02b}"
     if raw.profile and raw.profile not in PROFILES:
@@ -243,7 +224,7 @@ def _unknown_feature(raw: Any) -> str | None:
 
 
 def _layout_from(explicit: Any) -> TokenLayout:
-    """The layout of an explicit profile; ValueError where its fields make no sense."""
+    """Return the layout of an explicit profile; raise a ValueError if a field is invalid."""
     bits = explicit.bits_per_codebook or bytes([explicit.bits]) * explicit.num_codebooks
     if explicit.bits_per_codebook and len(set(bits)) == 1:
         raise ValueError("equal widths are listed one by one")
@@ -256,9 +237,8 @@ def _layout_from(explicit: Any) -> TokenLayout:
 
 
 def _header_from(raw: Any) -> Header:
-    """`Header` from parsed fields; ValueError where they contradict each other."""
+    """Return the header; raise a ValueError if fields contradict each other."""
     layout = PROFILES[raw.profile].layout if raw.profile else _layout_from(raw.explicit)
-    channels = raw.codes.channels or raw.channels
     if raw.channels is not None and raw.channels < 16:
         raise ValueError(f"{raw.channels} channels are not written in the short form")
     if raw.flags.extra_frames and not raw.flags.length_known:
@@ -271,15 +251,13 @@ def _header_from(raw: Any) -> Header:
         layout=layout,
         fingerprint=raw.fingerprint.hex(),
         sample_rate=SAMPLE_RATES.get(raw.codes.sample_rate) or raw.sample_rate,
-        channels=channels,
+        channels=raw.codes.channels or raw.channels,
         num_samples=raw.num_samples,
         extra_frames=raw.flags.extra_frames if raw.extra_frames is None else raw.extra_frames,
         segment_frames=raw.segment_frames,
         block_frames=0 if raw.block_frames is None else raw.block_frames,
     )
-    if raw.block_frames is not None and raw.block_frames in (
-        0,
-        default_block_frames(layout, channels),
-    ):
+    default = default_block_frames(layout, header.channels)
+    if raw.block_frames is not None and raw.block_frames in (0, default):
         raise ValueError(f"block length {raw.block_frames} is written where it need not be")
     return header

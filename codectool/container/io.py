@@ -1,4 +1,4 @@
-"""`Tokens` to `.hcd` files and back, by path or file object."""
+"""Read and write `.hcd` files by path or file object: `codectool.read` and `codectool.write`."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import BinaryIO, cast
+from typing import BinaryIO
 
 from codectool.container import read_tokens, write_tokens
 from codectool.errors import ContainerError
@@ -23,17 +23,17 @@ def write(
     *,
     block_frames: int | None = None,
 ) -> None:
-    """Write tokens as a `.hcd` file; an existing file of this name is replaced as a whole.
+    """Write tokens as a `.hcd` file; an existing file is replaced atomically.
 
     Args:
         target: a path, or a binary file object or pipe, which stays open.
-        tokens: what to write.
-        tags: text to go with it, on top of ``tokens.tags``.
+        tokens: tokens to write.
+        tags: text tags to store in addition to ``tokens.tags``.
         block_frames: frames per block; None is about 24 s.
 
     Raises:
         ContainerError: the tokens or tags do not fit the format.
-        UsageError: the file cannot be made: its folder is missing, or it is one.
+        UsageError: the file cannot be created.
     """
     tokens = dataclasses.replace(tokens, tags={**tokens.tags, **(tags or {})})
     if isinstance(target, str | os.PathLike):
@@ -47,7 +47,7 @@ def read(source: PathOrFile) -> Tokens:
     """Read a `.hcd` file.
 
     Args:
-        source: a path, or a binary file object or pipe that begins where the file does.
+        source: a path, or a binary file object or pipe that stands at the start of the file.
 
     Raises:
         ContainerError: the file cannot be read, or is damaged anywhere.
@@ -57,6 +57,6 @@ def read(source: PathOrFile) -> Tokens:
     path = Path(source)
     try:
         with path.open("rb") as file:
-            return read_tokens(cast(BinaryIO, file), str(path))
+            return read_tokens(file, str(path))
     except OSError as error:
         raise ContainerError(f"{path}: {error.strerror or error}") from error

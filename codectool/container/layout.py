@@ -1,7 +1,6 @@
-"""The layout of a `.hcd` file as declarations: numbers, tables, records, checks.
+"""The `.hcd` format as declarations: constants, tables, records and checks.
 
-This is `docs/reference/file-format.md` in Python; where the two differ, the document is right.
-here is small and never touches a payload: tokens are packed in `bitpack`.
+The specification is `docs/reference/file-format.md`. Tokens are packed in `bitpack`.
 """
 
 from __future__ import annotations
@@ -36,15 +35,15 @@ from codectool.tokens import MAX_CODEBOOKS, TokenLayout
 MAGIC = b"HCD"
 VERSION = 1
 
-# Limits: each is compared before memory is asked for.
+# Limits. Each is checked before memory is allocated.
 MAX_VARINT_BYTES = 9  # nine groups of seven bits: every value below 2 ** 63
-MAX_BLOCK_TOKENS = 1 << 20  # channels * streams * frames of a block: 3 MiB packed, 4 MiB as int32
+MAX_BLOCK_TOKENS = 1 << 20  # channels * codebooks * frames of a block: 3 MiB packed, 4 MiB as int32
 MAX_SECTION_BYTES = 65_536  # payload of one section
 MAX_SECTIONS_BYTES = 1 << 20  # all sections with their framing
 MAX_SECTIONS = 256
-MAX_FRAME_SAMPLES = 65_536  # samples one frame may stand for, at the model's and at the input rate
+MAX_FRAME_SAMPLES = 65_536  # samples of a frame, at the model's rate and at the input rate
 
-# Sampling rates that fit in half a byte. 0 says that a varint follows, 14 and 15 are reserved.
+# Sampling rates by code. 0: a varint follows; 14 and 15 are reserved.
 SAMPLE_RATES = {
     1: 8_000,
     2: 11_025,
@@ -62,7 +61,7 @@ SAMPLE_RATES = {
 }
 RATE_CODES = {rate: code for code, rate in SAMPLE_RATES.items()}
 
-# Families of an explicit profile, 1 to 3. 0: the name follows; 4 to 15 are reserved.
+# Families of an explicit profile by code. 0: the name follows; other codes are reserved.
 FAMILY_CODES = {
     family.name: family.container_number
     for family in all_families()
@@ -71,17 +70,17 @@ FAMILY_CODES = {
 FAMILY_NAMES = {code: name for name, code in FAMILY_CODES.items()}
 PROFILES = {profile.number: profile for family in all_families() for profile in family.profiles}
 PROFILE_NUMBERS = {profile.layout: number for number, profile in PROFILES.items()}
-BLOCK_SECONDS = 24  # of a block, unless the header says otherwise
+BLOCK_SECONDS = 24  # default length of a block
 
 
 def default_block_frames(layout: TokenLayout, channels: int) -> int:
-    """Frames per block when the header names no other number: 24 s, or what the limit allows."""
+    """Return the default frames per block: 24 s, or fewer if the limit requires it."""
     frames = -(-BLOCK_SECONDS * layout.sample_rate // layout.hop_length)
     return min(frames, MAX_BLOCK_TOKENS // (channels * layout.num_codebooks))
 
 
 def encode_varint(value: int) -> bytes:
-    """Unsigned LEB128: seven bits per byte, least significant first, top bit = more follow.
+    """Encode as unsigned LEB128: 7 bits per byte, lowest first, top bit set if more follow.
 
     Raises:
         ValueError: the value is not in 0..2**63 - 1.
@@ -100,10 +99,10 @@ def encode_varint(value: int) -> bytes:
 
 
 def decode_varint(data: bytes) -> int:
-    """Value of one whole varint; the shortest form is the only one.
+    """Decode one varint.
 
     Raises:
-        ValueError: the last byte says that more follow, or the form is not the shortest.
+        ValueError: the varint is longer than allowed, or not in its shortest form.
     """
     if data[-1] & 0x80:
         raise ValueError(f"a varint is longer than {MAX_VARINT_BYTES} bytes")
@@ -132,7 +131,7 @@ EXPLICIT_PROFILE = Struct(
     "sample_rate" / If(this.codes.sample_rate == 0, VARINT),
     "hop_length" / VARINT,
     "num_codebooks" / VARINT,
-    # Before the list below is believed.
+    # Before `bits_per_codebook` is read.
     Check(lambda fields: 1 <= fields.num_codebooks <= MAX_CODEBOOKS),
     "bits" / Int8ub,
     "bits_per_codebook" / If(this.bits == 0, Bytes(this.num_codebooks)),
@@ -163,26 +162,26 @@ FIELDS = Struct(
 CHECK32 = Int32ul
 CHECK16 = Int16ul
 
-# Sections stand between header and blocks; type 0 ends them.
+# Sections are stored between header and blocks.
 SECTIONS_END = 0
 TEXT_TAGS = 1
 MUST_UNDERSTAND = 0x80
 SECTION_START = Struct("type" / Int8ub, "length" / If(this.type != SECTIONS_END, VARINT))
 TEXT_TAG = Struct("key" / PascalString(VARINT, "utf8"), "value" / PascalString(VARINT, "utf8"))
 
-# Records of a file whose length was unknown when its header was written.
+# Markers and the final record of a stream, whose header does not state the length.
 FULL_BLOCK = b"\x01"
 FINAL_RECORD = b"\x02"
 FINAL_FIELDS = Struct("num_samples" / VARINT, "extra_frames" / VARINT)
 
 
 def header_check(data: bytes) -> int:
-    """CRC-16 of all header bytes before the check itself (CCITT polynomial, start FFFF)."""
+    """Return the CRC-16 (CCITT, start 0xFFFF) of all header bytes before the check itself."""
     return binascii.crc_hqx(data, 0xFFFF)
 
 
 def first_block_check(fields: bytes, payload: bytes) -> int:
-    """Check of block 0, kept in the header, where it also names the file.
+    """Return the CRC-32 of block 0, which is stored in the header and identifies the file.
 
     Args:
         fields: all header bytes before this check.
@@ -191,21 +190,26 @@ def first_block_check(fields: bytes, payload: bytes) -> int:
     return zlib.crc32(payload, zlib.crc32(fields + struct.pack("<Q", 0)))
 
 
-def block_check(fields: bytes, first_check: int, index: int, *data: bytes) -> int:
-    """Check of block ``index`` >= 1 (or of the final record), bound to this file and this place.
+def block_check(fields: bytes, first_check: int, index: int, payload: bytes) -> int:
+    """Return the CRC-32 of block ``index`` >= 1 or of the final record.
+
+    The check includes the header and the index, so that it fails for a block of another file or
+    from another position.
 
     Args:
         fields: all header bytes before the first-block check.
         first_check: the first-block check.
         index: block number; for the final record the number of full blocks before it.
-        data: the bytes to check, in order.
+        payload: packed tokens; all bytes of the final record.
     """
-    check = zlib.crc32(fields + struct.pack("<IQ", first_check, index))
-    for part in data:
-        check = zlib.crc32(part, check)
-    return check
+    return zlib.crc32(payload, zlib.crc32(fields + struct.pack("<IQ", first_check, index)))
 
 
 def section_check(first_check: int, start: bytes, payload: bytes) -> int:
-    """Check of a section; ``start`` is its type and length as they stand in the file."""
+    """Return the CRC-32 of a section; ``start`` is its type and length as stored."""
     return zlib.crc32(payload, zlib.crc32(struct.pack("<I", first_check) + start))
+
+
+def checksum_error(computed: int, stored: int) -> str:
+    """Return the reason of an error about a CRC-32 that does not match."""
+    return f"CRC-32 is {computed:08x}, expected {stored:08x}"

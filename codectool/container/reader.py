@@ -1,43 +1,89 @@
-"""`Reader`: tokens from a file or a pipe, block by block, nothing believed before it is checked."""
+"""`Reader`: read tokens from a file or a pipe, block by block, and verify every check.
+
+Positions of blocks (P bytes of tokens in a full block; the check of block 0 is in the header)::
+
+    known length    |P|  |P crc| |P crc| ... |rest crc|
+    stream        |1 P| |1 P crc| |1 P crc| ... |2 samples extra rest crc|
+"""
 
 from __future__ import annotations
 
 import itertools
 from collections.abc import Iterator
-from typing import BinaryIO, Literal, cast
+from dataclasses import dataclass
+from typing import BinaryIO, Literal, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
+from construct import StreamError
 
-from codectool.container.errors import Complaints
+from codectool.container.bitpack import unpack_codes
 from codectool.container.header import parse_header
-from codectool.container.records import Block, Records
+from codectool.container.layout import (
+    CHECK32,
+    FINAL_FIELDS,
+    FINAL_RECORD,
+    FULL_BLOCK,
+    MAX_VARINT_BYTES,
+    block_check,
+    checksum_error,
+    first_block_check,
+)
 from codectool.container.sections import parse_sections
-from codectool.container.source import Source
+from codectool.container.source import ByteSource, RecordingReader
 from codectool.errors import ContainerError, DamagedError, TruncatedError
 from codectool.tokens import Tokens
+
+
+@dataclass(frozen=True, eq=False)
+class Block:
+    """Frames with a common check.
+
+    Attributes:
+        index: block number, from 0.
+        first_frame: number of the first frame.
+        num_frames: number of frames F.
+        codes: int32 ``(C, K, F)``; None if the block is damaged.
+        error: description of the damage; None if there is none.
+    """
+
+    index: int
+    first_frame: int
+    num_frames: int
+    codes: npt.NDArray[np.int32] | None
+    error: str | None = None
+
+
+class _FinalRecord(NamedTuple):
+    """The record that ends a stream, as stored."""
+
+    num_samples: int
+    num_frames: int
+    payload: bytes
+    computed: int
+    stored: int
 
 
 class Reader:
     """Read one `.hcd` file.
 
     Args:
-        file: a file that can seek, or a pipe; it begins where the file object stands.
-        name: what messages call it.
-        damaged: ``"raise"`` stops at the first damage. ``"keep"`` hands a damaged block over
-            without codes and goes on; what is wrong outside the blocks is noted in `problems`.
+        file: a seekable file or a pipe that stands at the start of the `.hcd` data.
+        name: name in error messages.
+        damaged: ``"raise"`` stops at the first damage. ``"keep"`` returns a damaged block without
+            codes and continues; errors outside the blocks are collected in `problems`.
 
     Attributes:
-        header: what the file says about its tokens.
-        tags: the text that goes with it.
-        num_frames: frames per channel that are there; None while a stream has not told.
-        num_samples: samples per channel to be decoded from them; None likewise.
+        header: description of the tokens.
+        tags: text tags.
+        num_frames: frames per channel in the file; None while a stream has not reached its end.
+        num_samples: samples per channel that they decode to; None as for `num_frames`.
         truncated: why the end is missing, with ``damaged="keep"``; None if it is not.
-        problems: all that is wrong outside the blocks, at most one of each kind.
+        problems: errors outside the blocks, at most one of each kind.
 
     Raises:
         NotHcdError, UnsupportedError, DamagedError, TruncatedError: see `codectool.errors`. The
-            header must be whole even with ``damaged="keep"``.
+            header must be intact even with ``damaged="keep"``.
     """
 
     def __init__(
@@ -47,182 +93,365 @@ class Reader:
         *,
         damaged: Literal["raise", "keep"] = "raise",
     ) -> None:
-        self._source = Source(file)
-        self._name = name
-        self._keep = damaged == "keep"
         self.truncated: ContainerError | None = None
         self.problems: list[ContainerError] = []
-        self.header, sections, fields, first_check = parse_header(self._source, name)
         self.tags: dict[str, str] = {}
-        if sections:
-            self.tags, damage = parse_sections(self._source, name, first_check, self._keep)
+        self._name = name
+        self._keep = damaged == "keep"
+        self._source = source = ByteSource(file)
+        self.header, has_sections, self._fields, self._first_check = parse_header(source, name)
+        if has_sections:
+            self.tags, damage = parse_sections(source, name, self._first_check, self._keep)
             if damage is not None:
                 self.problems.append(damage)
-        self._complaints = Complaints(name, self.header)
-        self._records = Records(
-            self._source,
-            self.header,
-            self._complaints,
-            fields=fields,
-            first_check=first_check,
-            keep=self._keep,
-        )
-        self._fresh = True
         self.num_samples = self.header.num_samples
         self.num_frames = self.header.num_frames
-        if self.num_frames is not None and self._source.size is not None:
-            self._compare_sizes(self._records.end(self.num_frames), self._source.size)
+        self._start = source.position
+        framing = 5 if self.num_samples is None else 4  # marker, check
+        self._step = self.header.payload_bytes(self.header.block_frames) + framing
+        self._pipe_was_read = False
+        self._ended = False
+        if self.num_frames is not None and source.size is not None:
+            self._check_size(self.num_frames, source.size)
 
     @property
     def file_size(self) -> int | None:
-        """Bytes of the whole file; None on a pipe."""
+        """Size of the file in bytes; None on a pipe."""
         return self._source.size
 
     @property
     def bytes_read(self) -> int:
-        """Offset of the next byte: on a pipe, after all blocks, the size of the file."""
+        """Offset of the next byte; the size of the file after all blocks were read."""
         return self._source.position
 
     def blocks(self, start_frame: int = 0, stop_frame: int | None = None) -> Iterator[Block]:
-        """Blocks in order, each as soon as its bytes are there.
+        """Yield blocks in order, each as soon as its bytes have arrived.
 
         Args:
-            start_frame: begin with the block that holds this frame. In a file that can seek the
-                blocks before it are not read; a pipe has to be read up to it.
-            stop_frame: end before the first block that begins here or later; None reads to the
-                end, and makes sure that it is the end.
+            start_frame: first frame of the range. Blocks before it are skipped, without reading
+                them if the file is seekable.
+            stop_frame: end of the range; None reads to the end and checks that no data follow.
 
         Yields:
-            Every block that has a frame in the range.
+            Every block with a frame in the range.
 
         Raises:
-            DamagedError: a block is damaged, or something follows the end.
-            TruncatedError: the data end first.
+            DamagedError: a block is damaged, or data follow the end.
+            TruncatedError: the data end early.
             ContainerError: a pipe is read a second time.
         """
         if start_frame < 0:
             raise ValueError(f"start_frame is negative: {start_frame}")
         size = self.header.block_frames
-        first = start_frame // size
-        if self._source.seekable:
-            if first:
-                first = min(first, -(-self.scan() // size))
-            if not self._records.go_to(first):
+        first = 0
+        if self._source.size is not None:
+            if start_frame >= size:
+                first = min(start_frame // size, -(-self.scan() // size))
+            if self._position(first) > self._source.size:
                 return
-        elif self._fresh:
-            first = 0
-        else:
+            self._source.seek(self._position(first))
+        elif self._pipe_was_read:
             raise ContainerError(f"{self._name}: a pipe can be read only once")
-        self._fresh = False
+        self._pipe_was_read = True
+        self._ended = False
         for index in itertools.count(first):
             if stop_frame is not None and index * size >= stop_frame:
                 return
             try:
-                block = self._records.next(index)
+                block = self._read_next(index)
             except TruncatedError as error:
-                self._cut_off(error, index)
+                self._set_truncated(error, index)
                 return
-            if self._records.final is not None:
-                self.num_samples = self._records.final.num_samples
-                self.num_frames = self._records.final.num_frames
             if block is None:
                 break
-            # A block without frames is no news, unless it is damaged.
+            # A block without frames is yielded only if it is damaged.
             if block.error or block.first_frame + block.num_frames > start_frame:
                 yield block
         if self._source.read(1):
-            self._note(self._complaints.trailing(self._source.position - 1))
+            self._note(self._trailing_data_error(self._source.position - 1))
 
-    def read_frames(self, start: int, count: int) -> npt.NDArray[np.int32]:
-        """Read some frames; in a file that can seek, only the blocks that hold them.
+    def read_frames(self, start: int = 0, count: int | None = None) -> npt.NDArray[np.int32]:
+        """Read a range of frames; in a seekable file, only the blocks that contain it.
 
         Args:
             start: number of the first frame.
-            count: how many frames.
+            count: number of frames; None reads to the end.
 
         Returns:
-            int32 ``(C, K, F)`` with F = ``count``, or fewer where the file ends first.
+            int32 ``(C, K, F)`` with F = ``count``, or fewer if the file ends first.
 
         Raises:
-            DamagedError, TruncatedError: a block is damaged or missing, whatever ``damaged`` says.
+            DamagedError, TruncatedError: a block is damaged or missing, whatever ``damaged`` is.
         """
-        codes = self._join(self.blocks(start, start + count))
-        if self.truncated is not None and start + count > cast(int, self.num_frames):
-            raise self.truncated
-        first = start % self.header.block_frames
-        return codes[:, :, first : first + count]
-
-    def read_all(self) -> npt.NDArray[np.int32]:
-        """Read all frames.
-
-        Returns:
-            int32 ``(C, K, F)``.
-
-        Raises:
-            DamagedError, TruncatedError: a block is damaged or missing, whatever ``damaged`` says.
-        """
-        codes = self._join(self.blocks())
-        if self.truncated is not None:
-            raise self.truncated
-        return codes
-
-    def scan(self) -> int:
-        """Find the length of a file that can seek without reading its blocks.
-
-        Returns:
-            Frames per channel; `num_frames` and `num_samples` are set, too.
-
-        Raises:
-            DamagedError, TruncatedError: a stream has no whole end (unless ``"keep"``).
-            ContainerError: a pipe cannot be scanned.
-        """
-        if self.num_frames is None:
-            if not self._source.seekable:
-                raise ContainerError(
-                    f"{self._name}: the length of a stream on a pipe is known at its end"
-                )
-            if self._records.find_final() and self._records.final is not None:
-                self.num_samples = self._records.final.num_samples
-                self.num_frames = self._records.final.num_frames
-            else:
-                whole = self._records.whole_blocks()
-                self._cut_off(self._records.cut_off(whole), whole)
-        return cast(int, self.num_frames)
-
-    def _join(self, blocks: Iterator[Block]) -> npt.NDArray[np.int32]:
-        """Codes of all blocks; none make ``(C, K, 0)``."""
+        stop = None if count is None else start + count
         parts = [np.empty((self.header.channels, self.header.layout.num_codebooks, 0), np.int32)]
-        for block in blocks:
+        for block in self.blocks(start, stop):
             if block.codes is None:
                 raise DamagedError(block.error)
             parts.append(block.codes)
-        return np.concatenate(parts, axis=2)
+        if self.truncated and (stop is None or stop > cast(int, self.num_frames)):
+            raise self.truncated
+        first = start % self.header.block_frames
+        return np.concatenate(parts, axis=2)[:, :, first : None if count is None else first + count]
 
-    def _compare_sizes(self, promised: int, size: int) -> None:
-        """Hold the promised length against the size of the file, before a block is read."""
+    def read_all(self) -> npt.NDArray[np.int32]:
+        """Read all frames; see `read_frames`."""
+        return self.read_frames()
+
+    def scan(self) -> int:
+        """Find the length of a seekable file without reading its blocks.
+
+        Returns:
+            Frames per channel; also sets `num_frames` and `num_samples`.
+
+        Raises:
+            DamagedError, TruncatedError: the end of a stream is damaged or missing, unless
+                ``damaged="keep"``.
+            ContainerError: the file is a pipe.
+        """
+        if self.num_frames is None:
+            if self._source.size is None:
+                raise ContainerError(
+                    f"{self._name}: the length of a stream on a pipe is known at its end"
+                )
+            final = self._find_final()
+            if final is not None:
+                self.num_samples, self.num_frames = final.num_samples, final.num_frames
+            else:
+                blocks = self._num_full_blocks(self._source.size)
+                self._set_truncated(self._truncated_error(blocks), blocks)
+        return cast(int, self.num_frames)
+
+    # Positions
+
+    def _position(self, index: int) -> int:
+        """Return the offset of a block, or of its marker in a stream."""
+        return self._start + index * self._step - (4 if index else 0)
+
+    def _num_full_blocks(self, size: int) -> int:
+        """Return the number of full blocks that a file of this size has room for."""
+        return (size - self._start + 4) // self._step
+
+    def _check_size(self, num_frames: int, size: int) -> None:
+        """Compare the size of a file with the length in its header, before a block is read."""
+        last = max(0, -(-num_frames // self.header.block_frames) - 1)
+        rest = num_frames - last * self.header.block_frames
+        promised = self._position(last) + self.header.payload_bytes(rest) + (4 if last else 0)
         if size > promised:
-            self._note(self._complaints.trailing(promised))
+            self._note(self._trailing_data_error(promised))
         elif size < promised:
-            whole = self._records.whole_blocks()
+            blocks = self._num_full_blocks(size)
             reason = f"has {size} of {promised} bytes"
-            self._cut_off(self._records.cut_off(whole, reason), whole)
+            self._set_truncated(self._truncated_error(blocks, reason), blocks)
 
-    def _cut_off(self, error: TruncatedError, whole: int) -> None:
-        """Note that the file ends after ``whole`` blocks, and how much audio they are."""
-        if self.truncated is None:
-            self._note(error)
-            self.truncated = error
-        self.num_frames = whole * self.header.block_frames
-        self.num_samples = self.header.samples_in(self.num_frames)
-        if self.header.num_samples is not None:
-            self.num_samples = min(self.num_samples, self.header.num_samples)
+    # Blocks
+
+    def _read_next(self, index: int) -> Block | None:
+        """Read block ``index`` at the current position; return None after the last one."""
+        if self.header.num_frames is None:
+            return None if self._ended else self._read_next_of_stream(index)
+        left = self.header.num_frames - index * self.header.block_frames
+        if left <= 0 and index:
+            return None
+        return self._read_block(index, min(left, self.header.block_frames))
+
+    def _read_next_of_stream(self, index: int) -> Block:
+        """Read the next block of a stream, whose marker states its kind.
+
+        An invalid marker, or a final record that does not fit, may be a damaged full block. With
+        ``damaged="keep"`` it is skipped if the data go on.
+        """
+        position = self._source.position
+        recorder = RecordingReader(self._source)
+        marker = recorder.read(1)
+        if not marker:
+            raise self._truncated_error(index)
+        if marker == FULL_BLOCK:
+            return self._read_block(index, self.header.block_frames)
+        try:
+            if marker != FINAL_RECORD or index == 0:
+                reason = f"marker {marker.hex()} cannot stand here"
+                raise self._damaged_error(index, position, reason)
+            final = self._read_final(index, recorder)
+            if final.computed != final.stored:
+                more = self._source.read(1)
+                self._source.unread(more)
+                if more:
+                    reason = checksum_error(final.computed, final.stored)
+                    raise self._damaged_error(index, position, reason)
+        except (DamagedError, TruncatedError) as error:
+            if not self._keep:
+                raise
+            return self._skip_block(index, recorder, error)
+        frames = final.num_frames - index * self.header.block_frames
+        block = self._verify(index, frames, position, final.payload, final.computed, final.stored)
+        self._ended = True
+        self.num_samples, self.num_frames = final.num_samples, final.num_frames
+        return block
+
+    def _skip_block(self, index: int, recorder: RecordingReader, error: Exception) -> Block:
+        """Move to the end of a damaged full block, of which the recorder has read a part."""
+        size = self._step - (0 if index else 4)
+        self._source.unread(bytes(recorder.data[size:]))
+        if len(recorder.data) < size:
+            recorder.read(size - len(recorder.data))
+        if len(recorder.data) < size:
+            reason = str(error).removeprefix(f"{self._name}: ").partition(";")[0]
+            raise self._truncated_error(index, reason) from error
+        frames = self.header.block_frames
+        return Block(index, index * frames, frames, None, str(error))
+
+    def _find_final(self) -> _FinalRecord | None:
+        """Find the final record of a stream from the size of the file; None if it is missing.
+
+        Full blocks have one size and the record has a maximum size, which leaves a few possible
+        positions: two, unless blocks are very short.
+
+        Raises:
+            DamagedError: the record is damaged, unless ``damaged="keep"``.
+        """
+        size = cast(int, self._source.size)
+        most = self._num_full_blocks(size)
+        longest = self.header.payload_bytes(self.header.block_frames) + 5 + 2 * MAX_VARINT_BYTES
+        positions = 1 + -(-longest // self._step)
+        damaged: tuple[int, _FinalRecord] | None = None
+        for index in range(most, max(0, most - positions), -1):
+            self._source.seek(self._position(index))
+            recorder = RecordingReader(self._source)
+            if recorder.read(1) != FINAL_RECORD:
+                continue
+            try:
+                final = self._read_final(index, recorder)
+            except (DamagedError, TruncatedError):
+                continue
+            if self._source.position != size:
+                continue
+            if final.computed == final.stored:
+                return final
+            damaged = index, final
+        if damaged is None:
+            return None
+        index, final = damaged
+        if not self._keep:
+            reason = checksum_error(final.computed, final.stored)
+            raise self._damaged_error(index, self._position(index), reason)
+        return final
+
+    def _read_final(self, index: int, recorder: RecordingReader) -> _FinalRecord:
+        """Read the final record, of which the recorder has read the marker."""
+        position = self._source.position - 1
+        try:
+            # Not `parse_stream`: construct would keep the recorder, and with it a whole block,
+            # alive until the next garbage collection.
+            fields = FINAL_FIELDS.parse(_read_varint(recorder) + _read_varint(recorder))
+        except StreamError as error:
+            raise self._truncated_error(index) from error
+        except ValueError as error:
+            raise self._damaged_error(index, position, str(error)) from error
+        frames = self.header.frames_for(fields.num_samples, fields.extra_frames)
+        rest = frames - index * self.header.block_frames
+        if not 0 <= rest < self.header.block_frames:
+            reason = f"a stream of {frames} frames cannot end here"
+            raise self._damaged_error(index, position, reason)
+        payload = recorder.read(self.header.payload_bytes(rest))
+        record = bytes(recorder.data)
+        stored = recorder.read(4)
+        if len(stored) < 4:
+            raise self._truncated_error(index)
+        computed = block_check(self._fields, self._first_check, index, record)
+        return _FinalRecord(fields.num_samples, frames, payload, computed, CHECK32.parse(stored))
+
+    def _read_block(self, index: int, frames: int) -> Block:
+        """Read tokens and, except for block 0, their check."""
+        position = self._source.position - (self.header.num_samples is None)
+        size = self.header.payload_bytes(frames)
+        check_size = 4 if index else 0
+        data = self._source.read(size + check_size)
+        if len(data) < size + check_size:
+            raise self._truncated_error(index)
+        payload = data[:size]
+        if index:
+            computed = block_check(self._fields, self._first_check, index, payload)
+            stored = CHECK32.parse(data[size:])
+        else:
+            computed = first_block_check(self._fields, payload)
+            stored = self._first_check
+        return self._verify(index, frames, position, payload, computed, stored)
+
+    def _verify(
+        self, index: int, frames: int, position: int, payload: bytes, computed: int, stored: int
+    ) -> Block:
+        """Return a block if its check and padding are right."""
+        first = index * self.header.block_frames
+        try:
+            if computed != stored:
+                raise ValueError(checksum_error(computed, stored))
+            bits = self.header.layout.bits_per_codebook
+            codes = unpack_codes(payload, self.header.channels, bits, frames)
+        except ValueError as reason:
+            error = self._damaged_error(index, position, str(reason), frames)
+            if not self._keep:
+                raise error from reason
+            return Block(index, first, frames, None, str(error))
+        return Block(index, first, frames, codes)
+
+    # Errors
 
     def _note(self, problem: ContainerError) -> None:
-        """Raise a problem outside the blocks or, with ``"keep"``, write it down once."""
+        """Raise an error outside the blocks or, with ``damaged="keep"``, collect it once."""
         if not self._keep:
             raise problem
         if str(problem) not in map(str, self.problems):
             self.problems.append(problem)
+
+    def _set_truncated(self, error: TruncatedError, blocks: int) -> None:
+        """Note that the file ends after this number of blocks, and set the length accordingly."""
+        if self.truncated is None:
+            self._note(error)
+            self.truncated = error
+        layout, header = self.header.layout, self.header
+        self.num_frames = frames = blocks * header.block_frames
+        samples = frames * layout.hop_length * header.sample_rate // layout.sample_rate
+        if header.num_samples is not None:
+            samples = min(samples, header.num_samples)
+        self.num_samples = samples
+
+    def _damaged_error(
+        self, index: int, position: int, reason: str, frames: int | None = None
+    ) -> DamagedError:
+        return DamagedError(
+            f"{self._name}: {self._describe(index, frames)} at byte {position}: {reason}; "
+            "`codectool verify` lists all damage, `codectool decode --conceal` writes silence there"
+        )
+
+    def _truncated_error(self, index: int, reason: str | None = None) -> TruncatedError:
+        size = self._source.position if self._source.size is None else self._source.size
+        return TruncatedError(
+            f"{self._name}: {reason or f'ends after {size} bytes'}: cut off before the end of "
+            f"{self._describe(index)}; `codectool decode --conceal` decodes what is there"
+        )
+
+    def _trailing_data_error(self, position: int) -> DamagedError:
+        return DamagedError(
+            f"{self._name}: trailing data after the end of the file at byte {position}; "
+            "`codectool decode --conceal` ignores them"
+        )
+
+    def _describe(self, index: int, frames: int | None = None) -> str:
+        """Return number and time range of a block: ``block 2 (0:24.0 to 0:48.0)``."""
+        first = index * self.header.block_frames
+        last = first + (self.header.block_frames if frames is None else frames)
+        if self.header.num_frames is not None:
+            last = max(first, min(last, self.header.num_frames))
+        return f"block {index} ({self._clock(first)} to {self._clock(last)})"
+
+    def _clock(self, frame: int) -> str:
+        """Return the time at which a frame begins: ``4:36.0`` for 276 s."""
+        tenths = 10 * frame * self.header.layout.hop_length // self.header.layout.sample_rate
+        minutes, tenths = divmod(tenths, 600)
+        hours, minutes = divmod(minutes, 60)
+        clock = f"{hours}:{minutes:02}" if hours else f"{minutes}"
+        return f"{clock}:{tenths // 10:02}.{tenths % 10}"
 
 
 def read_tokens(file: BinaryIO, name: str = "<stream>") -> Tokens:
@@ -242,3 +471,14 @@ def read_tokens(file: BinaryIO, name: str = "<stream>") -> Tokens:
         segment_frames=reader.header.segment_frames,
         tags=reader.tags,
     )
+
+
+def _read_varint(recorder: RecordingReader) -> bytes:
+    """Read the bytes of a varint, at most as many as one may have."""
+    data = recorder.read(1)
+    while data and data[-1] & 0x80 and len(data) < MAX_VARINT_BYTES:
+        more = recorder.read(1)
+        if not more:
+            break
+        data += more
+    return data

@@ -1,4 +1,4 @@
-"""Optional sections between header and blocks; the one known so far holds text tags."""
+"""Optional sections between header and blocks; the only known type holds text tags."""
 
 from __future__ import annotations
 
@@ -18,17 +18,18 @@ from codectool.container.layout import (
     SECTIONS_END,
     TEXT_TAG,
     TEXT_TAGS,
+    checksum_error,
     section_check,
 )
-from codectool.container.source import Source, Tape
+from codectool.container.source import ByteSource, RecordingReader
 from codectool.errors import ContainerError, DamagedError, TruncatedError, UnsupportedError
 
 
 def build_sections(tags: Mapping[str, str], first_check: int) -> bytes:
-    """All sections of a file with these tags, and the byte that ends them.
+    """Return the section of text tags and the byte that ends the sections.
 
     Raises:
-        ContainerError: a tag is no text, or they take more room than a section has.
+        ContainerError: a tag cannot be written as UTF-8, has no name, or the tags are too long.
     """
     try:
         pairs = sorted((key.encode(), value.encode()) for key, value in tags.items())
@@ -49,30 +50,36 @@ def build_sections(tags: Mapping[str, str], first_check: int) -> bytes:
 
 
 def parse_sections(
-    file: Source, name: str, first_check: int, keep: bool
+    source: ByteSource, name: str, first_check: int, keep: bool
 ) -> tuple[dict[str, str], DamagedError | None]:
-    """Read all sections and the byte that ends them, not a byte more.
+    """Read all sections and the byte that ends them, and no byte more.
 
     Args:
-        file: where to read; only ``read`` is used.
-        name: what messages call the file.
-        first_check: the header's first-block check, which sections are bound to.
-        keep: leave out a damaged section and go on behind it, where its length says, unless its
-            type says that it must be understood.
+        source: source that stands at the first section.
+        name: name of the file in error messages.
+        first_check: first-block check of the header, which the checks of sections include.
+        keep: skip damaged sections instead of raising, unless their type must be understood.
 
     Returns:
-        The text tags, and the first damage that was left out, if any.
+        The text tags, and the first damage that was skipped.
 
     Raises:
         UnsupportedError: a section of unknown type that must be understood.
         DamagedError: a check failed (unless ``keep``), or a limit is exceeded.
-        TruncatedError: the data end first.
+        TruncatedError: the data end early.
     """
     tags: dict[str, str] | None = None
     damage: DamagedError | None = None
     total = 0
     for number in range(MAX_SECTIONS + 1):
-        kind, start, length = _section_start(file, name, number)
+        recorder = RecordingReader(source)
+        try:
+            fields = SECTION_START.parse_stream(recorder)
+        except StreamError as error:
+            raise TruncatedError(f"{name}: ends at the start of section {number}") from error
+        except ValueError as error:
+            raise DamagedError(f"{name}: the length of section {number}: {error}") from error
+        kind, start, length = fields.type, bytes(recorder.data), fields.length
         if kind == SECTIONS_END:
             return tags or {}, damage
         total += len(start) + length + 4
@@ -81,17 +88,15 @@ def parse_sections(
                 f"{name}: section {number} exceeds the {MAX_SECTION_BYTES} bytes "
                 f"of a section or the {MAX_SECTIONS_BYTES} bytes of all sections"
             )
-        body = file.read(length + 4)
+        body = source.read(length + 4)
         if len(body) < length + 4:
             raise TruncatedError(f"{name}: ends inside section {number}")
-        payload, stored = body[:length], cast(int, CHECK32.parse(body[length:]))
+        payload, stored = body[:length], CHECK32.parse(body[length:])
         computed = section_check(first_check, start, payload)
         try:
             if computed != stored:
-                raise DamagedError(
-                    f"{name}: section {number} is damaged: "
-                    f"CRC-32 is {computed:08x}, expected {stored:08x}"
-                )
+                reason = checksum_error(computed, stored)
+                raise DamagedError(f"{name}: section {number} is damaged: {reason}")
             if kind == TEXT_TAGS:
                 if tags is not None:
                     raise DamagedError(f"{name}: section {number} holds text tags again")
@@ -109,20 +114,8 @@ def parse_sections(
     raise DamagedError(f"{name}: more than {MAX_SECTIONS} sections")
 
 
-def _section_start(file: Source, name: str, number: int) -> tuple[int, bytes, int]:
-    """Type of the next section, its first bytes as they stand in the file, and its length."""
-    tape = Tape(file)
-    try:
-        fields = SECTION_START.parse_stream(tape)
-    except StreamError as error:
-        raise TruncatedError(f"{name}: ends at the start of section {number}") from error
-    except ValueError as error:
-        raise DamagedError(f"{name}: the length of section {number}: {error}") from error
-    return fields.type, bytes(tape.data), fields.length or 0
-
-
 def _parse_tags(payload: bytes, name: str) -> dict[str, str]:
-    """Text tags of one section: pairs in strictly rising order of their keys' bytes."""
+    """Parse text tags, whose keys must be in strictly ascending byte order."""
     stream = io.BytesIO(payload)
     tags: dict[str, str] = {}
     last = b""

@@ -1,25 +1,25 @@
-"""Where bytes come from: a file that can seek or a pipe that cannot, read just as far as asked."""
+"""Read bytes from a file or a pipe, never more than requested."""
 
 from __future__ import annotations
 
 import os
 from typing import BinaryIO
 
-# Bytes asked for at once. Memory grows with the data that are there, never with a promise.
-_PIECE = 1 << 16
+# Bytes requested at once, so that memory grows with the data and not with a size in the file.
+_CHUNK_BYTES = 1 << 16
 
 
-class Source:
-    """Bytes of one `.hcd` file, counted from its beginning.
+class ByteSource:
+    """Bytes of one `.hcd` file; positions count from its start.
 
     Attributes:
         position: offset of the next byte.
-        size: bytes in all; None on a pipe.
+        size: size of the file in bytes; None on a pipe, which cannot seek.
     """
 
     def __init__(self, file: BinaryIO) -> None:
         self._file = file
-        self._ahead = b""
+        self._unread = b""
         self._base = 0
         self.position = 0
         self.size: int | None = None
@@ -29,50 +29,49 @@ class Source:
                 self.size = file.seek(0, os.SEEK_END) - self._base
                 file.seek(self._base)
         except OSError:
-            self.size = None  # says it can seek, and cannot
-
-    @property
-    def seekable(self) -> bool:
-        """Whether `seek` works."""
-        return self.size is not None
+            self.size = None  # some devices claim to be seekable
 
     def read(self, size: int) -> bytes:
-        """Read ``size`` bytes, or all that are left if those are fewer."""
-        data = bytearray(self._ahead[:size])
-        self._ahead = self._ahead[size:]
+        """Read ``size`` bytes, or fewer at the end of the data."""
+        data = bytearray(self._unread[:size])
+        self._unread = self._unread[size:]
         while len(data) < size:
-            piece = self._file.read(min(_PIECE, size - len(data)))
-            if not piece:
+            more = self._file.read(min(_CHUNK_BYTES, size - len(data)))
+            if not more:
                 break
-            data += piece
+            data += more
         self.position += len(data)
         return bytes(data)
 
     def unread(self, data: bytes) -> None:
-        """Give back bytes that were read too early."""
-        self._ahead = data + self._ahead
+        """Put back bytes, which the next `read` returns first."""
+        self._unread = data + self._unread
         self.position -= len(data)
 
     def seek(self, position: int) -> None:
-        """Go to an offset within the file."""
-        self._ahead = b""
+        """Move to an offset; only where `size` is known."""
+        self._unread = b""
         self._file.seek(self._base + position)
         self.position = position
 
 
-class Tape:
-    """A file that remembers what was read: checks are over the bytes as they stand there."""
+class RecordingReader:
+    """Keep the bytes that are read from a source, for checksums over them.
 
-    def __init__(self, file: Source) -> None:
-        self._file = file
+    Attributes:
+        data: all bytes read so far.
+    """
+
+    def __init__(self, source: ByteSource) -> None:
+        self._source = source
         self.data = bytearray()
 
     def read(self, size: int) -> bytes:
-        """Read up to ``size`` bytes and remember them."""
-        data = self._file.read(size)
+        """Read ``size`` bytes, or fewer at the end of the data."""
+        data = self._source.read(size)
         self.data += data
         return data
 
     def tell(self) -> int:
-        """Bytes read so far; construct asks."""
+        """Return the number of bytes read; called by construct."""
         return len(self.data)

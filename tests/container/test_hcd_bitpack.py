@@ -79,7 +79,7 @@ def test_wrong_number_of_streams_is_refused():
 
 def test_wrong_size_and_wrong_padding_are_refused():
     data = pack_codes(np.array([[[1, 2, 3]]]), (13,))
-    with pytest.raises(ValueError, match="6 bytes of tokens where 5 belong"):
+    with pytest.raises(ValueError, match="6 bytes of tokens, expected 5"):
         unpack_codes(data + b"\0", 1, (13,), 3)
     with pytest.raises(ValueError, match="padding"):
         unpack_codes(data[:-1] + bytes([data[-1] | 1]), 1, (13,), 3)

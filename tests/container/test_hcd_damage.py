@@ -52,7 +52,7 @@ def test_every_flipped_bit_is_detected(sample, opened):
 @pytest.mark.parametrize("sample", SAMPLES.values(), ids=SAMPLES)
 def test_anything_behind_the_end_is_detected(sample):
     for opened in (io.BytesIO, Pipe):
-        with pytest.raises(DamagedError, match=f"follows the end .* byte {len(sample.data)};"):
+        with pytest.raises(DamagedError, match=f"trailing data .* byte {len(sample.data)};"):
             read_strictly(sample.data + b"\0", opened)
     reader, _ = read_leniently(sample.data + b"\0", io.BytesIO)
     assert len(reader.problems) == 1
