@@ -16,8 +16,9 @@ ROOMS = {
     "tokens": set(),
     "files": set(),
     "cores": set(),
-    "container": {"codecs", "tokens"},  # only the torch-free registry
-    "audio": set(),
+    "chunking": set(),
+    "container": {"chunking", "codecs", "files", "tokens"},  # of codecs, the torch-free registry
+    "audio": {"files"},
     "nn": set(),
     "codecs": {"nn", "tokens"},
     "checkpoints": {"codecs", "nn", "files"},

@@ -138,9 +138,8 @@ def describe(source: Path) -> dict[str, Any]:
     samples, frames = reader.num_samples or 0, reader.num_frames or 0
     blocks = max(1, -(-frames // header.block_frames))
     rest = frames - (blocks - 1) * header.block_frames
-    token_bytes = (blocks - 1) * header.payload_bytes(header.block_frames) + header.payload_bytes(
-        rest
-    )
+    full, last = header.payload_bytes(header.block_frames), header.payload_bytes(rest)
+    token_bytes = (blocks - 1) * full + last
     seconds = samples / header.sample_rate
     seen = registry.find(header.fingerprint)
     weights = bundled.find(header.fingerprint)
