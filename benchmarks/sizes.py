@@ -24,7 +24,8 @@ from codectool.codecs.bigcodec.config import BigCodecConfig, DecoderConfig, Enco
 from codectool.codecs.bigcodec.model import BigCodec
 from codectool.codecs.hac.codec import untrained
 from codectool.codecs.hac.config import load_preset
-from codectool.codecs.supercodec.model import SuperCodec, SuperCodecConfig
+from codectool.codecs.supercodec.config import SuperCodecConfig
+from codectool.codecs.supercodec.model import SuperCodec
 from codectool.nn.weight_norm import fold_weight_norm
 
 DURATIONS = (3, 60)

@@ -18,7 +18,8 @@ import torch
 from codectool.checkpoints.published import canonical_name
 from codectool.codecs.bigcodec.config import BigCodecConfig, DecoderConfig, EncoderConfig
 from codectool.codecs.bigcodec.model import BigCodec
-from codectool.codecs.supercodec.model import SuperCodec, SuperCodecConfig
+from codectool.codecs.supercodec.config import SuperCodecConfig
+from codectool.codecs.supercodec.model import SuperCodec
 
 BIGCODEC = BigCodecConfig(
     sample_rate=16000,

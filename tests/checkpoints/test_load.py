@@ -116,12 +116,12 @@ def test_training_keys_do_not_change_the_fingerprint(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"strides": None}, "`strides` must be a short list of positive integers, not None"),
+        ({"strides": None}, "`strides` must be a list, not None"),
         ({"strides": [4, 5, 2]}, "must have the same length"),
-        ({"strides": [4, "5"]}, "short list of positive integers"),
-        ({"codebook_size": 0}, "`codebook_size` must be a positive integer, not 0"),
-        ({"sampling_rate": 1 << 60}, "`sampling_rate` must be at most 10000000"),
-        ({"rq_num_quantizers": 1 << 20}, "`rq_num_quantizers` must be at most 64"),
+        ({"strides": [4, "5"]}, r"`strides\[1\]` must be an integer, not '5'"),
+        ({"codebook_size": 0}, "`codebook_size` must be an integer >= 1, not 0"),
+        ({"sampling_rate": 1 << 60}, "`sampling_rate` must be an integer <= 10000000"),
+        ({"rq_num_quantizers": 1 << 20}, "`rq_num_quantizers` must be an integer <= 64"),
         ({"channel_mults": [1 << 24, 1 << 24]}, "describes a model with more than twice as many"),
         ({"codebook_dim": 17}, "of the wrong shape"),
     ],

@@ -13,7 +13,8 @@ from torch import Tensor
 from codectool.checkpoints.load import load_model
 from codectool.checkpoints.native import write_model
 from codectool.checkpoints.published import read_published
-from codectool.codecs.supercodec.model import SuperCodec, SuperCodecConfig
+from codectool.codecs.supercodec.config import SuperCodecConfig
+from codectool.codecs.supercodec.model import SuperCodec
 from codectool.codecs.supercodec.quantizer import EuclideanCodebook
 from codectool.errors import CheckpointError
 from codectool.training.models.supercodec import SuperCodecTrainee

@@ -6,9 +6,7 @@ over time, so every token depends on the whole input. D is the width of the late
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass
 from functools import partial
 from typing import Any, ClassVar, cast
 
@@ -18,7 +16,6 @@ from torch.nn.utils.rnn import pad_sequence
 from typing_extensions import override
 
 from codectool.codecs.base import CodecModel, Context, Latency
-from codectool.codecs.hyper import Fields
 from codectool.codecs.segments import segment_decoder, segment_encoder
 from codectool.codecs.stream import Stream
 from codectool.codecs.supercodec.blocks import (
@@ -29,53 +26,18 @@ from codectool.codecs.supercodec.blocks import (
     UpBlock,
 )
 from codectool.codecs.supercodec.chunked import run_chunked, store_weights_by_tap
+from codectool.codecs.supercodec.config import SuperCodecConfig
 from codectool.codecs.supercodec.quantizer import EuclideanCodebook
 from codectool.errors import CheckpointError, ConfigError
 from codectool.nn.loading import load_tensors, skip_init
 from codectool.nn.quantize import ResidualQuantizer
 from codectool.nn.weight_norm import fold_weight_norm
-from codectool.tokens import MAX_CODEBOOKS, MAX_SAMPLE_RATE
+from codectool.schema import to_json
 
 BASE_WIDTH = 32  # fixed in the authors' code, not in their config
 SEGMENT_SECONDS = 60  # longer inputs are encoded in segments
 LOOKUP_FRAMES = 1000  # codes looked up at once by `decode_whole`
 MIN_FRAMES = 7  # the first layer of the decoder mirrors six frames, which needs seven
-
-
-@dataclass(frozen=True)
-class SuperCodecConfig:
-    """Hyper-parameters of a SuperCodec model."""
-
-    sampling_rate: int
-    strides: tuple[int, ...]
-    channel_mults: tuple[int, ...]
-    codebook_size: int
-    codebook_dim: int
-    rq_num_quantizers: int
-
-    def __post_init__(self) -> None:
-        if len(self.strides) != len(self.channel_mults):
-            raise ConfigError(
-                f"strides {list(self.strides)} and channel_mults {list(self.channel_mults)} "
-                "must have the same length"
-            )
-
-    @classmethod
-    def from_published(cls, config: Mapping[str, Any]) -> SuperCodecConfig:
-        """Read the model's keys of a ``config.json``; ignore the training keys beside them.
-
-        Raises:
-            ConfigError: A key is missing or its value is invalid.
-        """
-        fields = Fields(config, "config")
-        return cls(
-            sampling_rate=fields.integer("sampling_rate", MAX_SAMPLE_RATE),
-            strides=fields.integers("strides"),
-            channel_mults=fields.integers("channel_mults"),
-            codebook_size=fields.integer("codebook_size"),
-            codebook_dim=fields.integer("codebook_dim"),
-            rq_num_quantizers=fields.integer("rq_num_quantizers", MAX_CODEBOOKS),
-        )
 
 
 class SuperCodec(CodecModel):
@@ -94,7 +56,7 @@ class SuperCodec(CodecModel):
         super().__init__()
         self.config = config
         self.sample_rate = config.sampling_rate
-        self.hop_length = math.prod(config.strides)
+        self.hop_length = config.hop_length
         self.codebook_sizes = (config.codebook_size,) * config.rq_num_quantizers
         self.segment_frames = max(MIN_FRAMES, SEGMENT_SECONDS * self.sample_rate // self.hop_length)
         widths = [BASE_WIDTH, *(BASE_WIDTH * mult for mult in config.channel_mults)]
@@ -139,7 +101,8 @@ class SuperCodec(CodecModel):
     @property
     @override
     def hyper_parameters(self) -> dict[str, Any]:
-        return asdict(self.config)
+        values: dict[str, Any] = to_json(self.config)
+        return values
 
     def latent(self, wave: Tensor) -> Tensor:
         """Return the encoder output before quantization: ``(B, 1, N)`` -> float32 ``(B, D, F)``."""

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from codectool.codecs.bigcodec.config import BigCodecConfig
 from codectool.codecs.hac.config import parse_config
-from codectool.codecs.supercodec.model import SuperCodecConfig
+from codectool.codecs.supercodec.config import SuperCodecConfig
 from codectool.errors import ConfigError
 
 if TYPE_CHECKING:

@@ -6,7 +6,8 @@ from typing import cast
 
 from torch import Tensor
 
-from codectool.codecs.supercodec.model import SuperCodec, SuperCodecConfig
+from codectool.codecs.supercodec.config import SuperCodecConfig
+from codectool.codecs.supercodec.model import SuperCodec
 from codectool.codecs.supercodec.quantizer import EuclideanCodebook
 from codectool.training.models.unfolded import UnfoldedTrainee
 from codectool.training.trainee import Reconstruction

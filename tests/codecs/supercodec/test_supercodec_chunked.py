@@ -12,7 +12,8 @@ from torch import Tensor
 from codectool.codecs.base import WholeSignalModel
 from codectool.codecs.supercodec import chunked
 from codectool.codecs.supercodec.blocks import LengthMask, ResidualStack
-from codectool.codecs.supercodec.model import SuperCodec, SuperCodecConfig
+from codectool.codecs.supercodec.config import SuperCodecConfig
+from codectool.codecs.supercodec.model import SuperCodec
 from codectool.errors import AudioError
 from tests.batches import decode_batch, encode_batch
 
