@@ -11,7 +11,7 @@ import pytest
 from codectool.errors import CodectoolError, UsageError
 from codectool.evaluation.alignment import RATE, find_delay
 from codectool.evaluation.signals import Signal
-from codectool.evaluation.systems import ffmpeg, programs
+from codectool.evaluation.systems import external, ffmpeg
 from codectool.evaluation.systems.ffmpeg import AMR_NB, AMR_WB
 from codectool.evaluation.systems.ogg import packet_sizes
 from codectool.evaluation.systems.spec import CodecChoice, SystemChoice, check_names
@@ -99,7 +99,7 @@ def test_a_missing_program_is_named_with_its_package(monkeypatch: pytest.MonkeyP
 
 
 def test_an_ffmpeg_without_the_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(programs.shutil, "which", lambda name: name)
+    monkeypatch.setattr(external.shutil, "which", lambda name: name)
     monkeypatch.setattr(ffmpeg, "_encoders", set)
     with pytest.raises(UsageError, match="built without the encoder libvo_amrwbenc"):
         SystemChoice("x", "amrwb@6.6").open()
@@ -107,9 +107,9 @@ def test_an_ffmpeg_without_the_encoder(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_a_program_that_fails_or_is_not_there(tmp_path: Path) -> None:
     with pytest.raises(CodectoolError, match=r"`sh -c echo no >&2; exit 3` failed: no"):
-        programs.run(["sh", "-c", "echo no >&2; exit 3"], tmp_path)
+        external.run(["sh", "-c", "echo no >&2; exit 3"], tmp_path)
     with pytest.raises(CodectoolError, match="`codectool-no-such` cannot be run"):
-        programs.run(["codectool-no-such"], tmp_path)
+        external.run(["codectool-no-such"], tmp_path)
 
 
 def ogg_page(segments: list[int]) -> bytes:
