@@ -1,4 +1,4 @@
-"""`codectool compare`: one recording against another, in numbers and as a picture."""
+"""`codectool compare`: one recording against another, as a table and a figure."""
 
 from __future__ import annotations
 
@@ -16,10 +16,10 @@ from codectool.cli.options import PIPE, check_picture, debug_option, write_outpu
 from codectool.errors import UsageError
 
 if TYPE_CHECKING:
-    from codectool.evaluation.metrics.base import Metric, MetricInfo
+    from codectool.evaluation.metrics.base import MetricInfo
     from codectool.evaluation.signals import Signal
 
-TOLD_SECONDS = 0.1  # of difference in length, which is more than any codec's frame
+LENGTH_TOLERANCE_SECONDS = 0.1  # longer than a frame of any codec
 
 Rows = Sequence[tuple[str, ...]]
 
@@ -31,24 +31,24 @@ Rows = Sequence[tuple[str, ...]]
     "--picture",
     type=click.Path(path_type=Path),
     metavar="PNG",
-    help="Draw the spectrograms of A and B, and what B has more or less.",
+    help="Figure to write: spectrograms of A and B and their difference.",
 )
 @click.option(
     "--metric",
     "metrics",
     multiple=True,
     metavar="NAME",
-    help="Only this measure; may be repeated. Default: all that are installed.",
+    help="Metric to compute. Repeatable. Default: all whose packages are installed.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option(
     "--align/--no-align",
     default=True,
     show_default=True,
-    help="Find out by how much B is late, up to half a second, and take it off.",
+    help="Find and compensate the delay of B, up to 0.5 s.",
 )
-@click.option("-v", "--verbose", is_flag=True, help="Say what each measure is.")
-@click.option("--overwrite", is_flag=True, help="Replace the picture if it exists.")
+@click.option("-v", "--verbose", is_flag=True, help="Print a description of each metric.")
+@click.option("--overwrite", is_flag=True, help="Replace the figure if it exists.")
 @debug_option
 def compare(
     first: Path,
@@ -60,9 +60,9 @@ def compare(
     verbose: bool,
     overwrite: bool,
 ) -> None:
-    """Tell how good B sounds, beside A, which is what it should sound like.
+    """Compare a coded recording B with its original A.
 
-    Both may be of any format and rate; channels are averaged. `-` is standard input.
+    Formats and sampling rates may differ; channels are averaged. `-` is stdin.
 
     \b
     Examples:
@@ -72,76 +72,66 @@ def compare(
       codectool decode talk.hcd - | codectool compare talk.wav -
     """
     from codectool.evaluation.alignment import RATE, find_delay
-    from codectool.evaluation.tasks import score_pair
+    from codectool.evaluation.metrics.compute import compute_metrics
+    from codectool.evaluation.metrics.registry import select_metrics
 
     if first == second == PIPE:
-        raise UsageError("standard input is one recording; give a file for the other one")
+        raise UsageError("A and B cannot both be stdin; give a file name for one of them")
     if picture is not None:
         check_picture(picture, (first, second), overwrite)
-    judges, measured, left_out = _choose(metrics)
+    selected, left_out = select_metrics(metrics)
+    infos = [
+        info
+        for metric in selected
+        for info in metric.outputs
+        if not metrics or info.name in metrics
+    ]
     for line in left_out:
         warn(line)
     with working(f"comparing {second} with {first}"):
         reference, degraded = _read(first), _read(second)
         delay = find_delay(reference.at(RATE), degraded.at(RATE)) / RATE if align else 0.0
-        # drawn before the slow work: without matplotlib there is no picture
+        # drawn first, so that a missing matplotlib is reported before the slow metrics
         image = _draw(reference, degraded, (first, second), delay) if picture else b""
-        values, notes = score_pair(reference, degraded, judges, delay)
-    _tell_lengths(reference, degraded, (first, second), delay)
+        values, notes = compute_metrics(reference, degraded, selected, delay)
+    _warn_about_lengths(reference, degraded, (first, second), delay)
     if picture is not None:
         write_output(picture, memoryview(image), overwrite)
-        note(f"{picture}: spectrograms of both, and their difference")
+        note(f"{picture}: spectrograms and their difference")
     if as_json:
-        facts = {
-            "reference": _facts(first, reference),
-            "degraded": _facts(second, degraded),
+        result = {
+            "reference": _properties(first, reference),
+            "degraded": _properties(second, degraded),
             "delay_ms": 1000 * delay if align else None,
-            "metrics": {metric.name: values[metric.name] for metric in measured},
-            "notes": {m.name: notes[m.name] for m in measured if m.name in notes},
+            "metrics": {info.name: values[info.name] for info in infos},
+            "notes": {info.name: notes[info.name] for info in infos if info.name in notes},
             "left_out": left_out,
         }
-        click.echo(json.dumps(facts))
+        click.echo(json.dumps(result))
         return
     head = [
         ("reference", _length(first, reference)),
         ("compared", _length(second, degraded)),
-        ("delay", _delay(delay) if align else "not looked for"),
+        ("delay", _delay(delay) if align else "not measured"),
     ]
-    click.echo(_aligned(head) + "\n\n" + _aligned(_table(measured, values, notes)))
+    click.echo(_aligned(head) + "\n\n" + _aligned(_table(infos, values, notes)))
     if verbose:
-        about = (f"{metric.title}: {metric.about}" for metric in measured)
-        click.echo("\n" + "\n".join(about))
-
-
-def _choose(names: Sequence[str]) -> tuple[list[type[Metric]], list[MetricInfo], list[str]]:
-    """Judges, what is told of their figures, and a line for each measure that is left out.
-
-    Raises:
-        UsageError: a measure is unknown, or there is nobody to judge.
-    """
-    from codectool.evaluation.metrics.registry import available, choose
-
-    judges, left_out = available(choose(names)) if names else available()
-    if not judges:
-        raise UsageError("; ".join(left_out))
-    every = {metric.name: metric for judge in judges for metric in judge.metrics}
-    measured = [metric for metric in every.values() if not names or metric.name in names]
-    return judges, measured, left_out
+        click.echo("\n" + "\n".join(f"{info.title}: {info.about}" for info in infos))
 
 
 def _read(path: Path) -> Signal:
     """Read a recording.
 
     Raises:
-        UsageError: it is a folder.
-        AudioError: it is no audio that can be compared.
+        UsageError: the path is a folder.
+        AudioError: the file is not audio, or cannot be compared.
     """
     from codectool.evaluation.signals import read_signal
 
     if path == PIPE:
-        return read_signal(io.BytesIO(sys.stdin.buffer.read()), "standard input")
+        return read_signal(io.BytesIO(sys.stdin.buffer.read()), "stdin")
     if path.is_dir():
-        raise UsageError(f"{path}: is a folder; `codectool evaluate` compares folders")
+        raise UsageError(f"{path}: is a folder; use `codectool evaluate` to compare folders")
     return read_signal(path)
 
 
@@ -152,25 +142,25 @@ def _draw(reference: Signal, degraded: Signal, paths: tuple[Path, Path], delay: 
 
     before, after = reference.at(RATE), degraded.at(RATE)
     samples = round(delay * RATE)
-    moved = advance(after, samples, max(0, len(after) - samples))
-    what = f"b minus a; b was {_delay(delay)}" if samples else "b minus a"
+    aligned = advance(after, samples, max(0, len(after) - samples))
+    title = f"b minus a; b was {_delay(delay)}" if samples else "b minus a"
     first, second = (printable(str(path)) for path in paths)
-    return draw_pair(before, moved, (first, second), what)
+    return draw_pair(before, aligned, (first, second), title)
 
 
-def _tell_lengths(
+def _warn_about_lengths(
     reference: Signal, degraded: Signal, paths: tuple[Path, Path], delay: float
 ) -> None:
-    """Say so if a part of one recording has no counterpart in the other."""
-    more = degraded.seconds - delay - reference.seconds
-    if abs(more) < TOLD_SECONDS:
+    """Warn if a part of one recording has no counterpart in the other."""
+    longer = degraded.seconds - delay - reference.seconds
+    if abs(longer) < LENGTH_TOLERANCE_SECONDS:
         return
-    what = "that part is left out" if more > 0 else "silence is taken for what is missing"
-    longer = "longer" if more > 0 else "shorter"
-    warn(f"{paths[1]} is {abs(more):.2f} s {longer} than {paths[0]}; {what}")
+    word = "longer" if longer > 0 else "shorter"
+    consequence = "the rest is ignored" if longer > 0 else "it is padded with silence"
+    warn(f"{paths[1]} is {abs(longer):.2f} s {word} than {paths[0]}; {consequence}")
 
 
-def _facts(path: Path, signal: Signal) -> dict[str, Any]:
+def _properties(path: Path, signal: Signal) -> dict[str, Any]:
     return {
         "file": str(path),
         "seconds": signal.seconds,
@@ -186,19 +176,19 @@ def _length(path: Path, signal: Signal) -> str:
 def _delay(seconds: float) -> str:
     if seconds == 0:
         return "none"
-    return f"{abs(1000 * seconds):.2f} ms {'late' if seconds > 0 else 'early'}, which is taken off"
+    return f"{abs(1000 * seconds):.2f} ms {'late' if seconds > 0 else 'early'} (compensated)"
 
 
 def _table(
-    metrics: Sequence[MetricInfo], values: Mapping[str, float | None], notes: Mapping[str, str]
+    infos: Sequence[MetricInfo], values: Mapping[str, float | None], notes: Mapping[str, str]
 ) -> Rows:
-    """A row per measure; where there is no value, why."""
-    rows = [("measure", "value", "unit", "better", "")]
-    for metric in metrics:
-        value = values[metric.name]
-        shown = "-" if value is None else f"{value:.{metric.digits}f}"
-        why = "" if value is not None else f"no value: {printable(notes[metric.name])}"
-        rows.append((metric.title, shown, metric.unit, metric.better, why))
+    """Make a table with a row per metric; without a value, it shows the reason."""
+    rows = [("metric", "value", "unit", "better", "")]
+    for info in infos:
+        value = values[info.name]
+        text = "-" if value is None else f"{value:.{info.digits}f}"
+        remark = "" if value is not None else f"no value: {printable(notes[info.name])}"
+        rows.append((info.title, text, info.unit, info.better, remark))
     return rows
 
 

@@ -1,4 +1,4 @@
-"""`codectool evaluate`: how good codecs sound, in numbers and on a page to listen to."""
+"""`codectool evaluate`: quality of coded speech, as a table and as a page to listen to."""
 
 from __future__ import annotations
 
@@ -8,6 +8,7 @@ import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeAlias, cast
 
@@ -22,62 +23,8 @@ from codectool.errors import UsageError
 
 if TYPE_CHECKING:
     from codectool.evaluation.results import Evaluation
-    from codectool.evaluation.run import Watcher
-    from codectool.evaluation.systems.spec import SystemChoice
-
-
-def choose_systems(
-    models: Sequence[str],
-    checkpoints: Sequence[str],
-    codecs: Sequence[str],
-    config: Path | None,
-    device: str,
-) -> list[SystemChoice]:
-    """Every system is opened once, so that what is wrong is told before any work is done.
-
-    Args:
-        models: families; one that a checkpoint belongs to is that checkpoint.
-        checkpoints: ``PATH`` or ``NAME=PATH``.
-        codecs: ``opus@6`` and the like, or a family with the weights that ship.
-        config: hyper-parameters of checkpoints.
-        device: where codecs of ours run.
-
-    Raises:
-        CodectoolError: there is no such system, its program is missing, or its weights are bad.
-    """
-    from codectool.evaluation.systems.spec import CodecChoice, SystemChoice
-
-    found = []
-    families = set()
-    for text in checkpoints:
-        name, path = _name_and_path(text)
-        with working(f"loading {path}"):
-            codec = CodecChoice(None, path, config, device).load()
-        families.add(codec.layout.family)
-        where = str(codec.device)
-        found.append(SystemChoice(name, codec=CodecChoice(None, path, config, where)))
-    shipped = [model for model in models if model not in families]
-    shipped += [name for name in codecs if name in FAMILIES]
-    for number, model in enumerate(shipped):
-        with working(f"loading {model}"):
-            where = str(CodecChoice(model, device=device).load().device)
-        choice = SystemChoice(model, codec=CodecChoice(model, device=where))
-        found.insert(number, choice)
-    for program in codecs:
-        if program not in FAMILIES:
-            choice = SystemChoice(program, program)
-            choice.open()
-            found.append(choice)
-    return found
-
-
-def _name_and_path(text: str) -> tuple[str, Path]:
-    path = Path(text)
-    name, mark, rest = text.partition("=")
-    if mark and not path.exists():
-        return name, Path(rest)
-    return path.stem, path
-
+    from codectool.evaluation.run import Align, ProgressCallback
+    from codectool.evaluation.systems.spec import CodecSpec, SystemSpec
 
 EXIT_PROBLEMS = 1
 Output: TypeAlias = Literal["table", "markdown", "json", "csv"]
@@ -88,13 +35,13 @@ def _list_metrics(ctx: click.Context, _param: click.Parameter, value: bool) -> N
         return
     from codectool.evaluation.metrics.registry import METRICS
 
-    # each once: by the last of its judges, who needs the least
-    by_name = {metric.name: (metric, judge) for judge in METRICS for metric in judge.metrics}
-    for name, (metric, judge) in by_name.items():
-        low, high = ("" if end is None else f"{end:g}" for end in metric.range)
-        where = f"at {judge.rate} Hz" + "".join(f", package {name}" for name in judge.packages)
-        click.echo(f"{name}: {metric.heading}, {low}..{high}, {metric.better} is better, {where}")
-        click.echo(f"    {metric.about}")
+    # of several metrics that compute a value, the last one needs the fewest packages
+    by_name = {info.name: (info, metric) for metric in METRICS for info in metric.outputs}
+    for name, (info, metric) in by_name.items():
+        low, high = ("" if end is None else f"{end:g}" for end in info.range)
+        needs = f"at {metric.rate} Hz" + "".join(f", package {name}" for name in metric.packages)
+        click.echo(f"{name}: {info.heading}, {low}..{high}, {info.better} is better, {needs}")
+        click.echo(f"    {info.about}")
     ctx.exit()
 
 
@@ -106,39 +53,43 @@ def _list_metrics(ctx: click.Context, _param: click.Parameter, value: bool) -> N
     "models",
     multiple=True,
     type=click.Choice(list(FAMILIES)),
-    help="Run this codec of ours: with the weights of a --checkpoint of its family, else with "
-    "those that come with codectool. May be repeated.",
+    help="codectool codec to run, with a --checkpoint of its family or bundled weights. "
+    "Repeatable.",
 )
 @click.option(
     "--checkpoint",
     "checkpoints",
     multiple=True,
     metavar="[NAME=]PATH",
-    help="Run the codec with these weights. May be repeated.",
+    help="Weights of a codectool codec to run. Repeatable.",
 )
 @click.option(
     "--codec",
     "codecs",
     multiple=True,
     metavar="NAME",
-    help="Run another codec by its programs: opus@6, codec2@1300, speex@2, speex@5wb, amrwb@6.6, "
-    "gsm. May be repeated.",
+    help="External codec to run: opus@6, codec2@1300, speex@2, speex@5wb, amrwb@6.6, gsm. "
+    "Repeatable.",
 )
 @click.option(
     "--config",
     type=click.Path(path_type=Path),
     metavar="JSON",
-    help="Hyper-parameters, as for encode.",
+    help="Hyper-parameters, if the checkpoint does not contain them.",
 )
 @click.option(
-    "--device", default="auto", show_default=True, metavar="DEVICE", help="For codecs of ours."
+    "--device",
+    default="auto",
+    show_default=True,
+    metavar="DEVICE",
+    help="Device of codectool codecs.",
 )
 @click.option(
     "--metric",
     "metrics",
     multiple=True,
     metavar="NAME",
-    help="Only this measure; may be repeated. Default: all that are installed.",
+    help="Metric to compute. Repeatable. Default: all whose packages are installed.",
 )
 @click.option(
     "--list-metrics",
@@ -146,54 +97,57 @@ def _list_metrics(ctx: click.Context, _param: click.Parameter, value: bool) -> N
     is_eager=True,
     expose_value=False,
     callback=_list_metrics,
-    help="Say what each measure is, its range, rate and source.",
+    help="List the metrics with range, sampling rate and source.",
 )
 @click.option(
     "--files-from",
     type=click.Path(path_type=Path),
     metavar="LIST",
-    help="Only the recordings of this list, one per line, below WAV_DIR; `-` is standard input.",
+    help="List of recordings in WAV_DIR to use, one per line; `-` is stdin.",
 )
 @click.option(
     "--align",
     type=click.Choice(["system", "clip", "off"]),
     default="system",
     show_default=True,
-    help="Take off the delay that a system has over all clips, each clip's own, or none.",
+    help="Delay to compensate: one per system, one per clip, or none.",
 )
 @click.option(
-    "--jobs", type=click.IntRange(1, 1024), metavar="N", help="Processes; default one per core."
+    "--jobs",
+    type=click.IntRange(1, 1024),
+    metavar="N",
+    help="Number of processes. Default: one per core.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print every figure of every clip as JSON.")
-@click.option("--csv", "as_csv", is_flag=True, help="Print a line per clip and system as CSV.")
-@click.option("--markdown", is_flag=True, help="Print the table for a document.")
+@click.option("--json", "as_json", is_flag=True, help="Print all values of all clips as JSON.")
+@click.option("--csv", "as_csv", is_flag=True, help="Print CSV with a line per clip and system.")
+@click.option("--markdown", is_flag=True, help="Print the table as Markdown.")
 @click.option(
     "--report",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="HTML",
-    help="Write a page with players, spectrograms and a blind test.",
+    help="Page to write, with players, spectrograms and a blind test.",
 )
 @click.option(
     "--report-audio",
     type=click.Choice(["embed", "beside"]),
     default="embed",
     show_default=True,
-    help="Audio within the page, or in a folder beside it.",
+    help="Place of the page's audio: in the page, or in a folder next to it.",
 )
 @click.option(
     "--keep",
     type=click.Path(path_type=Path, file_okay=False),
     metavar="DIR",
-    help="Keep what the systems give back, a folder for each.",
+    help="Folder to keep the decoded audio in, with a subfolder per system.",
 )
-@click.option("--tokens", is_flag=True, help="Statistics of tokens instead of measures of sound.")
+@click.option("--tokens", is_flag=True, help="Print token statistics instead of audio metrics.")
 @click.option(
     "--plot",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="PNG",
-    help="With --tokens: draw how often each code is used.",
+    help="With --tokens: figure of the codebook usage to write.",
 )
-@click.option("--overwrite", is_flag=True, help="Replace the page or picture if it exists.")
+@click.option("--overwrite", is_flag=True, help="Replace the page or figure if it exists.")
 @debug_option
 def evaluate(
     references: Path,
@@ -219,9 +173,9 @@ def evaluate(
 ) -> None:
     """Compare coded speech with the recordings in WAV_DIR.
 
-    Either somebody has coded them already, into DEGRADED_DIRs with the same tree, or the systems
-    that are named are run here. Prints the mean of each measure with half of its 95 % interval
-    and (the worst clip); a star marks the best system.
+    Each DEGRADED_DIR contains coded versions of the recordings in the same tree. Systems given as
+    options are run on the recordings. For each metric, the table shows the mean, half of its 95 %
+    confidence interval and (the worst clip); a star marks the best system.
 
     \b
     Examples:
@@ -237,74 +191,122 @@ def evaluate(
             raise UsageError("stdout is used for the table; give a file name for `--report`")
         check_output(report, PIPE, overwrite)
     if plot is not None and not tokens:
-        raise UsageError("`--plot` draws tokens: give `--tokens`, too")
+        raise UsageError("`--plot` draws token statistics; add `--tokens`")
     if tokens and (folders or report or keep or metrics):
         raise UsageError(
-            "`--tokens` looks at tokens, not at sound: it takes one folder, and no `--metric`, "
-            "`--report` or `--keep`"
+            "`--tokens` takes one folder and cannot be combined with `--metric`, `--report` or "
+            "`--keep`"
         )
-    systems = choose_systems(models, checkpoints, codecs, config, device)
+    systems = _load_systems(models, checkpoints, codecs, config, device)
     if tokens:
-        from codectool.cli.evaluate_tokens import tell_tokens
+        from codectool.cli.evaluate_tokens import print_token_usage
 
-        bad = tell_tokens(references, files, systems, output, plot, overwrite)
-        sys.exit(EXIT_PROBLEMS if bad else 0)
-    from codectool.evaluation.metrics.registry import available, choose
-    from codectool.evaluation.run import Contest, evaluate
-
-    judges, left_out = available(choose(metrics)) if metrics else available()
-    if not judges:
-        raise UsageError(left_out[0])
-    for line in left_out:
-        warn(line)
-    named = [_named_folder(text) for text in folders]
-    if not systems and not named:
+        failed = print_token_usage(references, files, systems, output, plot, overwrite)
+        sys.exit(EXIT_PROBLEMS if failed else 0)
+    if not systems and not folders:
         raise UsageError(
-            "nothing to compare: name folders of coded audio, or systems to be run with `--model`, "
+            "nothing to compare: give folders of coded audio, or systems to run with `--model`, "
             "`--checkpoint` or `--codec`"
         )
-    contest = Contest(
+    from codectool.evaluation.metrics.registry import select_metrics
+    from codectool.evaluation.run import EvaluationConfig, evaluate
+
+    selected, left_out = select_metrics(metrics)
+    for line in left_out:
+        warn(line)
+    evaluation_config = EvaluationConfig(
         references,
         systems,
-        named,
-        judges,
+        [_named_folder(text) for text in folders],
+        selected,
         metrics,
         left_out,
         files,
-        cast(Literal["system"], align),
+        cast("Align", align),
     )
-    with _folder(keep) as outputs, evaluation_progress() as watcher:
-        found = evaluate(contest, outputs, jobs, watcher)
+    with _output_folder(keep) as outputs, evaluation_progress() as progress:
+        evaluation = evaluate(evaluation_config, outputs, jobs, progress)
         if report is not None:
-            _write_page(report, found, cast(Literal["embed"], report_audio), overwrite, watcher)
-    _print(found, output)
-    _tell_problems(found)
+            audio = cast(Literal["embed", "beside"], report_audio)
+            _write_page(report, evaluation, audio, overwrite, progress)
+    _print(evaluation, output)
+    _print_problems(evaluation)
     if report is not None:
         note(f"{report}: open it in a browser")
-    sys.exit(EXIT_PROBLEMS if found.problems else 0)
+    sys.exit(EXIT_PROBLEMS if evaluation.problems else 0)
 
 
 def _output(as_json: bool, as_csv: bool, markdown: bool) -> Output:
-    """What goes to standard output."""
-    wanted: dict[Output, bool] = {"json": as_json, "csv": as_csv, "markdown": markdown}
-    chosen = [name for name, given in wanted.items() if given]
-    if len(chosen) > 1:
-        raise UsageError(f"`--{chosen[0]}` and `--{chosen[1]}` both want standard output; give one")
-    return chosen[0] if chosen else "table"
+    """Return the format of stdout."""
+    options: dict[Output, bool] = {"json": as_json, "csv": as_csv, "markdown": markdown}
+    given = [name for name, value in options.items() if value]
+    if len(given) > 1:
+        raise UsageError(f"`--{given[0]}` and `--{given[1]}` cannot be combined; give one of them")
+    return given[0] if given else "table"
+
+
+def _load_systems(
+    models: Sequence[str],
+    checkpoints: Sequence[str],
+    codecs: Sequence[str],
+    config: Path | None,
+    device: str,
+) -> list[SystemSpec]:
+    """Load every system once, so that errors appear before any work is done.
+
+    Args:
+        models: families; a family with a checkpoint uses that checkpoint.
+        checkpoints: ``PATH`` or ``NAME=PATH``.
+        codecs: external codecs such as ``opus@6``, or families with bundled weights.
+        config: hyper-parameters of the checkpoints.
+        device: device of codectool codecs.
+
+    Raises:
+        CodectoolError: a system is unknown, its program is missing, or its weights are bad.
+    """
+    from codectool.evaluation.systems.spec import CodecSpec, SystemSpec
+
+    own, families = [], set()
+    for text in checkpoints:
+        name, path = _split_name(text)
+        system, family = _load_codec(name or path.stem, CodecSpec(None, path, config, device))
+        own.append(system)
+        families.add(family)
+    bundled = [model for model in models if model not in families]
+    bundled += [name for name in codecs if name in FAMILIES]
+    external = [SystemSpec(name, name) for name in codecs if name not in FAMILIES]
+    for spec in external:
+        spec.load()
+    return [
+        *(_load_codec(name, CodecSpec(name, device=device))[0] for name in bundled),
+        *own,
+        *external,
+    ]
+
+
+def _load_codec(name: str, spec: CodecSpec) -> tuple[SystemSpec, str]:
+    """Load a codec; return its system with the device that it runs on, and its family."""
+    from codectool.evaluation.systems.spec import SystemSpec
+
+    with working(f"loading {spec.checkpoint or name}"):
+        codec = spec.load()
+    return SystemSpec(name, codec=replace(spec, device=str(codec.device))), codec.layout.family
 
 
 def _named_folder(text: str) -> tuple[str, Path]:
-    """``NAME=DIR``, or a folder that is its own name."""
-    path = Path(text)
+    name, path = _split_name(text)
+    return name or path.name or path.resolve().name, path
+
+
+def _split_name(text: str) -> tuple[str, Path]:
+    """Split ``NAME=PATH``; the name is empty for a path that contains ``=`` or no name."""
     name, mark, rest = text.partition("=")
-    if mark and not path.exists():
-        return name, Path(rest)
-    return path.name or str(path.resolve().name), path
+    return (name, Path(rest)) if mark and not Path(text).exists() else ("", Path(text))
 
 
 @contextmanager
-def _folder(keep: Path | None) -> Iterator[Path]:
-    """Where the systems' audio goes."""
+def _output_folder(keep: Path | None) -> Iterator[Path]:
+    """Yield the folder for decoded audio, by default a temporary one."""
     if keep is None:
         with tempfile.TemporaryDirectory(prefix="codectool-") as name:
             yield Path(name)
@@ -312,44 +314,50 @@ def _folder(keep: Path | None) -> Iterator[Path]:
     try:
         keep.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"{keep}: cannot be made ({error.strerror or error})") from error
+        raise UsageError(f"{keep}: cannot be created ({error.strerror or error})") from error
     yield keep
 
 
-def _print(found: Evaluation, output: Output) -> None:
+def _print(evaluation: Evaluation, output: Output) -> None:
     from codectool.evaluation import tables
 
     if output == "json":
-        click.echo(json.dumps(tables.to_json(found), indent=1))
+        click.echo(json.dumps(tables.to_json(evaluation), indent=1))
     elif output == "csv":
-        click.echo(tables.to_csv(found), nl=False)
+        click.echo(tables.to_csv(evaluation), nl=False)
     else:
-        minutes = sum(clip.seconds for clip in found.clips) / 60
-        click.echo(f"{len(found.clips)} clips, {minutes:.1f} minutes; mean ± 95 % (worst clip)\n")
-        rows = tables.table(found)
+        clips = evaluation.clips
+        minutes = sum(clip.seconds for clip in clips) / 60
+        click.echo(f"{len(clips)} clips, {minutes:.1f} minutes; mean ± 95 % (worst clip)\n")
+        rows = tables.table(evaluation)
         click.echo(tables.as_markdown(rows) if output == "markdown" else tables.as_text(rows))
 
 
-def _tell_problems(found: Evaluation) -> None:
+def _print_problems(evaluation: Evaluation) -> None:
     from codectool.evaluation.tables import remarks
 
-    for line in remarks(found):
+    for line in remarks(evaluation):
         warn(line)
-    for system, clip, reason in found.problems:
+    for system, clip, reason in evaluation.problems:
         say("error", f"{system}: {clip}: {reason}" if system else f"{clip}: {reason}", "red")
 
 
 def _write_page(
     path: Path,
-    found: Evaluation,
+    evaluation: Evaluation,
     audio: Literal["embed", "beside"],
     overwrite: bool,
-    watcher: Watcher,
+    progress: ProgressCallback,
 ) -> None:
     from codectool.evaluation.report.page import write_page
 
-    watcher.on_step("writing the page", len(found.clips))
+    progress.on_step("writing the page", len(evaluation.clips))
     command = shlex.join(["codectool", *sys.argv[1:]])
     write_page(
-        path, found, audio=audio, command=command, overwrite=overwrite, on_clip=watcher.on_clip
+        path,
+        evaluation,
+        audio=audio,
+        command=command,
+        overwrite=overwrite,
+        on_clip=progress.on_clip,
     )

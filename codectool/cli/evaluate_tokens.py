@@ -1,4 +1,4 @@
-"""The part of `codectool evaluate` that is about tokens."""
+"""`codectool evaluate --tokens`: token statistics."""
 
 from __future__ import annotations
 
@@ -9,27 +9,27 @@ from typing import TYPE_CHECKING
 
 import click
 
-from codectool.audio.discovery import names_in
 from codectool.audio.files import read_audio
 from codectool.cli.console import note, say
 from codectool.cli.options import check_picture, write_output
 from codectool.cli.progress import evaluation_progress
 from codectool.errors import CodectoolError, UsageError
 from codectool.evaluation import tables
-from codectool.evaluation.tokens.files import tokens_of
+from codectool.evaluation.pairs import find_references
+from codectool.evaluation.tokens.files import read_tokens
 from codectool.evaluation.tokens.table import token_csv, token_tables, token_text
-from codectool.evaluation.tokens.usage import TokenUse, token_use
+from codectool.evaluation.tokens.usage import TokenUsage, token_usage
 from codectool.plots import need_matplotlib
 
 if TYPE_CHECKING:
-    from codectool.evaluation.systems.spec import SystemChoice
+    from codectool.evaluation.systems.spec import CodecSpec, SystemSpec
     from codectool.tokens import Tokens
 
 
-def tell_tokens(
+def print_token_usage(
     folder: Path,
     files: Sequence[str] | None,
-    systems: Sequence[SystemChoice],
+    systems: Sequence[SystemSpec],
     output: str,
     plot: Path | None,
     overwrite: bool,
@@ -37,90 +37,77 @@ def tell_tokens(
     """Print statistics of the tokens of a folder.
 
     Args:
-        folder: of `.hcd` files, or with systems of recordings.
-        files: those of a list; None is all that are there.
-        systems: codecs of ours that encode the recordings.
+        folder: folder of `.hcd` files or, if there are systems, of recordings.
+        files: files to use, as paths; None for all in the folder.
+        systems: codectool codecs that encode the recordings.
         output: ``table``, ``markdown``, ``json`` or ``csv``.
-        plot: a picture, too.
-        overwrite: replace it if it exists.
+        plot: figure to write.
+        overwrite: replace the figure if it exists.
 
     Returns:
-        How many files could not be used.
+        The number of files that cannot be used.
 
     Raises:
-        UsageError: there are none that could; a system is none of ours; or there can be no
-            picture.
+        UsageError: no file can be used, a system is external, or the figure cannot be written.
     """
     if plot is not None:
         check_picture(plot, [folder], overwrite)
         need_matplotlib()
-    for choice in systems:  # before the first of them works for hours
-        if choice.codec is None:
-            raise UsageError(f"{choice.name}: has no tokens that we know; name codecs of ours")
-    told: set[tuple[str, str]] = set()
+    codecs = []
+    for spec in systems:
+        if spec.codec is None:
+            raise UsageError(f"{spec.name}: is not a codectool codec, so its tokens are unknown")
+        codecs.append((spec.name, spec.codec))
+    problems: set[tuple[str, str]] = set()
 
-    def complain(name: str, reason: str) -> None:
-        if (name, reason) not in told:  # every system meets the same files
-            told.add((name, reason))
+    def on_error(name: str, reason: str) -> None:
+        if (name, reason) not in problems:  # each system reads the same files
+            problems.add((name, reason))
             say("error", f"{name}: {reason}", "red")
 
-    if systems:
-        models = [use for choice in systems for use in _encoded(folder, files, choice, complain)]
+    if codecs:
+        models = [
+            usage
+            for name, codec in codecs
+            for usage in token_usage(_encode(name, codec, folder, files, on_error))
+        ]
     else:
-        models = token_use(tokens_of(_sources(folder, files, complain), complain))
+        models = token_usage(read_tokens(folder, files, on_error))
     if not models:
-        raise UsageError(f"{folder}: not one of its files could be used")
+        raise UsageError(f"{folder}: none of its files can be used")
     _print(models, output)
     if plot is not None:
         from codectool.evaluation.tokens.plot import draw_tokens
 
         write_output(plot, memoryview(draw_tokens(models)), overwrite)
-        note(f"{plot}: how often each code is used")
-    return len({name for name, _ in told})
+        note(f"{plot}: codebook usage")
+    return len({name for name, _ in problems})
 
 
-def _sources(
-    folder: Path, files: Sequence[str] | None, complain: Callable[[str, str], None]
-) -> Path | list[Path]:
-    """The folder, or the listed files in it, each once."""
-    if files is None:
-        return folder
-    names, rejected = names_in(folder, files)
-    for bad in rejected:
-        complain(str(bad.source), bad.reason)
-    return [folder / name for name in names]
-
-
-def _encoded(
+def _encode(
+    name: str,
+    spec: CodecSpec,
     folder: Path,
     files: Sequence[str] | None,
-    choice: SystemChoice,
-    complain: Callable[[str, str], None],
-) -> list[TokenUse]:
-    """Statistics of the tokens that a codec of ours makes of recordings."""
-    from codectool.evaluation.pairs import find_references
-
-    assert choice.codec is not None
-    names, problems = find_references(folder, files, [])
-    for _, name, reason in problems:
-        complain(name, reason)
-    codec = choice.codec.load()
-
-    def encoded() -> Iterator[tuple[str, Tokens]]:
-        with evaluation_progress() as watcher:
-            watcher.on_step(f"encoding with {choice.name}", len(names))
-            for name in names:
-                try:
-                    samples, rate = read_audio(folder / name, str(folder / name))
-                    yield name, codec.encode(samples, rate)
-                except CodectoolError as error:
-                    complain(name, str(error).removeprefix(f"{folder / name}: "))
-                watcher.on_clip()
-
-    return token_use(encoded())
+    on_error: Callable[[str, str], None],
+) -> Iterator[Tokens]:
+    """Encode the recordings of a folder."""
+    clips, problems = find_references(folder, files, [])
+    for problem in problems:
+        on_error(problem.clip, problem.reason)
+    codec = spec.load()
+    with evaluation_progress() as progress:
+        progress.on_step(f"encoding with {name}", len(clips))
+        for clip in clips:
+            try:
+                samples, rate = read_audio(folder / clip, str(folder / clip))
+                yield codec.encode(samples, rate)
+            except CodectoolError as error:
+                on_error(clip, str(error).removeprefix(f"{folder / clip}: "))
+            progress.on_clip()
 
 
-def _print(models: Sequence[TokenUse], output: str) -> None:
+def _print(models: Sequence[TokenUsage], output: str) -> None:
     if output == "json":
         click.echo(json.dumps([model.to_json() for model in models], indent=1))
     elif output == "csv":

@@ -16,7 +16,7 @@ from codectool.cli.console import at_terminal, printable, warn
 if TYPE_CHECKING:
     from rich.progress import Progress
 
-    from codectool.evaluation.run import Watcher
+    from codectool.evaluation.run import ProgressCallback
     from codectool.pipeline.report import Result
     from codectool.training.run import Progress as TrainingState
 
@@ -213,9 +213,9 @@ class BatchProgress(ProgressBar):
 
 
 @contextmanager
-def evaluation_progress() -> Iterator[Watcher]:
+def evaluation_progress() -> Iterator[ProgressCallback]:
     """Yield the callbacks that `codectool.evaluation.run.evaluate` reports to."""
-    from codectool.evaluation.run import Watcher
+    from codectool.evaluation.run import ProgressCallback
 
     title, finished, total = "", 0, 1
     with ProgressBar("") as bar:
@@ -230,7 +230,7 @@ def evaluation_progress() -> Iterator[Watcher]:
             finished += 1
             bar.update(finished / max(1, total), f"{finished}/{total} clips")
 
-        yield Watcher(start, advance)
+        yield ProgressCallback(start, advance)
 
 
 def _duration(seconds: float) -> timedelta:

@@ -1,1 +1,1 @@
-"""How good coded speech is: measures, systems to compare, tables and a page to listen to."""
+"""Evaluation of coded speech: metrics, systems, tables, a listening page, token statistics."""

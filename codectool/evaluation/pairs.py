@@ -1,4 +1,4 @@
-"""Which recordings are compared: clips by their path below the folder of the references."""
+"""Match references and coded files by their path without suffix."""
 
 from __future__ import annotations
 
@@ -7,30 +7,28 @@ from pathlib import Path
 
 from codectool.audio.discovery import AUDIO_SUFFIXES, find_names, strip_suffix
 from codectool.errors import UsageError
-
-Problem = tuple[str, str, str]  # system or nothing, clip, reason
+from codectool.evaluation.results import Problem
 
 
 def find_references(
     folder: Path, files: Sequence[str] | None, others: Sequence[Path]
 ) -> tuple[list[str], list[Problem]]:
-    """Names of the clips, as seen from their folder.
+    """Find the references in a folder.
 
     Args:
-        folder: of the references.
-        files: those of a list; None is all audio that is there.
-        others: folders of what is compared with them; what lies there is no reference.
+        folder: folder of the references.
+        files: references to use, as paths; None for all audio in the folder.
+        others: folders of coded audio, which contain no references.
 
     Returns:
-        sorted names, and those that cannot take part.
+        Sorted names relative to the folder, and the files that cannot be used.
 
     Raises:
-        UsageError: there is no folder, or nothing in it.
+        UsageError: the folder does not exist, or contains no audio.
     """
-    if not folder.is_dir():
-        raise UsageError(f"{folder}: there is no such folder; name one with recordings")
+    _require_folder(folder)
     names, rejected = find_names(folder, AUDIO_SUFFIXES, files)
-    problems = [("", str(bad.source), bad.reason) for bad in rejected]
+    problems = [Problem("", str(bad.source), bad.reason) for bad in rejected]
     inside = [other.resolve() for other in others if other.resolve() != folder.resolve()]
     taken: dict[str, str] = {}
     for name in names:
@@ -38,37 +36,36 @@ def find_references(
             continue
         first = taken.setdefault(key_of(name), name)
         if first != name:
-            problems.append(("", name, f"is left out: {first} has the same name but for its end"))
+            problems.append(Problem("", name, f"is left out: {first} differs only in its suffix"))
     if not taken and not problems:
-        raise UsageError(f"{folder}: holds no audio")
+        raise UsageError(f"{folder}: contains no audio; name a folder of recordings")
     return list(taken.values()), problems
 
 
 def find_partners(
     system: str, folder: Path, names: Sequence[str], bad: Sequence[str] = ()
 ) -> tuple[dict[str, Path], list[Problem]]:
-    """The file of each clip in another folder: same path, whatever the suffix.
+    """Find the coded file of each clip: the same relative path with any suffix.
 
     Args:
-        system: whose folder it is.
-        folder: of coded audio.
-        names: of the clips.
-        bad: references that cannot take part; nobody misses their partners.
+        system: name of the system.
+        folder: folder of its coded audio.
+        names: names of the clips.
+        bad: names of references that cannot be used; their coded files are ignored.
 
     Returns:
-        paths by name of the clip, and a problem for each file of either folder that is alone.
+        Paths by name of the clip, and a problem for each unmatched file of either side.
 
     Raises:
-        UsageError: there is no folder.
+        UsageError: the folder does not exist.
     """
-    if not folder.is_dir():
-        raise UsageError(f"{folder}: there is no such folder; name one with coded recordings")
+    _require_folder(folder)
     found = {key_of(name): folder / name for name in find_names(folder, AUDIO_SUFFIXES)[0]}
     pairs = {name: found[key_of(name)] for name in names if key_of(name) in found}
-    problems = [(system, name, "is missing") for name in names if name not in pairs]
+    problems = [Problem(system, name, "is missing") for name in names if name not in pairs]
     expected = {key_of(name) for name in (*names, *bad)}
     problems += [
-        (system, str(path.relative_to(folder)), "has no reference")
+        Problem(system, str(path.relative_to(folder)), "has no reference")
         for key, path in found.items()
         if key not in expected
     ]
@@ -76,5 +73,10 @@ def find_partners(
 
 
 def key_of(name: str) -> str:
-    """What two files of one clip have in common."""
+    """Return a name that is the same for all files of a clip: its path with suffix ``.wav``."""
     return strip_suffix(name, AUDIO_SUFFIXES) + ".wav"
+
+
+def _require_folder(folder: Path) -> None:
+    if not folder.is_dir():
+        raise UsageError(f"{folder}: there is no such folder; name a folder of recordings")

@@ -1,4 +1,4 @@
-"""What an evaluation found: plain values that tables, JSON, CSV and the page are made of."""
+"""Results of an evaluation, from which tables, JSON, CSV and the report are written."""
 
 from __future__ import annotations
 
@@ -8,8 +8,25 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from statistics import NormalDist
+from typing import NamedTuple
 
 from codectool.evaluation.metrics.base import MetricInfo
+
+CONFIDENCE = 0.95
+
+
+class Problem(NamedTuple):
+    """A clip without scores.
+
+    Attributes:
+        system: name of the system; empty if the reference itself cannot be used.
+        clip: name of the clip.
+        reason: one line.
+    """
+
+    system: str
+    clip: str
+    reason: str
 
 
 @dataclass(frozen=True)
@@ -17,9 +34,9 @@ class Clip:
     """A recording that all systems are compared on.
 
     Attributes:
-        name: its path as seen from the folder of the references, with `/`.
+        name: path relative to the folder of the references, with `/`.
         path: the file.
-        seconds: its length.
+        seconds: length.
     """
 
     name: str
@@ -29,19 +46,19 @@ class Clip:
 
 @dataclass(frozen=True)
 class Score:
-    """What became of one clip in one system.
+    """Result of one clip in one system.
 
     Attributes:
         clip: name of the clip.
-        path: the audio that came back; None if there is none.
-        values: by name of the metric; None where it cannot judge.
-        notes: why it cannot, by name of the metric.
-        delay_ms: by how much the audio was late, and was moved before it was compared.
-        payload_bits: bits that the decoder needs; None if nobody knows.
-        file_bytes: size of the coded file; None likewise.
-        encode_seconds: processor time; None likewise.
-        decode_seconds: processor time; None likewise.
-        problem: why there is nothing to compare, in one line; None if there is.
+        path: the coded audio; None if there is none.
+        values: values by name of the metric; None where undefined.
+        notes: reasons by name of the metric; under ``length`` a remark if the lengths differ.
+        delay_ms: delay of the coded audio, compensated before the comparison.
+        payload_bits: bits that the decoder needs; None if unknown.
+        file_bytes: size of the coded file; None if unknown.
+        encode_seconds: processor time; None if unknown.
+        decode_seconds: processor time; None if unknown.
+        problem: why there are no values, in one line; None if there are.
     """
 
     clip: str
@@ -58,15 +75,15 @@ class Score:
 
 @dataclass(frozen=True)
 class Mean:
-    """One metric over all clips of a system.
+    """Mean of one metric over the clips of a system.
 
     Attributes:
         mean: over the clips that have a value.
-        low: lower end of the 95 % interval of the mean; None for a single clip.
-        high: upper end of it; None likewise.
+        low: lower end of the 95 % confidence interval of the mean; None for a single clip.
+        high: upper end of the interval; None for a single clip.
         worst: the worst value.
-        worst_clip: name of its clip.
-        clips: how many have a value.
+        worst_clip: name of the clip with the worst value.
+        clips: number of clips that have a value.
     """
 
     mean: float
@@ -79,17 +96,17 @@ class Mean:
 
 @dataclass(frozen=True)
 class SystemResult:
-    """All clips through one system.
+    """Results of all clips in one system.
 
     Attributes:
-        name: as given or asked for; no two are the same.
-        scores: one per clip of the evaluation, in its order.
-        means: by name of the metric; metrics without any value are left out.
-        delay_ms: of the system; None where each clip has its own.
-        kbps: kilobits per second of audio that carry it; None if nobody knows.
-        kbps_file: likewise, of whole files.
-        rtf_encode: seconds of processor time per second of audio; None if nobody knows.
-        rtf_decode: likewise.
+        name: unique name.
+        scores: one per clip of the evaluation, in the same order.
+        means: by name of the metric, without metrics that have no value.
+        delay_ms: delay of the system; None if each clip has its own.
+        kbps: payload bit rate in kbit/s of audio; None if unknown.
+        kbps_file: bit rate of whole files; None if unknown.
+        rtf_encode: processor time per second of audio; None if unknown.
+        rtf_decode: processor time per second of audio; None if unknown.
     """
 
     name: str
@@ -104,25 +121,21 @@ class SystemResult:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything that was found.
+    """Results of all systems.
 
     Attributes:
-        clips: what all systems were given.
-        metrics: what was measured, in the order of tables.
-        systems: what became of the clips.
-        left_out: metrics that were not measured, and why: one line each.
-        problems: (system, clip, reason) of every clip that has no scores; of a clip that is bad
-            itself the system is empty.
+        clips: the references.
+        metrics: the computed metrics, in the order of tables.
+        systems: results by system.
+        left_out: one line for each metric that could not be computed here.
+        problems: clips without scores.
     """
 
     clips: tuple[Clip, ...]
     metrics: tuple[MetricInfo, ...]
     systems: tuple[SystemResult, ...]
     left_out: tuple[str, ...] = ()
-    problems: tuple[tuple[str, str, str], ...] = ()
-
-
-CONFIDENCE = 0.95
+    problems: tuple[Problem, ...] = ()
 
 
 def summarise(
@@ -132,9 +145,10 @@ def summarise(
     metrics: Sequence[MetricInfo],
     delay_ms: float | None,
 ) -> SystemResult:
-    """Means with their intervals, rates and speed of one system.
+    """Compute means with confidence intervals, bit rates and speeds of one system.
 
-    Rates and speeds are sums over sums: of all bits, or seconds of work, over all seconds of audio.
+    A bit rate or speed is the sum over clips (of bits or processor time) divided by the sum of
+    their lengths.
     """
     seconds = {clip.name: clip.seconds for clip in clips}
     means = {}
@@ -166,22 +180,22 @@ def summarise(
 
 
 def mean_of(known: Sequence[tuple[float, str]], metric: MetricInfo) -> Mean:
-    """Mean of ``(value, clip)`` pairs with its 95 % interval, Student's for so many clips."""
+    """Compute the mean of ``(value, clip)`` pairs with its 95 % interval by Student's t."""
     values = [value for value, _ in known]
     worst, clip = (min if metric.better == "higher" else max)(known)
     mean = statistics.fmean(values)
     low = high = None
     if len(values) > 1:
-        reach = student_t(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
-        low, high = mean - reach, mean + reach
+        margin = student_t(len(values) - 1) * statistics.stdev(values) / math.sqrt(len(values))
+        low, high = mean - margin, mean + margin
     return Mean(mean, low, high, worst, clip, len(values))
 
 
 def student_t(freedom: int, confidence: float = CONFIDENCE) -> float:
-    """Two-sided quantile of Student's t distribution.
+    """Return the two-sided quantile of Student's t distribution.
 
-    Exact for one and two degrees of freedom, from there on the expansion by powers of their
-    inverse around the normal quantile (Abramowitz and Stegun 1964, 26.7.5), within 0.5 %.
+    Exact for one and two degrees of freedom; above, a series in powers of their inverse around the
+    normal quantile (Abramowitz and Stegun 1964, 26.7.5), accurate to 0.5 %.
 
     Examples:
         >>> f"{student_t(39):.3f}"

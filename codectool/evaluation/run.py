@@ -1,9 +1,9 @@
-"""`evaluate`: recordings through systems, and what comes back before all judges.
+"""Run an evaluation: code the clips, align the results, compute metrics and their means.
 
-    references --code--> outputs --correlate--> delay of each system --judge--> scores --> means
+    references --code--> outputs --align--> delay of each system --score--> scores --> means
 
-Each step runs on all cores. What systems give back lies in files, as do folders of coded audio that
-somebody else has made: from the second step on both are treated alike.
+Each step runs on all cores. Systems write their outputs to files, so that from the second step on
+they are treated like folders of audio that was coded elsewhere.
 """
 
 from __future__ import annotations
@@ -20,36 +20,37 @@ from codectool.errors import CodectoolError
 from codectool.evaluation import alignment, tasks
 from codectool.evaluation.alignment import Correlation, best_delay
 from codectool.evaluation.metrics.base import Metric
-from codectool.evaluation.pairs import Problem, find_partners, find_references, key_of
-from codectool.evaluation.results import Clip, Evaluation, Score, summarise
-from codectool.evaluation.systems.spec import SystemChoice, check_names
-from codectool.evaluation.tasks import Coding, Cost, Judgement, Look, Named, Pair
+from codectool.evaluation.pairs import find_partners, find_references, key_of
+from codectool.evaluation.results import Clip, Evaluation, Problem, Score, summarise
+from codectool.evaluation.systems.spec import SystemSpec, check_names
+from codectool.evaluation.systems.system import CodecCost
+from codectool.evaluation.tasks import CodecTask, PairScores, PairTask, ProbeTask, Task
 from codectool.evaluation.workers import Workers
 
 Align = Literal["system", "clip", "off"]
-Task = TypeVar("Task", bound=Named)
-Outcome = TypeVar("Outcome")
+AnyTask = TypeVar("AnyTask", bound=Task)
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Contest:
-    """What is compared.
+class EvaluationConfig:
+    """What to compare, and how.
 
     Attributes:
         references: folder of the recordings.
-        systems: codecs to be run on them.
-        folders: name and folder of audio that is coded already.
-        judges: who judges.
-        only: names of the metrics that are wanted of them; none is all.
-        left_out: one line for each metric that cannot be had here.
-        files: references of a list; None is all audio in the folder.
-        align: take off the delay that a system has over all its clips, each clip's own, or none.
+        systems: systems to run on the recordings.
+        folders: name and folder of audio that is already coded.
+        metrics: metrics to compute.
+        only: names of the requested values; empty for all that the metrics compute.
+        left_out: one line for each metric that cannot be computed here.
+        files: references to use, as paths; None for all audio in the folder.
+        align: compensate one delay per system, one per clip, or none.
     """
 
     references: Path
-    systems: Sequence[SystemChoice]
+    systems: Sequence[SystemSpec]
     folders: Sequence[tuple[str, Path]]
-    judges: Sequence[type[Metric]]
+    metrics: Sequence[type[Metric]]
     only: Sequence[str] = ()
     left_out: Sequence[str] = ()
     files: Sequence[str] | None = None
@@ -57,12 +58,12 @@ class Contest:
 
 
 @dataclass(frozen=True)
-class Watcher:
-    """Whom to tell how far it is.
+class ProgressCallback:
+    """Functions that are called as the work proceeds.
 
     Attributes:
-        on_step: a step begins: what is done, and with how many clips.
-        on_clip: it is done with one of them.
+        on_step: called at the start of a step with its title and number of clips.
+        on_clip: called after each clip.
     """
 
     on_step: Callable[[str, int], object] = lambda *_: None
@@ -70,96 +71,101 @@ class Watcher:
 
 
 def evaluate(
-    contest: Contest, outputs: Path, jobs: int | None = None, watcher: Watcher | None = None
+    config: EvaluationConfig,
+    outputs: Path,
+    jobs: int | None = None,
+    progress: ProgressCallback | None = None,
 ) -> Evaluation:
-    """Run and judge.
+    """Run the systems and compute the metrics.
+
+    A clip that cannot be read or coded does not stop the evaluation; it is listed in the result.
 
     Args:
-        contest: what is compared.
-        outputs: folder where the systems' audio is put, a folder for each.
-        jobs: processes; None is one per core.
-        watcher: whom to tell.
-
-    Returns:
-        All scores; a clip that cannot be coded or read costs only its own, and is named.
+        config: what to compare.
+        outputs: folder for the decoded audio, with a subfolder for each system.
+        jobs: number of processes; None for one per core.
+        progress: called as the work proceeds.
 
     Raises:
-        UsageError: there is nothing to compare, or a system of this name does not exist.
+        UsageError: there is nothing to compare, or two systems have the same name.
     """
-    check_names([choice.name for choice in contest.systems] + [name for name, _ in contest.folders])
-    judges = tuple(contest.judges)
+    check_names([spec.name for spec in config.systems] + [name for name, _ in config.folders])
     with Workers(jobs or cores()) as workers:
-        steps = _Steps(workers, watcher or Watcher())
-        clips = _look(contest, steps)
-        costs, files = _code(contest.systems, clips, outputs, steps)
-        files |= _match(contest.folders, clips, steps)
+        runner = _TaskRunner(workers, progress or ProgressCallback())
+        clips = _probe(config, runner)
+        costs, files = _code(config.systems, clips, outputs, runner)
+        files |= _match(config.folders, clips, runner)
         pairs = [
-            Pair(system, clip.name, clip.path, paths[clip.name], judges)
+            PairTask(system, clip.name, clip.path, paths[clip.name], tuple(config.metrics))
             for system, paths in files.items()
             for clip in clips
             if clip.name in paths
         ]
-        delays = _delays(pairs, files, contest.align, steps)
-        moved = [replace(pair, delay_seconds=delays[pair.system]) for pair in pairs]
-        judged = {
+        delays = _delays(pairs, files, config.align, runner)
+        aligned = [replace(pair, delay_seconds=delays[pair.system]) for pair in pairs]
+        scores = {
             (pair.system, pair.clip): found
-            for pair, found in steps.do("judging", tasks.judge, moved)
+            for pair, found in runner.run("scoring", tasks.score_pair, aligned)
         }
-    why = {(system, clip): reason for system, clip, reason in steps.problems}
+    reasons = {(problem.system, problem.clip): problem.reason for problem in runner.problems}
     metrics = [
-        metric
-        for judge in judges
-        for metric in judge.metrics
-        if not contest.only or metric.name in contest.only
+        info
+        for metric in config.metrics
+        for info in metric.outputs
+        if not config.only or info.name in config.only
     ]
     systems = []
     for system, paths in files.items():
-        scores = [_score(clip.name, paths, costs, judged, why, system) for clip in clips]
         delay = delays[system]
+        results = []
+        for clip in clips:
+            key = system, clip.name
+            reason = reasons.get(key, "was not scored")
+            results.append(_score(clip.name, paths, scores.get(key), costs.get(key), reason))
         delay_ms = None if delay is None else 1000 * delay
-        systems.append(summarise(system, clips, scores, metrics, delay_ms))
+        systems.append(summarise(system, clips, results, metrics, delay_ms))
     return Evaluation(
         tuple(clips),
         tuple(metrics),
         tuple(systems),
-        tuple(contest.left_out),
-        tuple(steps.problems),
+        tuple(config.left_out),
+        tuple(runner.problems),
     )
 
 
-class _Steps:
-    """Steps of an evaluation on all cores; what fails is remembered and left out of the next.
+class _TaskRunner:
+    """Runs tasks on all cores, collects problems, and skips clips that have one.
 
     Attributes:
-        problems: of clips, and of clips in systems.
+        problems: problems so far.
     """
 
-    def __init__(self, workers: Workers, watcher: Watcher) -> None:
+    def __init__(self, workers: Workers, progress: ProgressCallback) -> None:
         self.problems: list[Problem] = []
         self._workers = workers
-        self._watcher = watcher
+        self._progress = progress
 
-    def do(
+    def run(
         self,
         title: str,
-        function: Callable[[Task], Outcome],
-        to_do: Sequence[Task],
+        function: Callable[[AnyTask], Result],
+        tasks: Iterable[AnyTask],
         jobs: int | None = None,
-    ) -> Iterator[tuple[Task, Outcome]]:
-        """Yield each task that could be done, and what came of it."""
-        failed = {(system, clip) for system, clip, _ in self.problems}
-        to_do = [task for task in to_do if (task.system, task.clip) not in failed]
-        self._watcher.on_step(title, len(to_do))
-        for task, outcome in self._workers.run(function, to_do, jobs):
-            self._watcher.on_clip()
-            if isinstance(outcome, Exception):
-                self.problems.append((task.system, task.clip, _reason(outcome, task)))
+    ) -> Iterator[tuple[AnyTask, Result]]:
+        """Yield each task that succeeds, with its result."""
+        failed = {(problem.system, problem.clip) for problem in self.problems}
+        tasks = [task for task in tasks if (task.system, task.clip) not in failed]
+        self._progress.on_step(title, len(tasks))
+        for task, result in self._workers.run(function, tasks, jobs):
+            self._progress.on_clip()
+            if isinstance(result, Exception):
+                self.problems.append(Problem(task.system, task.clip, _reason(result, task)))
             else:
-                yield task, outcome
+                yield task, result
 
 
-def _reason(error: Exception, task: Named) -> str:
-    """What went wrong, in one line without the name of the file."""
+def _reason(error: Exception, task: Task) -> str:
+    """Return the message of an error in one line, without the file name."""
     if not isinstance(error, CodectoolError | OSError):
         return f"unexpected {type(error).__name__}: {error}".splitlines()[0]
     text = str(error)
@@ -169,60 +175,65 @@ def _reason(error: Exception, task: Named) -> str:
     return text
 
 
-def _look(contest: Contest, steps: _Steps) -> list[Clip]:
-    """The references that can be read."""
-    folders = [folder for _, folder in contest.folders]
-    names, problems = find_references(contest.references, contest.files, folders)
-    steps.problems += problems
-    looks = [Look(name, contest.references / name) for name in names]
+def _probe(config: EvaluationConfig, runner: _TaskRunner) -> list[Clip]:
+    """Return the references that can be read."""
+    folders = [folder for _, folder in config.folders]
+    names, problems = find_references(config.references, config.files, folders)
+    runner.problems += problems
+    probes = [ProbeTask("", name, config.references / name) for name in names]
     return [
-        Clip(look.clip, look.path, seconds)
-        for look, seconds in steps.do("reading", tasks.seconds_of, looks)
+        Clip(task.clip, task.path, seconds)
+        for task, seconds in runner.run("reading", tasks.probe, probes)
     ]
 
 
 def _code(
-    systems: Sequence[SystemChoice], clips: Sequence[Clip], outputs: Path, steps: _Steps
-) -> tuple[dict[tuple[str, str], Cost], dict[str, dict[str, Path]]]:
-    """Run the systems; what it took, and what came back, by system and clip."""
-    costs: dict[tuple[str, str], Cost] = {}
+    systems: Sequence[SystemSpec], clips: Sequence[Clip], outputs: Path, runner: _TaskRunner
+) -> tuple[dict[tuple[str, str], CodecCost], dict[str, dict[str, Path]]]:
+    """Run the systems.
+
+    Returns:
+        Costs by (system, clip), and decoded files by system and clip.
+    """
+    costs: dict[tuple[str, str], CodecCost] = {}
     files: dict[str, dict[str, Path]] = {}
-    for choice in systems:
-        folder = outputs / folder_name(choice.name)
-        codings = [
-            Coding(choice, clip.name, clip.path, folder / key_of(clip.name)) for clip in clips
+    for spec in systems:
+        folder = outputs / folder_name(spec.name)
+        codec_tasks = [
+            CodecTask(spec.name, clip.name, spec, clip.path, folder / key_of(clip.name))
+            for clip in clips
         ]
-        files[choice.name] = {}
-        # a device is one, however many cores there are
-        jobs = None if choice.on_cpu else 1
-        for coding, cost in steps.do(f"coding with {choice.name}", tasks.code, codings, jobs):
-            costs[choice.name, coding.clip] = cost
-            files[choice.name][coding.clip] = coding.target
+        files[spec.name] = {}
+        jobs = None if spec.on_cpu else 1  # processes would share one GPU
+        title = f"coding with {spec.name}"
+        for task, cost in runner.run(title, tasks.run_codec, codec_tasks, jobs):
+            costs[spec.name, task.clip] = cost
+            files[spec.name][task.clip] = task.target
     return costs, files
 
 
 def _match(
-    folders: Sequence[tuple[str, Path]], clips: Sequence[Clip], steps: _Steps
+    folders: Sequence[tuple[str, Path]], clips: Sequence[Clip], runner: _TaskRunner
 ) -> dict[str, dict[str, Path]]:
-    """Files of folders that are coded already, by system and clip."""
+    """Return the files of folders that are already coded, by system and clip."""
     files = {}
-    bad = [clip for system, clip, _ in steps.problems if not system]
+    bad = [problem.clip for problem in runner.problems if not problem.system]
     for system, folder in folders:
         names = [clip.name for clip in clips]
         files[system], problems = find_partners(system, folder, names, bad)
-        steps.problems += problems
+        runner.problems += problems
     return files
 
 
 def _delays(
-    pairs: Sequence[Pair], systems: Iterable[str], align: Align, steps: _Steps
+    pairs: Sequence[PairTask], systems: Iterable[str], align: Align, runner: _TaskRunner
 ) -> dict[str, float | None]:
-    """Seconds by which each system is late; None where each clip has a delay of its own."""
+    """Return the delay of each system in seconds; None where each clip has its own."""
     if align != "system":
         return dict.fromkeys(systems, 0.0 if align == "off" else None)
     sums: dict[str, Correlation] = {}
     counts: Counter[str] = Counter()
-    for pair, found in steps.do("aligning", tasks.correlation, pairs):
+    for pair, found in runner.run("aligning", tasks.correlate_pair, pairs):
         sums[pair.system] = sums[pair.system] + found if pair.system in sums else found
         counts[pair.system] += 1
     delays = {name: best_delay(total, counts[name]) for name, total in sums.items()}
@@ -232,25 +243,17 @@ def _delays(
 def _score(
     clip: str,
     paths: Mapping[str, Path],
-    costs: Mapping[tuple[str, str], Cost],
-    judged: Mapping[tuple[str, str], Judgement],
-    why: Mapping[tuple[str, str], str],
-    system: str,
+    scores: PairScores | None,
+    cost: CodecCost | None,
+    reason: str,
 ) -> Score:
-    found = judged.get((system, clip))
-    if found is None:
-        return Score(clip, problem=why.get((system, clip), "was not judged"))
-    cost = costs.get((system, clip))
-    return Score(
-        clip,
-        paths[clip],
-        found.values,
-        found.notes,
-        1000 * found.delay_seconds,
-        **({} if cost is None else vars(cost)),
-    )
+    if scores is None:
+        return Score(clip, problem=reason)
+    delay_ms = 1000 * scores.delay_seconds
+    costs = {} if cost is None else vars(cost)
+    return Score(clip, paths[clip], scores.values, scores.notes, delay_ms, **costs)
 
 
 def folder_name(system: str) -> str:
-    """A name for a folder made of the name of a system."""
+    """Return the name of a system as a safe folder name."""
     return re.sub(r"[^\w.@+-]", "_", system).lstrip(".") or "_"

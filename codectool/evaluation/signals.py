@@ -1,7 +1,4 @@
-"""Signals that are compared: read from files, brought to one rate, moved and cut.
-
-Letters used in shapes: C channels, N samples.
-"""
+"""Signals to compare: read from files, resampled, shifted and cut."""
 
 from __future__ import annotations
 
@@ -17,17 +14,17 @@ from codectool.evaluation.metrics.base import Wave
 
 
 class Signal:
-    """Mono audio at its own rate, and at any other rate that is asked for.
+    """Mono audio that can be read at any sampling rate.
 
     Args:
         samples: float32 ``(N,)`` in [-1, 1].
-        rate: in Hz.
+        rate: sampling rate of the samples, in Hz.
     """
 
     def __init__(self, samples: Wave, rate: int) -> None:
         self.samples = samples
         self.rate = rate
-        self._known = {rate: samples}
+        self._resampled = {rate: samples}
 
     @property
     def seconds(self) -> float:
@@ -35,22 +32,22 @@ class Signal:
         return len(self.samples) / self.rate
 
     def at(self, rate: int) -> Wave:
-        """``(N,)`` at another rate; kept, so that several judges may ask."""
-        if rate not in self._known:
-            self._known[rate] = resample(self.samples[None], self.rate, rate)[0]
-        return self._known[rate]
+        """Return the samples ``(N,)`` at another rate; cached, since several metrics share it."""
+        if rate not in self._resampled:
+            self._resampled[rate] = resample(self.samples[None], self.rate, rate)[0]
+        return self._resampled[rate]
 
 
 def read_signal(file: Path | BinaryIO, name: str = "") -> Signal:
-    """Read a file and take the mean of its channels.
+    """Read a file and average its channels.
 
     Args:
         file: a path, or a seekable file object.
-        name: what to call it in messages; by itself the path.
+        name: name of the file in messages; empty for the path.
 
     Raises:
-        AudioError: it is not audio, damaged, empty, holds NaN, or has a rate from which a judge's
-            would not fit into memory.
+        AudioError: the file is not audio, damaged, empty, contains NaN, or has a sampling rate so
+            low that the resampled signal would not fit into memory.
     """
     name = name or str(file)
     samples, rate = read_audio(file, name)
@@ -62,6 +59,6 @@ def read_signal(file: Path | BinaryIO, name: str = "") -> Signal:
 
 
 def advance(wave: Wave, samples: int, length: int) -> Wave:
-    """Take off a delay (or a lead, if negative), and cut or fill up with zeros to ``length``."""
+    """Remove a delay of ``samples`` (negative: a lead), then cut or zero-pad to ``length``."""
     wave = wave[samples:] if samples >= 0 else np.pad(wave, (-samples, 0))
     return np.pad(wave[:length], (0, max(0, length - len(wave))))

@@ -1,4 +1,4 @@
-"""An evaluation as a table for people, and as JSON and CSV for programs."""
+"""Results of an evaluation as a table, JSON and CSV."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import Any
 from codectool.evaluation.metrics.base import MetricInfo
 from codectool.evaluation.results import Evaluation, Score, SystemResult
 
-NOTHING = "-"
-NAMED_CLIPS = 5  # in a line of remarks
+NO_VALUE = "-"
+MAX_LISTED_CLIPS = 5  # per remark
 ARROWS = {"higher": "↑", "lower": "↓"}
-# attribute of a system, heading, decimals
+# attribute of a SystemResult, heading, decimals
 COSTS = (
     ("kbps", "kbps of audio", 2),
     ("kbps_file", "kbps in files", 2),
@@ -27,9 +27,9 @@ Rows = list[list[str]]
 
 
 def table(evaluation: Evaluation) -> Rows:
-    """A column per system, a row per measure: mean, half of its 95 % interval, worst clip.
+    """Make a table with a column per system and a row per metric.
 
-    The best mean of a row has a star.
+    Cells show the mean, half of its 95 % interval and the worst clip. The best mean has a star.
     """
     rows = [["", *(system.name for system in evaluation.systems)]]
     for attribute, heading, digits in COSTS[:2]:
@@ -37,7 +37,7 @@ def table(evaluation: Evaluation) -> Rows:
     for metric in evaluation.metrics:
         best = best_systems(evaluation, metric)
         cells = [_cell(system, metric, system.name in best) for system in evaluation.systems]
-        if set(cells) != {NOTHING}:
+        if set(cells) != {NO_VALUE}:
             rows.append([f"{metric.heading} {ARROWS[metric.better]}", *cells])
     for attribute, heading, digits in COSTS[2:]:
         rows.append([heading, *_costs(evaluation.systems, attribute, digits)])
@@ -45,7 +45,7 @@ def table(evaluation: Evaluation) -> Rows:
 
 
 def best_systems(evaluation: Evaluation, metric: MetricInfo) -> set[str]:
-    """Systems with the best mean, as far as decimals show; none if there is but one."""
+    """Return the systems whose rounded mean is best; empty if only one system has a mean."""
     means = {
         system.name: round(system.means[metric.name].mean, metric.digits)
         for system in evaluation.systems
@@ -58,7 +58,7 @@ def best_systems(evaluation: Evaluation, metric: MetricInfo) -> set[str]:
 
 
 def as_text(rows: Rows) -> str:
-    """Aligned columns."""
+    """Format a table with aligned columns."""
     widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
     lines = []
     for head, *cells in rows:
@@ -68,17 +68,17 @@ def as_text(rows: Rows) -> str:
 
 
 def as_markdown(rows: Rows) -> str:
-    """The same for a document."""
+    """Format a table as Markdown."""
     marked = [[cell.replace("|", "\\|") for cell in row] for row in rows]
     lines = [marked[0], ["---", *("---:" for _ in marked[0][1:])], *marked[1:]]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 
 
 def remarks(evaluation: Evaluation) -> Iterator[str]:
-    """What does not fit into the table, a line each: clips without a value of some, and why."""
+    """Yield one line per remark: clips without some values and why, and clips of other lengths."""
     for system in evaluation.systems:
         scored = [score for score in system.scores if score.problem is None]
-        # metrics that could not judge the same clips for the same reasons share a line
+        # metrics that are undefined for the same clips for the same reasons share a line
         titles: dict[tuple[str, ...], list[str]] = {}
         for metric in evaluation.metrics:
             clips = tuple(
@@ -88,20 +88,21 @@ def remarks(evaluation: Evaluation) -> Iterator[str]:
             )
             titles.setdefault(clips, []).append(metric.title)
         for clips, names in titles.items():
-            if clips:
-                named = ", ".join(clips[:NAMED_CLIPS])
-                more = len(clips) - NAMED_CLIPS
-                named += f" and {more} more, which `--json` names" if more > 0 else ""
-                verb = "has" if len(clips) == 1 else "have"
-                counted = f"{len(clips)} of {len(scored)} clips {verb} no {', '.join(names)}"
-                yield f"{system.name}: {counted}: {named}"
+            if not clips:
+                continue
+            listed = ", ".join(clips[:MAX_LISTED_CLIPS])
+            if len(clips) > MAX_LISTED_CLIPS:
+                listed += f" and {len(clips) - MAX_LISTED_CLIPS} more, see `--json`"
+            verb = "has" if len(clips) == 1 else "have"
+            counted = f"{len(clips)} of {len(scored)} clips {verb} no {', '.join(names)}"
+            yield f"{system.name}: {counted}: {listed}"
         for score in scored:
             if "length" in score.notes:
                 yield f"{system.name}: {score.clip} {score.notes['length']}"
 
 
 def to_json(evaluation: Evaluation) -> dict[str, Any]:
-    """Everything, as JSON values."""
+    """Convert all results to JSON values."""
     return {
         "clips": [{"name": clip.name, "seconds": clip.seconds} for clip in evaluation.clips],
         "metrics": [dataclasses.asdict(metric) for metric in evaluation.metrics],
@@ -115,7 +116,7 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def to_csv(evaluation: Evaluation) -> str:
-    """A line per clip and system, with every measure."""
+    """Format all values as CSV with a line per clip and system."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     names = [metric.name for metric in evaluation.metrics]
@@ -125,24 +126,25 @@ def to_csv(evaluation: Evaluation) -> str:
     for system in evaluation.systems:
         for score in system.scores:
             values = [score.values.get(name) for name in names]
-            taken = [getattr(score, name) for name in costs]
-            row = [system.name, score.clip, seconds[score.clip], *values, score.delay_ms, *taken]
+            cost = [getattr(score, name) for name in costs]
+            row = [system.name, score.clip, seconds[score.clip], *values, score.delay_ms, *cost]
             writer.writerow([*row, score.problem])
     return file.getvalue()
 
 
 def _costs(systems: Sequence[SystemResult], attribute: str, digits: int) -> list[str]:
     values = [getattr(system, attribute) for system in systems]
-    # rounded before it is written: no minus before a zero
+    # + 0.0 turns a rounded -0.0 into 0.0
     return [
-        NOTHING if value is None else f"{round(value, digits) + 0.0:.{digits}f}" for value in values
+        NO_VALUE if value is None else f"{round(value, digits) + 0.0:.{digits}f}"
+        for value in values
     ]
 
 
 def _cell(system: SystemResult, metric: MetricInfo, best: bool) -> str:
     found = system.means.get(metric.name)
     if found is None:
-        return NOTHING
+        return NO_VALUE
     star = "*" if best else ""
     text = f"{star}{found.mean:.{metric.digits}f}"
     if found.low is not None:

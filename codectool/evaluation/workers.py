@@ -1,6 +1,6 @@
-"""Tasks on all cores, in processes of one thread each.
+"""A pool of single-threaded worker processes that survives crashes of its tasks.
 
-Judges are other people's compiled code: a clip that kills one must cost that clip and no more.
+Metrics run third-party compiled code: a clip that crashes it costs only that clip.
 """
 
 from __future__ import annotations
@@ -18,21 +18,26 @@ from typing import Any, TypeVar
 from codectool.errors import CodectoolError
 
 Task = TypeVar("Task")
-Outcome = TypeVar("Outcome")
-AHEAD = 8  # tasks per process that are handed over at once: results come in order, work need not
-# Read by libraries when they are loaded, which is when a process begins.
-ONE_THREAD = ("OMP_NUM_THREADS", "MKL_NUM_THREADS", "OPENBLAS_NUM_THREADS", "NUMBA_NUM_THREADS")
+Result = TypeVar("Result")
+QUEUE_PER_WORKER = 8  # tasks submitted ahead: results are returned in order, whatever ends first
+# Libraries read these when they are loaded, so they must be set before a process starts.
+THREAD_VARIABLES = (
+    "OMP_NUM_THREADS",
+    "MKL_NUM_THREADS",
+    "OPENBLAS_NUM_THREADS",
+    "NUMBA_NUM_THREADS",
+)
 
 
 class WorkerDiedError(CodectoolError):
-    """The process that worked on a task was killed, or killed itself."""
+    """The process that ran a task died."""
 
 
 class Workers:
-    """Processes that wait for tasks. A context manager.
+    """A pool of worker processes; a context manager.
 
     Args:
-        jobs: how many.
+        jobs: number of processes.
     """
 
     def __init__(self, jobs: int) -> None:
@@ -43,19 +48,19 @@ class Workers:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._close()
+        self._shutdown()
 
     def run(
-        self, function: Callable[[Task], Outcome], tasks: Iterable[Task], jobs: int | None = None
-    ) -> Iterator[tuple[Task, Outcome | Exception]]:
-        """Each task with what ``function`` made of it, or raised, in the order of the tasks.
+        self, function: Callable[[Task], Result], tasks: Iterable[Task], jobs: int | None = None
+    ) -> Iterator[tuple[Task, Result | Exception]]:
+        """Yield each task with its result or exception, in order.
 
         Args:
-            function: something that a process can import.
-            tasks: one after another; few of them are asked for ahead.
-            jobs: at most so many at once.
+            function: a picklable function.
+            tasks: consumed lazily, a few tasks ahead of the results.
+            jobs: use at most this many processes.
         """
-        with _one_thread_each():
+        with _single_threaded_children():
             if jobs is None or jobs >= self.jobs:
                 yield from self._run(function, iter(tasks))
             else:
@@ -63,63 +68,63 @@ class Workers:
                     yield from fewer.run(function, tasks)
 
     def _run(
-        self, function: Callable[[Task], Outcome], tasks: Iterator[Task]
-    ) -> Iterator[tuple[Task, Outcome | Exception]]:
-        waiting: deque[tuple[Task, Future[Outcome]]] = deque()
+        self, function: Callable[[Task], Result], tasks: Iterator[Task]
+    ) -> Iterator[tuple[Task, Result | Exception]]:
+        pending: deque[tuple[Task, Future[Result]]] = deque()
         try:
             while True:
-                for task in islice(tasks, AHEAD * self.jobs - len(waiting)):
-                    waiting.append((task, self._submit(function, task)))
-                if not waiting:
+                for task in islice(tasks, QUEUE_PER_WORKER * self.jobs - len(pending)):
+                    pending.append((task, self._submit(function, task)))
+                if not pending:
                     return
-                task, future = waiting.popleft()
+                task, future = pending.popleft()
                 try:
                     yield task, future.result()
                 except BrokenProcessPool:
-                    # nobody says which of them it was: each once more, alone
-                    suspects = [task, *(other for other, _ in waiting)]
-                    waiting.clear()
+                    # the failing task is unknown: repeat each of them in a pool of its own
+                    suspects = [task, *(other for other, _ in pending)]
+                    pending.clear()
                     for suspect in suspects:
-                        yield suspect, self._alone(function, suspect)
+                        yield suspect, self._run_alone(function, suspect)
                 except Exception as error:
                     yield task, error
         finally:
-            for _, future in waiting:
+            for _, future in pending:
                 future.cancel()
 
-    def _alone(self, function: Callable[[Task], Outcome], task: Task) -> Outcome | Exception:
-        self._close()
+    def _run_alone(self, function: Callable[[Task], Result], task: Task) -> Result | Exception:
+        self._shutdown()
         try:
             return self._submit(function, task).result()
         except BrokenProcessPool:
-            self._close()
-            return WorkerDiedError("the process that worked on it died; is it out of memory?")
+            self._shutdown()
+            return WorkerDiedError("the worker process died; it may have run out of memory")
         except Exception as error:
             return error
 
-    def _submit(self, function: Callable[[Task], Outcome], task: Task) -> Future[Outcome]:
+    def _submit(self, function: Callable[[Task], Result], task: Task) -> Future[Result]:
         if self._pool is None:
-            # not forked: this process may have threads of its own by now
+            # not forked: this process may have threads
             context = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(self.jobs, context)
         try:
             return self._pool.submit(function, task)
         except BrokenProcessPool as error:
-            failed: Future[Outcome] = Future()
+            failed: Future[Result] = Future()
             failed.set_exception(error)
             return failed
 
-    def _close(self) -> None:
+    def _shutdown(self) -> None:
         if self._pool is not None:
             self._pool.shutdown(cancel_futures=True)
             self._pool = None
 
 
 @contextmanager
-def _one_thread_each() -> Iterator[None]:
-    """Processes that begin meanwhile use one thread; there is one for each core."""
-    before: dict[str, Any] = {name: os.environ.get(name) for name in ONE_THREAD}
-    os.environ.update(dict.fromkeys(ONE_THREAD, "1"))
+def _single_threaded_children() -> Iterator[None]:
+    """Let processes that start meanwhile use one thread each."""
+    before: dict[str, Any] = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+    os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
     try:
         yield
     finally:

@@ -24,7 +24,7 @@ from codectool.checkpoints.load import LoadedModel
 from codectool.codec import Codec
 from codectool.codecs.base import CodecModel
 from codectool.errors import AudioError
-from codectool.evaluation.tokens.usage import code_use
+from codectool.evaluation.tokens.usage import codebook_usage
 from codectool.training.losses.spectral import mel_distance_db
 from codectool.training.losses.waveform import si_sdr
 
@@ -68,7 +68,7 @@ class ValidationResult:
     Attributes:
         clips: each of them, in order.
         values: means over the clips that have a value, and how the codebooks are used (see
-            `code_use`): for the journal.
+            `codebook_usage`): for the journal.
     """
 
     clips: tuple[ClipResult, ...]
@@ -148,7 +148,7 @@ def validate(codec: CodecModel, clips: Sequence[ValidationClip]) -> ValidationRe
         results.append(ClipResult(clip.name, values, output[0]))
         codes.append(tokens.codes[0])
     means = _means([result.values for result in results])
-    use = code_use(np.concatenate(codes, axis=1), codec.codebook_sizes) if codes else {}
+    use = codebook_usage(np.concatenate(codes, axis=1), codec.codebook_sizes) if codes else {}
     return ValidationResult(tuple(results), means | use)
 
 

@@ -1,4 +1,4 @@
-"""`codectool compare`: two recordings, a table and a picture."""
+"""`codectool compare`: two recordings, a table and a figure."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from tests.cli.test_bad_input import assert_refused
 
 @pytest.fixture
 def pair(tmp_path: Path) -> tuple[Path, Path]:
-    """A second of noise in bursts, and the same half as loud, 10 ms late."""
+    """Write a second of noise in bursts, and the same at half the level and 10 ms late."""
     rng = np.random.default_rng(0)
     wave = rng.normal(0, 0.1, 24000) * np.repeat(rng.uniform(0, 1, 24), 1000)
     first, second = tmp_path / "a.wav", tmp_path / "b.wav"
@@ -24,7 +24,9 @@ def pair(tmp_path: Path) -> tuple[Path, Path]:
     return first, second
 
 
-def test_table_json_and_picture(run: Run, pair: tuple[Path, Path], tmp_path: Path) -> None:
+def test_compare_prints_table_and_json_and_draws_picture(
+    run: Run, pair: tuple[Path, Path], tmp_path: Path
+) -> None:
     pytest.importorskip("matplotlib")
     picture = tmp_path / "x.png"
     result = run("compare", *pair, "--metric", "mel_db", "--picture", picture)
@@ -37,20 +39,20 @@ def test_table_json_and_picture(run: Run, pair: tuple[Path, Path], tmp_path: Pat
     assert values["metrics"]["mel_db"] == pytest.approx(20 * np.log10(2), abs=0.3)
 
 
-def test_without_alignment_and_from_standard_input(run: Run, pair: tuple[Path, Path]) -> None:
+def test_compare_without_alignment_and_from_stdin(run: Run, pair: tuple[Path, Path]) -> None:
     options = ("--metric", "mel_db", "--json")
     values = json.loads(run("compare", *pair, *options, "--no-align").text)
     assert values["delay_ms"] is None
-    assert values["metrics"]["mel_db"] > 6.5  # half as loud, and late
+    assert values["metrics"]["mel_db"] > 6.5  # half the level, and late
     piped = json.loads(run("compare", pair[0], "-", *options, stdin=pair[1].read_bytes()).text)
     direct = json.loads(run("compare", *pair, *options).text)
     assert piped["metrics"] == direct["metrics"]
     assert piped["degraded"] == {**direct["degraded"], "file": "-"}
-    assert_refused(run("compare", "-", "-"), "standard input", "give a file")
-    assert_refused(run("compare", pair[0], "-", stdin=b"no audio"), "standard input: not audio")
+    assert_refused(run("compare", "-", "-"), "stdin", "give a file")
+    assert_refused(run("compare", pair[0], "-", stdin=b"no audio"), "stdin: not audio")
 
 
-def test_different_rates_lengths_and_channels(run: Run, pair: tuple[Path, Path]) -> None:
+def test_compare_of_different_rates_lengths_and_channels(run: Run, pair: tuple[Path, Path]) -> None:
     wave, _ = soundfile.read(pair[0])
     other = pair[0].with_name("other.wav")
     stereo = np.stack([wave, wave], axis=1)[:: 24000 // 8000][:6000]
@@ -59,10 +61,10 @@ def test_different_rates_lengths_and_channels(run: Run, pair: tuple[Path, Path])
     assert result.code == 0
     assert "0.750 s at 8000 Hz" in result.text
     assert "0.25 s shorter" in result.err
-    assert "silence is taken for what is missing" in result.err
+    assert "it is padded with silence" in result.err
 
 
-def test_where_there_is_no_value_the_reason_is_said(run: Run, pair: tuple[Path, Path]) -> None:
+def test_compare_shows_why_a_metric_has_no_value(run: Run, pair: tuple[Path, Path]) -> None:
     silent = pair[0].with_name("silent.wav")
     soundfile.write(silent, np.zeros(24000), 24000)
     result = run("compare", silent, silent, "--metric", "si_sdr_db", "--metric", "mel_db")
@@ -76,7 +78,7 @@ def test_where_there_is_no_value_the_reason_is_said(run: Run, pair: tuple[Path, 
     assert run("compare", single, single).code == 0
 
 
-def test_a_picture_that_cannot_be_written_is_refused_before_the_work(
+def test_compare_refuses_a_picture_that_cannot_be_written(
     run: Run, pair: tuple[Path, Path], tmp_path: Path
 ) -> None:
     taken = tmp_path / "taken.png"
@@ -88,7 +90,7 @@ def test_a_picture_that_cannot_be_written_is_refused_before_the_work(
     assert_refused(run("compare", *pair, "--picture", pair[1], "--overwrite"), "b.wav")
 
 
-def test_refused(run: Run, pair: tuple[Path, Path], tmp_path: Path) -> None:
+def test_compare_refuses_invalid_input(run: Run, pair: tuple[Path, Path], tmp_path: Path) -> None:
     (tmp_path / "text.wav").write_text("no audio")
     assert_refused(run("compare", pair[0], tmp_path / "text.wav"), "text.wav", "not audio")
     assert_refused(run("compare", pair[0], tmp_path / "no.wav"), "no.wav", "no such file")

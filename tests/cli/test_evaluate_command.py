@@ -31,7 +31,7 @@ def clips(tmp_path: Path) -> Path:
 MEL = ("--metric", "mel_db", "--jobs", "1")
 
 
-def test_systems_and_folders_in_one_table(
+def test_evaluate_shows_systems_and_folders_in_one_table(
     run: Run, clips: Path, checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
     kept = tmp_path / "kept"
@@ -49,7 +49,7 @@ def test_systems_and_folders_in_one_table(
     assert values["systems"][0]["kbps"] is None
 
 
-def test_a_model_is_its_checkpoint_or_what_ships(
+def test_evaluate_model_uses_its_checkpoint_or_bundled_weights(
     run: Run, clips: Path, checkpoints: dict[str, Path]
 ) -> None:
     options = ("--model", "hac", "--model", "supercodec", "--device", "cpu", *MEL, "--json")
@@ -61,7 +61,7 @@ def test_a_model_is_its_checkpoint_or_what_ships(
     )
 
 
-def test_csv_and_markdown(run: Run, clips: Path) -> None:
+def test_evaluate_prints_csv_and_markdown(run: Run, clips: Path) -> None:
     result = run("evaluate", clips, clips, *MEL, "--csv")
     lines = list(csv.DictReader(io.StringIO(result.text)))
     assert [(line["system"], line["clip"], line["mel_db"]) for line in lines] == [
@@ -73,7 +73,7 @@ def test_csv_and_markdown(run: Run, clips: Path) -> None:
     assert_refused(run("evaluate", clips, clips, "--csv", "--json"), "`--json` and `--csv`")
 
 
-def test_bad_clips_are_named_and_the_exit_code_says_so(run: Run, clips: Path) -> None:
+def test_evaluate_lists_bad_clips_and_exits_with_one(run: Run, clips: Path) -> None:
     coded = clips.parent / "coded"
     write(coded / "a.wav", 5)
     (clips / "bad.wav").write_text("no audio")
@@ -85,7 +85,7 @@ def test_bad_clips_are_named_and_the_exit_code_says_so(run: Run, clips: Path) ->
     assert "mel distance" in result.text
 
 
-def test_lists(run: Run, clips: Path) -> None:
+def test_evaluate_reads_a_list_from_stdin(run: Run, clips: Path) -> None:
     result = run("evaluate", clips, clips, *MEL, "--json", "--files-from", "-", stdin=b"a.wav\n")
     values = json.loads(result.text)
     assert [clip["name"] for clip in values["clips"]] == ["a.wav"]
@@ -97,27 +97,29 @@ def test_lists(run: Run, clips: Path) -> None:
     [
         ((), ["nothing to compare", "--model"]),
         (("no-such",), ["no-such: there is no such folder"]),
-        (("--codec", "mp3@64"), ["no codec is called `mp3@64`"]),
+        (("--codec", "mp3@64"), ["there is no codec `mp3@64`"]),
         (("--checkpoint", "no.pt"), ["no.pt: no such file"]),
         (("--metric", "loudness", "--model", "hac"), ["loudness", "stoi"]),
         (("--model", "hac", "--plot", "x.png"), ["--tokens"]),
         (("--device", "tpu", "--model", "hac"), ["no device is called `tpu`"]),
     ],
 )
-def test_wrong_requests(
+def test_evaluate_refuses_invalid_arguments(
     run: Run, clips: Path, arguments: tuple[str, ...], words: list[str]
 ) -> None:
     assert_refused(run("evaluate", clips, *arguments), *words)
 
 
-def test_a_page_is_not_replaced_unless_asked(run: Run, clips: Path, tmp_path: Path) -> None:
+def test_evaluate_report_is_not_replaced_without_overwrite(
+    run: Run, clips: Path, tmp_path: Path
+) -> None:
     page = tmp_path / "out.html"
     page.write_text("mine")
     assert_refused(run("evaluate", clips, clips, *MEL, "--report", page), "exists", "--overwrite")
     assert page.read_text() == "mine"
 
 
-def test_a_page(run: Run, clips: Path, tmp_path: Path) -> None:
+def test_evaluate_writes_a_report(run: Run, clips: Path, tmp_path: Path) -> None:
     pytest.importorskip("PIL")
     page = tmp_path / "out.html"
     assert run("evaluate", clips, f"x={clips}", *MEL, "--report", page).code == 0
@@ -127,7 +129,7 @@ def test_a_page(run: Run, clips: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["clips", "out.html"]
 
 
-def test_tokens_of_files_and_of_recordings(
+def test_evaluate_tokens_of_files_equal_those_of_recordings(
     run: Run, clips: Path, checkpoints: dict[str, Path], tmp_path: Path
 ) -> None:
     hac = ("--checkpoint", checkpoints["hac"], "--device", "cpu")
@@ -141,14 +143,14 @@ def test_tokens_of_files_and_of_recordings(
     assert result.code == 1
     assert "bad.hcd" in result.err
     assert result.text.startswith("| model | clips |")
-    assert_refused(run("evaluate", clips, "--tokens"), "holds no .hcd files")
+    assert_refused(run("evaluate", clips, "--tokens"), "contains no .hcd files")
 
 
-def test_a_page_needs_a_name(run: Run, clips: Path) -> None:
+def test_evaluate_report_needs_a_file_name(run: Run, clips: Path) -> None:
     assert_refused(run("evaluate", clips, clips, *MEL, "--report", "-"), "give a file name")
 
 
-def test_metrics_are_listed_without_loading_them(run: Run) -> None:
+def test_evaluate_list_metrics_imports_no_optional_package(run: Run) -> None:
     text = run("evaluate", "--list-metrics").text
     assert "mel_db: mel distance, dB, 0.., lower is better, at 24000 Hz" in text
     names = [line.partition(":")[0] for line in text.splitlines() if line[0] != " "]
@@ -157,6 +159,6 @@ def test_metrics_are_listed_without_loading_them(run: Run) -> None:
     assert not loaded & {"torch", "pesq", "pystoi", "visqol", "warpq", "scipy", "librosa"}
 
 
-def test_judging_folders_loads_no_torch(clips: Path) -> None:
+def test_evaluate_of_folders_imports_no_torch(clips: Path) -> None:
     loaded = modules_after(called("evaluate", str(clips), str(clips), *MEL))
     assert not loaded & {"torch", "torchaudio"}

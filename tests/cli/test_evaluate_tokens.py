@@ -1,4 +1,4 @@
-"""`codectool evaluate --tokens`: figures on standard output, all else on standard error."""
+"""`codectool evaluate --tokens`: statistics on stdout, messages on stderr."""
 
 from __future__ import annotations
 
@@ -11,22 +11,22 @@ import numpy as np
 import pytest
 import soundfile
 
-from codectool.cli.evaluate_tokens import tell_tokens
+from codectool.cli.evaluate_tokens import print_token_usage
 from codectool.container import io as hcd
 from codectool.errors import UsageError
-from codectool.evaluation.systems.spec import CodecChoice, SystemChoice
+from codectool.evaluation.systems.spec import CodecSpec, SystemSpec
 from tests.cli.conftest import Run
 from tests.cli.test_bad_input import assert_refused
 from tests.cli.test_start import called, modules_after
 from tests.evaluation.test_token_plot import read_png, without_matplotlib
-from tests.evaluation.test_token_use import clip
+from tests.evaluation.token_clips import clip
 
 PNG = b"\x89PNG\r\n\x1a\n"
 
 
 @pytest.fixture
 def coded(tmp_path: Path) -> Path:
-    """Two files of a second each: one stream of which both codes are used, one of which one is."""
+    """Two files of a second each: a codebook with both entries used, and one with a single one."""
     folder = tmp_path / "coded"
     (folder / "b").mkdir(parents=True)
     hcd.write(folder / "a.hcd", clip([[0] * 80, [7] * 80], (1, 3)))
@@ -34,60 +34,60 @@ def coded(tmp_path: Path) -> Path:
     return folder
 
 
-def test_json(run: Run, coded: Path) -> None:
+def test_tokens_json(run: Run, coded: Path) -> None:
     result = run("evaluate", coded, "--tokens", "--json")
     assert (result.code, result.err) == (0, "")
     (model,) = json.loads(result.text)
     assert (model["codec"], model["weights"]) == ("bigcodec", "0123abcd")
     assert (model["clips"], model["seconds"], model["frames"]) == (2, 2, 160)
-    assert (model["bits_sent"], model["bits_carried"]) == (4, 1)
-    assert (model["kbps_sent"], model["kbps_carried"]) == pytest.approx((0.32, 0.08))
-    first, second = model["streams"]
+    assert (model["coded_bits"], model["entropy"]) == (4, 1)
+    assert (model["coded_kbps"], model["entropy_kbps"]) == pytest.approx((0.32, 0.08))
+    first, second = model["codebooks"]
     assert (first["used"], first["entropy"], first["perplexity"]) == (2, 1, 2)
     assert (second["used"], second["entropy"], second["perplexity"]) == (1, 0, 1)
 
 
-def test_a_table(run: Run, coded: Path) -> None:
+def test_tokens_table(run: Run, coded: Path) -> None:
     result = run("evaluate", coded, "--tokens")
     assert (result.code, result.err) == (0, "")
     lines = result.text.splitlines()
     assert lines[0].split()[:4] == ["model", "clips", "seconds", "frames"]
     assert " ".join(lines[1].split()) == "bigcodec 0123abcd 2 2.0 160 0.320 0.080 4 1.00"
-    assert "carried: what an ideal entropy coder" in result.text
+    assert "entropy: bits that an ideal entropy coder" in result.text
 
 
-def test_csv_and_markdown(run: Run, coded: Path) -> None:
+def test_tokens_csv_and_markdown(run: Run, coded: Path) -> None:
     result = run("evaluate", coded, "--tokens", "--csv")
     assert (result.code, result.err) == (0, "")
     first, second = csv.DictReader(io.StringIO(result.text))
-    assert (first["stream"], first["stream_entropy"]) == ("1", "1.0")
-    assert (second["stream"], second["stream_entropy"]) == ("2", "0.0")
+    assert (first["codebook"], first["codebook_entropy"]) == ("1", "1.0")
+    assert (second["codebook"], second["codebook_entropy"]) == ("2", "0.0")
     result = run("evaluate", coded, "--tokens", "--markdown")
     assert result.text.count("| --- | ---: |") == 2
     assert "| bigcodec 0123abcd 2 | 8 | 1 | 7 | 0 | 1.0 | 3 | 0.00 |" in result.text
 
 
-def test_models_are_told_apart(run: Run, coded: Path) -> None:
+def test_tokens_of_different_models_are_separate(run: Run, coded: Path) -> None:
     hcd.write(coded / "z.hcd", clip([[0, 1]], (18,), "hac", "ffffffff"))
     hcd.write(coded / "zz.hcd", clip([[0, 1]], (1,)))
     models = json.loads(run("evaluate", coded, "--tokens", "--json").text)
-    assert [(model["codec"], model["bits_sent"], model["clips"]) for model in models] == [
+    assert [(model["codec"], model["coded_bits"], model["clips"]) for model in models] == [
         ("bigcodec", 4, 2),
         ("hac", 18, 1),
         ("bigcodec", 1, 1),
     ]
 
 
-def test_files_without_frames(run: Run, tmp_path: Path) -> None:
+def test_tokens_of_files_without_frames(run: Run, tmp_path: Path) -> None:
     hcd.write(tmp_path / "empty.hcd", clip([[], []], (3, 18)))
     result = run("evaluate", tmp_path, "--tokens", "--json")
     assert (result.code, result.err) == (0, "")
     (model,) = json.loads(result.text)
-    assert (model["clips"], model["frames"], model["bits_carried"]) == (1, 0, 0)
+    assert (model["clips"], model["frames"], model["entropy"]) == (1, 0, 0)
     assert run("evaluate", tmp_path, "--tokens").code == 0
 
 
-def test_a_damaged_file_is_named_and_the_others_count(run: Run, coded: Path) -> None:
+def test_tokens_reports_a_damaged_file_and_counts_the_others(run: Run, coded: Path) -> None:
     data = (coded / "a.hcd").read_bytes()
     (coded / "b/bad\nname.hcd").write_bytes(data[:-6] + bytes([data[-6] ^ 1]) + data[-5:])
     result = run("evaluate", coded, "--tokens", "--json")
@@ -97,26 +97,26 @@ def test_a_damaged_file_is_named_and_the_others_count(run: Run, coded: Path) -> 
     assert json.loads(result.text)[0]["clips"] == 2
 
 
-def test_if_no_file_can_be_used_there_are_no_figures(run: Run, tmp_path: Path) -> None:
+def test_tokens_prints_nothing_if_no_file_can_be_used(run: Run, tmp_path: Path) -> None:
     (tmp_path / "bad.hcd").write_bytes(b"no tokens")
     result = run("evaluate", tmp_path, "--tokens", "--json")
     assert (result.code, result.out) == (2, b"")
     first, second = result.err.splitlines()
     assert first.startswith("error: bad.hcd: ")
-    assert second == f"error: {tmp_path}: not one of its files could be used"
+    assert second == f"error: {tmp_path}: none of its files can be used"
 
 
-def test_nothing_to_read(run: Run, tmp_path: Path) -> None:
-    assert_refused(run("evaluate", tmp_path, "--tokens"), "holds no .hcd files", "`encode`")
+def test_tokens_refuses_missing_or_empty_folders(run: Run, tmp_path: Path) -> None:
+    assert_refused(run("evaluate", tmp_path, "--tokens"), "contains no .hcd files", "`encode`")
     assert_refused(run("evaluate", tmp_path / "gone", "--tokens"), "gone", "no such file")
     (tmp_path / "file.hcd").write_bytes(b"")
     assert_refused(run("evaluate", tmp_path / "file.hcd", "--tokens"), "file.hcd: not a directory")
 
 
-def test_lists_are_seen_from_the_folder_or_from_here(
+def test_tokens_list_is_relative_to_the_folder_or_the_current_one(
     run: Run, coded: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """As everywhere; and a file that is listed twice counts once."""
+    """A file that is listed twice counts once."""
     monkeypatch.chdir(coded.parent)
     names = f"b/c.hcd\ncoded/b/c.hcd\n{coded}/b/../b/c.hcd\n"
     options = ("--tokens", "--json", "--files-from", "-")
@@ -125,7 +125,7 @@ def test_lists_are_seen_from_the_folder_or_from_here(
     assert json.loads(result.text)[0]["clips"] == 1
 
 
-def test_listed_files_that_cannot_be_read_are_named(run: Run, coded: Path) -> None:
+def test_tokens_reports_listed_files_that_cannot_be_read(run: Run, coded: Path) -> None:
     outside = coded.parent / "outside.hcd"
     hcd.write(outside, clip([[0], [7]], (1, 3)))
     names = f"a.hcd\ngone.hcd\n{outside}\n"
@@ -135,11 +135,11 @@ def test_listed_files_that_cannot_be_read_are_named(run: Run, coded: Path) -> No
     assert json.loads(result.text)[0]["clips"] == 1
     assert result.err.splitlines() == [
         f"error: {outside}: does not lie in {coded}",
-        f"error: {coded}/gone.hcd: No such file or directory",
+        "error: gone.hcd: No such file or directory",
     ]
 
 
-def test_a_picture(run: Run, coded: Path, tmp_path: Path) -> None:
+def test_tokens_plot_writes_a_png(run: Run, coded: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     picture = tmp_path / "use.png"
     result = run("evaluate", coded, "--tokens", "--json", "--plot", picture)
@@ -151,7 +151,9 @@ def test_a_picture(run: Run, coded: Path, tmp_path: Path) -> None:
     assert sorted(path.name for path in tmp_path.iterdir()) == ["coded", "use.png"]
 
 
-def test_a_picture_is_not_replaced_unless_asked(run: Run, coded: Path, tmp_path: Path) -> None:
+def test_tokens_plot_is_not_replaced_without_overwrite(
+    run: Run, coded: Path, tmp_path: Path
+) -> None:
     pytest.importorskip("matplotlib")
     picture = tmp_path / "use.png"
     picture.write_bytes(b"mine")
@@ -162,10 +164,10 @@ def test_a_picture_is_not_replaced_unless_asked(run: Run, coded: Path, tmp_path:
     assert picture.read_bytes().startswith(PNG)
 
 
-def test_a_picture_that_fails_leaves_the_old_one(
+def test_tokens_plot_that_fails_keeps_the_old_file(
     run: Run, coded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """It is written under another name and takes its own at the end."""
+    """It is written under a temporary name and renamed at the end."""
     pytest.importorskip("matplotlib")
     picture = tmp_path / "use.png"
     picture.write_bytes(b"mine")
@@ -184,16 +186,14 @@ def test_a_picture_that_fails_leaves_the_old_one(
     assert sorted(path.name for path in tmp_path.iterdir()) == ["coded", "use.png"]
 
 
-def test_pictures_that_cannot_be_are_refused_before_the_work(
-    run: Run, coded: Path, tmp_path: Path
-) -> None:
+def test_tokens_plot_with_invalid_name_is_refused(run: Run, coded: Path, tmp_path: Path) -> None:
     command = ("evaluate", coded, "--tokens", "--plot")
-    assert_refused(run(*command, "-"), "standard output takes the table", "give a file name")
+    assert_refused(run(*command, "-"), "stdout is used for the table", "give a file name")
     assert_refused(run(*command, tmp_path / "use.pdf"), "use.pdf", "PNG", ".png")
     assert_refused(run(*command, tmp_path / "gone/use.png"), "there is no folder")
 
 
-def test_without_matplotlib_a_picture_is_refused_before_the_work(
+def test_tokens_plot_without_matplotlib_is_refused(
     run: Run, coded: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     without_matplotlib(monkeypatch)
@@ -206,22 +206,26 @@ def test_without_matplotlib_a_picture_is_refused_before_the_work(
 @pytest.mark.parametrize(
     "option", [("other",), ("--report", "x.html"), ("--keep", "kept"), ("--metric", "stoi")]
 )
-def test_what_is_about_sound_is_refused(run: Run, coded: Path, option: tuple[str, ...]) -> None:
-    assert_refused(run("evaluate", coded, *option, "--tokens"), "tokens, not at sound")
+def test_tokens_refuses_options_of_audio_metrics(
+    run: Run, coded: Path, option: tuple[str, ...]
+) -> None:
+    assert_refused(
+        run("evaluate", coded, *option, "--tokens"), "cannot be combined with `--metric`"
+    )
 
 
-def test_other_programs_have_no_tokens(tmp_path: Path) -> None:
-    """Told before the codecs of ours begin: there is no such checkpoint, and nobody misses it."""
-    ours = SystemChoice("ours", codec=CodecChoice(checkpoint=tmp_path / "gone.pt"))
-    other = SystemChoice("opus@6", "opus@6")
-    with pytest.raises(UsageError, match="opus@6: has no tokens that we know"):
-        tell_tokens(tmp_path, None, [ours, other], "json", None, False)
+def test_tokens_refuses_external_codecs(tmp_path: Path) -> None:
+    """Refused before any codec is loaded: the checkpoint does not exist."""
+    own = SystemSpec("own", codec=CodecSpec(checkpoint=tmp_path / "gone.pt"))
+    external = SystemSpec("opus@6", "opus@6")
+    with pytest.raises(UsageError, match="opus@6: is not a codectool codec"):
+        print_token_usage(tmp_path, None, [own, external], "json", None, False)
 
 
-def test_recordings_are_encoded_by_every_codec(
+def test_tokens_of_recordings_are_computed_for_each_codec(
     run: Run, tmp_path: Path, checkpoints: dict[str, Path]
 ) -> None:
-    """What is wrong with a recording is told once."""
+    """A bad recording is reported once."""
     rng = np.random.default_rng(0)
     soundfile.write(tmp_path / "good.wav", rng.normal(0, 0.1, (8000, 2)), 16000)
     (tmp_path / "bad.wav").write_text("no audio")
@@ -236,14 +240,14 @@ def test_recordings_are_encoded_by_every_codec(
     assert [model["seconds"] for model in models] == [1, 1]  # two channels of half a second
 
 
-def test_files_are_read_without_torch(coded: Path) -> None:
+def test_tokens_imports_no_torch(coded: Path) -> None:
     for output in ("--json", "--csv", "--markdown"):
         loaded = modules_after(called("evaluate", str(coded), "--tokens", output))
         assert "numpy" in loaded
         assert not loaded & {"torch", "torchaudio", "matplotlib", "PIL", "rich", "tqdm"}
 
 
-def test_a_picture_needs_no_torch_either(coded: Path, tmp_path: Path) -> None:
+def test_tokens_plot_imports_no_torch(coded: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
     picture = tmp_path / "use.png"
     loaded = modules_after(called("evaluate", str(coded), "--tokens", "--plot", str(picture)))

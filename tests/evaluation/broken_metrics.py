@@ -1,4 +1,4 @@
-"""Judges that answer at once, refuse, break or die: for processes, which import them by name."""
+"""Metrics that are fast, undefined, raise or crash; in a module that workers can import."""
 
 from __future__ import annotations
 
@@ -12,15 +12,15 @@ import numpy as np
 from codectool.evaluation.metrics.base import Metric, MetricInfo, MetricUndefinedError, Values, Wave
 
 
-def metric(name: str, better: str = "lower") -> MetricInfo:
+def info(name: str, better: str = "lower") -> MetricInfo:
     return MetricInfo(name, name, "", better, 3, (None, None), f"{name} of a test")  # type: ignore[arg-type]
 
 
 class Error(Metric):
-    """Root mean square of the difference, and the length that it saw."""
+    """Root mean square of the difference, and the number of samples."""
 
     rate: ClassVar[int] = 16000
-    metrics: ClassVar[tuple[MetricInfo, ...]] = (metric("error"), metric("length", "higher"))
+    outputs: ClassVar[tuple[MetricInfo, ...]] = (info("error"), info("length", "higher"))
 
     def compute(self, reference: Wave, degraded: Wave) -> Values:
         assert len(reference) == len(degraded)
@@ -28,23 +28,23 @@ class Error(Metric):
         return {"error": error, "length": float(len(reference))}
 
 
-class Picky(Metric):
-    """Has no opinion on silence."""
+class Undefined(Metric):
+    """Undefined for a silent reference."""
 
     rate: ClassVar[int] = 16000
-    metrics: ClassVar[tuple[MetricInfo, ...]] = (metric("picky"),)
+    outputs: ClassVar[tuple[MetricInfo, ...]] = (info("undefined"),)
 
     def compute(self, reference: Wave, degraded: Wave) -> Values:
         if not reference.any():
             raise MetricUndefinedError("silence")
-        return {"picky": 1.0}
+        return {"undefined": 1.0}
 
 
 class Broken(Metric):
-    """Raises, or gives what is no number."""
+    """Raises, or returns NaN."""
 
     rate: ClassVar[int] = 16000
-    metrics: ClassVar[tuple[MetricInfo, ...]] = (metric("broken"),)
+    outputs: ClassVar[tuple[MetricInfo, ...]] = (info("broken"),)
 
     def compute(self, reference: Wave, degraded: Wave) -> Values:
         if len(reference) < 2000:
@@ -52,13 +52,13 @@ class Broken(Metric):
         raise IndexError("list index out of range\nand more")
 
 
-class Deadly(Metric):
+class Crashing(Metric):
     """Kills its process on loud clips."""
 
     rate: ClassVar[int] = 16000
-    metrics: ClassVar[tuple[MetricInfo, ...]] = (metric("deadly"),)
+    outputs: ClassVar[tuple[MetricInfo, ...]] = (info("crashing"),)
 
     def compute(self, reference: Wave, degraded: Wave) -> Values:
         if np.abs(reference).max() > 0.9:
             os.kill(os.getpid(), signal.SIGKILL)
-        return {"deadly": 0.0}
+        return {"crashing": 0.0}

@@ -1,16 +1,16 @@
-"""Delays that are known are found, to the sample where waveforms match and to the ms elsewhere."""
+"""Known delays are found: to the sample where waveforms match, else to milliseconds."""
 
 from __future__ import annotations
 
 import numpy as np
 import pytest
 
-from codectool.evaluation.alignment import RATE, ROWS, best_delay, correlate, find_delay
+from codectool.evaluation.alignment import MAX_LAG, RATE, best_delay, correlate, find_delay
 from codectool.evaluation.signals import advance
 
 
 def speech_like(seconds: float, seed: int = 0) -> np.ndarray:
-    """Noise in syllables of its own lengths and colours."""
+    """Return noise in syllables of random length and colour."""
     rng = np.random.default_rng(seed)
     parts = []
     while sum(map(len, parts)) < seconds * RATE:
@@ -22,15 +22,15 @@ def speech_like(seconds: float, seed: int = 0) -> np.ndarray:
 
 
 @pytest.mark.parametrize("delay", [0, 1, -37, 240, 5003, -11999])
-def test_a_moved_wave_is_found_to_the_sample(delay: int) -> None:
+def test_find_delay_of_shifted_wave_is_exact(delay: int) -> None:
     wave = speech_like(3.0)
     late = advance(wave, -delay, len(wave) + 700)
     noise = np.random.default_rng(1).normal(0, 0.01, len(late)).astype(np.float32)
     assert find_delay(wave, late + noise) == delay
 
 
-def test_of_long_signals_the_loudest_minute_is_enough() -> None:
-    """Quiet noise everywhere, the same speech in the second minute only."""
+def test_find_delay_of_long_signals_uses_the_loudest_minute() -> None:
+    """Quiet noise everywhere; the same speech in the second minute only."""
     rng = np.random.default_rng(0)
     wave, late = (rng.normal(0, 1e-3, 150 * RATE).astype(np.float32) for _ in range(2))
     speech = speech_like(3.0)
@@ -41,17 +41,17 @@ def test_of_long_signals_the_loudest_minute_is_enough() -> None:
 
 
 @pytest.mark.parametrize("milliseconds", [0, 20, -45, 400])
-def test_new_phases_are_found_to_two_milliseconds(milliseconds: int) -> None:
-    """The sign of every 100 Hz turned at random: nothing is left but the envelope."""
+def test_find_delay_with_random_phase_is_accurate_to_two_milliseconds(milliseconds: int) -> None:
+    """A random sign for every 100 Hz: only the envelope is kept."""
     wave = speech_like(4.0)
     spectrum = np.fft.rfft(wave)
-    turned = np.repeat(np.random.default_rng(0).choice([1, -1], len(spectrum) // 400 + 1), 400)
-    other = np.fft.irfft(spectrum * turned[: len(spectrum)], len(wave)).astype(np.float32)
+    signs = np.repeat(np.random.default_rng(0).choice([1, -1], len(spectrum) // 400 + 1), 400)
+    other = np.fft.irfft(spectrum * signs[: len(spectrum)], len(wave)).astype(np.float32)
     late = advance(other, -milliseconds * RATE // 1000, len(wave) + RATE // 2)
     assert abs(find_delay(wave, late) - milliseconds * RATE // 1000) <= 2 * RATE // 1000
 
 
-def test_many_clips_tell_one_delay_together() -> None:
+def test_best_delay_of_several_clips() -> None:
     total = None
     for seed in range(4):
         wave = speech_like(0.6, seed)
@@ -70,15 +70,13 @@ def test_many_clips_tell_one_delay_together() -> None:
         (np.full(RATE, 0.5, np.float32), np.full(RATE, 0.5, np.float32)),
     ],
 )
-def test_where_there_is_nothing_to_align_there_is_no_delay(
-    one: np.ndarray, other: np.ndarray
-) -> None:
+def test_best_delay_is_zero_if_nothing_matches(one: np.ndarray, other: np.ndarray) -> None:
     found = correlate(one, other)
-    assert len(found.envelopes) == 2 * ROWS + 1
+    assert len(found.envelopes) == 2 * MAX_LAG + 1
     assert best_delay(found) == 0
 
 
-def test_advance() -> None:
+def test_advance_shifts_cuts_and_pads() -> None:
     wave = np.arange(1, 5, dtype=np.float32)
     assert advance(wave, 1, 4).tolist() == [2, 3, 4, 0]
     assert advance(wave, -2, 4).tolist() == [0, 0, 1, 2]

@@ -1,4 +1,4 @@
-"""From folders and systems to scores: good clips, and every kind of bad one."""
+"""Evaluation of folders and systems: good clips, and every kind of bad one."""
 
 from __future__ import annotations
 
@@ -16,9 +16,9 @@ from codectool.evaluation import tables
 from codectool.evaluation.metrics.base import Metric
 from codectool.evaluation.metrics.mel import MelDistance
 from codectool.evaluation.results import Evaluation, SystemResult
-from codectool.evaluation.run import Contest, Watcher, evaluate, folder_name
-from codectool.evaluation.systems.spec import CodecChoice, SystemChoice
-from tests.evaluation.broken_metrics import Broken, Deadly, Error, Picky
+from codectool.evaluation.run import EvaluationConfig, ProgressCallback, evaluate, folder_name
+from codectool.evaluation.systems.spec import CodecSpec, SystemSpec
+from tests.evaluation.broken_metrics import Broken, Crashing, Error, Undefined
 
 RATE = 16000
 
@@ -36,7 +36,7 @@ def write(path: Path, samples: np.ndarray, rate: int = RATE) -> None:
 
 
 def folders(tmp_path: Path) -> tuple[Path, Path]:
-    """Three clips, and the same half as loud and 10 ms late."""
+    """Write three clips, and the same at half the level and 10 ms late."""
     references, degraded = tmp_path / "references", tmp_path / "degraded"
     for number, name in enumerate(["a.wav", "b/c.wav", "b/d.flac"]):
         samples = wave(number)
@@ -49,21 +49,21 @@ def folders(tmp_path: Path) -> tuple[Path, Path]:
 def run(
     references: Path,
     degraded: Path | list[tuple[str, Path]],
-    *judges: type[Metric],
-    systems: tuple[SystemChoice, ...] = (),
+    *metrics: type[Metric],
+    systems: tuple[SystemSpec, ...] = (),
     outputs: Path = Path("unused"),
     **options: object,
 ) -> Evaluation:
     named = [("x", degraded)] if isinstance(degraded, Path) else degraded
-    contest = Contest(references, systems, named, judges, **options)  # type: ignore[arg-type]
-    return evaluate(contest, outputs, 1)
+    config = EvaluationConfig(references, systems, named, metrics, **options)  # type: ignore[arg-type]
+    return evaluate(config, outputs, 1)
 
 
 def by_clip(system: SystemResult) -> dict[str, object]:
     return {score.clip: score for score in system.scores}
 
 
-def test_a_delay_is_found_taken_off_and_reported(tmp_path: Path) -> None:
+def test_delay_is_found_compensated_and_reported(tmp_path: Path) -> None:
     references, degraded = folders(tmp_path)
     found = run(references, degraded, Error)
     (system,) = found.systems
@@ -82,7 +82,7 @@ def test_a_delay_is_found_taken_off_and_reported(tmp_path: Path) -> None:
     assert [score.delay_ms for score in each.scores] == pytest.approx([10, 10, 10])
 
 
-def test_other_rates_channels_and_lengths(tmp_path: Path) -> None:
+def test_clips_may_differ_in_rate_channels_and_length(tmp_path: Path) -> None:
     references, degraded = tmp_path / "r", tmp_path / "d"
     for name, rate in (("same.wav", 16000), ("high.wav", 48000), ("low.wav", 8000)):
         write(references / name, wave(1, rate=rate), rate)
@@ -101,7 +101,7 @@ def test_other_rates_channels_and_lengths(tmp_path: Path) -> None:
     assert scores["same.wav"].notes == {}
 
 
-def test_every_bad_clip_is_named_and_stops_nobody(tmp_path: Path) -> None:
+def test_bad_clips_are_listed_and_do_not_stop_the_evaluation(tmp_path: Path) -> None:
     references, degraded = folders(tmp_path)
     bad = wave(9)
     bad[5] = np.nan
@@ -112,14 +112,14 @@ def test_every_bad_clip_is_named_and_stops_nobody(tmp_path: Path) -> None:
     write(references / "no-samples.wav", np.zeros(0))
     (degraded / "text-output.wav").write_text("no audio\n" * 9)
     (degraded / "gone.wav").unlink()
-    write(degraded / "stranger.wav", wave(3))
+    write(degraded / "unknown.wav", wave(3))
     write(references / "one.wav", np.full(1, 0.5))
     write(degraded / "one.wav", np.full(1, 0.25))
     write(references / "silent.wav", np.zeros(4000))
     write(degraded / "silent.wav", np.zeros(4000))
-    found = run(references, degraded, Error, Picky, MelDistance, align="off")
-    # what cannot be aligned is not judged, and complained of once
-    aligned = run(references, degraded, Error, Picky, MelDistance, align="system")
+    found = run(references, degraded, Error, Undefined, MelDistance, align="off")
+    # a clip that cannot be aligned is not scored, and reported once
+    aligned = run(references, degraded, Error, Undefined, MelDistance, align="system")
     assert sorted(aligned.problems) == sorted(found.problems)
     problems = {(system, clip): reason for system, clip, reason in found.problems}
     assert problems.keys() == {
@@ -129,7 +129,7 @@ def test_every_bad_clip_is_named_and_stops_nobody(tmp_path: Path) -> None:
         ("x", "nan-output.wav"),
         ("x", "text-output.wav"),
         ("x", "gone.wav"),
-        ("x", "stranger.wav"),
+        ("x", "unknown.wav"),
     }
     assert "sample 5 of channel 0 is nan" in problems["", "nan-reference.wav"]
     assert "is empty (0 bytes)" in problems["", "empty.wav"]
@@ -137,75 +137,73 @@ def test_every_bad_clip_is_named_and_stops_nobody(tmp_path: Path) -> None:
     assert "sample 5" in problems["x", "nan-output.wav"]
     assert "not audio" in problems["x", "text-output.wav"]
     assert problems["x", "gone.wav"] == "is missing"
-    assert problems["x", "stranger.wav"] == "has no reference"
+    assert problems["x", "unknown.wav"] == "has no reference"
     scores = by_clip(found.systems[0])
     assert scores["gone.wav"].problem == "is missing"
     assert "sample 5" in scores["nan-output.wav"].problem
-    assert scores["silent.wav"].values["picky"] is None
-    assert scores["silent.wav"].notes["picky"] == "silence"
+    assert scores["silent.wav"].values["undefined"] is None
+    assert scores["silent.wav"].notes["undefined"] == "silence"
     assert scores["one.wav"].values["error"] == pytest.approx(0.25)
-    assert scores["a.wav"].values["picky"] == 1
+    assert scores["a.wav"].values["undefined"] == 1
     lines = list(tables.remarks(found))
-    assert lines == ["x: 1 of 5 clips has no picky: silent.wav (silence)"]
+    assert lines == ["x: 1 of 5 clips has no undefined: silent.wav (silence)"]
 
 
-def test_judges_that_break_or_die_cost_their_own_figures(tmp_path: Path) -> None:
+def test_failing_metrics_affect_only_their_values(tmp_path: Path) -> None:
     references, degraded = folders(tmp_path)
     write(references / "short.wav", wave(4, 0.1))
     write(degraded / "short.wav", wave(4, 0.1))
     write(references / "loud.wav", np.sign(wave(5)) * 0.95)
     write(degraded / "loud.wav", np.sign(wave(5)) * 0.95)
-    found = run(references, degraded, Error, Broken, Deadly, align="off")
+    found = run(references, degraded, Error, Broken, Crashing, align="off")
     scores = by_clip(found.systems[0])
     assert scores["a.wav"].notes["broken"] == "unexpected IndexError: list index out of range"
     assert scores["short.wav"].notes["broken"] == "no finite value"
     assert scores["a.wav"].values["error"] is not None
     assert found.problems == (
-        ("x", "loud.wav", "the process that worked on it died; is it out of memory?"),
+        ("x", "loud.wav", "the worker process died; it may have run out of memory"),
     )
-    assert scores["b/d.flac"].values["deadly"] == 0
+    assert scores["b/d.flac"].values["crashing"] == 0
 
 
-def test_a_codec_of_ours_and_a_folder_side_by_side(
-    checkpoints: dict[str, Path], tmp_path: Path
-) -> None:
+def test_system_and_folder_in_one_evaluation(checkpoints: dict[str, Path], tmp_path: Path) -> None:
     references, degraded = folders(tmp_path)
     (references / "bad.wav").write_text("no audio")
-    choice = SystemChoice("ours/1", codec=CodecChoice(None, checkpoints["hac"], device="cpu"))
+    spec = SystemSpec("hac/1", codec=CodecSpec(None, checkpoints["hac"], device="cpu"))
     steps: list[object] = []
-    contest = Contest(references, [choice], [("theirs", degraded)], [Error])
-    watcher = Watcher(lambda *step: steps.append(step), lambda: steps.append(1))
-    found = evaluate(contest, tmp_path / "kept", 2, watcher)
-    ours, theirs = found.systems
-    assert (ours.name, theirs.name) == ("ours/1", "theirs")
-    assert ours.kbps == pytest.approx(1.35, rel=0.03)  # frames are whole
-    assert ours.kbps_file > ours.kbps
-    assert ours.rtf_encode > 0
-    assert (tmp_path / "kept/ours_1/b/d.wav").is_file()
-    assert {score.path.parent.name for score in ours.scores} == {"ours_1", "b"}
+    config = EvaluationConfig(references, [spec], [("coded", degraded)], [Error])
+    progress = ProgressCallback(lambda *step: steps.append(step), lambda: steps.append(1))
+    found = evaluate(config, tmp_path / "kept", 2, progress)
+    system, folder = found.systems
+    assert (system.name, folder.name) == ("hac/1", "coded")
+    assert system.kbps == pytest.approx(1.35, rel=0.03)  # the last frame is padded
+    assert system.kbps_file > system.kbps
+    assert system.rtf_encode > 0
+    assert (tmp_path / "kept/hac_1/b/d.wav").is_file()
+    assert {score.path.parent.name for score in system.scores} == {"hac_1", "b"}
     assert [step for step in steps if step != 1] == [
         ("reading", 4),
-        ("coding with ours/1", 3),
+        ("coding with hac/1", 3),
         ("aligning", 6),
-        ("judging", 6),
+        ("scoring", 6),
     ]
     assert steps.count(1) == 4 + 3 + 6 + 6
-    again = evaluate(contest, tmp_path / "again", 1)
+    again = evaluate(config, tmp_path / "again", 1)
     for before, after in zip(found.systems, again.systems, strict=True):
         assert [score.values for score in before.scores] == [score.values for score in after.scores]
 
 
-def test_table_json_and_csv(tmp_path: Path) -> None:
+def test_results_as_table_json_and_csv(tmp_path: Path) -> None:
     references, degraded = folders(tmp_path)
     (degraded / "a.wav").unlink()
-    found = run(references, [("x|y", degraded), ("same", references)], Error, Picky)
+    found = run(references, [("x|y", degraded), ("same", references)], Error, Undefined)
     rows = tables.table(found)
     assert rows[0] == ["", "x|y", "same"]
     named = {row[0]: row[1:] for row in rows}
     assert named["kbps of audio"] == ["-", "-"]
     assert named["error ↓"][1] == "*0.000 ±0.000 (0.000)"
     assert not named["error ↓"][0].startswith("*")
-    assert named["picky ↓"] == ["*1.000 ±0.000 (1.000)", "*1.000 ±0.000 (1.000)"]
+    assert named["undefined ↓"] == ["*1.000 ±0.000 (1.000)", "*1.000 ±0.000 (1.000)"]
     assert named["delay, ms"] == ["10.0", "0.0"]
     text = tables.as_text(rows)
     assert len({len(line) for line in text.splitlines()}) == 1
@@ -220,15 +218,15 @@ def test_table_json_and_csv(tmp_path: Path) -> None:
     assert float(lines[1]["error"]) == values["systems"][0]["clips"][1]["values"]["error"]
 
 
-def test_wrong_requests(tmp_path: Path) -> None:
+def test_evaluate_rejects_duplicate_names_and_missing_folders(tmp_path: Path) -> None:
     references, degraded = folders(tmp_path)
-    with pytest.raises(UsageError, match="two systems are called `x`"):
+    with pytest.raises(UsageError, match="two systems have the name `x`"):
         run(references, [("x", degraded), ("x", degraded)], Error)
     with pytest.raises(UsageError, match="there is no such folder"):
         run(references, tmp_path / "no", Error)
 
 
-def test_names_of_folders() -> None:
+def test_folder_name_is_safe() -> None:
     assert folder_name("opus@6") == "opus@6"
     assert folder_name("../a b/c") == "_a_b_c"
     assert folder_name("..") == "_"

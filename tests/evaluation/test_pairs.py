@@ -1,4 +1,4 @@
-"""Which file is compared with which."""
+"""Matching of references and coded files."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ def touch(folder: Path, *names: str) -> Path:
     return folder
 
 
-def test_clips_meet_by_path_whatever_their_suffix(tmp_path: Path) -> None:
+def test_find_partners_matches_paths_with_any_suffix(tmp_path: Path) -> None:
     references = touch(tmp_path / "r", "a/x.wav", "a/y.flac", "z.ogg", "notes.txt")
     names, problems = find_references(references, None, [])
     assert (names, problems) == (["a/x.wav", "a/y.flac", "z.ogg"], [])
@@ -30,30 +30,30 @@ def test_clips_meet_by_path_whatever_their_suffix(tmp_path: Path) -> None:
     ]
 
 
-def test_two_references_of_one_name(tmp_path: Path) -> None:
+def test_find_references_rejects_names_that_differ_only_in_suffix(tmp_path: Path) -> None:
     references = touch(tmp_path / "r", "x.wav", "x.flac")
     names, problems = find_references(references, None, [])
     assert names == ["x.flac"]
-    assert problems == [("", "x.wav", "is left out: x.flac has the same name but for its end")]
+    assert problems == [("", "x.wav", "is left out: x.flac differs only in its suffix")]
 
 
-def test_a_folder_of_coded_audio_within_the_references_is_none(tmp_path: Path) -> None:
+def test_find_references_skips_folders_of_coded_audio(tmp_path: Path) -> None:
     references = touch(tmp_path / "r", "x.wav", "coded/x.wav")
     assert find_references(references, None, [references / "coded"])[0] == ["x.wav"]
     assert find_references(references, None, [references])[0] == ["coded/x.wav", "x.wav"]
 
 
-def test_lists(tmp_path: Path) -> None:
+def test_find_references_of_a_list(tmp_path: Path) -> None:
     references = touch(tmp_path / "r", "x.wav", "y.wav")
     names, problems = find_references(references, ["y.wav", "/elsewhere.wav"], [])
     assert names == ["y.wav"]
     assert problems[0][1] == "/elsewhere.wav"
 
 
-def test_nothing_to_compare(tmp_path: Path) -> None:
+def test_find_references_refuses_missing_or_empty_folders(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match="there is no such folder"):
         find_references(tmp_path / "no", None, [])
-    with pytest.raises(UsageError, match="holds no audio"):
+    with pytest.raises(UsageError, match="contains no audio"):
         find_references(touch(tmp_path / "r", "text.txt"), None, [])
     with pytest.raises(UsageError, match="there is no such folder"):
         find_partners("sys", tmp_path / "no", [])

@@ -10,11 +10,11 @@ import pytest
 
 from codectool.container import io as hcd
 from codectool.errors import UsageError
-from codectool.evaluation.tokens.files import tokens_of
+from codectool.evaluation.tokens.files import read_tokens
 from tests.cli.test_start import modules_after
-from tests.evaluation.test_token_use import clip
+from tests.evaluation.token_clips import clip
 
-Harm = Callable[[bytes], bytes]
+Damage = Callable[[bytes], bytes]
 
 
 @pytest.fixture
@@ -27,72 +27,74 @@ def folder(tmp_path: Path) -> Path:
     return tmp_path / "coded"
 
 
-def never(name: str, reason: str) -> None:
+def no_errors(name: str, reason: str) -> None:
     raise AssertionError(f"{name}: {reason}")
 
 
-def test_a_folder_and_those_below_it(folder: Path) -> None:
+def test_read_tokens_of_a_folder_and_its_subfolders(folder: Path) -> None:
     (folder / "notes.txt").write_text("no tokens")
     (folder / ".hidden.hcd").write_text("no tokens")
-    found = [(name, tokens.codes.tolist()) for name, tokens in tokens_of(folder, never)]
-    assert found == [("a/b/d.hcd", [[[2]]]), ("a/c.HCD", [[[1]]]), ("b.hcd", [[[0]]])]
+    found = [tokens.codes.tolist() for tokens in read_tokens(folder, None, no_errors)]
+    assert found == [[[[2]]], [[[1]]], [[[0]]]]
 
 
-def test_a_list_keeps_its_order(folder: Path) -> None:
-    paths = [folder / "b.hcd", folder / "a/b/d.hcd"]
-    assert [name for name, _ in tokens_of(paths, never)] == list(map(str, paths))
+def test_read_tokens_of_a_list_keeps_its_order(folder: Path) -> None:
+    names = ["b.hcd", str(folder / "a/b/d.hcd")]
+    found = [tokens.codes.tolist() for tokens in read_tokens(folder, names, no_errors)]
+    assert found == [[[[0]]], [[[2]]]]
 
 
-def test_files_without_frames_are_read_like_others(tmp_path: Path) -> None:
+def test_read_tokens_of_a_file_without_frames(tmp_path: Path) -> None:
     hcd.write(tmp_path / "empty.hcd", clip(np.zeros((2, 0)), (2, 3)))
-    ((name, tokens),) = tokens_of(tmp_path, never)
-    assert (name, tokens.codes.shape) == ("empty.hcd", (1, 2, 0))
+    (tokens,) = read_tokens(tmp_path, None, no_errors)
+    assert tokens.codes.shape == (1, 2, 0)
 
 
 @pytest.mark.parametrize(
-    ("harm", "reason"),
+    ("damage", "reason"),
     [
         (lambda data: b"", "ends after 0 bytes"),
         (lambda data: b"RIFF" + data, "not a .hcd file"),
         (lambda data: data[:-1], "bytes"),
         (lambda data: data[:-6] + bytes([data[-6] ^ 1]) + data[-5:], "damaged"),
     ],
-    ids=["empty", "another format", "cut off", "a bit flipped"],
+    ids=["empty", "another format", "truncated", "a flipped bit"],
 )
-def test_a_bad_file_is_named_and_the_others_are_read(folder: Path, harm: Harm, reason: str) -> None:
+def test_read_tokens_reports_a_bad_file_and_reads_the_others(
+    folder: Path, damage: Damage, reason: str
+) -> None:
     path = folder / "a/c.HCD"
-    path.write_bytes(harm(path.read_bytes()))
-    complaints: list[tuple[str, str]] = []
-    names = [name for name, _ in tokens_of(folder, lambda *told: complaints.append(told))]
-    assert names == ["a/b/d.hcd", "b.hcd"]
-    ((name, why),) = complaints
+    path.write_bytes(damage(path.read_bytes()))
+    errors: list[tuple[str, str]] = []
+    found = list(read_tokens(folder, None, lambda *error: errors.append(error)))
+    assert [tokens.codes.tolist() for tokens in found] == [[[[2]]], [[[0]]]]
+    ((name, why),) = errors
     assert name == "a/c.HCD"
     assert reason in why
-    assert "c.HCD" not in why  # the name is told once
+    assert "c.HCD" not in why  # the name is not repeated
     assert "\n" not in why
 
 
-def test_a_listed_file_that_is_gone_is_named(tmp_path: Path) -> None:
-    complaints: list[tuple[str, str]] = []
-    path = tmp_path / "gone.hcd"
-    assert list(tokens_of([path], lambda *told: complaints.append(told))) == []
-    assert complaints == [(str(path), "No such file or directory")]
+def test_read_tokens_reports_a_listed_file_that_does_not_exist(tmp_path: Path) -> None:
+    errors: list[tuple[str, str]] = []
+    assert list(read_tokens(tmp_path, ["gone.hcd"], lambda *error: errors.append(error))) == []
+    assert errors == [("gone.hcd", "No such file or directory")]
 
 
-def test_a_folder_without_tokens_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(UsageError, match="holds no .hcd files; make some with `encode`"):
-        next(tokens_of(tmp_path, never))
+def test_read_tokens_refuses_a_folder_without_tokens(tmp_path: Path) -> None:
+    with pytest.raises(UsageError, match="contains no .hcd files; make some with `encode`"):
+        next(read_tokens(tmp_path, None, no_errors))
     with pytest.raises(UsageError, match="gone: no such file or directory"):
-        next(tokens_of(tmp_path / "gone", never))
+        next(read_tokens(tmp_path / "gone", None, no_errors))
 
 
-def test_reading_needs_no_torch(folder: Path) -> None:
+def test_token_statistics_import_no_torch(folder: Path) -> None:
     loaded = modules_after(
         "from pathlib import Path\n"
-        "from codectool.evaluation.tokens.files import tokens_of\n"
+        "from codectool.evaluation.tokens.files import read_tokens\n"
         "from codectool.evaluation.tokens.table import token_csv, token_text\n"
-        "from codectool.evaluation.tokens.usage import token_use\n"
-        f"models = token_use(tokens_of(Path({str(folder)!r}), print))\n"
+        "from codectool.evaluation.tokens.usage import token_usage\n"
+        f"models = token_usage(read_tokens(Path({str(folder)!r}), None, print))\n"
         "assert models[0].clips == 3\n"
         "token_text(models), token_csv(models)"
     )

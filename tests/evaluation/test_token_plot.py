@@ -19,10 +19,10 @@ from codectool.evaluation.tokens.plot import (
     arrange,
     draw_tokens,
 )
-from codectool.evaluation.tokens.usage import TokenUse, token_use
+from codectool.evaluation.tokens.usage import TokenUsage, token_usage
 from codectool.plots import DPI
 from codectool.tokens import Tokens
-from tests.evaluation.test_token_use import clip
+from tests.evaluation.token_clips import clip
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -31,8 +31,8 @@ BLUE, VERMILLION = (0, 114, 178), (213, 94, 0)
 Pixels = npt.NDArray[np.int64]
 
 
-def use_of(*clips: Tokens) -> list[TokenUse]:
-    return token_use(("x", tokens) for tokens in clips)
+def use_of(*clips: Tokens) -> list[TokenUsage]:
+    return token_usage(clips)
 
 
 def read_png(data: bytes) -> Pixels:

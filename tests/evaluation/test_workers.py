@@ -1,4 +1,4 @@
-"""Work in processes: in order, with errors in their places, and with deaths survived."""
+"""Workers return results in order, with exceptions, and survive crashes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from codectool.evaluation.workers import AHEAD, ONE_THREAD, WorkerDiedError, Workers
+from codectool.evaluation.workers import (
+    QUEUE_PER_WORKER,
+    THREAD_VARIABLES,
+    WorkerDiedError,
+    Workers,
+)
 
 
 @pytest.fixture(scope="module")
@@ -27,48 +32,48 @@ def work(number: int) -> int:
 
 
 def threads(_: int) -> list[str | None]:
-    return [os.environ.get(name) for name in ONE_THREAD]
+    return [os.environ.get(name) for name in THREAD_VARIABLES]
 
 
-def test_each_task_gets_its_outcome_and_a_death_costs_one_task(workers: Workers) -> None:
+def test_workers_return_results_in_order_and_survive_a_crash(workers: Workers) -> None:
     found = list(workers.run(work, range(9)))
     assert [task for task, _ in found] == list(range(9))
-    for task, outcome in found:
+    for task, result in found:
         if task == 3:
-            assert isinstance(outcome, ValueError)
+            assert isinstance(result, ValueError)
         elif task == 5:
-            assert isinstance(outcome, WorkerDiedError)
+            assert isinstance(result, WorkerDiedError)
         else:
-            assert outcome == 10 * task
+            assert result == 10 * task
 
 
-def test_processes_have_one_thread_and_this_one_keeps_its_own(
+def test_workers_use_one_thread_and_restore_the_environment(
     workers: Workers, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
     found = list(workers.run(threads, range(2), jobs=1))
-    assert [outcome for _, outcome in found] == [["1"] * len(ONE_THREAD)] * 2
+    assert [result for _, result in found] == [["1"] * len(THREAD_VARIABLES)] * 2
     assert os.environ["OMP_NUM_THREADS"] == "7"
     assert "MKL_NUM_THREADS" not in os.environ
 
 
-def test_no_tasks_no_processes() -> None:
+def test_workers_without_tasks_start_no_process() -> None:
     with Workers(2) as some:
         assert list(some.run(work, [])) == []
         assert some._pool is None
 
 
-def test_tasks_are_asked_for_as_they_are_needed(workers: Workers, tmp_path: Path) -> None:
-    asked = 0
+def test_workers_consume_tasks_lazily(workers: Workers, tmp_path: Path) -> None:
+    consumed = 0
 
     def tasks() -> Iterator[int]:
-        nonlocal asked
+        nonlocal consumed
         for number in (0, 1, 2, 4) * 10:
-            asked += 1
+            consumed += 1
             yield number
 
     results = workers.run(work, tasks())
     next(results)
-    assert asked <= AHEAD * workers.jobs + 1 < 40
+    assert consumed <= QUEUE_PER_WORKER * workers.jobs + 1 < 40
     results.close()

@@ -17,7 +17,7 @@ from torch import Tensor
 from codectool.codec import Codec
 from codectool.codecs.base import CodecModel, Context, Latency
 from codectool.errors import AudioError
-from codectool.evaluation.tokens.usage import code_use
+from codectool.evaluation.tokens.usage import codebook_usage
 from codectool.training.validation import ValidationClip, intelligibility, load_clips, validate
 
 
@@ -115,7 +115,7 @@ def test_real_models_are_measured_as_they_are_used(codec: Codec) -> None:
         assert output.shape == wave[0].shape
         np.testing.assert_array_equal(output.numpy(), codec.decode(expected)[0])
     codes = np.concatenate([t.codes[0] for t in tokens], axis=1)
-    for name, value in code_use(codes, codec.model.codebook_sizes).items():
+    for name, value in codebook_usage(codes, codec.model.codebook_sizes).items():
         assert result.values[name] == value
     assert ("distinct" in result.values) == (codec.layout.family == "hac")
     assert all(math.isfinite(result.values[name]) for name in ("mel_db", "si_sdr"))

@@ -1,1 +1,1 @@
-"""Objective quality metrics, one file each."""
+"""Objective quality metrics, one file each; optional packages are imported when used."""

@@ -1,7 +1,4 @@
-"""What a measure of quality is, and how one says that it cannot judge.
-
-Letters used in shapes: N samples.
-"""
+"""The interface of a quality metric."""
 
 from __future__ import annotations
 
@@ -20,16 +17,16 @@ Values = Mapping[str, float]
 
 @dataclass(frozen=True)
 class MetricInfo:
-    """One figure that tells how good a clip came back.
+    """Description of one value that a metric computes.
 
     Attributes:
         name: key in JSON and CSV: ``pesq_wb``.
-        title: heading: ``PESQ-wb``.
-        unit: ``dB``, ``MOS-LQO`` or nothing.
-        better: which of two values is the better one.
-        digits: decimals worth showing.
-        range: the least and the largest value there can be; None where there is no bound.
-        about: what it is, with its source, in one sentence.
+        title: heading in tables: ``PESQ-wb``.
+        unit: ``dB``, ``MOS-LQO`` or empty.
+        better: which of two values is better.
+        digits: decimals to show.
+        range: lowest and highest possible value; None where unbounded.
+        about: definition and source, in one sentence.
     """
 
     name: str
@@ -47,19 +44,19 @@ class MetricInfo:
 
 
 class MetricUndefinedError(Exception):
-    """A pair of clips that a judge has no value for; the message says why, in a few words."""
+    """A metric has no value for a pair of clips; the message is a short reason."""
 
 
 class Metric(ABC):
-    """Computes one metric, or several that come from the same work.
+    """Computes one value, or several that share most of the work.
 
     Attributes:
-        metrics: what `judge` returns, in order.
-        rate: sampling rate in Hz of the signals that it takes.
-        packages: import names of what it needs beside codectool.
+        outputs: descriptions of the values that `compute` returns, in order.
+        rate: sampling rate of the signals that `compute` takes, in Hz.
+        packages: import names of optional packages that it needs.
     """
 
-    metrics: ClassVar[tuple[MetricInfo, ...]]
+    outputs: ClassVar[tuple[MetricInfo, ...]]
     rate: ClassVar[int]
     packages: ClassVar[tuple[str, ...]] = ()
 
@@ -69,16 +66,21 @@ class Metric(ABC):
 
         Args:
             reference: float32 ``(N,)`` in [-1, 1] at `rate`.
-            degraded: likewise, aligned with it and of the same length.
+            degraded: float32 ``(N,)``, aligned with the reference.
 
         Returns:
-            A value for each of `metrics`, by name.
+            A value for each of `outputs`, by name.
 
         Raises:
-            MetricUndefinedError: there is no value for this pair.
+            MetricUndefinedError: the metric has no value for this pair.
         """
 
     @classmethod
-    def missing(cls) -> list[str]:
-        """Which of `packages` are not installed."""
+    def names(cls) -> set[str]:
+        """Return the names of `outputs`."""
+        return {info.name for info in cls.outputs}
+
+    @classmethod
+    def missing_packages(cls) -> list[str]:
+        """Return the `packages` that are not installed."""
         return [name for name in cls.packages if find_spec(name) is None]

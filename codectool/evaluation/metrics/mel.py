@@ -1,13 +1,11 @@
-"""Mel distance: the difference of log-mel spectrograms.
-
-Letters used in shapes: N samples.
-"""
+"""Mel distance."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
 import numpy as np
+from typing_extensions import override
 
 from codectool.audio.mel import RATE, log_mel
 from codectool.evaluation.metrics.base import Metric, MetricInfo, Values, Wave
@@ -19,7 +17,7 @@ class MelDistance(Metric):
     """Mean absolute difference of log-mel spectrograms at four resolutions."""
 
     rate: ClassVar[int] = RATE
-    metrics: ClassVar[tuple[MetricInfo, ...]] = (
+    outputs: ClassVar[tuple[MetricInfo, ...]] = (
         MetricInfo(
             name="mel_db",
             title="mel distance",
@@ -28,12 +26,12 @@ class MelDistance(Metric):
             digits=2,
             range=(0.0, None),
             about="Mean absolute difference of log-mel spectrograms at 24 kHz, over four window "
-            "lengths from 256 to 2048 samples; what is below -80 dB counts as silence.",
+            "lengths from 256 to 2048 samples, floor -80 dB.",
         ),
     )
 
+    @override
     def compute(self, reference: Wave, degraded: Wave) -> Values:
-        """Mean over the four `SCALES`."""
         differences = [
             np.mean(np.abs(log_mel(degraded, *scale) - log_mel(reference, *scale)))
             for scale in SCALES

@@ -1,104 +1,95 @@
-"""All judges, in the order of tables, and which of them can work here."""
+"""All metrics, in the order of tables, and which of them can be used."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from codectool.errors import UsageError
 from codectool.evaluation.metrics.base import Metric, MetricInfo
 from codectool.evaluation.metrics.log_spectral import LogSpectralDistance
 from codectool.evaluation.metrics.mel import MelDistance
-from codectool.evaluation.metrics.pesq import PesqNarrow, PesqWide
+from codectool.evaluation.metrics.pesq import PesqNarrowband, PesqWideband
 from codectool.evaluation.metrics.pitch import PitchError, VoicingError
-from codectool.evaluation.metrics.si_sdr import WaveformMatch
+from codectool.evaluation.metrics.si_sdr import SiSdr
 from codectool.evaluation.metrics.stoi import Stoi
 from codectool.evaluation.metrics.visqol import Visqol, VisqolPolynomial
 from codectool.evaluation.metrics.warpq import WarpQ
 
 METRICS: tuple[type[Metric], ...] = (
-    PesqWide,
-    PesqNarrow,
+    PesqWideband,
+    PesqNarrowband,
     Stoi,
     Visqol,
-    VisqolPolynomial,  # only where Visqol, which gives the same and more, cannot work
+    VisqolPolynomial,
     WarpQ,
     MelDistance,
     LogSpectralDistance,
-    WaveformMatch,
+    SiSdr,
     PitchError,
     VoicingError,
 )
-# By name, each once.
 METRIC_INFO: dict[str, MetricInfo] = {
-    metric.name: metric for judge in METRICS for metric in judge.metrics
+    info.name: info for metric in METRICS for info in metric.outputs
 }
 
 
-def choose(names: Sequence[str]) -> list[type[Metric]]:
-    """The judges that give these metrics, in the order of tables; some give others as well.
-
-    Raises:
-        UsageError: there is no metric of that name.
-    """
-    for name in names:
-        if name not in METRIC_INFO:
-            raise UsageError(f"there is no metric {name!r}; there are {', '.join(METRIC_INFO)}")
-    wanted, chosen = set(names), []
-    for name in dict.fromkeys(names):
-        judges = [judge for judge in METRICS if name in _names(judge)]
-        # rather one that gives nothing that was not asked for
-        chosen.append(next((judge for judge in judges if _names(judge) <= wanted), judges[0]))
-    if Visqol in chosen and "visqol_poly" in wanted:
-        chosen.append(VisqolPolynomial)
-    return [judge for judge in METRICS if judge in chosen]
-
-
-def available(
-    judges: Sequence[type[Metric]] = METRICS,
+def select_metrics(
+    names: Collection[str] = (), metrics: Sequence[type[Metric]] = METRICS
 ) -> tuple[list[type[Metric]], list[str]]:
-    """Which judges can work here. Their packages are imported, so ask when there is work to do.
+    """Select the metrics that compute the requested values and can be used here.
+
+    A metric is skipped if others already compute its values: `VisqolPolynomial` replaces `Visqol`
+    where the latter cannot be used, or where only ``visqol_poly`` is requested. The packages of the
+    selected metrics are imported.
+
+    Args:
+        names: requested values; empty selects all.
+        metrics: metrics to select from.
 
     Returns:
-        Judges, none of which gives only what one before it gives; and a line for each that is left
-        out, with the reason.
+        The selected metrics in the order of ``metrics``, and one line for each that was requested
+        but cannot be used.
+
+    Raises:
+        UsageError: a name is unknown, or none of the requested metrics can be used.
     """
-    working: list[type[Metric]] = []
+    known = dict.fromkeys(info.name for metric in metrics for info in metric.outputs)
+    for name in names:
+        if name not in known:
+            raise UsageError(f"there is no metric {name!r}; choose from {', '.join(known)}")
+    wanted = set(names or known)
+    selected: list[type[Metric]] = []
     problems: dict[type[Metric], str] = {}
-    for judge in judges:
-        if _names(judge) <= _all_names(working):
-            continue
-        problem = _problem(judge)
-        if problem:
-            problems[judge] = problem
-        else:
-            working.append(judge)
-    lines, told = [], _all_names(working)
-    for judge, problem in problems.items():
-        lost = [metric.title for metric in judge.metrics if metric.name not in told]
-        told |= _names(judge)
+    computed: set[str] = set()
+    # Metrics that compute nothing but requested values come first.
+    for metric in sorted(metrics, key=lambda metric: not metric.names() <= wanted):
+        if wanted & metric.names() - computed:
+            problem = _problem(metric)
+            if problem:
+                problems[metric] = problem
+            else:
+                selected.append(metric)
+                computed |= metric.names()
+    left_out = []
+    for metric, problem in problems.items():
+        lost = [info for info in metric.outputs if info.name in wanted - computed]
+        computed |= metric.names()  # each value is mentioned once
         if lost:
-            verb = "is" if len(lost) == 1 else "are"
-            lines.append(f"{', '.join(lost)} {verb} left out: {problem}")
-    return working, lines
+            titles = ", ".join(info.title for info in lost)
+            left_out.append(f"{titles} {'is' if len(lost) == 1 else 'are'} left out: {problem}")
+    if not selected:
+        raise UsageError("; ".join(left_out))
+    return [metric for metric in metrics if metric in selected], left_out
 
 
-def _names(judge: type[Metric]) -> set[str]:
-    return {metric.name for metric in judge.metrics}
-
-
-def _all_names(judges: Sequence[type[Metric]]) -> set[str]:
-    return {name for judge in judges for name in _names(judge)}
-
-
-def _problem(judge: type[Metric]) -> str:
-    """Why it cannot work; nothing if it can."""
-    cure = "`pip install 'codectool[eval]'` adds it"
-    missing = judge.missing()
+def _problem(metric: type[Metric]) -> str:
+    """Return why a metric cannot be used; empty if it can."""
+    missing = metric.missing_packages()
     if missing:
-        return f"the package `{missing[0]}` is missing; {cure}"
+        return f"package `{missing[0]}` is missing; run `pip install 'codectool[eval]'`"
     try:
-        judge()
-    except Exception as error:  # a package made for another numpy may raise anything
+        metric()
+    except Exception as error:  # a package built for another NumPy may raise anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        return f"`{'`, `'.join(judge.packages)}` cannot be loaded ({reason})"
+        return f"`{'`, `'.join(metric.packages)}` cannot be loaded ({reason})"
     return ""

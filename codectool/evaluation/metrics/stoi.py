@@ -1,7 +1,4 @@
-"""STOI and extended STOI: short-time objective intelligibility.
-
-Letters used in shapes: N samples.
-"""
+"""STOI and extended STOI: short-time objective intelligibility."""
 
 from __future__ import annotations
 
@@ -10,19 +7,23 @@ import warnings
 from typing import Any, ClassVar
 
 import numpy as np
+from typing_extensions import override
 
 from codectool.evaluation.metrics.base import Metric, MetricInfo, MetricUndefinedError, Values, Wave
-from codectool.evaluation.metrics.support import no_warnings, require_sound
+from codectool.evaluation.metrics.support import require_sound, suppress_warnings
 
-LEAST_SECONDS = 0.4  # one segment: 30 frames of 256 samples at 10 kHz, which overlap by half
+MIN_SECONDS = 0.4  # one segment: 30 frames of 256 samples at 10 kHz with half overlap
 
 
 class Stoi(Metric):
-    """Both measures, as the package `pystoi` computes them; it resamples to 10 kHz itself."""
+    """STOI and ESTOI as computed by the package `pystoi`, which resamples to 10 kHz.
+
+    Undefined if less than 0.4 s of the reference are within 40 dB of its loudest frame.
+    """
 
     rate: ClassVar[int] = 16000
     packages: ClassVar[tuple[str, ...]] = ("pystoi",)
-    metrics: ClassVar[tuple[MetricInfo, ...]] = (
+    outputs: ClassVar[tuple[MetricInfo, ...]] = (
         MetricInfo(
             name="stoi",
             title="STOI",
@@ -45,15 +46,15 @@ class Stoi(Metric):
     )
 
     def __init__(self) -> None:
-        with no_warnings():
+        with suppress_warnings():
             import pystoi
         self._pystoi: Any = pystoi
 
+    @override
     def compute(self, reference: Wave, degraded: Wave) -> Values:
-        """Both want 0.4 s of the reference that are within 40 dB of its loudest frame."""
         require_sound(reference, degraded)
-        if len(reference) < LEAST_SECONDS * self.rate:
-            raise MetricUndefinedError(f"shorter than {LEAST_SECONDS} s")
+        if len(reference) < MIN_SECONDS * self.rate:
+            raise MetricUndefinedError(f"shorter than {MIN_SECONDS} s")
         pair = reference.astype(float), degraded.astype(float)
         return {
             "stoi": self.intelligibility(*pair, self.rate, extended=False),
@@ -63,23 +64,23 @@ class Stoi(Metric):
     def intelligibility(
         self, reference: Wave, degraded: Wave, rate: int, *, extended: bool
     ) -> float:
-        """One of the two, of signals ``(N,)`` at any rate.
+        """Return STOI, or ESTOI if ``extended``, of signals ``(N,)`` at any rate.
 
         Raises:
             MetricUndefinedError: there is less than 0.4 s of speech.
         """
         random = np.random.get_state()
-        np.random.seed(0)  # it adds noise below float64's precision, which decides over silence
+        np.random.seed(0)  # pystoi adds noise below float64 precision, which matters for silence
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore")
-                # where it is said, the number is made up
+                # pystoi returns a placeholder after this warning
                 warnings.filterwarnings("error", "Not enough STFT frames", RuntimeWarning)
                 value = float(self._pystoi.stoi(reference, degraded, rate, extended=extended))
         except RuntimeWarning:
-            raise MetricUndefinedError(f"less than {LEAST_SECONDS} s of speech") from None
+            raise MetricUndefinedError(f"less than {MIN_SECONDS} s of speech") from None
         finally:
             np.random.set_state(random)
         if not math.isfinite(value):
-            raise MetricUndefinedError("STOI finds no number for it")
+            raise MetricUndefinedError("STOI is not finite")
         return value

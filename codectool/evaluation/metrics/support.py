@@ -1,56 +1,63 @@
-"""Signals that no judge of speech has a value for.
-
-Letters used in shapes: N samples.
-"""
+"""Helpers for metrics that wrap third-party packages."""
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+import numpy as np
+
 from codectool.evaluation.metrics.base import MetricUndefinedError, Wave
 
 
 def require_sound(reference: Wave, degraded: Wave) -> None:
-    """Refuse two signals ``(N,)`` of which one never changes: silence, or a constant.
+    """Raise if one of two signals ``(N,)`` is constant.
 
-    Levels are made equal before speech is compared, which such a signal would divide by zero.
+    Speech metrics normalise levels first; a constant signal would lead to a division by zero.
 
     Raises:
-        MetricUndefinedError: names the one that is silent.
+        MetricUndefinedError: says which signal is silent.
     """
     for name, wave in (("reference", reference), ("degraded clip", degraded)):
-        if is_silent(wave):
+        if is_constant(wave):
             raise MetricUndefinedError(f"the {name} is silent")
 
 
-def is_silent(wave: Wave) -> bool:
-    """Whether all of ``(N,)`` are the same."""
+def is_constant(wave: Wave) -> bool:
+    """Return whether all samples of ``(N,)`` are equal."""
     return not (wave != wave[0]).any()
 
 
+def split_pair(reference: Wave, degraded: Wave, max_samples: float) -> list[tuple[Wave, Wave]]:
+    """Cut two signals ``(N,)`` into the fewest equal parts of at most ``max_samples``."""
+    parts = math.ceil(len(reference) / max_samples)
+    pair = (np.array_split(wave, parts) for wave in (reference, degraded))
+    return list(zip(*pair, strict=True))
+
+
 @contextmanager
-def no_warnings() -> Iterator[None]:
-    """Python's warnings go nowhere."""
+def suppress_warnings() -> Iterator[None]:
+    """Ignore Python warnings."""
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
 
 
 @contextmanager
-def silent() -> Iterator[None]:
-    """Neither warnings nor anything on standard error, not even from C.
+def suppress_stderr() -> Iterator[None]:
+    """Ignore Python warnings and everything written to file descriptor 2, also by C code.
 
-    What others write there meanwhile is lost as well: for short moments, such as loading.
+    Output of other threads is lost too, so use it for short operations such as loading a model.
     """
     kept = os.dup(2)
-    nowhere = os.open(os.devnull, os.O_WRONLY)
-    os.dup2(nowhere, 2)
-    os.close(nowhere)
+    devnull = os.open(os.devnull, os.O_WRONLY)
+    os.dup2(devnull, 2)
+    os.close(devnull)
     try:
-        with no_warnings():
+        with suppress_warnings():
             yield
     finally:
         os.dup2(kept, 2)

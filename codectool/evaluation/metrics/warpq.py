@@ -1,8 +1,4 @@
-"""WARP-Q: a distance of speech that forgives another timing.
-
-Letters used in shapes: N samples, T frames of 4 ms, C cepstral coefficients, M mel bands,
-P patches, S phases, J every third frame.
-"""
+"""WARP-Q: a distance of speech that tolerates different timing."""
 
 from __future__ import annotations
 
@@ -12,44 +8,46 @@ from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
+from typing_extensions import override
 
 from codectool.audio.mel import mel_frequencies, triangular_filters
 from codectool.evaluation.metrics.base import Metric, MetricInfo, MetricUndefinedError, Values, Wave
-from codectool.evaluation.metrics.support import no_warnings
+from codectool.evaluation.metrics.support import split_pair, suppress_warnings
 
 # The authors' defaults, in samples at 16 kHz.
 RATE = 16000
 WINDOW, FFT, HOP = 512, 1024, 64
-BANDS, COEFFICIENTS, TOP_HERTZ = 128, 13, 5000
+BANDS, COEFFICIENTS, FREQUENCY_MAX = 128, 13, 5000
 LIFTER = 3
-SPAN = 80.0  # dB below the loudest band, where spectra end
-# In frames. Their 0.836, 0.4 and 0.2 s, less half an FFT each, as librosa counts frames.
-NORMALIZED, PATCH, STEP = 201, 92, 42
-STRIDE = 3  # frames of the reference that one step of a path may take
-VOICE_FRAME = 480
-LEAST_SECONDS = 0.4
-LONGEST_PIECE = 30.0  # in seconds: every patch is looked for everywhere, so that time is squared
+DYNAMIC_RANGE = 80.0  # dB below the loudest band
+# In frames: the authors' 0.836, 0.4 and 0.2 s, less half an FFT each, as librosa counts frames.
+NORMALIZATION, PATCH, PATCH_HOP = 201, 92, 42
+STRIDE = 3  # frames of the reference per step of a path
+VAD_FRAME = 480
+MIN_SECONDS = 0.4
+MAX_SECONDS = 30.0  # every patch is compared with the whole reference: time grows quadratically
 
 Array = npt.NDArray[np.float64]
 
 
 class WarpQ(Metric):
-    """Cost of finding short patches of the degraded clip again in the reference.
+    """Median cost of warping short patches of the degraded clip onto the reference.
 
     Jassim, Skoglund, Chinen and Hines, "Speech quality assessment with WARP-Q: From similarity to
-    subsequence dynamic time warp cost", IET Signal Processing 2022, sec. 3: silence is taken out of
-    both clips; cepstra are made, and normalised around each frame; each patch of 0.4 s is warped
-    onto the stretch of the reference that it fits best; the median cost is the score.
+    subsequence dynamic time warp cost", IET Signal Processing 2022, sec. 3: silence is removed from
+    both clips; cepstra are computed and normalised around each frame; each patch of 0.4 s is warped
+    onto the best matching section of the reference; the score is the median cost.
 
-    Written anew, since the authors' package (`warpq` 1.5.2) does not run with numpy 2; the scores
-    are the same within its three decimals. Clips of more than 30 s are cut into pieces of
-    equal length, of which patches never leave their own. Pieces of the reference with too little
-    speech do not count.
+    This is a reimplementation, because the authors' package (`warpq` 1.5.2) does not run with
+    NumPy 2; scores agree to three decimals. Clips longer than 30 s are split into equal parts and
+    patches are only searched for in their own part. Parts whose reference has less than 0.4 s of
+    speech (by WebRTC's detector) are skipped; undefined if all are, or if the degraded clip has
+    less than 0.4 s in one of the others.
     """
 
     rate: ClassVar[int] = RATE
     packages: ClassVar[tuple[str, ...]] = ("webrtcvad",)
-    metrics: ClassVar[tuple[MetricInfo, ...]] = (
+    outputs: ClassVar[tuple[MetricInfo, ...]] = (
         MetricInfo(
             name="warpq",
             title="WARP-Q",
@@ -57,27 +55,26 @@ class WarpQ(Metric):
             better="lower",
             digits=2,
             range=(0.0, None),
-            about="WARP-Q (Jassim et al. 2022), raw: median cost of warping patches of cepstra "
-            "onto the reference, from about 0.4 for the reference itself to 3.5.",
+            about="Raw WARP-Q score (Jassim et al. 2022): median cost of warping patches of "
+            "cepstra onto the reference, from about 0.4 for identical clips to 3.5.",
         ),
     )
 
     def __init__(self) -> None:
-        with no_warnings():
+        with suppress_warnings():
             import webrtcvad
         self._webrtcvad: Any = webrtcvad
 
+    @override
     def compute(self, reference: Wave, degraded: Wave) -> Values:
-        """It wants 0.4 s in which WebRTC's detector finds speech, in each of the two."""
-        pieces = math.ceil(len(reference) / (LONGEST_PIECE * RATE))
-        pairs = (np.array_split(wave, pieces) for wave in (reference, degraded))
-        speech = [tuple(map(self._speech, pair)) for pair in zip(*pairs, strict=True)]
-        least = LEAST_SECONDS * RATE
+        parts = split_pair(reference, degraded, MAX_SECONDS * RATE)
+        speech = [(self._speech(before), self._speech(after)) for before, after in parts]
+        least = MIN_SECONDS * RATE
         speech = [(before, after) for before, after in speech if len(before) >= least]
         if not speech:
-            raise MetricUndefinedError(f"less than {LEAST_SECONDS} s of speech")
+            raise MetricUndefinedError(f"less than {MIN_SECONDS} s of speech")
         if any(len(after) < least for _, after in speech):
-            raise MetricUndefinedError(f"less than {LEAST_SECONDS} s of speech came back")
+            raise MetricUndefinedError(f"less than {MIN_SECONDS} s of speech in the degraded clip")
         costs = [
             patch_costs(normalize(cepstra(before)), normalize(cepstra(after)))
             for before, after in speech
@@ -85,45 +82,45 @@ class WarpQ(Metric):
         return {"warpq": float(np.median(np.concatenate(costs)))}
 
     def _speech(self, wave: Wave) -> Wave:
-        """What is within 30 ms of speech, joined: ``(N',)``."""
+        """Return the samples within 30 ms of speech, concatenated, ``(N',)``."""
         scaled = np.clip(wave * np.float32(32768), -32768, 32767).astype("<i2")
-        frames = len(wave) // VOICE_FRAME + 1
-        padded = np.pad(scaled, (0, frames * VOICE_FRAME - len(wave)))
-        detector = self._webrtcvad.Vad(0)  # remembers the frames before
+        frames = len(wave) // VAD_FRAME + 1
+        padded = np.pad(scaled, (0, frames * VAD_FRAME - len(wave)))
+        detector = self._webrtcvad.Vad(0)  # keeps state from frame to frame
         found = [detector.is_speech(frame.tobytes(), RATE) for frame in padded.reshape(frames, -1)]
         near = np.convolve(found, [1, 1, 1])[1:-1] > 0
-        return wave[np.repeat(near, VOICE_FRAME)[: len(wave)]]
+        return wave[np.repeat(near, VAD_FRAME)[: len(wave)]]
 
 
 def cepstra(wave: Wave) -> Array:
-    """Mel-frequency cepstral coefficients, as librosa computes them.
+    """Compute mel-frequency cepstral coefficients as librosa does.
 
     Args:
         wave: ``(N,)`` at 16 kHz.
 
     Returns:
-        ``(T, C)`` with ``T = 1 + N // HOP``.
+        ``(F, COEFFICIENTS)`` with ``F = 1 + N // HOP``.
     """
     padded = np.pad(wave.astype(float), FFT // 2)
-    pieces = np.lib.stride_tricks.sliding_window_view(padded, FFT)[::HOP]
+    frames = np.lib.stride_tricks.sliding_window_view(padded, FFT)[::HOP]
     hann = np.pad(np.hanning(WINDOW + 1)[:-1], (FFT - WINDOW) // 2)
-    power = np.abs(np.fft.rfft(pieces * hann, axis=-1)) ** 2
-    level = 10 * np.log10(np.maximum(power @ _bands().T, 1e-10))
-    return np.asarray(np.maximum(level, level.max() - SPAN) @ _cosines().T)
+    power = np.abs(np.fft.rfft(frames * hann, axis=-1)) ** 2
+    level = 10 * np.log10(np.maximum(power @ _mel_filters().T, 1e-10))
+    return np.asarray(np.maximum(level, level.max() - DYNAMIC_RANGE) @ _liftered_dct().T)
 
 
 @cache
-def _bands() -> Array:
-    """Slaney's mel bands ``(M, FFT / 2 + 1)`` up to 5 kHz, each of area 1."""
-    corners = mel_frequencies(TOP_HERTZ, BANDS)
+def _mel_filters() -> Array:
+    """Return Slaney's mel filters ``(BANDS, FFT / 2 + 1)`` up to 5 kHz, each of area 1."""
+    corners = mel_frequencies(FREQUENCY_MAX, BANDS)
     width = (corners[2:] - corners[:-2]) / 2
     bins = np.arange(FFT // 2 + 1) * RATE / FFT
     return np.asarray(triangular_filters(bins, corners) / width[:, None])
 
 
 @cache
-def _cosines() -> Array:
-    """Orthonormal cosine transform with the lifter ``(C, M)``."""
+def _liftered_dct() -> Array:
+    """Return the orthonormal cosine transform and lifter ``(COEFFICIENTS, BANDS)``."""
     order = np.arange(COEFFICIENTS)[:, None]
     cosines = np.cos(np.pi / BANDS * (np.arange(BANDS) + 0.5) * order) * math.sqrt(2 / BANDS)
     cosines[0] /= math.sqrt(2)
@@ -131,14 +128,7 @@ def _cosines() -> Array:
 
 
 def normalize(features: Array) -> Array:
-    """Take off the mean of 0.8 s around each frame, then divide by the deviation there.
-
-    Args:
-        features: ``(T, C)``.
-
-    Returns:
-        ``(T, C)``; beyond the ends, the signal goes back and forth.
-    """
+    """Normalise features ``(F, C)`` to zero mean and unit variance over 0.8 s around each frame."""
     centred = features - _local_mean(features)
     mean = _local_mean(centred)
     variance = np.maximum(_local_mean(centred**2) - mean**2, 0)
@@ -146,34 +136,38 @@ def normalize(features: Array) -> Array:
 
 
 def _local_mean(features: Array) -> Array:
-    padded = np.pad(features, ((NORMALIZED // 2, NORMALIZED // 2), (0, 0)), mode="symmetric")
+    margin = (NORMALIZATION // 2, NORMALIZATION // 2)
+    padded = np.pad(features, (margin, (0, 0)), mode="symmetric")
     sums = np.cumsum(np.pad(padded, ((1, 0), (0, 0))), axis=0)
-    return np.asarray((sums[NORMALIZED:] - sums[:-NORMALIZED]) / NORMALIZED)
+    return np.asarray((sums[NORMALIZATION:] - sums[:-NORMALIZATION]) / NORMALIZATION)
 
 
 def patch_costs(reference: Array, degraded: Array) -> Array:
-    """Cost per frame of the cheapest path of each patch through the reference: ``(P,)``.
+    """Return the cost per frame of the cheapest path of each patch through the reference.
 
-    A path goes from the first frame of a patch to its last, and begins and ends wherever it likes
-    in the reference. Its steps are one frame of the patch, three of the reference, or both. So it
-    never leaves the phase of three in which it began, and in each phase, where ``j`` counts every
-    third frame, the least cost ``D`` of a path to row ``n`` follows from the row above::
+    A path covers a patch from its first to its last frame and begins and ends anywhere in the
+    reference. A step is one frame of the patch, three of the reference, or both. A path therefore
+    stays in the phase (frame number modulo three) in which it began. Within a phase, where ``j``
+    counts every third frame, the least cost ``D`` of a path to row ``n`` is::
 
         D[n, j] = cost[n, j] + min(D[n - 1, j], D[n - 1, j - 1], D[n, j - 1])
 
-    Let ``a[j]`` be that without its last term, and ``s[j]`` the sum of ``cost[n, :j + 1]``: a path
-    that comes down at ``k`` and then goes right costs ``a[k] + s[j] - s[k]``. A running minimum
-    finds the best ``k`` for a whole row at once.
+    Let ``a[j]`` be the same without the last term, and ``s[j]`` the sum of ``cost[n, :j + 1]``. A
+    path that enters row ``n`` at ``k`` and then goes right costs ``a[k] + s[j] - s[k]``, so that a
+    running minimum over ``k`` computes a whole row.
 
     Args:
-        reference: ``(T, C)``.
-        degraded: ``(T', C)`` with ``T' >= PATCH``.
+        reference: ``(F, C)``.
+        degraded: ``(F', C)`` with ``F' >= PATCH``.
+
+    Returns:
+        ``(P,)`` for P patches.
     """
-    starts = np.arange(0, len(degraded) - PATCH + 1, STEP)
+    starts = np.arange(0, len(degraded) - PATCH + 1, PATCH_HOP)
     columns = -(-len(reference) // STRIDE)
     phases = np.pad(reference, ((0, columns * STRIDE - len(reference)), (0, 0)))
-    phases = phases.reshape(columns, STRIDE, -1).swapaxes(0, 1)  # (S, J, C)
-    total = _distances(degraded[starts], phases)  # (P, S, J)
+    phases = phases.reshape(columns, STRIDE, -1).swapaxes(0, 1)  # (STRIDE, columns, C)
+    total = _distances(degraded[starts], phases)  # (P, STRIDE, columns)
     for row in range(1, PATCH):
         cost = _distances(degraded[starts + row], phases)
         sums = np.cumsum(cost, axis=-1)
@@ -183,13 +177,13 @@ def patch_costs(reference: Array, degraded: Array) -> Array:
         down -= sums
         total = np.minimum.accumulate(down, axis=-1, out=down)
         total += sums
-    # in the order of the reference again, and without what fills up the last column
+    # back to the order of the reference, without the padding of the last column
     ends = total.swapaxes(1, 2).reshape(len(starts), -1)[:, : len(reference)]
     return np.asarray(ends.min(axis=1) / PATCH)
 
 
 def _distances(frames: Array, phases: Array) -> Array:
-    """Euclidean, of ``(P, C)`` to ``(S, J, C)``: ``(P, S, J)``."""
+    """Return Euclidean distances ``(P, S, J)`` of ``(P, C)`` to ``(S, J, C)``."""
     result = np.tensordot(frames, phases, axes=(1, 2))
     result *= -2
     result += (frames**2).sum(-1)[:, None, None]

@@ -1,1 +1,1 @@
-"""What is compared: codecs of ours, and programs of others."""
+"""Systems to evaluate: codectool's codecs and external encoder and decoder programs."""

@@ -1,17 +1,18 @@
-"""Codec2: `c2enc` and `c2dec`, parametric, at 8 kHz."""
+"""Codec2, a parametric codec at 8 kHz: `c2enc` and `c2dec`."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
 import numpy as np
+from typing_extensions import override
 
 from codectool.errors import UsageError
 from codectool.evaluation.metrics.base import Wave
-from codectool.evaluation.systems.external import RawPrograms
+from codectool.evaluation.systems.external import RawExternalCodec
 
 RATE = 8000
-# Bits and milliseconds of a frame. In a file each frame is filled up to whole bytes.
+# Bits and milliseconds per frame; in a file each frame is padded to whole bytes.
 FRAMES = {
     "3200": (64, 20),
     "2400": (48, 20),
@@ -23,15 +24,15 @@ FRAMES = {
 }
 
 
-class Codec2(RawPrograms):
-    """One of its modes.
+class Codec2(RawExternalCodec):
+    """Codec2 in one of its modes.
 
     Args:
-        mode: bits per second, as `c2enc` calls it.
+        mode: bits per second, as `c2enc` names it.
     """
 
-    needs: ClassVar[dict[str, str]] = {"c2enc": "codec2", "c2dec": "codec2"}
-    packed: ClassVar[str] = "bits.c2"
+    programs: ClassVar[dict[str, str]] = {"c2enc": "codec2", "c2dec": "codec2"}
+    packed = "bits.c2"
     model_rate = RATE
 
     def __init__(self, mode: str) -> None:
@@ -44,19 +45,20 @@ class Codec2(RawPrograms):
         self.frame_bits, milliseconds = FRAMES[mode]
         self._frame_samples = RATE // 1000 * milliseconds
 
+    @override
     def prepare(self, samples: Wave) -> Wave:
-        """An unfinished frame would be dropped, and another one is still inside the codec."""
+        # c2enc drops an incomplete frame, and c2dec keeps the last frame to itself
         missing = -len(samples) % self._frame_samples + self._frame_samples
         return np.pad(samples, (0, missing))
 
+    @override
     def encoder(self, rate: int) -> list[str]:
-        """``c2enc MODE IN OUT``."""
         return ["c2enc", self.mode, self.source, self.packed]
 
+    @override
     def decoder(self, rate: int) -> list[str]:
-        """``c2dec MODE IN OUT``."""
-        return ["c2dec", self.mode, self.packed, self.back]
+        return ["c2dec", self.mode, self.packed, self.decoded]
 
+    @override
     def payload_bits(self, packed: bytes) -> float:
-        """Without what fills up bytes."""
         return len(packed) // -(-self.frame_bits // 8) * self.frame_bits

@@ -1,24 +1,23 @@
-"""A codec of codectool as a system under test."""
+"""A codectool codec as a system under test."""
 
 from __future__ import annotations
 
 import io
 import time
-from collections.abc import Callable
-from typing import TypeVar
 
 import numpy as np
+from typing_extensions import override
 
+from codectool.audio.files import read_audio
+from codectool.audio.sink import audio_bytes
 from codectool.codec import Codec
 from codectool.container import io as hcd
 from codectool.evaluation.metrics.base import Wave
-from codectool.evaluation.systems.system import Coded, System, timed, to_16_bits
-
-Result = TypeVar("Result")
+from codectool.evaluation.systems.system import CodecCost, Coded, System
 
 
-class Ours(System):
-    """A codec of codectool: to the bytes of a `.hcd` file, and back.
+class CodectoolSystem(System):
+    """A codectool codec: audio to the bytes of a `.hcd` file and back.
 
     Args:
         codec: the codec.
@@ -26,30 +25,29 @@ class Ours(System):
 
     def __init__(self, codec: Codec) -> None:
         self.codec = codec
-        # processor time says nothing of a device; there the clock on the wall counts
-        self._timed = timed if codec.device.type == "cpu" else _on_the_wall
+        # processor time does not include the work of a GPU
+        self._clock = time.process_time if codec.device.type == "cpu" else time.perf_counter
         silence = np.zeros(codec.sample_rate // 2, np.float32)
-        codec.decode(codec.encode(silence, codec.sample_rate))  # the first call sets things up
+        codec.decode(codec.encode(silence, codec.sample_rate))  # warm-up
 
+    @override
     def code(self, wave: Wave, rate: int) -> Coded:
-        """Encode, write, read and decode."""
-        tokens, encode_seconds = self._timed(lambda: self.codec.encode(wave, rate))
+        started = self._clock()
+        tokens = self.codec.encode(wave, rate)
+        encode_seconds = self._clock() - started
         file = io.BytesIO()
         hcd.write(file, tokens)
         file.seek(0)
-        packed = hcd.read(file)
-        audio, decode_seconds = self._timed(lambda: self.codec.decode(packed))
-        return Coded(
-            wave=to_16_bits(audio[0], rate),
-            rate=rate,
-            payload_bits=tokens.num_frames * tokens.layout.bits_per_frame,
-            file_bytes=len(file.getvalue()),
-            encode_seconds=encode_seconds,
-            decode_seconds=decode_seconds,
-        )
+        tokens = hcd.read(file)
+        started = self._clock()
+        audio = self.codec.decode(tokens)
+        decode_seconds = self._clock() - started
+        bits = tokens.num_frames * tokens.layout.bits_per_frame
+        cost = CodecCost(bits, len(file.getvalue()), encode_seconds, decode_seconds)
+        return Coded(round_to_16_bits(audio[0], rate), rate, cost)
 
 
-def _on_the_wall(work: Callable[[], Result]) -> tuple[Result, float]:
-    before = time.perf_counter()
-    result = work()
-    return result, time.perf_counter() - before
+def round_to_16_bits(wave: Wave, rate: int) -> Wave:
+    """Return ``(N,)`` as read back from a 16-bit file, which external programs read and write."""
+    samples, _ = read_audio(io.BytesIO(audio_bytes(wave[None], rate)), "16-bit audio")
+    return np.asarray(samples[0])

@@ -1,4 +1,4 @@
-"""Running other people's encoders and decoders, found on PATH."""
+"""Codecs that are external programs, found on PATH."""
 
 from __future__ import annotations
 
@@ -10,56 +10,57 @@ from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
+from typing_extensions import override
 
 from codectool.audio.files import read_audio
 from codectool.audio.samples import resample
 from codectool.audio.sink import audio_bytes
 from codectool.errors import CodectoolError, UsageError
 from codectool.evaluation.metrics.base import Wave
-from codectool.evaluation.systems.system import Coded, System
+from codectool.evaluation.systems.system import CodecCost, Coded, System
 
-LONGEST_SECONDS = 600  # of a program: after that it hangs
+TIMEOUT_SECONDS = 600  # of one call of a program
 
 
-class Programs(System):
-    """A codec that is one program to encode and one to decode, file to file.
+class ExternalCodec(System):
+    """A codec with one program to encode and one to decode, file to file.
 
     Attributes:
-        needs: the programs, and the Debian package that each comes with.
-        source: name of the file that is encoded; its suffix tells the program what it is.
+        programs: the programs, each with the Debian package that contains it.
+        source: name of the audio file; the suffix selects the format.
         packed: name of the coded file.
-        back: name of the decoded file.
-        model_rate: rate in Hz that the encoder wants; None takes any.
+        decoded: name of the decoded file.
+        model_rate: sampling rate of the codec, in Hz; None if it accepts any.
     """
 
-    needs: ClassVar[dict[str, str]]
+    programs: ClassVar[dict[str, str]]
     source: ClassVar[str] = "in.wav"
-    packed: ClassVar[str]
-    back: ClassVar[str] = "out.wav"
+    packed: str
+    decoded: ClassVar[str] = "out.wav"
     model_rate: int | None = None
 
     def __init__(self) -> None:
-        for program, package in self.needs.items():
+        for program, package in self.programs.items():
             if shutil.which(program) is None:
                 raise UsageError(
-                    f"there is no program `{program}` on PATH; Debian has it in the package "
+                    f"there is no program `{program}` on PATH; install the Debian package "
                     f"`{package}`"
                 )
 
     @abstractmethod
     def encoder(self, rate: int) -> list[str]:
-        """Command that makes `packed` of `source` in the folder where it runs."""
+        """Return the command that encodes `source` to `packed` in its working folder."""
 
     @abstractmethod
     def decoder(self, rate: int) -> list[str]:
-        """Command that makes `back` of `packed`."""
+        """Return the command that decodes `packed` to `decoded`."""
 
     @abstractmethod
     def payload_bits(self, packed: bytes) -> float:
-        """Bits of the coded file that carry audio."""
+        """Return how many bits of the coded file carry audio."""
 
+    @override
     def code(self, wave: Wave, rate: int) -> Coded:
-        """By way of a folder that nobody sees."""
         inner = self.model_rate or rate
         samples = self.prepare(resample(wave[None], rate, inner)[0])
         with tempfile.TemporaryDirectory(prefix="codectool-") as name:
@@ -67,43 +68,42 @@ class Programs(System):
             (folder / self.source).write_bytes(self.write(samples, inner))
             encode_seconds = run(self.encoder(inner), folder)
             decode_seconds = run(self.decoder(inner), folder)
-            packed = _bytes_of(folder / self.packed, self.encoder(inner))
-            decoded, decoded_rate = self.read(folder / self.back, inner)
-        return Coded(
-            wave=decoded,
-            rate=decoded_rate,
-            payload_bits=self.payload_bits(packed),
-            file_bytes=len(packed),
-            encode_seconds=encode_seconds,
-            decode_seconds=decode_seconds,
-        )
+            try:
+                packed = (folder / self.packed).read_bytes()
+            except OSError as error:
+                command = " ".join(self.encoder(inner))
+                raise CodectoolError(f"`{command}` wrote no output") from error
+            decoded, decoded_rate = self.read(folder / self.decoded, inner)
+        bits = self.payload_bits(packed)
+        cost = CodecCost(bits, len(packed), encode_seconds, decode_seconds)
+        return Coded(decoded, decoded_rate, cost)
 
     def prepare(self, samples: Wave) -> Wave:
-        """What has to be done to ``(N,)`` so that the encoder drops nothing of it."""
+        """Return ``(N,)`` padded so that the encoder drops no samples."""
         return samples
 
     def write(self, samples: Wave, rate: int) -> bytes | memoryview:
-        """Content of `source`: 16-bit wav unless the program wants something else."""
+        """Return the contents of `source`: by default 16-bit wav."""
         return audio_bytes(samples[None], rate)
 
     def read(self, path: Path, rate: int) -> tuple[Wave, int]:
-        """Samples ``(N,)`` and rate of `back`."""
+        """Read `decoded` as samples ``(N,)`` and their rate."""
         samples, found = read_audio(path, "decoded audio")
         return samples.mean(axis=0), found
 
 
-class RawPrograms(Programs):
-    """The same for programs that take and give raw 16-bit samples."""
+class RawExternalCodec(ExternalCodec):
+    """An external codec that reads and writes raw 16-bit samples, little-endian."""
 
     source: ClassVar[str] = "in.raw"
-    back: ClassVar[str] = "out.raw"
+    decoded: ClassVar[str] = "out.raw"
 
+    @override
     def write(self, samples: Wave, rate: int) -> bytes:
-        """Little-endian integers, rounded to the nearest."""
         return np.clip(np.rint(samples * 32768), -32768, 32767).astype("<i2").tobytes()
 
+    @override
     def read(self, path: Path, rate: int) -> tuple[Wave, int]:
-        """They have the rate that went in."""
         return np.fromfile(path, "<i2").astype(np.float32) / np.float32(32768), rate
 
 
@@ -114,7 +114,7 @@ def run(command: list[str], folder: Path) -> float:
         Its processor time in seconds.
 
     Raises:
-        CodectoolError: it fails, or hangs.
+        CodectoolError: the program fails or does not finish in time.
     """
     import resource
 
@@ -129,21 +129,15 @@ def run(command: list[str], folder: Path) -> float:
             cwd=folder,
             capture_output=True,
             stdin=subprocess.DEVNULL,
-            timeout=LONGEST_SECONDS,
+            timeout=TIMEOUT_SECONDS,
         )
     except subprocess.TimeoutExpired as error:
-        raise CodectoolError(f"`{' '.join(command)}` hangs") from error
+        text = " ".join(command)
+        raise CodectoolError(f"`{text}` did not finish within {TIMEOUT_SECONDS} s") from error
     except OSError as error:
         raise CodectoolError(f"`{command[0]}` cannot be run ({error.strerror})") from error
     if result.returncode:
-        words = result.stderr.decode(errors="replace").strip().splitlines()
-        why = words[-1] if words else f"exit code {result.returncode}"
-        raise CodectoolError(f"`{' '.join(command)}` failed: {why}")
+        lines = result.stderr.decode(errors="replace").strip().splitlines()
+        reason = lines[-1] if lines else f"exit code {result.returncode}"
+        raise CodectoolError(f"`{' '.join(command)}` failed: {reason}")
     return seconds() - before
-
-
-def _bytes_of(path: Path, command: list[str]) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise CodectoolError(f"`{' '.join(command)}` wrote nothing") from error

@@ -1,47 +1,50 @@
-"""Opus: `opusenc` and `opusdec` as they come, variable bit rate, frames of 20 ms."""
+"""Opus: `opusenc` and `opusdec` with default settings (variable bit rate, frames of 20 ms)."""
 
 from __future__ import annotations
 
 from typing import ClassVar
 
+from typing_extensions import override
+
 from codectool.errors import UsageError
-from codectool.evaluation.systems.external import Programs
+from codectool.evaluation.systems.external import ExternalCodec
 from codectool.evaluation.systems.ogg import packet_sizes
 
-HEADS = 2  # OpusHead and OpusTags come before the audio
-LEAST, MOST = 6, 256  # kbit/s that `opusenc` takes for one channel
+HEADER_PACKETS = 2  # OpusHead and OpusTags
+KBPS_MIN, KBPS_MAX = 6, 256  # range of `opusenc` for one channel
 
 
-class Opus(Programs):
+class Opus(ExternalCodec):
     """Opus at one bit rate.
 
     Args:
-        kbps: what `opusenc --bitrate` is told, in kbit/s.
+        kbps: value of `opusenc --bitrate`, in kbit/s.
     """
 
-    needs: ClassVar[dict[str, str]] = {"opusenc": "opus-tools", "opusdec": "opus-tools"}
-    packed: ClassVar[str] = "coded.opus"
+    programs: ClassVar[dict[str, str]] = {"opusenc": "opus-tools", "opusdec": "opus-tools"}
+    packed = "coded.opus"
 
     def __init__(self, kbps: str) -> None:
         try:
-            right = LEAST <= float(kbps) <= MOST
+            valid = KBPS_MIN <= float(kbps) <= KBPS_MAX
         except ValueError:
-            right = False
-        if not right:
-            raise UsageError(f"opus@{kbps}: write opus@KBPS, from {LEAST} to {MOST} kbit/s")
+            valid = False
+        if not valid:
+            raise UsageError(f"opus@{kbps}: write opus@KBPS, from {KBPS_MIN} to {KBPS_MAX} kbit/s")
         super().__init__()
         self.kbps = kbps
 
+    @override
     def encoder(self, rate: int) -> list[str]:
-        """No room for later tags, which would be half a kilobyte per file."""
+        # without `--padding 0` a file has 512 bytes reserved for tags
         options = ["--quiet", "--padding", "0", "--bitrate", self.kbps]
         return ["opusenc", *options, self.source, self.packed]
 
+    @override
     def decoder(self, rate: int) -> list[str]:
-        """Back at the rate that went in."""
         options = ["--quiet", "--no-dither", "--rate", str(rate)]
-        return ["opusdec", *options, self.packed, self.back]
+        return ["opusdec", *options, self.packed, self.decoded]
 
+    @override
     def payload_bits(self, packed: bytes) -> float:
-        """Packets of audio, without pages."""
-        return 8 * sum(packet_sizes(packed)[HEADS:])
+        return 8 * sum(packet_sizes(packed)[HEADER_PACKETS:])

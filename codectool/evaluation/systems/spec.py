@@ -1,4 +1,4 @@
-"""From words on the command line to systems under test, as values that travel between processes."""
+"""System specs: picklable descriptions of systems, from which workers load them."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from codectool.errors import UsageError
 from codectool.evaluation.systems.codec2 import Codec2
-from codectool.evaluation.systems.ffmpeg import CODERS, Ffmpeg
+from codectool.evaluation.systems.ffmpeg import FFMPEG_CODECS, Ffmpeg
 from codectool.evaluation.systems.opus import Opus
 from codectool.evaluation.systems.speex import Speex
 from codectool.evaluation.systems.system import System
@@ -18,96 +18,85 @@ from codectool.evaluation.systems.system import System
 if TYPE_CHECKING:
     from codectool.codec import Codec
 
-# What stands before `@`, and what opens it with what stands behind.
-PROGRAMS: dict[str, Callable[[str], System]] = {
+# Constructors by the part of the name before `@`; they take the part after it.
+EXTERNAL_CODECS: dict[str, Callable[[str], System]] = {
     "codec2": Codec2,
     "opus": Opus,
     "speex": Speex,
-    **{name: partial(Ffmpeg, name) for name in CODERS},
+    **{name: partial(Ffmpeg, name) for name in FFMPEG_CODECS},
 }
 EXAMPLES = "codec2@1300, opus@6, speex@2, amrwb@6.6, gsm"
 
 
 @dataclass(frozen=True)
-class CodecChoice:
-    """Which codec of ours, as `codectool.loading.load` takes it.
+class CodecSpec:
+    """A codectool codec, as arguments of `codectool.loading.load`.
 
     Attributes:
-        model: family; None takes what the checkpoint is.
-        checkpoint: weights; None takes those that ship.
-        config: hyper-parameters, where the checkpoint does not say them.
-        device: where it runs.
-        precision: of the matrix products.
-        quantizers: how many codebooks; None takes all.
+        model: family; None for the family of the checkpoint.
+        checkpoint: weights; None for the bundled weights.
+        config: hyper-parameters, if the checkpoint does not contain them.
+        device: device to run on.
     """
 
     model: str | None = None
     checkpoint: Path | None = None
     config: Path | None = None
     device: str = "auto"
-    precision: str = "fp32"
-    quantizers: int | None = None
 
     def load(self) -> Codec:
-        """Load it; raises what `codectool.loading.load` does."""
-        from codectool.loading import load  # torch, which those who only score do without
+        """Load the codec; raises what `codectool.loading.load` raises."""
+        from codectool.loading import load  # imports torch, which scoring does not need
 
-        return load(
-            self.model,
-            self.checkpoint,
-            config=self.config,
-            device=self.device,
-            precision=self.precision,
-            quantizers=self.quantizers,
-        )
+        return load(self.model, self.checkpoint, config=self.config, device=self.device)
 
 
 @dataclass(frozen=True)
-class SystemChoice:
-    """A system that can be opened wherever it is needed.
+class SystemSpec:
+    """A system that can be loaded in any process.
 
     Attributes:
-        name: for tables.
-        program: ``codec2@1300``; None for a codec of ours.
-        codec: which one; None for a program.
+        name: name in tables.
+        external: ``codec2@1300`` and the like; None for a codectool codec.
+        codec: a codectool codec; None for an external one.
     """
 
     name: str
-    program: str | None = None
-    codec: CodecChoice | None = None
+    external: str | None = None
+    codec: CodecSpec | None = None
 
     @property
     def on_cpu(self) -> bool:
-        """Whether as many of it can run at once as there are cores."""
+        """Whether several processes can run the system at once."""
         if self.codec is None or self.codec.device == "cpu":
             return True
         from codectool.loading import find_device
 
         return find_device(self.codec.device).type == "cpu"
 
-    def open(self) -> System:
-        """Make it ready.
+    def load(self) -> System:
+        """Load the system.
 
         Raises:
-            UsageError: there is no such system, or its program is missing.
+            UsageError: the system is unknown, or its program is missing.
             CodectoolError: the weights cannot be used.
         """
         if self.codec is not None:
-            from codectool.evaluation.systems.codectool_codec import Ours
+            from codectool.evaluation.systems.codectool_codec import CodectoolSystem
 
-            return Ours(self.codec.load())
-        name, _, setting = (self.program or "").partition("@")
-        if name not in PROGRAMS:
-            raise UsageError(f"no codec is called `{self.program}`; there are {EXAMPLES}")
-        return PROGRAMS[name](setting)
+            return CodectoolSystem(self.codec.load())
+        name, _, setting = (self.external or "").partition("@")
+        if name not in EXTERNAL_CODECS:
+            raise UsageError(f"there is no codec `{self.external}`; examples are {EXAMPLES}")
+        return EXTERNAL_CODECS[name](setting)
 
 
 def check_names(names: list[str]) -> None:
-    """Refuse two systems of one name.
+    """Raise if two systems have the same name.
 
     Raises:
-        UsageError: there are.
+        UsageError: says how to rename one.
     """
     for name in names:
         if names.count(name) > 1:
-            raise UsageError(f"two systems are called `{name}`; write NAME=PATH to name one")
+            raise UsageError(f"two systems have the name `{name}`; write NAME=PATH to rename one")

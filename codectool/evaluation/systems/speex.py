@@ -4,23 +4,25 @@ from __future__ import annotations
 
 from typing import ClassVar
 
+from typing_extensions import override
+
 from codectool.errors import UsageError
-from codectool.evaluation.systems.external import Programs
+from codectool.evaluation.systems.external import ExternalCodec
 from codectool.evaluation.systems.ogg import packet_sizes
 
-HEADS = 2  # header and comment come before the audio
+HEADER_PACKETS = 2  # header and comment
 QUALITIES = [str(quality) for quality in range(11)]
 
 
-class Speex(Programs):
+class Speex(ExternalCodec):
     """Speex at one quality.
 
     Args:
-        quality: ``0`` to ``10``, as `speexenc --quality` has it; ``wb`` behind it is wide-band.
+        quality: value of `speexenc --quality`, ``0`` to ``10``; a suffix ``wb`` selects wide-band.
     """
 
-    needs: ClassVar[dict[str, str]] = {"speexenc": "speex", "speexdec": "speex"}
-    packed: ClassVar[str] = "coded.spx"
+    programs: ClassVar[dict[str, str]] = {"speexenc": "speex", "speexdec": "speex"}
+    packed = "coded.spx"
 
     def __init__(self, quality: str) -> None:
         number = quality.removesuffix("wb")
@@ -30,15 +32,15 @@ class Speex(Programs):
         self.quality = number
         self.model_rate = 16000 if quality.endswith("wb") else 8000
 
+    @override
     def encoder(self, rate: int) -> list[str]:
-        """The file's rate chooses the band; said all the same."""
         band = "--wideband" if rate == 16000 else "--narrowband"
         return ["speexenc", band, "--quality", self.quality, self.source, self.packed]
 
+    @override
     def decoder(self, rate: int) -> list[str]:
-        """``speexdec IN OUT``."""
-        return ["speexdec", self.packed, self.back]
+        return ["speexdec", self.packed, self.decoded]
 
+    @override
     def payload_bits(self, packed: bytes) -> float:
-        """Packets of audio, without pages."""
-        return 8 * sum(packet_sizes(packed)[HEADS:])
+        return 8 * sum(packet_sizes(packed)[HEADER_PACKETS:])

@@ -1,71 +1,57 @@
-"""A system under test: it takes a clip and gives it back, and says what that cost.
-
-Letters used in shapes: N samples.
-"""
+"""The interface of a system under test."""
 
 from __future__ import annotations
 
-import io
-import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TypeVar
 
-import numpy as np
-
-from codectool.audio.files import read_audio
-from codectool.audio.sink import audio_bytes
 from codectool.evaluation.metrics.base import Wave
-
-Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
-class Coded:
-    """One clip, coded and decoded.
+class CodecCost:
+    """Size and processing time of one coded clip.
 
     Attributes:
-        wave: float32 ``(N',)``, as late as the codec makes it.
-        rate: of ``wave``, in Hz.
-        payload_bits: what the decoder needs besides the order of the packets.
-        file_bytes: what lies on the disk.
-        encode_seconds: processor time of all threads; of programs with their start and files.
-        decode_seconds: the same for the way back.
+        payload_bits: bits that the decoder needs, without container.
+        file_bytes: size of the coded file.
+        encode_seconds: processor time of all threads; of external programs including start-up and
+            file access.
+        decode_seconds: the same for decoding.
     """
 
-    wave: Wave
-    rate: int
     payload_bits: float
     file_bytes: int
     encode_seconds: float
     decode_seconds: float
 
 
+@dataclass(frozen=True)
+class Coded:
+    """One clip, encoded and decoded.
+
+    Attributes:
+        wave: float32 ``(N',)``, with the delay of the codec.
+        rate: sampling rate of ``wave``, in Hz.
+        cost: size and processing time.
+    """
+
+    wave: Wave
+    rate: int
+    cost: CodecCost
+
+
 class System(ABC):
-    """A codec with its settings, ready to work."""
+    """A codec with its settings, loaded."""
 
     @abstractmethod
     def code(self, wave: Wave, rate: int) -> Coded:
-        """Code one clip and decode it.
+        """Encode and decode one clip.
 
         Args:
             wave: float32 ``(N,)`` in [-1, 1], N > 0.
-            rate: in Hz.
+            rate: sampling rate in Hz.
 
         Raises:
-            CodectoolError: it cannot be done.
+            CodectoolError: the system failed.
         """
-
-
-def to_16_bits(wave: Wave, rate: int) -> Wave:
-    """What is left of ``(N,)`` after a 16-bit file, which is what programs read and write."""
-    samples, _ = read_audio(io.BytesIO(audio_bytes(wave[None], rate)), "16-bit audio")
-    return np.asarray(samples[0])
-
-
-def timed(work: Callable[[], Result]) -> tuple[Result, float]:
-    """What ``work`` returns, and the seconds of processor time that it takes in this process."""
-    before = time.process_time()
-    result = work()
-    return result, time.process_time() - before

@@ -1,1 +1,1 @@
-"""Codebook usage: statistics of token files and their figure."""
+"""Statistics of tokens: codebook usage and entropy."""

@@ -1,44 +1,47 @@
-"""Tokens of many `.hcd` files, one after another; no model is needed, nor torch."""
+"""Read the tokens of many `.hcd` files, one after another; needs no model and no torch."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
-from codectool.audio.discovery import find_files
+from codectool.audio.discovery import find_files, names_in
 from codectool.container import io as hcd
 from codectool.errors import ContainerError, UsageError
 from codectool.tokens import Tokens
 
 SUFFIX = ".hcd"
 
-Complain = Callable[[str, str], None]
 
-
-def tokens_of(source: Path | Sequence[Path], complain: Complain) -> Iterator[tuple[str, Tokens]]:
-    """Read the `.hcd` files of a folder and the folders below it, or those of a list.
+def read_tokens(
+    folder: Path, files: Sequence[str] | None, on_error: Callable[[str, str], None]
+) -> Iterator[Tokens]:
+    """Read the `.hcd` files of a folder and its subfolders.
 
     Args:
-        source: a folder, or files.
-        complain: is told the name of every file that cannot be read, and why in one line; the file
-            is left out.
+        folder: a folder.
+        files: files to read, as paths; None for all in the folder.
+        on_error: called with the name of each file that cannot be read, and the reason in one line.
 
     Yields:
-        Name, for a folder as seen from it with `/`, and tokens.
+        Tokens of each file that can be read.
 
     Raises:
-        UsageError: the folder cannot be read, or holds no such file.
+        UsageError: the folder cannot be read, or contains no such file.
     """
-    if isinstance(source, Path):
-        files = {name: source / name for name in sorted(find_files(source, {SUFFIX}))}
-        if not files:
-            raise UsageError(f"{source}: holds no {SUFFIX} files; make some with `encode`")
+    if files is None:
+        names = sorted(find_files(folder, {SUFFIX}))
+        if not names:
+            raise UsageError(f"{folder}: contains no {SUFFIX} files; make some with `encode`")
     else:
-        files = {str(path): path for path in source}
-    for name, path in files.items():
+        names, rejected = names_in(folder, files)
+        for bad in rejected:
+            on_error(str(bad.source), bad.reason)
+    for name in names:
+        path = folder / name
         try:
             tokens = hcd.read(path)
         except ContainerError as error:
-            complain(name, str(error).removeprefix(f"{path}: "))
+            on_error(name, str(error).removeprefix(f"{path}: "))
             continue
-        yield name, tokens
+        yield tokens

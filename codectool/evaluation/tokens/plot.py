@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from codectool.evaluation.tokens.usage import BitsUse, CodebookUse, TokenUse
+from codectool.evaluation.tokens.usage import BinaryUsage, CodebookUsage, TokenUsage
 from codectool.plots import GRID, INK, PALE, calm, draw_png
 
 if TYPE_CHECKING:
@@ -61,7 +61,7 @@ def arrange(panels: int) -> Layout:
     return Layout(width, height, tuple(places), panels - shown)
 
 
-def draw_tokens(models: Sequence[TokenUse]) -> bytes:
+def draw_tokens(models: Sequence[TokenUsage]) -> bytes:
     """Draw the use of all streams.
 
     Of a codebook: the share of all tokens that its most frequent code has, the second, and so on,
@@ -80,10 +80,10 @@ def draw_tokens(models: Sequence[TokenUse]) -> bytes:
     streams = [
         (_title(model, number), stream)
         for model in models
-        for number, stream in enumerate(model.streams, 1)
+        for number, stream in enumerate(model.codebooks, 1)
     ]
     layout = arrange(len(streams))
-    limits = _rank_limits([s for _, s in streams if isinstance(s, CodebookUse)])
+    limits = _rank_limits([s for _, s in streams if isinstance(s, CodebookUsage)])
 
     def fill(figure: Figure) -> None:
         for (left, top), (title, stream) in zip(layout.places, streams, strict=False):
@@ -97,7 +97,7 @@ def draw_tokens(models: Sequence[TokenUse]) -> bytes:
             )
             calm(axes)
             axes.set_title(title, loc="left", fontsize=9, fontweight="bold", color=INK, pad=17)
-            if isinstance(stream, CodebookUse):
+            if isinstance(stream, CodebookUsage):
                 _ranks(axes, stream, limits)
             else:
                 _bits(axes, stream)
@@ -109,9 +109,9 @@ def draw_tokens(models: Sequence[TokenUse]) -> bytes:
     return draw_png((layout.width, layout.height), fill)
 
 
-def _title(model: TokenUse, number: int) -> str:
-    many = len(model.streams) > 1
-    return f"{model.name}, {number} of {len(model.streams)}" if many else model.name
+def _title(model: TokenUsage, number: int) -> str:
+    many = len(model.codebooks) > 1
+    return f"{model.name}, {number} of {len(model.codebooks)}" if many else model.name
 
 
 def _below_title(axes: Axes, text: str) -> None:
@@ -125,7 +125,7 @@ def _label(axes: Axes, x: str, y: str) -> None:
     axes.set_ylabel(y, fontsize=7.5, color=INK, labelpad=3)
 
 
-def _rank_limits(streams: Sequence[CodebookUse]) -> tuple[float, float, float]:
+def _rank_limits(streams: Sequence[CodebookUsage]) -> tuple[float, float, float]:
     """Largest rank, least and largest share of all codebooks: they are drawn on the same axes."""
     shares = [1 / stream.size for stream in streams]
     shares += [
@@ -138,7 +138,7 @@ def _rank_limits(streams: Sequence[CodebookUse]) -> tuple[float, float, float]:
     return size, min(shares, default=1.0), max(shares, default=1.0)
 
 
-def _ranks(axes: Axes, stream: CodebookUse, limits: tuple[float, float, float]) -> None:
+def _ranks(axes: Axes, stream: CodebookUsage, limits: tuple[float, float, float]) -> None:
     """Share of the tokens over the rank of their code."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
@@ -167,25 +167,27 @@ def _ranks(axes: Axes, stream: CodebookUse, limits: tuple[float, float, float]) 
     _below_title(
         axes,
         f"{stream.used:,} of {stream.size:,} used, perplexity {stream.perplexity:,.{digits}f}, "
-        f"{stream.carried:.2f} of {stream.bits} bits",
+        f"{stream.entropy:.2f} of {stream.coded_bits} bits",
     )
 
 
-def _bits(axes: Axes, stream: BitsUse) -> None:
+def _bits(axes: Axes, stream: BinaryUsage) -> None:
     """Entropy of every bit, and what of it is news after the frame before."""
     from matplotlib.ticker import MaxNLocator
 
-    places = np.arange(1, stream.bits + 1)
-    axes.set_xlim(0.3, stream.bits + 0.7)
+    places = np.arange(1, stream.coded_bits + 1)
+    axes.set_xlim(0.3, stream.coded_bits + 0.7)
     axes.set_ylim(0, 1.06)
     axes.xaxis.set_major_locator(MaxNLocator(9, integer=True))
     axes.grid(axis="y", color=GRID, linewidth=0.6)
-    axes.bar(places, stream.entropies, width=0.72, color=COLOR)
-    axes.hlines(stream.given_previous, places - 0.36, places + 0.36, AFTER_COLOR, linewidth=1.8)
+    axes.bar(places, stream.bit_entropies, width=0.72, color=COLOR)
+    axes.hlines(
+        stream.conditional_entropies, places - 0.36, places + 0.36, AFTER_COLOR, linewidth=1.8
+    )
     axes.axhline(1, color=INK, linewidth=0.9, linestyle=DASHED)
     _label(axes, "bit; orange: given the same bit a frame before", "entropy, bits")
     _below_title(
         axes,
-        f"least {stream.least:.3f}, mean {stream.mean:.3f}, "
-        f"together {stream.carried:.2f} of {stream.bits} bits",
+        f"least {stream.bit_entropy_min:.3f}, mean {stream.bit_entropy_mean:.3f}, "
+        f"together {stream.entropy:.2f} of {stream.coded_bits} bits",
     )

@@ -1,4 +1,4 @@
-"""What tokens carry, as tables for people and as CSV for programs."""
+"""Token statistics as tables and CSV."""
 
 from __future__ import annotations
 
@@ -7,54 +7,58 @@ import io
 from collections.abc import Sequence
 
 from codectool.evaluation.tables import Rows, as_text
-from codectool.evaluation.tokens.usage import BitsUse, CodebookUse, TokenUse
+from codectool.evaluation.tokens.usage import BinaryUsage, CodebookUsage, TokenUsage
 
-MODELS = ("model", "clips", "seconds", "frames", "kbps", "carried", "bits", "carried")
-CODEBOOKS = ("codebook", "size", "used", "dead", "by chance", "perplexity", "bits", "carried")
-BITS = ("binary stream", "least", "mean", "distinct", "given previous", "bits", "carried")
-ABOUT = """\
-carried: what an ideal entropy coder of order 0 would need; of codebooks the entropy of the codes'
-frequencies with the Miller-Madow correction, of binary streams that of groups of six bits."""
-ABOUT_CODEBOOKS = """\
-by chance: codes that so few tokens would leave unused, were all used alike."""
-ABOUT_BITS = """\
-least, mean: entropy of single bits; given previous: sum over the bits, each given the one that it
-was a frame earlier."""
+MODELS = ("model", "clips", "seconds", "frames", "kbps", "entropy kbps", "bits", "entropy")
+CODEBOOKS = ("codebook", "size", "used", "dead", "by chance", "perplexity", "bits", "entropy")
+BINARY = ("binary codebook", "min", "mean", "distinct", "conditional", "bits", "entropy")
+LEGEND = """\
+bits: coded bits per frame. entropy: bits that an ideal entropy coder of order 0 would need, with
+the Miller-Madow correction; of binary codebooks, summed over groups of six bits."""
+LEGEND_CODEBOOKS = """\
+dead: entries that do not occur. by chance: entries expected not to occur if all were equally
+likely."""
+LEGEND_BINARY = """\
+min, mean: entropy of single bits. conditional: sum of the entropies of the bits, each given the
+same bit one frame earlier."""
 
 
-def token_tables(models: Sequence[TokenUse]) -> list[Rows]:
-    """Tables of models, of their codebooks and of their binary streams, as far as there are any.
+def token_tables(models: Sequence[TokenUsage]) -> list[Rows]:
+    """Make tables of the models, codebooks and binary codebooks, without empty tables.
 
     Args:
         models: at least one.
     """
-    streams = [
-        (f"{model.name} {number}" if len(model.streams) > 1 else model.name, stream)
+    codebooks = [
+        (f"{model.name} {number}" if len(model.codebooks) > 1 else model.name, usage)
         for model in models
-        for number, stream in enumerate(model.streams, 1)
+        for number, usage in enumerate(model.codebooks, 1)
     ]
     tables = [
         [MODELS, *map(_model, models)],
-        [CODEBOOKS, *(_codebook(name, s) for name, s in streams if isinstance(s, CodebookUse))],
-        [BITS, *(_bits(name, s) for name, s in streams if isinstance(s, BitsUse))],
+        [CODEBOOKS, *(_codebook(name, u) for name, u in codebooks if isinstance(u, CodebookUsage))],
+        [BINARY, *(_binary(name, u) for name, u in codebooks if isinstance(u, BinaryUsage))],
     ]
     return [[list(row) for row in rows] for rows in tables if len(rows) > 1]
 
 
-def token_text(models: Sequence[TokenUse]) -> str:
-    """The tables for a terminal, and what their words mean."""
-    kinds = {type(stream) for model in models for stream in model.streams}
-    about = [ABOUT, *([ABOUT_CODEBOOKS] if CodebookUse in kinds else [])]
-    about += [ABOUT_BITS] if BitsUse in kinds else []
-    return "\n\n".join([*map(as_text, token_tables(models)), "\n".join(about)])
+def token_text(models: Sequence[TokenUsage]) -> str:
+    """Format the tables for a terminal, with a legend."""
+    kinds = {type(usage) for model in models for usage in model.codebooks}
+    legend = [LEGEND, *([LEGEND_CODEBOOKS] if CodebookUsage in kinds else [])]
+    legend += [LEGEND_BINARY] if BinaryUsage in kinds else []
+    return "\n\n".join([*map(as_text, token_tables(models)), "\n".join(legend)])
 
 
-def token_csv(models: Sequence[TokenUse]) -> str:
-    """A line per stream; what a stream has not is left empty, and single bits are left out."""
+def token_csv(models: Sequence[TokenUsage]) -> str:
+    """Format the statistics as CSV with a line per codebook, without lists of bits.
+
+    Columns of a codebook have the prefix ``codebook_``; others are empty.
+    """
     lines = [
-        {**model.to_json(), "stream": number, **{f"stream_{k}": v for k, v in values.items()}}
+        {**model.to_json(), "codebook": number, **{f"codebook_{k}": v for k, v in values.items()}}
         for model in models
-        for number, values in enumerate((stream.to_json() for stream in model.streams), 1)
+        for number, values in enumerate((usage.to_json() for usage in model.codebooks), 1)
     ]
     names = dict.fromkeys(name for line in lines for name in line)
     scalars = [
@@ -67,39 +71,39 @@ def token_csv(models: Sequence[TokenUse]) -> str:
     return file.getvalue()
 
 
-def _model(model: TokenUse) -> tuple[str, ...]:
+def _model(model: TokenUsage) -> tuple[str, ...]:
     return (
         model.name,
         f"{model.clips:,}",
         f"{model.seconds:,.1f}",
         f"{model.frames:,}",
-        f"{model.kbps_sent:.3f}",
-        f"{model.kbps_carried:.3f}",
-        str(model.bits_sent),
-        f"{model.bits_carried:.2f}",
+        f"{model.coded_kbps:.3f}",
+        f"{model.entropy_kbps:.3f}",
+        str(model.coded_bits),
+        f"{model.entropy:.2f}",
     )
 
 
-def _codebook(name: str, stream: CodebookUse) -> tuple[str, ...]:
+def _codebook(name: str, usage: CodebookUsage) -> tuple[str, ...]:
     return (
         name,
-        f"{stream.size:,}",
-        f"{stream.used:,}",
-        f"{stream.dead:,}",
-        f"{stream.dead_by_chance:,.0f}",
-        f"{stream.perplexity:,.1f}",
-        str(stream.bits),
-        f"{stream.carried:.2f}",
+        f"{usage.size:,}",
+        f"{usage.used:,}",
+        f"{usage.dead:,}",
+        f"{usage.dead_by_chance:,.0f}",
+        f"{usage.perplexity:,.1f}",
+        str(usage.coded_bits),
+        f"{usage.entropy:.2f}",
     )
 
 
-def _bits(name: str, stream: BitsUse) -> tuple[str, ...]:
+def _binary(name: str, usage: BinaryUsage) -> tuple[str, ...]:
     return (
         name,
-        f"{stream.least:.3f}",
-        f"{stream.mean:.3f}",
-        f"{stream.distinct:,}",
-        f"{sum(stream.given_previous):.2f}",
-        str(stream.bits),
-        f"{stream.carried:.2f}",
+        f"{usage.bit_entropy_min:.3f}",
+        f"{usage.bit_entropy_mean:.3f}",
+        f"{usage.distinct:,}",
+        f"{usage.conditional_entropy:.2f}",
+        str(usage.coded_bits),
+        f"{usage.entropy:.2f}",
     )

@@ -1,4 +1,4 @@
-"""Clips that judges are tried with: speech that ships with codectool, made worse step by step."""
+"""Test clips for metrics: synthetic speech from the assets, and ways to degrade it."""
 
 from __future__ import annotations
 
@@ -10,18 +10,18 @@ from codectool.audio.files import read_audio
 from codectool.audio.samples import resample
 from codectool.evaluation.metrics.base import Wave
 
-ASSETS = Path(__file__).parents[2] / "assets"
+ASSETS = Path(__file__).parents[3] / "assets"
 
 
 def speech(rate: int, name: str = "espeak") -> Wave:
-    """About 5 s ``(N,)``."""
+    """Return about 5 s of speech ``(N,)``."""
     path = ASSETS / f"speech_{name}.flac"
     samples, found = read_audio(path, str(path))
     return resample(samples, found, rate)[0]
 
 
 def with_noise(wave: Wave, decibels: float, seed: int = 0) -> Wave:
-    """White noise added, so many dB below the signal."""
+    """Add white noise, ``decibels`` below the level of the signal."""
     noise = np.random.default_rng(seed).normal(size=len(wave))
     level = np.sqrt(np.mean(wave.astype(float) ** 2)) * 10 ** (-decibels / 20)
     return (wave + level * noise).astype(np.float32)

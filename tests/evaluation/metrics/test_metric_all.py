@@ -1,4 +1,4 @@
-"""What holds for every judge: identity, order, and pairs that no one could judge."""
+"""Properties of every metric: identity, monotonicity, and degenerate input."""
 
 from __future__ import annotations
 
@@ -30,17 +30,17 @@ IDENTITY = {
     "gpe": 0.0,
     "vde": 0.0,
 }
-# Noise moves voicing, but hardly the pitch of what is still voiced.
-UNORDERED = ("f0_cents", "gpe")
-SLACK = {"visqol": 0.02}  # the network's values for what is bad lie close together, around 1.43
+# Noise changes voicing, but hardly the pitch of frames that are still voiced.
+NOT_MONOTONIC = ("f0_cents", "gpe")
+SLACK = {"visqol": 0.02}  # the network's values for bad clips are all close to 1.43
 
 
-@pytest.fixture(scope="module", params=METRICS, ids=lambda judge: judge.__name__)
-def judge(request: pytest.FixtureRequest) -> Metric:
+@pytest.fixture(scope="module", params=METRICS, ids=lambda metric: metric.__name__)
+def metric(request: pytest.FixtureRequest) -> Metric:
     for package in request.param.packages:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
-            pytest.importorskip(package, reason=f"the package {package} is not here")
+            pytest.importorskip(package, reason=f"package {package} is not installed")
     return request.param()
 
 
@@ -50,28 +50,28 @@ def _quiet(capfd: pytest.CaptureFixture[str]) -> Iterator[None]:
     assert capfd.readouterr() == ("", "")
 
 
-def check(metric: MetricInfo, value: float) -> None:
-    low, high = metric.range
+def check(info: MetricInfo, value: float) -> None:
+    low, high = info.range
     assert type(value) is float
     assert math.isfinite(value)
     assert (-math.inf if low is None else low) <= value <= (math.inf if high is None else high)
 
 
-def test_identity_and_order(judge: Metric) -> None:
-    reference = speech(judge.rate)
-    table = [judge.compute(reference, reference)]
-    table += [judge.compute(reference, with_noise(reference, level)) for level in (30, 20, 10, 0)]
-    for metric in judge.metrics:
-        values = [row[metric.name] for row in table]
-        assert values[0] == pytest.approx(IDENTITY[metric.name], abs=2e-3), metric.name
+def test_metric_of_identical_clips_is_best_and_worsens_with_noise(metric: Metric) -> None:
+    reference = speech(metric.rate)
+    table = [metric.compute(reference, reference)]
+    table += [metric.compute(reference, with_noise(reference, level)) for level in (30, 20, 10, 0)]
+    for info in metric.outputs:
+        values = [row[info.name] for row in table]
+        assert values[0] == pytest.approx(IDENTITY[info.name], abs=2e-3), info.name
         for value in values:
-            check(metric, value)
-        if metric.name not in UNORDERED:
-            worse = np.diff(values) * (1 if metric.better == "lower" else -1)
-            assert (worse > -SLACK.get(metric.name, 0)).all(), (metric.name, values)
+            check(info, value)
+        if info.name not in NOT_MONOTONIC:
+            worse = np.diff(values) * (1 if info.better == "lower" else -1)
+            assert (worse > -SLACK.get(info.name, 0)).all(), (info.name, values)
 
 
-ODD = {
+DEGENERATE = {
     "silent reference": lambda n: (np.zeros(n), sine(200, n, 16000, 0.1)),
     "silent degraded": lambda n: (sine(200, n, 16000, 0.1), np.zeros(n)),
     "both silent": lambda n: (np.zeros(n), np.zeros(n)),
@@ -84,36 +84,37 @@ ODD = {
 }
 
 
-@pytest.mark.parametrize("name", ODD)
-def test_odd_pairs(judge: Metric, name: str) -> None:
+@pytest.mark.parametrize("name", DEGENERATE)
+def test_metric_of_degenerate_clips_is_valid_or_undefined(metric: Metric, name: str) -> None:
     for seconds in (0, 0.01, 0.2, 0.4, 0.7, 2):  # 0: one sample
-        pair = ODD[name](max(1, round(seconds * judge.rate)))
-        settle(judge, *(wave.astype(np.float32) for wave in pair))
+        pair = DEGENERATE[name](max(1, round(seconds * metric.rate)))
+        compute_and_check(metric, *(wave.astype(np.float32) for wave in pair))
 
 
-def test_short_speech(judge: Metric) -> None:
+def test_metric_of_short_speech_is_valid_or_undefined(metric: Metric) -> None:
     for seconds in (0.25, 0.3, 0.41, 0.6, 0.639, 0.64, 0.65, 0.72, 1.0):
-        wave = speech(judge.rate)[judge.rate :][: round(seconds * judge.rate)]
-        settle(judge, wave, with_noise(wave, 20))
+        wave = speech(metric.rate)[metric.rate :][: round(seconds * metric.rate)]
+        compute_and_check(metric, wave, with_noise(wave, 20))
 
 
-def settle(judge: Metric, reference: Wave, degraded: Wave) -> None:
+def compute_and_check(metric: Metric, reference: Wave, degraded: Wave) -> None:
+    """Check the values, or the reason of `MetricUndefinedError`; the input must not change."""
     kept = reference.copy(), degraded.copy()
     values, reason = {}, ""
     try:
-        values = judge.compute(reference, degraded)
+        values = metric.compute(reference, degraded)
     except MetricUndefinedError as error:
         reason = str(error)
     if values:
-        assert list(values) == [metric.name for metric in judge.metrics]
-        for metric in judge.metrics:
-            check(metric, values[metric.name])
+        assert list(values) == [info.name for info in metric.outputs]
+        for info in metric.outputs:
+            check(info, values[info.name])
     else:
         assert 5 < len(reason) < 80
     np.testing.assert_array_equal(kept, (reference, degraded))
 
 
-def test_import_brings_in_nothing_heavy() -> None:
+def test_registry_imports_no_optional_package() -> None:
     heavy = "pesq pystoi scipy numba visqol webrtcvad parselmouth torch soxr ai_edge_litert"
     code = (
         "import sys, codectool.evaluation.metrics.registry\n"

@@ -1,4 +1,4 @@
-"""Which judges there are, which are asked for, and which can work."""
+"""Selection of metrics: requested values, missing packages and replacements."""
 
 from __future__ import annotations
 
@@ -8,97 +8,118 @@ from typing import ClassVar
 import pytest
 
 from codectool.errors import UsageError
+from codectool.evaluation.metrics.base import Metric, MetricInfo, Values, Wave
 from codectool.evaluation.metrics.mel import MelDistance
-from codectool.evaluation.metrics.pesq import PesqNarrow, PesqWide
-from codectool.evaluation.metrics.registry import METRIC_INFO, METRICS, available, choose
-from codectool.evaluation.metrics.si_sdr import WaveformMatch
+from codectool.evaluation.metrics.pesq import PesqNarrowband, PesqWideband
+from codectool.evaluation.metrics.registry import METRIC_INFO, METRICS, select_metrics
+from codectool.evaluation.metrics.si_sdr import SiSdr
 from codectool.evaluation.metrics.stoi import Stoi
 from codectool.evaluation.metrics.visqol import Visqol, VisqolPolynomial
 
 
-def test_order_and_names() -> None:
+def test_metric_names_and_order() -> None:
     assert list(METRIC_INFO) == [
         *("pesq_wb", "pesq_nb", "stoi", "estoi", "visqol", "visqol_poly", "warpq"),
         *("mel_db", "lsd_db", "si_sdr_db", "f0_cents", "gpe", "vde"),
     ]
-    for metric in METRIC_INFO.values():
-        assert metric.about.endswith(".")
+    for info in METRIC_INFO.values():
+        assert info.about.endswith(".")
+
+
+@pytest.fixture
+def _no_packages(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Select metrics as if all packages were installed, without importing them."""
+    for metric in METRICS:
+        monkeypatch.setattr(metric, "packages", ())
+        monkeypatch.setattr(metric, "__init__", lambda self: None)
 
 
 @pytest.mark.parametrize(
-    ("names", "judges"),
+    ("names", "metrics"),
     [
-        (["mel_db", "pesq_nb"], [PesqNarrow, MelDistance]),
+        (["mel_db", "pesq_nb"], [PesqNarrowband, MelDistance]),
         (["estoi"], [Stoi]),
         (["visqol"], [Visqol]),
         (["visqol_poly"], [VisqolPolynomial]),
-        (["visqol_poly", "visqol"], [Visqol, VisqolPolynomial]),
-        ([], []),
-        (list(METRIC_INFO), list(METRICS)),
+        (["visqol_poly", "visqol"], [Visqol]),
+        ([], [metric for metric in METRICS if metric is not VisqolPolynomial]),
+        (list(METRIC_INFO), [metric for metric in METRICS if metric is not VisqolPolynomial]),
     ],
 )
-def test_choice(names: list[str], judges: list[type]) -> None:
-    assert choose(names) == judges
+@pytest.mark.usefixtures("_no_packages")
+def test_select_metrics_computes_the_requested_values(
+    names: list[str], metrics: list[type[Metric]]
+) -> None:
+    assert select_metrics(names) == (metrics, [])
 
 
-def test_unknown_metric() -> None:
-    with pytest.raises(UsageError, match="no metric 'mos'; there are pesq_wb, pesq_nb, stoi"):
-        choose(["pesq_wb", "mos"])
+def test_select_metrics_rejects_unknown_name() -> None:
+    with pytest.raises(UsageError, match="no metric 'mos'; choose from pesq_wb, pesq_nb, stoi"):
+        select_metrics(["pesq_wb", "mos"])
 
 
 @pytest.mark.parametrize(
-    ("package", "judges", "line"),
+    ("package", "metrics", "line"),
     [
         (
             "pesq",
-            [PesqWide],
-            "PESQ-wb is left out: the package `pesq` is missing; "
-            "`pip install 'codectool[eval]'` adds it",
+            [PesqWideband],
+            "PESQ-wb is left out: package `pesq` is missing; run `pip install 'codectool[eval]'`",
         ),
-        ("pystoi", [Stoi], "STOI, ESTOI are left out: the package `pystoi` is missing;"),
+        ("pystoi", [Stoi], "STOI, ESTOI are left out: package `pystoi` is missing;"),
         (
             "visqol",
             [Visqol, VisqolPolynomial],
-            "ViSQOL, ViSQOL-poly are left out: the package `visqol` is missing;",
+            "ViSQOL, ViSQOL-poly are left out: package `visqol` is missing;",
         ),
     ],
 )
-def test_missing_packages(
-    package: str, judges: list[type], line: str, monkeypatch: pytest.MonkeyPatch
+def test_select_metrics_leaves_out_missing_packages(
+    package: str, metrics: list[type[Metric]], line: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    working, lines = available([*judges, WaveformMatch])
-    assert working == [WaveformMatch]
-    assert len(lines) == 1
-    assert lines[0].startswith(line)
+    selected, left_out = select_metrics(metrics=[*metrics, SiSdr])
+    assert selected == [SiSdr]
+    assert len(left_out) == 1
+    assert left_out[0].startswith(line)
 
 
-def test_one_stands_in_for_the_other(monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("names", [[], ["visqol", "visqol_poly"]])
+def test_select_metrics_replaces_a_metric_that_cannot_be_used(
+    names: list[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
     for package in ("visqol", "ai_edge_litert"):
-        pytest.importorskip(package, reason=f"the package {package} is not here")
+        pytest.importorskip(package, reason=f"package {package} is not installed")
     both = [Visqol, VisqolPolynomial]
-    assert available(both) == ([Visqol], [])
+    assert select_metrics(names, both) == ([Visqol], [])
     monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
-    working, lines = available(both)
-    assert working == [VisqolPolynomial]
-    assert lines == [
-        "ViSQOL is left out: the package `ai_edge_litert` is missing; "
-        "`pip install 'codectool[eval]'` adds it"
+    selected, left_out = select_metrics(names, both)
+    assert selected == [VisqolPolynomial]
+    assert left_out == [
+        "ViSQOL is left out: package `ai_edge_litert` is missing; "
+        "run `pip install 'codectool[eval]'`"
     ]
 
 
-class Broken(MelDistance):
+class Broken(Metric):
+    rate: ClassVar[int] = 16000
     packages: ClassVar[tuple[str, ...]] = ("numpy",)
+    outputs: ClassVar[tuple[MetricInfo, ...]] = (
+        MetricInfo("broken", "broken", "", "lower", 2, (None, None), "Cannot be loaded."),
+    )
 
     def __init__(self) -> None:
         raise OSError("libgone.so: cannot open shared object file\nand more")
 
+    def compute(self, reference: Wave, degraded: Wave) -> Values:
+        raise AssertionError
 
-def test_broken_packages() -> None:
-    assert available([Broken]) == (
-        [],
-        [
-            "mel distance is left out: `numpy` cannot be loaded (libgone.so: cannot open shared "
-            "object file)"
-        ],
+
+def test_select_metrics_leaves_out_broken_packages() -> None:
+    line = (
+        "broken is left out: `numpy` cannot be loaded (libgone.so: cannot open shared object file)"
     )
+    assert select_metrics(metrics=[Broken, SiSdr]) == ([SiSdr], [line])
+    with pytest.raises(UsageError) as caught:
+        select_metrics(metrics=[Broken])
+    assert str(caught.value) == line

@@ -1,4 +1,4 @@
-"""STOI and ESTOI, against a published number and against the papers."""
+"""STOI and ESTOI against a published value and the equations of the papers."""
 
 from __future__ import annotations
 
@@ -12,11 +12,11 @@ from metric_clips import speech
 from codectool.evaluation.metrics.base import MetricUndefinedError
 from codectool.evaluation.metrics.stoi import Stoi
 
-pytest.importorskip("pystoi", reason="the package pystoi is not here")
+pytest.importorskip("pystoi", reason="package pystoi is not installed")
 
 
-def test_example_of_torchmetrics() -> None:
-    """The example of torchmetrics.audio.ShortTimeObjectiveIntelligibility (v0.7 to v1.1)."""
+def test_stoi_matches_torchmetrics_example() -> None:
+    """Example of torchmetrics.audio.ShortTimeObjectiveIntelligibility (v0.7 to v1.1)."""
     random = torch.Generator().manual_seed(1)
     degraded, reference = (torch.randn(8000, generator=random).numpy() for _ in range(2))
     found = Stoi().intelligibility(reference, degraded, 8000, extended=False)
@@ -24,7 +24,7 @@ def test_example_of_torchmetrics() -> None:
 
 
 def bands(wave: np.ndarray) -> np.ndarray:
-    """Norms in 15 third-octave bands from 150 Hz, frames of 256 samples at 10 kHz: eq. (1)."""
+    """Return norms in third-octave bands, frames of 256 samples at 10 kHz: eq. (1)."""
     window = np.hanning(258)[1:-1]
     frames = np.lib.stride_tricks.sliding_window_view(wave, 256)[::128] * window
     power = np.abs(np.fft.rfft(frames, 512)) ** 2
@@ -39,10 +39,12 @@ def unit(segments: np.ndarray, axis: int) -> np.ndarray:
     return centred / np.linalg.norm(centred, axis=axis, keepdims=True)
 
 
-def test_of_the_papers() -> None:
+def test_stoi_matches_equations_of_the_papers() -> None:
     """Taal et al. 2011, eq. (3) to (6); Jensen and Taal 2016, eq. (5) to (8)."""
     random = np.random.default_rng(3)
-    swell = 1 + 0.8 * np.sin(2 * np.pi * 4 * np.arange(30000) / 10000)  # nothing 40 dB down
+    swell = 1 + 0.8 * np.sin(
+        2 * np.pi * 4 * np.arange(30000) / 10000
+    )  # no frame is 40 dB below the loudest
     reference = random.normal(0, 0.1, 30000) * swell
     degraded = reference + random.normal(0, 0.1, 30000)
     x, y = (
@@ -53,13 +55,13 @@ def test_of_the_papers() -> None:
     clipped = np.minimum(y * norms, x * (1 + 10 ** (15 / 20)))
     stoi = (unit(x, 2) * unit(clipped, 2)).sum(2).mean()
     estoi = (unit(unit(x, 2), 1) * unit(unit(y, 2), 1)).sum(1).mean()
-    judge = Stoi()
-    found = [judge.intelligibility(reference, degraded, 10000, extended=e) for e in (False, True)]
+    metric = Stoi()
+    found = [metric.intelligibility(reference, degraded, 10000, extended=e) for e in (False, True)]
     assert found == pytest.approx([stoi, estoi], abs=5e-3)
     assert 0.3 < estoi < stoi - 0.05 < 0.95
 
 
-def test_nothing_is_left_to_chance() -> None:
+def test_stoi_is_deterministic_and_keeps_the_random_state() -> None:
     wave = speech(16000)
     quiet = np.where(np.arange(len(wave)) < 1000, wave, 0).astype(np.float32)
     np.random.seed(5)
@@ -70,11 +72,11 @@ def test_nothing_is_left_to_chance() -> None:
     assert np.random.random() == expected
 
 
-def test_reasons() -> None:
+def test_stoi_undefined_for_short_speech() -> None:
     wave = speech(16000)
-    judge = Stoi()
+    metric = Stoi()
     with pytest.raises(MetricUndefinedError, match=r"shorter than 0\.4 s"):
-        judge.compute(wave[:6000], wave[:6000])
+        metric.compute(wave[:6000], wave[:6000])
     gap = np.where(np.arange(len(wave)) // 4000 == 8, wave, 0).astype(np.float32)
     with pytest.raises(MetricUndefinedError, match=r"less than 0\.4 s of speech"):
-        judge.compute(gap, wave)
+        metric.compute(gap, wave)

@@ -1,4 +1,4 @@
-"""WARP-Q, against the authors' own package."""
+"""WARP-Q against the authors' package."""
 
 from __future__ import annotations
 
@@ -10,10 +10,10 @@ from codectool.evaluation.metrics import warpq
 from codectool.evaluation.metrics.base import MetricUndefinedError, Wave
 from codectool.evaluation.metrics.warpq import WarpQ
 
-pytest.importorskip("webrtcvad", reason="the package webrtcvad-wheels is not here")
+pytest.importorskip("webrtcvad", reason="package webrtcvad-wheels is not installed")
 
-# Computed by `warpq` 1.5.2 with its defaults, once with numpy 1.26, librosa 0.9.2 and pyvad 0.2.0,
-# once with numpy 2.4, librosa 0.11 and pyvad 0.1.3 (and `numpy.lib.pad` put back). They agree.
+# Computed by `warpq` 1.5.2 with its defaults, both with numpy 1.26, librosa 0.9.2 and pyvad 0.2.0,
+# and with numpy 2.4, librosa 0.11 and pyvad 0.1.3 (with `numpy.lib.pad` restored). They agree.
 AUTHORS = {
     "espeak": {"same": 0.387, "noise 0.003": 1.223, "noise 0.03": 2.420, "soft": 0.414},
     "flite": {"same": 0.539, "noise 0.003": 1.548, "noise 0.03": 2.852, "soft": 0.555},
@@ -27,7 +27,7 @@ def noisy(wave: Wave, level: float) -> Wave:
 
 
 @pytest.mark.parametrize("name", AUTHORS)
-def test_scores_of_the_authors(name: str) -> None:
+def test_warpq_matches_authors_package(name: str) -> None:
     wave = speech(16000, name)
     clips = {
         "same": wave,
@@ -35,25 +35,25 @@ def test_scores_of_the_authors(name: str) -> None:
         "noise 0.03": noisy(wave, 0.03),
         "soft": wave * np.float32(0.3),
     }
-    judge = WarpQ()
-    found = {label: judge.compute(wave, clip)["warpq"] for label, clip in clips.items()}
+    metric = WarpQ()
+    found = {label: metric.compute(wave, clip)["warpq"] for label, clip in clips.items()}
     assert found == pytest.approx(AUTHORS[name], abs=2e-3)
-    backwards = judge.compute(wave, np.ascontiguousarray(wave[::-1]))["warpq"]
+    backwards = metric.compute(wave, np.ascontiguousarray(wave[::-1]))["warpq"]
     assert backwards == pytest.approx(BACKWARDS[name], abs=2e-3)
 
 
-def test_a_delay_is_forgiven() -> None:
+def test_warpq_tolerates_delay() -> None:
     wave = speech(16000)
     late = np.concatenate([np.zeros(6000, np.float32), wave])[: len(wave)]
     assert WarpQ().compute(wave, late)["warpq"] < 0.5
 
 
-def test_costs_are_those_of_step_by_step_search() -> None:
+def test_patch_costs_match_step_by_step_search() -> None:
     random = np.random.default_rng(0)
     reference, degraded = random.normal(size=(40, 3)), random.normal(size=(150, 3))
     found = warpq.patch_costs(reference, degraded)
     assert len(found) == 2
-    for start, value in zip((0, warpq.STEP), found, strict=True):
+    for start, value in zip((0, warpq.PATCH_HOP), found, strict=True):
         patch = degraded[start : start + warpq.PATCH]
         cost = np.linalg.norm(patch[:, None] - reference, axis=-1)
         total = np.full_like(cost, np.inf)
@@ -67,12 +67,12 @@ def test_costs_are_those_of_step_by_step_search() -> None:
         assert value == pytest.approx(total[-1].min() / len(patch), rel=1e-12)
 
 
-def test_long_clips_are_judged_in_pieces() -> None:
+def test_warpq_splits_long_clips() -> None:
     clip = np.tile(speech(16000), 6)
-    judge = WarpQ()
-    whole = judge.compute(clip, noisy(clip, 0.003))["warpq"]
+    metric = WarpQ()
+    whole = metric.compute(clip, noisy(clip, 0.003))["warpq"]
     assert whole == pytest.approx(1.223, abs=0.05)
     gap = clip.copy()
     gap[len(gap) // 2 :] = 0
-    with pytest.raises(MetricUndefinedError, match=r"less than 0\.4 s of speech came back"):
-        judge.compute(clip, gap)
+    with pytest.raises(MetricUndefinedError, match=r"less than 0\.4 s of speech in the degraded"):
+        metric.compute(clip, gap)

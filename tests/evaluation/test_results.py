@@ -1,4 +1,4 @@
-"""Means, intervals and rates, against values worked out by hand and by scipy."""
+"""Means, intervals and rates against values computed by hand and by scipy."""
 
 from __future__ import annotations
 
@@ -15,14 +15,14 @@ MEL = MetricInfo("mel_db", "mel distance", "dB", "lower", 2, (0.0, None), "")
 
 
 @pytest.mark.parametrize("freedom", [1, 2, 3, 4, 5, 10, 39, 1000])
-def test_quantiles_of_student(freedom: int) -> None:
+def test_student_t_matches_scipy(freedom: int) -> None:
     stats = pytest.importorskip("scipy.stats")
     assert student_t(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=5e-3)
     if freedom not in (3, 4):
         assert student_t(freedom) == pytest.approx(stats.t.ppf(0.975, freedom), rel=1e-3)
 
 
-def test_interval_of_a_mean() -> None:
+def test_mean_of_has_confidence_interval_and_worst_clip() -> None:
     """1, 2, 3: standard deviation 1, two degrees of freedom, t = 4.3027 (any table)."""
     found = mean_of([(1.0, "a"), (2.0, "b"), (3.0, "c")], STOI)
     assert (found.mean, found.worst, found.worst_clip, found.clips) == (2.0, 1.0, "a", 3)
@@ -32,7 +32,7 @@ def test_interval_of_a_mean() -> None:
     assert mean_of([(1.0, "a")], MEL).low is None
 
 
-def test_rates_are_sums_over_sums() -> None:
+def test_summarise_divides_sums_by_sums() -> None:
     clips = [Clip("a", Path("a"), 1.0), Clip("b", Path("b"), 3.0), Clip("c", Path("c"), 9.0)]
     scores = [
         Score("a", Path("a"), {"stoi": 0.5}, payload_bits=1000, file_bytes=200, encode_seconds=0.1),
@@ -42,7 +42,7 @@ def test_rates_are_sums_over_sums() -> None:
         Score("c", problem="cannot be read"),
     ]
     found = summarise("x", clips, scores, [STOI, MEL], 5.0)
-    assert found.kbps == pytest.approx(2.0)  # the third clip has no bits, and no seconds
+    assert found.kbps == pytest.approx(2.0)  # the third clip is not counted
     assert found.kbps_file == pytest.approx(2.2)
     assert found.rtf_encode == pytest.approx(0.1)
     assert found.rtf_decode is None
