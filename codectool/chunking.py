@@ -1,4 +1,4 @@
-"""Cut a signal that arrives in pieces of any length into chunks of one size.
+"""`Chunker`: cut a signal that arrives in parts of any length into chunks of one size.
 
 >>> chunker = Chunker(3, axis=0)
 >>> [chunk.tolist() for chunk in chunker.push(np.arange(5))]
@@ -18,7 +18,7 @@ import numpy as np
 
 
 class ArrayLike(Protocol):
-    """What a NumPy array and a torch tensor have in common."""
+    """A NumPy array or a torch tensor."""
 
     @property
     def shape(self) -> Sequence[int]:
@@ -40,7 +40,7 @@ class Chunker(Generic[Array]):
         concatenate: `numpy.concatenate` or `torch.cat`; it must copy.
 
     Attributes:
-        waiting: elements that do not fill a chunk yet.
+        waiting: number of elements that do not fill a chunk yet.
     """
 
     def __init__(
@@ -58,7 +58,7 @@ class Chunker(Generic[Array]):
     def push(self, array: Array) -> list[Array]:
         """Add elements; return the chunks that are now full.
 
-        A chunk may be a view of ``array``. Elements that wait for more are copied.
+        A chunk may be a view of ``array``. Waiting elements are copies.
         """
         chunks = []
         start, length = 0, array.shape[self._axis]
@@ -72,7 +72,7 @@ class Chunker(Generic[Array]):
         return chunks
 
     def flush(self) -> Array | None:
-        """Return the elements that are left, fewer than a chunk; None if nothing was pushed."""
+        """Return the waiting elements, fewer than a chunk; None if nothing was pushed."""
         rest = self._join(self._parts) if self._parts else None
         self._parts, self.waiting = [], 0
         return rest

@@ -1,1 +1,1 @@
-"""The codec models: waveform tensor to code tensor and back; no files, no printing."""
+"""The codec models, on tensors alone: waveform to codes and back. One folder per codec."""

@@ -1,4 +1,4 @@
-"""`Stream`: a codec model over one signal that arrives in pieces of any length."""
+"""`Stream`: run a codec model on one signal that arrives in chunks of any length."""
 
 from __future__ import annotations
 
@@ -15,17 +15,16 @@ Step = Callable[[Tensor, State, bool], tuple[Tensor, State]]
 
 
 class Stream(Generic[State]):
-    """Run a step over a signal that is pushed in pieces of any length.
+    """Run a step function on a signal, in chunks of one size.
 
-    The step sees chunks of one size whatever the pieces were, so its output does not depend on how
-    the signal was cut.
+    The output does not depend on how the signal was cut before it was pushed.
 
     Args:
-        step: ``(x, state, last) -> (y, state)`` on ``(1, C, T)`` tensors. T is ``chunk_size``; in
-            the last call x is what is left, 0 to ``chunk_size - 1`` columns.
-        state: the state before the first chunk; None for a model without memory.
-        chunk_size: columns per chunk.
-        empty: the output for no input, ``(1, C', 0)``.
+        step: ``(x, state, last) -> (y, state)`` with x ``(1, C, T)`` and y ``(1, C', T')``. T is
+            ``chunk_size``; in the last call it is the rest, 0 to ``chunk_size - 1``.
+        state: state before the first chunk; None for a model without memory.
+        chunk_size: time steps per chunk.
+        empty: output for no input, ``(1, C', 0)``.
     """
 
     def __init__(self, step: Step[State], state: State, chunk_size: int, empty: Tensor) -> None:
@@ -35,11 +34,11 @@ class Stream(Generic[State]):
         self._empty = empty
 
     def push(self, x: Tensor) -> Tensor:
-        """Take the next columns ``(1, C, T)``, T >= 0; return the output so far, ``(1, C', T')``."""
+        """Add input ``(1, C, T)``, T >= 0; return the output ``(1, C', T')`` that is ready."""
         return self._run(self._chunker.push(x), last=False)
 
     def flush(self) -> Tensor:
-        """End the signal; return the rest of its output."""
+        """End the signal; return the rest of the output."""
         rest = self._chunker.flush()
         return self._run([] if rest is None else [rest], last=True)
 
