@@ -1,4 +1,4 @@
-"""What `info --model` says, held against the models."""
+"""Metadata of the published models, as `info --model` shows them, match the models."""
 
 from __future__ import annotations
 
@@ -22,20 +22,20 @@ def full_size(family: str) -> CodecModel:
 
 
 @pytest.mark.parametrize("family", list(FAMILIES))
-def test_facts_are_those_of_the_model(family: str) -> None:
-    model, facts = full_size(family), get_family(family).published
-    assert facts is not None
-    assert facts.layout.family == model.family
-    assert facts.layout.sample_rate == model.sample_rate
-    assert facts.layout.hop_length == model.hop_length
-    assert facts.layout.bits_per_codebook == bits_per_codebook(model)
-    assert facts.parameters == sum(p.numel() for p in model.parameters())
-    assert (facts.encoder_lookahead, facts.decoder_lookahead) == (
+def test_published_metadata_match_the_model(family: str) -> None:
+    model, metadata = full_size(family), get_family(family).published
+    assert metadata is not None
+    assert metadata.layout.family == model.family
+    assert metadata.layout.sample_rate == model.sample_rate
+    assert metadata.layout.hop_length == model.hop_length
+    assert metadata.layout.bits_per_codebook == bits_per_codebook(model)
+    assert metadata.parameters == sum(p.numel() for p in model.parameters())
+    assert (metadata.encoder_lookahead, metadata.decoder_lookahead) == (
         model.latency.encoder,
         model.latency.decoder,
     )
-    if facts.segment_seconds is None:
+    if metadata.segment_seconds is None:
         assert model.segment_frames is None
     else:
         seconds = (model.segment_frames or 0) * model.hop_length / model.sample_rate
-        assert seconds == facts.segment_seconds
+        assert seconds == metadata.segment_seconds

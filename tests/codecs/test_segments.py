@@ -1,4 +1,4 @@
-"""Streams of a model that looks at all of a segment: cut anywhere, the segments are the same."""
+"""Streams of a model with segments: their output does not depend on how the signal was cut."""
 
 from __future__ import annotations
 
@@ -23,15 +23,15 @@ def noise(samples: int) -> Tensor:
     return 0.1 * torch.randn(1, 1, samples, generator=torch.Generator().manual_seed(3))
 
 
-def cuts(total: int, largest: int, seed: int) -> list[int]:
-    """Sizes of pieces, some of them zero, that sum to ``total``."""
+def random_sizes(total: int, largest: int, seed: int) -> list[int]:
+    """Return sizes from 0 to ``largest`` that sum to ``total``."""
     rng, sizes = np.random.default_rng(seed), []
     while sum(sizes) < total:
         sizes.append(min(int(rng.integers(0, largest + 1)), total - sum(sizes)))
     return sizes
 
 
-def segments(model: CodecModel, wave: Tensor) -> Tensor:
+def encode_each_segment(model: CodecModel, wave: Tensor) -> Tensor:
     parts = wave.split(FRAMES * model.hop_length, dim=-1)
     return torch.cat([encode_batch(model, part) for part in parts], -1)
 
@@ -39,26 +39,30 @@ def segments(model: CodecModel, wave: Tensor) -> Tensor:
 @torch.inference_mode()
 @pytest.mark.parametrize("frames", [7, 10, 19, 20, 47])
 @pytest.mark.parametrize("largest", [3, 50, 1000])
-def test_codes_of_a_stream(model: CodecModel, frames: int, largest: int) -> None:
+def test_stream_encoder_matches_segments_for_any_chunking(
+    model: CodecModel, frames: int, largest: int
+) -> None:
     wave = noise(frames * model.hop_length)
     stream, codes, pushed = model.stream_encoder(FRAMES), [], 0
-    for part in wave.split(cuts(wave.shape[-1], largest, frames), dim=-1):
+    for part in wave.split(random_sizes(wave.shape[-1], largest, frames), dim=-1):
         codes.append(stream.push(part))
         pushed += part.shape[-1]
         whole = pushed // (FRAMES * model.hop_length) * FRAMES
         assert sum(found.shape[-1] for found in codes) == whole
     codes.append(stream.flush())
-    assert torch.equal(torch.cat(codes, -1), segments(model, wave))
+    assert torch.equal(torch.cat(codes, -1), encode_each_segment(model, wave))
 
 
 @torch.inference_mode()
 @pytest.mark.parametrize("frames", [7, 10, 19, 20, 47])
 @pytest.mark.parametrize("largest", [1, 13, 100])
-@pytest.mark.parametrize("streams", [1, 2])
-def test_samples_of_a_stream(model: CodecModel, frames: int, largest: int, streams: int) -> None:
-    codes = segments(model, noise(frames * model.hop_length))[:, :streams]
+@pytest.mark.parametrize("codebooks", [1, 2])
+def test_stream_decoder_matches_segments_for_any_chunking(
+    model: CodecModel, frames: int, largest: int, codebooks: int
+) -> None:
+    codes = encode_each_segment(model, noise(frames * model.hop_length))[:, :codebooks]
     stream, audio = model.stream_decoder(FRAMES), []
-    for part in codes.split(cuts(frames, largest, frames), dim=-1):
+    for part in codes.split(random_sizes(frames, largest, frames), dim=-1):
         audio.append(stream.push(part))
     audio.append(stream.flush())
     parts = codes.split(FRAMES, dim=-1)
@@ -68,12 +72,12 @@ def test_samples_of_a_stream(model: CodecModel, frames: int, largest: int, strea
 
 
 @torch.inference_mode()
-def test_a_last_segment_shorter_than_the_model_needs(model: CodecModel) -> None:
+def test_short_last_segment_is_padded(model: CodecModel) -> None:
     wave = noise((FRAMES + 3) * model.hop_length)
     stream = model.stream_encoder(FRAMES)
     codes = torch.cat((stream.push(wave), stream.flush()), -1)
-    filled = torch.nn.functional.pad(wave, (0, (model.min_frames - 3) * model.hop_length))
-    assert torch.equal(codes, segments(model, filled)[..., : FRAMES + 3])
+    padded = torch.nn.functional.pad(wave, (0, (model.min_frames - 3) * model.hop_length))
+    assert torch.equal(codes, encode_each_segment(model, padded)[..., : FRAMES + 3])
     decoder = model.stream_decoder(FRAMES)
     audio = torch.cat((decoder.push(codes), decoder.flush()), -1)
     assert audio.shape == wave.shape
@@ -84,7 +88,7 @@ def test_a_last_segment_shorter_than_the_model_needs(model: CodecModel) -> None:
 
 
 @torch.inference_mode()
-def test_nothing_in_nothing_out(model: CodecModel) -> None:
+def test_stream_without_input_has_no_output(model: CodecModel) -> None:
     encoder, decoder = model.stream_encoder(), model.stream_decoder()
     assert encoder.push(noise(0)).shape == encoder.flush().shape == (1, 2, 0)
     none = torch.zeros(1, 2, 0, dtype=torch.int64)
@@ -92,8 +96,7 @@ def test_nothing_in_nothing_out(model: CodecModel) -> None:
 
 
 @torch.inference_mode()
-def test_a_stream_keeps_what_it_was_given(model: CodecModel) -> None:
-    """The caller may use its buffers again."""
+def test_stream_copies_its_input(model: CodecModel) -> None:
     wave = noise(FRAMES * model.hop_length)
     stream, buffer = model.stream_encoder(FRAMES), torch.empty(1, 1, 50)
     for part in wave.split(50, dim=-1):
@@ -103,7 +106,7 @@ def test_a_stream_keeps_what_it_was_given(model: CodecModel) -> None:
 
 
 @torch.inference_mode()
-def test_streams_are_the_segments_of_the_codec(
+def test_codec_segments_match_the_streams(
     codecs: dict[str, Codec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     codec = codecs["supercodec"]
