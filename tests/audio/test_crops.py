@@ -1,4 +1,4 @@
-"""Stretches of files: what the whole file has there, without reading the whole."""
+"""Crops of files equal crops of the whole file, without reading the whole file."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def write_noise(path: Path, seconds: float, rate: int, channels: int = 1, **opti
         ("a.wav", 8000, 1),
         ("a.wav", 24000, 1),
         ("a.wav", 44100, 2),
-        ("a.wav", 22051, 1),  # shares no sample with the model's rate but one per second
+        ("a.wav", 22051, 1),  # shares one sample per second with the model's rate
         ("a.flac", 16000, 1),
         ("a.flac", 48000, 3),
         ("a.flac", 96000, 1),
@@ -38,7 +38,7 @@ def write_noise(path: Path, seconds: float, rate: int, channels: int = 1, **opti
         ("a.opus", 48000, 1),
     ],
 )
-def test_a_crop_is_what_the_whole_has_there(
+def test_read_crop_equals_crop_of_the_resampled_file(
     tmp_path: Path, name: str, rate: int, channels: int
 ) -> None:
     opus = {"format": "OGG", "subtype": "OPUS"} if name.endswith(".opus") else {}
@@ -55,20 +55,20 @@ def test_a_crop_is_what_the_whole_has_there(
         np.testing.assert_allclose(crop, whole[:, start : start + size], rtol=0, atol=1e-4)
 
 
-def test_channels_are_averaged(tmp_path: Path) -> None:
+def test_read_crop_averages_channels(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     soundfile.write(path, np.tile([[0.5, -0.25]], (100, 1)), RATE, "FLOAT")
     np.testing.assert_array_equal(read_crop(path, 10, 50, RATE), np.full((1, 50), 0.125))
 
 
-def test_beyond_the_end_there_is_nothing(tmp_path: Path) -> None:
+def test_read_crop_ends_at_the_end_of_the_file(tmp_path: Path) -> None:
     path = write_noise(tmp_path / "a.wav", 0.1, RATE)
     assert read_crop(path, 2000, 1000, RATE).shape == (1, 400)
     assert read_crop(path, 5000, 1000, RATE).shape == (1, 0)
 
 
 @pytest.mark.parametrize("rate", [24000, 16000, 44100])
-def test_ten_minutes_are_not_read_for_one_second(
+def test_read_crop_reads_one_second_of_ten_minutes(
     tmp_path: Path, rate: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = tmp_path / "long.wav"
@@ -86,10 +86,10 @@ def test_ten_minutes_are_not_read_for_one_second(
     assert rate <= sum(read) < 1.1 * rate
 
 
-def test_little_of_a_long_file_leaves_the_disk(tmp_path: Path) -> None:
-    """Whatever libsndfile does behind our back, as the kernel counts it."""
+def test_read_crop_reads_little_from_disk(tmp_path: Path) -> None:
+    """The kernel counts what libsndfile reads."""
     if not os.path.exists("/proc/self/io"):
-        pytest.skip("only Linux counts what a process reads")
+        pytest.skip("only Linux counts the bytes that a process reads")
     path = tmp_path / "long.flac"
     noise = np.random.default_rng(0).integers(-3000, 3000, 600 * 8000).astype(np.int16)
     soundfile.write(path, noise, 8000)
@@ -102,29 +102,29 @@ def test_little_of_a_long_file_leaves_the_disk(tmp_path: Path) -> None:
     assert bytes_read() - before < path.stat().st_size / 10
 
 
-def test_errors_name_file_and_place(tmp_path: Path) -> None:
+def test_read_crop_errors_name_file_and_sample(tmp_path: Path) -> None:
     path = tmp_path / "a.wav"
     samples = np.zeros(50_000, np.float32)
     samples[40_000] = np.nan
     soundfile.write(path, samples, RATE, "FLOAT")
-    read_crop(path, 0, 10_000, RATE)  # a stretch without it is sound
+    read_crop(path, 0, 10_000, RATE)  # a crop without the NaN
     with pytest.raises(AudioError, match=r"a\.wav: sample 40000 of channel 0 is nan"):
         read_crop(path, 35_000, 10_000, RATE)
     with pytest.raises(AudioError, match=r"none\.wav: no such file"):
         read_crop(tmp_path / "none.wav", 0, 10, RATE)
 
 
-def test_a_file_that_was_cut_off_is_refused(tmp_path: Path) -> None:
+def test_read_crop_rejects_a_truncated_file(tmp_path: Path) -> None:
     path = write_noise(tmp_path / "a.flac", 4.0, RATE)
     with path.open("r+b") as file:
         file.truncate(path.stat().st_size // 2)
-    assert read_header(path) == (96_000, RATE)  # the header still promises all of it
+    assert read_header(path) == (96_000, RATE)  # the header still states the full length
     assert read_crop(path, 0, 10_000, RATE).shape == (1, 10_000)
     with pytest.raises(AudioError, match=r"a\.flac: "):
         read_crop(path, 80_000, 10_000, RATE)
 
 
-def test_headers(tmp_path: Path) -> None:
+def test_read_header_returns_length_and_rate(tmp_path: Path) -> None:
     assert read_header(write_noise(tmp_path / "a.ogg", 1.25, 16000, 2)) == (20_000, 16000)
     (tmp_path / "x.raw").write_bytes(bytes(1000))
     with pytest.raises(AudioError, match=r"x\.raw: "):

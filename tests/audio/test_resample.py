@@ -1,4 +1,4 @@
-"""Sampling-rate conversion: lengths, tones whose answer is known, and BigCodec's script."""
+"""Resampling: lengths, tones with known results, and the reference implementation of BigCodec."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from tests.conftest import shared
 
 
 @pytest.mark.parametrize("rate", [24000, 22050, 44100, 48000, 8000])
-def test_what_the_script_of_bigcodec_reads(rate: int) -> None:
+def test_resample_matches_bigcodec_reference(rate: int) -> None:
     with np.load(shared("golden", "bigcodec_layers.npz")) as golden:
         wave = golden[f"librosa_load/{rate}/int16"].astype(np.float32) / 32768
         expected = golden[f"librosa_load/{rate}/out"]
@@ -21,14 +21,14 @@ def test_what_the_script_of_bigcodec_reads(rate: int) -> None:
 @pytest.mark.parametrize("rate", [8000, 11025, 16000, 44100, 96000])
 @pytest.mark.parametrize("new_rate", [16000, 24000, 8000])
 @pytest.mark.parametrize("length", [0, 1, 2, 319, 4410])
-def test_length_is_rounded_up(rate: int, new_rate: int, length: int) -> None:
+def test_resample_rounds_the_length_up(rate: int, new_rate: int, length: int) -> None:
     wave = np.ones((2, length), np.float32)
     found = resample(wave, rate, new_rate)
     assert found.shape == (2, -(-length * new_rate // rate))
     assert found.dtype == np.float32
 
 
-def test_a_tone_stays_a_tone() -> None:
+def test_resample_preserves_a_tone() -> None:
     for rate, new_rate in ((44100, 16000), (16000, 44100), (24000, 16000)):
         tone = np.sin(2 * np.pi * 440 * np.arange(rate) / rate).astype(np.float32)
         expected = np.sin(2 * np.pi * 440 * np.arange(new_rate) / new_rate)
@@ -38,7 +38,7 @@ def test_a_tone_stays_a_tone() -> None:
 
 
 @pytest.mark.parametrize(("rate", "new_rate"), [(16000, 44100), (16000, 8000), (24000, 22050)])
-def test_margin_covers_what_a_sample_depends_on(rate: int, new_rate: int) -> None:
+def test_margin_covers_the_filter(rate: int, new_rate: int) -> None:
     margin = margin_samples(rate, new_rate)
     wave = np.zeros((1, 4 * margin), np.float32)
     wave[0, 2 * margin] = 1.0
@@ -47,7 +47,7 @@ def test_margin_covers_what_a_sample_depends_on(rate: int, new_rate: int) -> Non
     assert reach < margin
 
 
-def test_equal_rates_change_nothing() -> None:
+def test_resample_returns_its_input_at_equal_rates() -> None:
     wave = np.random.default_rng(0).normal(0, 1, (1, 100)).astype(np.float32)
     assert resample(wave, 16000, 16000) is wave
     assert margin_samples(16000, 16000) == 0
@@ -55,7 +55,7 @@ def test_equal_rates_change_nothing() -> None:
 
 @pytest.mark.parametrize(("rate", "new_rate"), [(44100, 16000), (16000, 24000), (8000, 8000)])
 @pytest.mark.parametrize("length", [0, 1, 5, 4000, 20_011])
-def test_in_pieces_as_in_one(rate: int, new_rate: int, length: int) -> None:
+def test_resampler_matches_resample_for_any_chunking(rate: int, new_rate: int, length: int) -> None:
     rng = np.random.default_rng(0)
     wave = rng.normal(0, 0.1, (2, length)).astype(np.float32)
     resampler = Resampler(rate, new_rate, 2)

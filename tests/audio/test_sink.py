@@ -1,4 +1,4 @@
-"""Audio written piece by piece."""
+"""Audio written chunk by chunk."""
 
 from __future__ import annotations
 
@@ -26,11 +26,11 @@ def noise(samples: int = 3001, channels: int = 3) -> np.ndarray:
 
 
 def written(
-    wave: np.ndarray, promised: int | None, file: io.BytesIO, container: str, subtype: str
+    wave: np.ndarray, announced: int | None, file: io.BytesIO, container: str, subtype: str
 ) -> bytes:
-    sink = open_sink(file, 44100, wave.shape[0], promised, container, subtype)
-    for piece in np.array_split(wave, 7, axis=1):
-        sink.write(piece)
+    sink = open_sink(file, 44100, wave.shape[0], announced, container, subtype)
+    for chunk in np.array_split(wave, 7, axis=1):
+        sink.write(chunk)
     sink.close()
     return file.getvalue()
 
@@ -43,22 +43,22 @@ def by_libsndfile(wave: np.ndarray, container: str, subtype: str) -> np.ndarray:
 
 
 @pytest.mark.parametrize("subtype", SUBTYPES)
-@pytest.mark.parametrize("promised", [3001, None, 17])
-def test_wav_is_what_libsndfile_writes(subtype: str, promised: int | None) -> None:
-    data = written(noise(), promised, io.BytesIO(), "wav", subtype)
+@pytest.mark.parametrize("announced", [3001, None, 17])
+def test_wav_sink_matches_libsndfile(subtype: str, announced: int | None) -> None:
+    data = written(noise(), announced, io.BytesIO(), "wav", subtype)
     back, rate = soundfile.read(io.BytesIO(data), dtype="float64", always_2d=True)
     assert rate == 44100
     assert soundfile.info(io.BytesIO(data)).subtype == subtype
     np.testing.assert_array_equal(back, by_libsndfile(noise(), "wav", subtype))
 
 
-def test_wav_to_a_pipe_whose_length_nobody_knows() -> None:
+def test_wav_sink_writes_to_a_pipe_without_known_length() -> None:
     data = written(noise(channels=1), None, NoSeek(), "wav", "PCM_16")
     back, _ = soundfile.read(io.BytesIO(data), dtype="float64", always_2d=True)
     np.testing.assert_array_equal(back, by_libsndfile(noise(channels=1), "wav", "PCM_16"))
 
 
-def test_more_than_4_gib_is_rf64() -> None:
+def test_wav_header_is_rf64_above_4_gib() -> None:
     header = wav_header(SUBTYPES["PCM_16"], 44100, 2, 6_000_000_000)
     assert header.startswith(b"RF64\xff\xff\xff\xffWAVEds64")
     info = soundfile.info(io.BytesIO(header + bytes(400)))
@@ -66,7 +66,7 @@ def test_more_than_4_gib_is_rf64() -> None:
     assert len(wav_header(SUBTYPES["PCM_16"], 44100, 2, 1_000_000)) == 44
 
 
-def test_flac() -> None:
+def test_flac_sink_matches_libsndfile() -> None:
     data = written(noise(channels=2) / 2, None, io.BytesIO(), "flac", "PCM_24")
     back, _ = soundfile.read(io.BytesIO(data), dtype="float64", always_2d=True)
     assert soundfile.info(io.BytesIO(data)).frames == 3001
@@ -74,7 +74,7 @@ def test_flac() -> None:
 
 
 class Full(io.BytesIO):
-    """A disk without room for the second kilobyte."""
+    """A disk with room for one kilobyte."""
 
     def write(self, data: bytes) -> int:  # type: ignore[override]
         if self.tell() + len(data) > 1024:
@@ -83,12 +83,12 @@ class Full(io.BytesIO):
 
 
 @pytest.mark.parametrize("container", ["wav", "flac"])
-def test_a_full_disk_is_noticed(container: str) -> None:
+def test_sink_raises_if_the_disk_is_full(container: str) -> None:
     with pytest.raises(OSError, match="No space left"):
         written(noise(200_000, 1), None, Full(), container, "PCM_16")
 
 
-def test_what_a_container_cannot_hold() -> None:
+def test_open_sink_rejects_unsupported_formats() -> None:
     with pytest.raises(AudioError, match="cannot write 9 channels at 16000 Hz as flac"):
         open_sink(io.BytesIO(), 16000, 9, None, "flac")
     with pytest.raises(AudioError, match="cannot write 2 channels at 9999999 Hz as wav"):

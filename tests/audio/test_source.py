@@ -1,4 +1,4 @@
-"""Audio read piece by piece, from files and from pipes."""
+"""Audio read chunk by chunk, from files and from pipes."""
 
 from __future__ import annotations
 
@@ -28,10 +28,10 @@ def stored(wave: np.ndarray, container: str = "WAV", subtype: str = "PCM_16") ->
 def read(data: bytes, pipe: bool) -> tuple[np.ndarray, int]:
     file = io.BufferedReader(Pipe(data)) if pipe else io.BytesIO(data)
     with open_audio(file, "in") as audio:  # type: ignore[arg-type]
-        pieces = list(audio.chunks())
-        assert all(piece.shape[1] for piece in pieces)
+        chunks = list(audio.chunks())
+        assert all(chunk.shape[1] for chunk in chunks)
         empty = np.zeros((audio.channels, 0), np.float32)
-        return np.concatenate([empty, *pieces], axis=1), audio.sample_rate
+        return np.concatenate([empty, *chunks], axis=1), audio.sample_rate
 
 
 @pytest.mark.parametrize("pipe", [False, True])
@@ -40,7 +40,7 @@ def read(data: bytes, pipe: bool) -> tuple[np.ndarray, int]:
     [("WAV", name) for name in SUBTYPES if name not in ("ALAW", "ULAW")]
     + [("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("WAVEX", "PCM_24"), ("RF64", "PCM_16")],
 )
-def test_every_way_gives_what_libsndfile_gives(pipe: bool, container: str, subtype: str) -> None:
+def test_source_matches_libsndfile(pipe: bool, container: str, subtype: str) -> None:
     data = stored(noise(), container, subtype)
     expected, rate = soundfile.read(io.BytesIO(data), dtype="float32", always_2d=True)
     samples, found = read(data, pipe)
@@ -48,7 +48,7 @@ def test_every_way_gives_what_libsndfile_gives(pipe: bool, container: str, subty
     np.testing.assert_array_equal(samples, expected.T)
 
 
-def test_a_file_can_be_read_again(tmp_path: Path) -> None:
+def test_file_source_can_be_read_again(tmp_path: Path) -> None:
     path = tmp_path / "a.flac"
     path.write_bytes(stored(noise(), "FLAC"))
     with open_audio(path, str(path)) as audio:
@@ -59,25 +59,25 @@ def test_a_file_can_be_read_again(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [0, 0x7FFFFFFF, 0xFFFFFFFF, 0x7FFF8000])
-def test_recorders_do_not_know_the_length(size: int) -> None:
+def test_wav_on_a_pipe_without_known_length_is_read_to_its_end(size: int) -> None:
     data = bytearray(stored(noise()))
     at = data.index(b"data") + 4
     data[at : at + 4] = size.to_bytes(4, "little")
     assert read(bytes(data), pipe=True)[0].shape == (2, 5000)
 
 
-def test_what_follows_the_samples_is_not_read_as_samples() -> None:
+def test_wav_on_a_pipe_ignores_chunks_after_the_samples() -> None:
     samples, _ = read(stored(noise()) + b"LIST\x04\0\0\0abcd", pipe=True)
     assert samples.shape == (2, 5000)
 
 
-def test_a_sample_that_is_cut_off_is_dropped() -> None:
+def test_incomplete_last_sample_is_dropped() -> None:
     samples, _ = read(stored(noise())[:-3], pipe=True)
     assert samples.shape == (2, 4999)
 
 
 @pytest.mark.parametrize("name", RAW_FORMATS)
-def test_raw_samples(name: str) -> None:
+def test_pcm_source_matches_libsndfile(name: str) -> None:
     form = RAW_FORMATS[name]
     subtype = next(sub for sub, known in SUBTYPES.items() if known == form)
     data = stored(noise(), "WAV", subtype)
@@ -99,12 +99,12 @@ def test_raw_samples(name: str) -> None:
         (b"", "is empty"),
     ],
 )
-def test_pipes_with_something_else(data: bytes, why: str) -> None:
+def test_open_audio_rejects_invalid_pipes(data: bytes, why: str) -> None:
     with pytest.raises(AudioError, match=f"in: .*{why}"):
         read(data, pipe=True)
 
 
-def test_headers_that_contradict_themselves() -> None:
+def test_open_audio_rejects_contradictory_wav_headers() -> None:
     header = bytearray(wav_header(SUBTYPES["PCM_16"], 16000, 1, 4))
     header[32] = 3  # bytes of a sample of all channels
     with pytest.raises(AudioError, match="contradicts itself"):
@@ -112,7 +112,7 @@ def test_headers_that_contradict_themselves() -> None:
 
 
 @pytest.mark.parametrize("pipe", [False, True])
-def test_samples_that_are_no_numbers(pipe: bool) -> None:
+def test_source_rejects_samples_that_are_not_finite(pipe: bool) -> None:
     wave = noise()
     wave[4321, 1] = np.inf
     with pytest.raises(AudioError, match="in: sample 4321 of channel 1 is inf"):

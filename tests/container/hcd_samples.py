@@ -1,4 +1,4 @@
-"""Small `.hcd` files of every kind, for all tests of the container."""
+"""Small `.hcd` files of every kind for the tests of the container."""
 
 import binascii
 import io
@@ -11,32 +11,30 @@ from codectool.container.layout import PROFILES
 from codectool.tokens import TokenLayout
 
 HAC, BIGCODEC, SUPERCODEC, SUPERCODEC_24K = (PROFILES[number].layout for number in (1, 2, 3, 4))
-ONE_QUANTIZER = TokenLayout("supercodec", 16_000, 320, (10,))
+ONE_CODEBOOK = TokenLayout("supercodec", 16_000, 320, (10,))
 ODD = TokenLayout("my-codec", 14_700, 294, (3, 24, 1))
 
 
 def random_codes(layout, channels, frames, seed=0):
     random = np.random.default_rng(seed)
-    streams = [
-        random.integers(0, 1 << bits, (channels, frames)) for bits in layout.bits_per_codebook
-    ]
-    return np.stack(streams, axis=1).astype(np.int32)
+    codes = [random.integers(0, 1 << bits, (channels, frames)) for bits in layout.bits_per_codebook]
+    return np.stack(codes, axis=1).astype(np.int32)
 
 
-def write(header, codes, tags=None, num_samples=None, extra_frames=0, piece=None):
-    """Bytes of a file, its codes handed over in pieces of so many frames."""
+def write(header, codes, tags=None, num_samples=None, extra_frames=0, chunk_frames=None):
+    """Return the bytes of a file whose codes are written in chunks of ``chunk_frames`` frames."""
     file = io.BytesIO()
     writer = Writer(file, header, tags)
-    piece = piece or max(1, codes.shape[2])
-    for start in range(0, codes.shape[2], piece):
-        writer.write(codes[:, :, start : start + piece])
+    chunk_frames = chunk_frames or max(1, codes.shape[2])
+    for start in range(0, codes.shape[2], chunk_frames):
+        writer.write(codes[:, :, start : start + chunk_frames])
     writer.close(num_samples, extra_frames)
     return file.getvalue()
 
 
 @dataclass
 class Sample:
-    """A file and what is in it."""
+    """A file and its content."""
 
     header: Header
     num_samples: int
@@ -69,7 +67,7 @@ SAMPLES = {
     "bigcodec": known(BIGCODEC, 16_000, 3_333, block_frames=4),
     "supercodec": known(SUPERCODEC, 44_100, 9_000, segment_frames=300, block_frames=3),
     "supercodec-24k": known(SUPERCODEC_24K, 48_000, 5_000, block_frames=8),
-    "custom": known(ONE_QUANTIZER, 16_000, 6_400, block_frames=7, extra_frames=1),
+    "custom": known(ONE_CODEBOOK, 16_000, 6_400, block_frames=7, extra_frames=1),
     "odd": known(ODD, 12_345, 3_000, tags=TAGS, block_frames=5, channels=2, extra_frames=5),
     "tags": known(BIGCODEC, 16_000, 2_000, tags=TAGS, block_frames=4),
     "many channels": known(SUPERCODEC, 8_000, 500, channels=17, block_frames=3),
@@ -77,32 +75,32 @@ SAMPLES = {
     "empty": known(HAC, 16_000, 0),
     "empty but extra": known(BIGCODEC, 16_000, 0, extra_frames=2),
     "stream": stream(HAC, 24_000, 2_000, block_frames=2),
-    "stream, no rest": stream(BIGCODEC, 16_000, 1_600, block_frames=4),
-    "stream, extra": stream(BIGCODEC, 22_050, 2_111, 2, block_frames=3, channels=2),
-    "stream, tags": stream(ONE_QUANTIZER, 16_000, 6_400, tags=TAGS, block_frames=6),
+    "stream of full blocks": stream(BIGCODEC, 16_000, 1_600, block_frames=4),
+    "stream with extra frames": stream(BIGCODEC, 22_050, 2_111, 2, block_frames=3, channels=2),
+    "stream with tags": stream(ONE_CODEBOOK, 16_000, 6_400, tags=TAGS, block_frames=6),
     "short stream": stream(BIGCODEC, 16_000, 1_500, 3),
 }
 
 
 class Pipe(io.RawIOBase):
-    """Bytes that come once, a few at a time."""
+    """Bytes that can be read once, a few at a time."""
 
-    def __init__(self, data, piece=7):
+    def __init__(self, data, chunk_bytes=7):
         self._file = io.BytesIO(data)
-        self._piece = piece
+        self._chunk_bytes = chunk_bytes
         self.taken = 0
 
     def readable(self):
         return True
 
     def readinto(self, buffer):
-        data = self._file.read(min(len(buffer), self._piece))
+        data = self._file.read(min(len(buffer), self._chunk_bytes))
         buffer[: len(data)] = data
         self.taken += len(data)
         return len(data)
 
 
 def with_header_check(fields_and_first_check):
-    """Add a right CRC-16 to header bytes that were tampered with."""
+    """Append the correct CRC-16 to modified header bytes."""
     check = binascii.crc_hqx(fields_and_first_check, 0xFFFF)
     return fields_and_first_check + check.to_bytes(2, "little")

@@ -1,6 +1,7 @@
-"""A reader of `.hcd` files made from docs/reference/file-format.md alone, with the standard library alone.
+"""An independent reader of `.hcd` files, written from docs/reference/file-format.md.
 
-It says what a file holds and stops at whatever is wrong (AssertionError). It is slow and short.
+It uses only the standard library, raises an AssertionError for an invalid file, and is short and
+slow.
 """
 
 import binascii
@@ -25,23 +26,23 @@ def read_hcd(data):
     file = io.BytesIO(data)
 
     def take(n):
-        part = file.read(n)
-        assert len(part) == n, "cut off"
-        return part
+        data = file.read(n)
+        assert len(data) == n, "truncated"
+        return data
 
     def number(n=1):
         return int.from_bytes(take(n), "little")
 
     def varint():
-        value, place = 0, 0
+        value, shift = 0, 0
         while True:
             byte = number()
-            value |= (byte & 127) << place
-            place += 7
+            value |= (byte & 127) << shift
+            shift += 7
             if byte < 128:
-                assert byte or place == 7, "not the shortest form"
+                assert byte or shift == 7, "not the shortest form"
                 return value
-            assert place < 63, "too long"
+            assert shift < 63, "too long"
 
     assert take(4) == b"HCD\1"
     flags, profile, fingerprint, code = number(), number(), take(4).hex(), number()
@@ -55,8 +56,8 @@ def read_hcd(data):
         names = {1: "hac", 2: "bigcodec", 3: "supercodec"}
         family = names[code >> 4] if code >> 4 else take(number()).decode("ascii")
         model_rate = RATES[code & 15] or varint()
-        hop, streams, bits = varint(), varint(), number()
-        widths = [bits] * streams if bits else list(take(streams))
+        hop, codebooks, bits = varint(), varint(), number()
+        widths = [bits] * codebooks if bits else list(take(codebooks))
     samples = varint() if flags & 1 else None
     extra = flags >> 4 & 3
     extra = varint() if extra == 3 else extra
@@ -84,8 +85,8 @@ def read_hcd(data):
         bits = "".join(f"{byte:08b}" for byte in take(size))
         for _ in range(frames):
             for channel in codes:
-                for stream, width in zip(channel, widths, strict=True):
-                    stream.append(int(bits[:width], 2))
+                for codebook, width in zip(channel, widths, strict=True):
+                    codebook.append(int(bits[:width], 2))
                     bits = bits[width:]
         assert "1" not in bits, "padding"
 
@@ -119,7 +120,7 @@ def read_hcd(data):
             assert 0 <= rest < block
             tokens(rest)
             check(k, start)
-    assert not file.read(1), "something follows"
+    assert not file.read(1), "trailing data"
     return {
         "family": family, "model_rate": model_rate, "hop": hop, "bits_per_codebook": widths,
         "fingerprint": fingerprint, "input_rate": rate, "samples": samples, "extra": extra,

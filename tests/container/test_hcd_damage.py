@@ -21,7 +21,7 @@ def read_strictly(data, opened):
 
 
 def read_leniently(data, opened):
-    """Everything "keep" gives; must come to an end whatever the bytes."""
+    """Return the reader and all blocks with ``damaged="keep"``."""
     reader = Reader(opened(data), "x.hcd", damaged="keep")
     blocks = list(reader.blocks())
     for block in blocks:
@@ -31,7 +31,7 @@ def read_leniently(data, opened):
 
 @pytest.mark.parametrize("opened", [io.BytesIO, Pipe])
 @pytest.mark.parametrize("sample", SAMPLES.values(), ids=SAMPLES)
-def test_every_truncation_is_detected(sample, opened):
+def test_reader_detects_every_truncation(sample, opened):
     for size in range(len(sample.data)):
         with pytest.raises(TruncatedError, match=r"^x\.hcd: "):
             read_strictly(sample.data[:size], opened)
@@ -39,7 +39,7 @@ def test_every_truncation_is_detected(sample, opened):
 
 @pytest.mark.parametrize("opened", [io.BytesIO, Pipe])
 @pytest.mark.parametrize("sample", SAMPLES.values(), ids=SAMPLES)
-def test_every_flipped_bit_is_detected(sample, opened):
+def test_reader_detects_every_flipped_bit(sample, opened):
     data = bytearray(sample.data)
     for bit in range(8 * len(data)):
         data[bit // 8] ^= 1 << bit % 8
@@ -50,7 +50,7 @@ def test_every_flipped_bit_is_detected(sample, opened):
 
 
 @pytest.mark.parametrize("sample", SAMPLES.values(), ids=SAMPLES)
-def test_anything_behind_the_end_is_detected(sample):
+def test_reader_detects_trailing_data(sample):
     for opened in (io.BytesIO, Pipe):
         with pytest.raises(DamagedError, match=f"trailing data .* byte {len(sample.data)};"):
             read_strictly(sample.data + b"\0", opened)
@@ -63,7 +63,7 @@ def test_anything_behind_the_end_is_detected(sample):
 @pytest.mark.parametrize(
     ("sample", "head", "step"), [(FIVE, HEAD, 21), (FIVE_STREAM, HEAD_STREAM, 22)]
 )
-def test_a_flipped_bit_loses_its_own_block_only(sample, head, step, opened):
+def test_flipped_bit_loses_only_its_block(sample, head, step, opened):
     ends = [head + step * (k + 1) - 4 for k in range(4)] + [len(sample.data)]
     data = bytearray(sample.data)
     for bit in range(8 * head, 8 * len(data)):
@@ -72,7 +72,7 @@ def test_a_flipped_bit_loses_its_own_block_only(sample, head, step, opened):
         reader, blocks = read_leniently(bytes(data), opened)
         data[bit // 8] ^= 1 << bit % 8
         if len(blocks) == 4:
-            # The final record of a stream, hit where it tells the length.
+            # The length in the final record of a stream.
             assert sample is FIVE_STREAM
             assert hit == 4
             assert isinstance(reader.truncated, TruncatedError)
@@ -87,7 +87,7 @@ def test_a_flipped_bit_loses_its_own_block_only(sample, head, step, opened):
                 assert np.array_equal(block.codes, sample.codes[:, :, 10 * k : 10 * k + 10])
 
 
-def test_the_message_says_where_and_what_and_what_to_do():
+def test_damage_message_states_place_reason_and_remedy():
     data = bytearray(FIVE.data)
     data[HEAD + 2 * 21 + 3] ^= 0x40
     with pytest.raises(DamagedError) as caught:
@@ -101,7 +101,7 @@ def test_the_message_says_where_and_what_and_what_to_do():
     )
 
 
-def test_times_of_an_hour_and_more():
+def test_damage_message_formats_times_above_one_hour():
     sample = known(BIGCODEC, 16_000, 16_000 * 3_700)
     data = bytearray(sample.data)
     data[20 + 3124 * 151 - 4 + 9] ^= 1
@@ -110,14 +110,14 @@ def test_times_of_an_hour_and_more():
 
 
 def block_bytes(data, k):
-    """Block k of a file like FIVE, with its check."""
+    """Return block k of a file like FIVE, with its check."""
     start = HEAD + 21 * k - (4 if k else 0)
     return data[start : start + (21 if k else 17)]
 
 
-def test_swapped_repeated_missing_and_foreign_blocks_are_named():
+def test_swapped_repeated_missing_and_foreign_blocks_are_reported():
     sister_codes = FIVE.codes.copy()
-    sister_codes[0, 0, 0] ^= 1  # another first block, all later ones equal
+    sister_codes[0, 0, 0] ^= 1  # differs in the first block only
     sister = write(FIVE.header, sister_codes)
     blocks = [block_bytes(FIVE.data, k) for k in range(4)]
     tail = FIVE.data[HEAD + 21 * 4 - 4 :]
@@ -142,7 +142,7 @@ def test_swapped_repeated_missing_and_foreign_blocks_are_named():
         read_strictly(without, Pipe)
     with pytest.raises(TruncatedError):
         read_strictly(without, io.BytesIO)
-    # A whole header of another file over these blocks.
+    # The header of another file before these blocks.
     with pytest.raises(DamagedError, match="block 0 "):
         read_strictly(sister[:HEAD] + FIVE.data[HEAD:], Pipe)
 
@@ -151,7 +151,7 @@ def test_swapped_repeated_missing_and_foreign_blocks_are_named():
 @pytest.mark.parametrize(
     ("sample", "head", "step"), [(FIVE, HEAD, 21), (FIVE_STREAM, HEAD_STREAM, 22)]
 )
-def test_a_file_cut_off_gives_its_whole_blocks(sample, head, step, opened):
+def test_truncated_file_yields_its_full_blocks(sample, head, step, opened):
     for size in range(head, len(sample.data)):
         reader, blocks = read_leniently(sample.data[:size], opened)
         whole = min(4, (size - head + 4) // step)
@@ -170,13 +170,13 @@ def test_a_file_cut_off_gives_its_whole_blocks(sample, head, step, opened):
             assert again.read_frames(0, 10 * whole).shape == (1, 1, 10 * whole)
 
 
-def test_a_pipe_read_once_says_so_even_after_damage():
+def test_pipe_can_be_read_only_once_even_after_damage():
     reader, _ = read_leniently(FIVE.data[:50], Pipe)
     with pytest.raises(ContainerError, match="only once"):
         next(reader.blocks())
 
 
-def test_a_damaged_final_record_keeps_its_length_if_it_fits():
+def test_damaged_final_record_keeps_a_length_that_fits():
     data = bytearray(FIVE_STREAM.data)
     data[-7] ^= 1  # a token
     reader, blocks = read_leniently(bytes(data), io.BytesIO)
@@ -189,7 +189,7 @@ def test_a_damaged_final_record_keeps_its_length_if_it_fits():
         reader.read_all()
 
 
-def test_a_marker_turned_into_the_final_one_loses_one_block():
+def test_marker_changed_to_final_loses_one_block():
     for k in range(4):
         data = bytearray(FIVE_STREAM.data)
         data[HEAD_STREAM + 22 * k - (4 if k else 0)] = 2
@@ -199,7 +199,7 @@ def test_a_marker_turned_into_the_final_one_loses_one_block():
             assert len(blocks) == 5
 
 
-def test_a_damaged_section_is_left_out_and_told():
+def test_damaged_section_is_skipped_and_reported():
     sample = SAMPLES["tags"]
     data = bytearray(sample.data)
     data[data.index(b"speaker")] ^= 1
@@ -210,8 +210,7 @@ def test_a_damaged_section_is_left_out_and_told():
     assert all(block.codes is not None for block in blocks)
 
 
-def test_padding_that_is_not_zero_is_refused():
-    """A right check does not make wrong bytes right."""
+def test_nonzero_padding_is_rejected_despite_a_correct_check():
     header = Header(BIGCODEC, "0123abcd", 16_000, num_samples=200)
     data = bytearray(write(header, random_codes(BIGCODEC, 1, 1)))
     data[-1] |= 1
@@ -222,15 +221,15 @@ def test_padding_that_is_not_zero_is_refused():
 
 
 def repaired(data):
-    """Put right CRC-16 and S0 into bytes that may or may not be a header, wherever they fit."""
+    """Yield the data with a correct CRC-16 at every possible end of the header."""
     for size in (17, 18, 19, 22, 25):
         if len(data) > size + 2:
             check = binascii.crc_hqx(bytes(data[:size]), 0xFFFF).to_bytes(2, "little")
             yield bytes(data[:size]) + check + bytes(data[size + 2 :])
 
 
-def try_everything(data):
-    """No bytes whatsoever may raise anything but a ContainerError, or run on for ever."""
+def assert_only_container_errors(data):
+    """Read in every way; any other exception or an endless loop fails the test."""
     for opened in (io.BytesIO, Pipe):
         for work in (read_strictly, read_leniently):
             with contextlib.suppress(ContainerError):
@@ -242,24 +241,24 @@ def try_everything(data):
 
 
 @pytest.mark.parametrize("seed", range(4))
-def test_random_bytes(seed):
-    dice = random.Random(seed)
+def test_random_bytes_raise_container_errors(seed):
+    rng = random.Random(seed)
     for _ in range(250):
-        try_everything(b"HCD\1" + dice.randbytes(dice.randrange(80)))
-        try_everything(dice.randbytes(dice.randrange(30)))
+        assert_only_container_errors(b"HCD\1" + rng.randbytes(rng.randrange(80)))
+        assert_only_container_errors(rng.randbytes(rng.randrange(30)))
 
 
 @pytest.mark.parametrize("sample", SAMPLES.values(), ids=SAMPLES)
-def test_random_mutations_with_checks_put_right(sample):
-    dice = random.Random(len(sample.data))
+def test_mutations_with_correct_checks_raise_container_errors(sample):
+    rng = random.Random(len(sample.data))
     hostile = [b"\xff" * 8 + b"\x7f", b"\xff" * 12, b"\x80" * 9, b"\0", b"\xff\xff\x3f", b"\x01"]
     for _ in range(40):
         data = bytearray(sample.data)
-        for _ in range(dice.randrange(1, 4)):
-            # The header is where the interesting fields are.
-            place = 4 + min(dice.randrange(len(data) - 4), dice.randrange(30))
-            value = dice.choice([*hostile, dice.randbytes(2)])
-            data[place : place + dice.choice([0, 1, len(value)])] = value
-        try_everything(bytes(data))
+        for _ in range(rng.randrange(1, 4)):
+            # Mostly in the header, which has the most fields.
+            place = 4 + min(rng.randrange(len(data) - 4), rng.randrange(30))
+            value = rng.choice([*hostile, rng.randbytes(2)])
+            data[place : place + rng.choice([0, 1, len(value)])] = value
+        assert_only_container_errors(bytes(data))
         for again in repaired(data):
-            try_everything(again)
+            assert_only_container_errors(again)

@@ -1,4 +1,4 @@
-"""The worked examples of docs/reference/file-format.md are files, and the tables are the tables."""
+"""The worked examples and the tables of docs/reference/file-format.md match the code."""
 
 import io
 import json
@@ -21,7 +21,7 @@ EXAMPLES = re.findall(r"```json\n(.*?)```\n\n```hex\n(.*?)```", DOCUMENT, re.DOT
 
 
 def bytes_of(dump):
-    """Bytes of an annotated dump; every line must begin where the one before ended."""
+    """Return the bytes of an annotated dump; the offset of every line must be right."""
     data = b""
     for line in dump.splitlines():
         offset, octets, explanation = re.fullmatch(
@@ -33,47 +33,50 @@ def bytes_of(dump):
     return data
 
 
-def test_there_are_three_examples():
+def test_document_has_three_examples():
     assert len(EXAMPLES) == 3
 
 
-@pytest.mark.parametrize(("said", "dump"), EXAMPLES)
-def test_examples_are_read_and_made_again(said, dump):
-    said, data = json.loads(said), bytes_of(dump)
+@pytest.mark.parametrize(("content", "dump"), EXAMPLES)
+def test_examples_are_read_and_reproduced(content, dump):
+    content, data = json.loads(content), bytes_of(dump)
     reader = Reader(io.BytesIO(data))
     codes = reader.read_all()
-    assert codes.tolist() == said["codes"]
-    assert reader.tags == said["tags"]
-    assert reader.num_samples == said["samples"]
+    assert codes.tolist() == content["codes"]
+    assert reader.tags == content["tags"]
+    assert reader.num_samples == content["samples"]
 
     header = Header(
         layout=TokenLayout(
-            said["family"], said["model_rate"], said["hop"], tuple(said["bits_per_codebook"])
+            content["family"],
+            content["model_rate"],
+            content["hop"],
+            tuple(content["bits_per_codebook"]),
         ),
-        fingerprint=said["fingerprint"],
-        sample_rate=said["input_rate"],
-        channels=len(said["codes"]),
-        num_samples=None if said["stream"] else said["samples"],
-        segment_frames=said.get("segment"),
-        block_frames=said.get("block", 0),
+        fingerprint=content["fingerprint"],
+        sample_rate=content["input_rate"],
+        channels=len(content["codes"]),
+        num_samples=None if content["stream"] else content["samples"],
+        segment_frames=content.get("segment"),
+        block_frames=content.get("block", 0),
     )
     assert reader.header == header
-    assert write(header, np.array(said["codes"]), said["tags"], said["samples"]) == data
+    assert write(header, np.array(content["codes"]), content["tags"], content["samples"]) == data
 
 
-@pytest.mark.parametrize(("said", "dump"), EXAMPLES)
-def test_examples_pass_the_independent_reader(said, dump):
-    said, found = json.loads(said), read_hcd(bytes_of(dump))
-    for key in set(said) - {"stream"}:
-        assert found[key] == said[key]
+@pytest.mark.parametrize(("content", "dump"), EXAMPLES)
+def test_examples_match_the_independent_reader(content, dump):
+    content, found = json.loads(content), read_hcd(bytes_of(dump))
+    for key in set(content) - {"stream"}:
+        assert found[key] == content[key]
 
 
-def test_numbers_named_in_the_text():
+def test_varint_and_crc_examples():
     assert encode_varint(48_000).hex(" ") == "80 f7 02"
     assert header_check(b"123456789") == 0x29B1
 
 
-def test_table_of_profiles():
+def test_table_of_profiles_matches():
     rows = re.findall(
         r"^\| (\d) \| [^|]+ \| `(\w+)` \| (\d+) \| (\d+) \| ([\d, ]+) \| (\d+) \| (\d+) \|$",
         DOCUMENT,
@@ -86,7 +89,7 @@ def test_table_of_profiles():
         assert (layout.frame_rate, layout.bit_rate) == (int(frame_rate), int(bit_rate))
 
 
-def test_table_of_sampling_rates():
+def test_table_of_sampling_rates_matches():
     codes, rates = (
         [int(cell) for cell in re.findall(r"\d+", row)]
         for row in re.findall(r"^\| (?:code|Hz) \|(.*)\|$", DOCUMENT, re.MULTILINE)

@@ -2,7 +2,7 @@ import subprocess
 import sys
 
 
-def test_the_container_needs_no_torch():
+def test_container_imports_neither_torch_nor_soundfile():
     code = (
         "import sys, codectool.container\n"
         "print(sorted({'torch', 'torchaudio', 'soundfile', 'click'} & set(sys.modules)))"

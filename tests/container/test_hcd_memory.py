@@ -1,4 +1,4 @@
-"""Whatever a file promises, memory stays within one block."""
+"""Memory stays within one block, whatever sizes a file claims."""
 
 import io
 import tracemalloc
@@ -21,7 +21,7 @@ from codectool.errors import (
 
 
 class Endless(io.RawIOBase):
-    """A pipe that repeats some bytes after a beginning, up to a size it makes up on the way."""
+    """A pipe that repeats some bytes after its start, up to a given size."""
 
     def __init__(self, start, repeated, size):
         self._start = start
@@ -39,7 +39,7 @@ class Endless(io.RawIOBase):
         return data + self._repeated[: size - len(data)]
 
 
-def peak_of(work):
+def peak_memory(work):
     tracemalloc.start()
     try:
         work()
@@ -52,12 +52,12 @@ HUGE = Header(HAC, "0123abcd", 16_000, num_samples=1 << 60, block_frames=1 << 20
 HUGE_STREAM = Header(HAC, "0123abcd", 16_000, block_frames=1 << 20)
 
 
-def promise(header, sections=False):
+def header_bytes(header, sections=False):
     return with_header_check(build_fields(header, sections) + bytes(4))
 
 
-def test_a_huge_promise_is_held_against_the_size_of_the_file():
-    data = promise(HUGE) + bytes(1_000)
+def test_huge_length_is_compared_with_the_file_size():
+    data = header_bytes(HUGE) + bytes(1_000)
     with pytest.raises(TruncatedError, match=f"has {len(data)} of [0-9]{{15,}} bytes"):
         Reader(io.BytesIO(data))
     reader = Reader(io.BytesIO(data), damaged="keep")
@@ -67,43 +67,43 @@ def test_a_huge_promise_is_held_against_the_size_of_the_file():
 
 
 @pytest.mark.parametrize("header", [HUGE, HUGE_STREAM], ids=["known", "stream"])
-def test_a_huge_promise_on_a_pipe_asks_for_no_memory(header):
+def test_huge_length_on_a_pipe_allocates_no_memory(header):
     def work():
         with pytest.raises(TruncatedError):
-            Reader(Pipe(promise(header) + b"\1" + bytes(1_000))).read_all()
+            Reader(Pipe(header_bytes(header) + b"\1" + bytes(1_000))).read_all()
 
-    assert peak_of(work) < 1 << 20
+    assert peak_memory(work) < 1 << 20
 
 
 @pytest.mark.parametrize("header", [HUGE, HUGE_STREAM], ids=["known", "stream"])
 @pytest.mark.parametrize("repeated", [b"\0", b"\1", b"\2\0\0"])
-def test_a_gigabyte_of_hostile_blocks_takes_some_megabytes(header, repeated):
+def test_gigabyte_of_hostile_blocks_takes_a_few_megabytes(header, repeated):
     damaged = 0
 
     def work():
         nonlocal damaged
-        file = Endless(promise(header), repeated, 1 << 30)
+        file = Endless(header_bytes(header), repeated, 1 << 30)
         for block in Reader(file, damaged="keep").blocks():
             assert block.codes is None
             damaged += 1
 
-    assert peak_of(work) < 24 << 20
+    assert peak_memory(work) < 24 << 20
     assert damaged > 400
 
 
 @pytest.mark.parametrize("repeated", [b"\2", b"\1\0", b"\xff", b"\2\0\0\0\0\0"])
-def test_a_gigabyte_of_hostile_sections_is_not_read(repeated):
+def test_gigabyte_of_hostile_sections_is_not_read(repeated):
     def work():
-        file = Endless(promise(HUGE, True), repeated, 1 << 30)
+        file = Endless(header_bytes(HUGE, True), repeated, 1 << 30)
         with pytest.raises(ContainerError):
             Reader(file).read_all()
         with pytest.raises(ContainerError):
-            Reader(Endless(promise(HUGE, True), repeated, 1 << 30), damaged="keep").read_all()
+            Reader(Endless(header_bytes(HUGE, True), repeated, 1 << 30), damaged="keep").read_all()
 
-    assert peak_of(work) < 4 << 20
+    assert peak_memory(work) < 4 << 20
 
 
-def test_a_gigabyte_of_header_is_not_read():
+def test_gigabyte_of_header_is_not_read():
     for repeated in (b"\xff", b"\x80", b"\x00", b"\x01", b"HCD\1"):
         for flags in range(64):
             file = Endless(b"HCD\1" + bytes([flags, 0]), repeated, 1 << 30)
@@ -111,7 +111,7 @@ def test_a_gigabyte_of_header_is_not_read():
                 Reader(file).read_all()
 
 
-def test_the_largest_block_stays_within_bounds():
+def test_largest_block_stays_within_bounds():
     header = Header(HAC, "0123abcd", 24_000, num_samples=320 << 20, block_frames=1 << 20)
     data = write(header, random_codes(HAC, 1, 1 << 20))
-    assert peak_of(lambda: list(Reader(io.BytesIO(data)).blocks())) < 24 << 20
+    assert peak_memory(lambda: list(Reader(io.BytesIO(data)).blocks())) < 24 << 20

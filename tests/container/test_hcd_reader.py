@@ -24,19 +24,19 @@ LONG_STREAM = stream(BIGCODEC, 16_000, 199_000, block_frames=40)
 
 
 class Counted(io.BytesIO):
-    """Counts the bytes that were read."""
+    """Counts the bytes that are read."""
 
-    taken = 0
+    num_bytes_read = 0
 
     def read(self, size=-1):
         data = super().read(size)
-        self.taken += len(data)
+        self.num_bytes_read += len(data)
         return data
 
 
 @pytest.mark.parametrize("sample", SAMPLES.values(), ids=SAMPLES)
 @pytest.mark.parametrize("opened", [io.BytesIO, Pipe])
-def test_every_kind_is_read_from_files_and_pipes(sample, opened):
+def test_reader_reads_every_kind_from_files_and_pipes(sample, opened):
     reader = Reader(opened(sample.data))
     assert reader.tags == sample.tags
     assert reader.header.layout == sample.header.layout
@@ -47,7 +47,7 @@ def test_every_kind_is_read_from_files_and_pipes(sample, opened):
 
 
 @pytest.mark.parametrize("sample", [LONG, LONG_STREAM], ids=["known", "stream"])
-def test_blocks_come_in_order_and_more_than_once(sample):
+def test_blocks_are_in_order_and_can_be_read_again(sample):
     reader = Reader(io.BytesIO(sample.data))
     for _ in range(2):
         blocks = list(reader.blocks())
@@ -56,7 +56,7 @@ def test_blocks_come_in_order_and_more_than_once(sample):
         assert all(block.codes.shape == (1, 1, block.num_frames) for block in blocks)
 
 
-def test_a_pipe_is_read_once_only():
+def test_pipe_can_be_read_only_once():
     reader = Reader(Pipe(LONG.data))
     reader.read_all()
     assert (reader.file_size, reader.bytes_read) == (None, len(LONG.data))
@@ -71,12 +71,12 @@ def test_a_pipe_is_read_once_only():
 @pytest.mark.parametrize(
     ("start", "count"), [(0, 0), (0, 1), (39, 2), (400, 40), (401, 80), (960, 35), (990, 99)]
 )
-def test_any_run_of_frames(sample, opened, start, count):
+def test_read_frames_returns_any_range(sample, opened, start, count):
     codes = Reader(opened(sample.data)).read_frames(start, count)
     assert np.array_equal(codes, sample.codes[:, :, start : start + count])
 
 
-def test_frames_behind_the_end_are_none():
+def test_read_frames_beyond_the_end_is_empty():
     for sample in (LONG, LONG_STREAM):
         assert Reader(io.BytesIO(sample.data)).read_frames(5_000, 7).shape == (1, 1, 0)
     with pytest.raises(ValueError, match="negative"):
@@ -84,22 +84,22 @@ def test_frames_behind_the_end_are_none():
 
 
 @pytest.mark.parametrize("sample", [LONG, LONG_STREAM], ids=["known", "stream"])
-def test_random_access_reads_header_and_needed_blocks_only(sample):
+def test_read_frames_reads_only_header_and_needed_blocks(sample):
     file = Counted(sample.data)
     reader = Reader(file)
-    header = file.taken
+    header = file.num_bytes_read
     assert header <= 22
     reader.scan()
-    found_end = file.taken - header
+    found_end = file.num_bytes_read - header
     assert found_end <= 2 + (1 + 3 + 1 + 65 + 4) * (sample is LONG_STREAM)
     for start in (200, 230, 640):
-        before = file.taken
+        before = file.num_bytes_read
         reader.read_frames(start, 40)
         blocks = 1 if start % 40 == 0 else 2
-        assert file.taken - before <= blocks * (1 + 65 + 4)
+        assert file.num_bytes_read - before <= blocks * (1 + 65 + 4)
 
 
-def test_random_access_does_not_mind_damage_elsewhere():
+def test_read_frames_ignores_damage_in_other_blocks():
     data = bytearray(LONG.data)
     data[100] ^= 1
     reader = Reader(io.BytesIO(bytes(data)))
@@ -108,7 +108,7 @@ def test_random_access_does_not_mind_damage_elsewhere():
         reader.read_frames(0, 80)
 
 
-def test_the_length_of_a_stream_is_found_without_its_blocks():
+def test_scan_finds_the_length_of_a_stream():
     for rest in range(40):
         sample = stream(BIGCODEC, 16_000, 200 * (400 + rest), block_frames=40)
         reader = Reader(io.BytesIO(sample.data))
@@ -117,7 +117,7 @@ def test_the_length_of_a_stream_is_found_without_its_blocks():
         assert reader.num_samples == 200 * (400 + rest)
 
 
-def test_a_file_may_stand_behind_something_else():
+def test_reader_starts_at_the_position_of_the_file_object():
     file = io.BytesIO(b"before" + LONG.data)
     file.seek(6)
     reader = Reader(file)
@@ -125,7 +125,7 @@ def test_a_file_may_stand_behind_something_else():
     assert np.array_equal(reader.read_frames(500, 80), LONG.codes[:, :, 500:580])
 
 
-def test_an_operating_system_pipe():
+def test_reader_reads_an_operating_system_pipe():
     to_read, to_write = os.pipe()
 
     def send():
@@ -143,8 +143,7 @@ def test_an_operating_system_pipe():
     assert tokens.num_samples == 199_000
 
 
-def test_end_of_a_stream_of_very_short_blocks_is_found():
-    """Its final record is longer than several blocks together."""
+def test_scan_finds_a_final_record_longer_than_several_blocks():
     layout = TokenLayout("tiny", 8_000, 65_536, (1,))
     header = Header(layout, "00112233", 8_000, block_frames=8)
     for frames in (*range(16, 60), 4807):

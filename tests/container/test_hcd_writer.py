@@ -8,7 +8,7 @@ from hcd_samples import (
     BIGCODEC,
     HAC,
     ODD,
-    ONE_QUANTIZER,
+    ONE_CODEBOOK,
     SAMPLES,
     SUPERCODEC,
     SUPERCODEC_24K,
@@ -30,7 +30,7 @@ ODD_RATE_1_KBPS = TokenLayout("bigcodec", 14_700, 294, (20,))
 
 
 def overhead(layout, rate, seconds):
-    """Bytes that are not tokens, and bytes in all, of a mono file with the default blocks."""
+    """Return the bytes that are not tokens and all bytes of a mono file with default blocks."""
     header = Header(layout, "0123abcd", rate, num_samples=seconds * rate)
     size = len(write(header, random_codes(layout, 1, header.num_frames)))
     return size - -(-header.num_frames * layout.bits_per_frame // 8), size
@@ -38,14 +38,14 @@ def overhead(layout, rate, seconds):
 
 @pytest.mark.parametrize("rate", [16_000, 44_100, 48_000])
 @pytest.mark.parametrize("layout", [HAC, BIGCODEC, SUPERCODEC, SUPERCODEC_24K])
-def test_a_clip_of_a_standard_profile_costs_20_bytes(layout, rate):
+def test_overhead_of_a_standard_profile_is_20_bytes(layout, rate):
     assert overhead(layout, rate, 3)[0] == 20
 
 
 @pytest.mark.parametrize(
-    ("layout", "cost"), [(ONE_QUANTIZER, 25), (ONE_KBPS, 25), (ODD_RATE_1_KBPS, 27)]
+    ("layout", "cost"), [(ONE_CODEBOOK, 25), (ONE_KBPS, 25), (ODD_RATE_1_KBPS, 27)]
 )
-def test_a_clip_of_a_custom_model_costs_28_bytes_at_most(layout, cost):
+def test_overhead_of_a_custom_model_is_at_most_28_bytes(layout, cost):
     assert overhead(layout, 16_000, 3)[0] == cost
 
 
@@ -54,13 +54,13 @@ def test_a_clip_of_a_custom_model_costs_28_bytes_at_most(layout, cost):
 @pytest.mark.parametrize(
     "layout", [HAC, BIGCODEC, SUPERCODEC, SUPERCODEC_24K, ONE_KBPS, ODD_RATE_1_KBPS]
 )
-def test_half_a_percent_from_a_minute_up(layout, seconds, rate):
+def test_overhead_is_half_a_percent_from_one_minute(layout, seconds, rate):
     cost, size = overhead(layout, rate, seconds)
     assert cost <= 0.005 * size
 
 
 @pytest.mark.parametrize("sample", SAMPLES.values(), ids=SAMPLES)
-def test_an_independent_reader_finds_what_was_written(sample):
+def test_independent_reader_reads_what_was_written(sample):
     found = read_hcd(sample.data)
     header, layout = sample.header, sample.header.layout
     assert found == {
@@ -80,13 +80,13 @@ def test_an_independent_reader_finds_what_was_written(sample):
 
 
 @pytest.mark.parametrize("sample", SAMPLES.values(), ids=SAMPLES)
-@pytest.mark.parametrize("piece", [1, 2, 3, 1000])
-def test_bytes_do_not_depend_on_the_pieces_written(sample, piece):
+@pytest.mark.parametrize("chunk_frames", [1, 2, 3, 1000])
+def test_bytes_do_not_depend_on_chunking(sample, chunk_frames):
     end = (sample.num_samples, sample.extra_frames)
-    assert write(sample.header, sample.codes, sample.tags, *end, piece=piece) == sample.data
+    assert write(sample.header, sample.codes, sample.tags, *end, chunk_frames) == sample.data
 
 
-def test_tags_in_any_order_give_the_same_bytes():
+def test_bytes_do_not_depend_on_the_order_of_tags():
     backwards = dict(reversed(TAGS.items()))
     assert list(backwards) != list(TAGS)
     sample = SAMPLES["tags"]
@@ -135,7 +135,7 @@ def test_round_trip(layout, rate, channels, num_samples, extra, segment, block, 
     assert tokens.tags == tags
 
 
-def test_tokens_there_and_back():
+def test_round_trip_of_tokens():
     tokens = Tokens(
         codes=random_codes(ODD, 2, 9),
         layout=ODD,
@@ -155,13 +155,13 @@ def test_tokens_there_and_back():
 
 
 @pytest.mark.parametrize("dtype", [np.uint8, np.int64, np.uint64])
-def test_any_type_of_integers(dtype):
+def test_writer_accepts_any_integer_type(dtype):
     codes = random_codes(TokenLayout("x", 16_000, 320, (7,)), 1, 5)
     header = Header(TokenLayout("x", 16_000, 320, (7,)), "0123abcd", 16_000, num_samples=1_600)
-    assert write(header, codes.astype(dtype), piece=2) == write(header, codes)
+    assert write(header, codes.astype(dtype), chunk_frames=2) == write(header, codes)
 
 
-def test_blocks_go_out_as_soon_as_they_are_whole():
+def test_block_is_written_as_soon_as_it_is_full():
     file = io.BytesIO()
     writer = Writer(file, Header(BIGCODEC, "0123abcd", 16_000, block_frames=4))
     sizes = []
@@ -172,8 +172,7 @@ def test_blocks_go_out_as_soon_as_they_are_whole():
     assert sizes == [0, 0, 0, *[head] * 4, *[head + 1 + 7 + 4] * 2]
 
 
-def test_a_pipe_carries_blocks_one_by_one():
-    """Each block arrives before the next one is written."""
+def test_each_block_arrives_on_a_pipe_before_the_next_is_written():
     to_read, to_write = os.pipe()
     codes = random_codes(HAC, 1, 7)
     with open(to_read, "rb") as source, open(to_write, "wb") as target:
@@ -188,13 +187,13 @@ def test_a_pipe_carries_blocks_one_by_one():
             assert np.array_equal(block.codes, codes[:, :, start : start + 2])
         writer.write(codes[:, :, 6:])
         writer.close(7 * 320)
-        # The end of the pipe is not needed to have the last block.
+        # The last block arrives before the pipe is closed.
         assert np.array_equal(next(blocks).codes, codes[:, :, 6:])
         target.close()
         assert list(blocks) == []
 
 
-def test_a_writer_keeps_to_its_promise():
+def test_writer_rejects_a_length_other_than_in_the_header():
     header = Header(BIGCODEC, "0123abcd", 16_000, num_samples=1_000)
     writer = Writer(io.BytesIO(), header)
     writer.write(np.zeros((1, 1, 4), np.int32))
@@ -212,7 +211,7 @@ def test_a_writer_keeps_to_its_promise():
         writer.write(np.zeros((1, 1, 1), np.int32))
 
 
-def test_a_stream_needs_its_length_in_the_end():
+def test_stream_requires_its_length_at_close():
     header = Header(BIGCODEC, "0123abcd", 16_000, block_frames=2)
     writer = Writer(io.BytesIO(), header)
     writer.write(np.zeros((1, 1, 5), np.int32))
@@ -236,7 +235,7 @@ def test_a_stream_needs_its_length_in_the_end():
         np.full((1, 1, 5), -1),
     ],
 )
-def test_codes_that_do_not_fit_are_refused(codes):
+def test_writer_rejects_codes_that_do_not_fit(codes):
     writer = Writer(io.BytesIO(), Header(BIGCODEC, "0123abcd", 16_000, num_samples=1_000))
     with pytest.raises(ContainerError, match="codes"):
         writer.write(codes)
@@ -250,12 +249,12 @@ def test_codes_that_do_not_fit_are_refused(codes):
         ({"text": "x" * 65_536}, "there is room for 65536"),
     ],
 )
-def test_tags_that_do_not_fit_are_refused(tags, message):
+def test_writer_rejects_tags_that_do_not_fit(tags, message):
     with pytest.raises(ContainerError, match=message):
         Writer(io.BytesIO(), Header(BIGCODEC, "0123abcd", 16_000), tags)
 
 
-def test_an_error_leaves_a_file_without_an_end():
+def test_exception_leaves_a_truncated_file():
     file = io.BytesIO()
     header = Header(BIGCODEC, "0123abcd", 16_000, block_frames=2)
     writer = Writer(file, header)
@@ -268,7 +267,7 @@ def test_an_error_leaves_a_file_without_an_end():
     assert reader.truncated is not None
 
 
-def test_tokens_that_do_not_fit_are_refused():
+def test_write_tokens_rejects_tokens_that_do_not_fit():
     fields = {"layout": BIGCODEC, "fingerprint": "0123abcd", "sample_rate": 16_000}
     with pytest.raises(TokensError, match="4 frames are too few for 1000 samples"):
         Tokens(np.zeros((1, 1, 4), np.int32), num_samples=1_000, **fields)
@@ -295,7 +294,7 @@ def test_tokens_that_do_not_fit_are_refused():
         {"layout": TokenLayout("x", 1_000_000, 65_537, (1,))},
     ],
 )
-def test_a_header_that_makes_no_sense_is_refused(fields):
-    sound = {"layout": BIGCODEC, "fingerprint": "0123abcd", "sample_rate": 16_000}
+def test_header_rejects_invalid_fields(fields):
+    valid = {"layout": BIGCODEC, "fingerprint": "0123abcd", "sample_rate": 16_000}
     with pytest.raises(ValueError):
-        Header(**{**sound, **fields})
+        Header(**{**valid, **fields})

@@ -1,4 +1,4 @@
-"""What is refused although every check is right, and in which words."""
+"""Files that are rejected although every check is correct, and the messages."""
 
 import io
 import zlib
@@ -21,7 +21,7 @@ from codectool.errors import (
 )
 
 
-def refusal(data):
+def rejection(data):
     with pytest.raises(ContainerError) as caught:
         Reader(Pipe(data), "clip.hcd").read_all()
     assert str(caught.value).startswith("clip.hcd: ")
@@ -29,29 +29,29 @@ def refusal(data):
 
 
 def header_bytes(**changes):
-    """Header of an empty HAC file with bytes changed by position, its CRC-16 right."""
+    """Return the header of an empty HAC file with changed bytes and a correct CRC-16."""
     fields = bytearray(build_fields(Header(HAC, "0123abcd", 16_000, num_samples=0), False))
     for position, value in changes.items():
         fields[int(position.removeprefix("at"))] = value
     return with_header_check(bytes(fields) + bytes(4))
 
 
-def test_other_files_are_named_as_such():
-    kind, message = refusal(b"RIFF\0\0\0\0WAVE")
+def test_other_formats_are_not_hcd():
+    kind, message = rejection(b"RIFF\0\0\0\0WAVE")
     assert kind is NotHcdError
     assert "52 49 46" in message
 
 
-def test_later_versions_ask_for_an_update():
-    kind, message = refusal(b"HCD\2 whatever comes then")
+def test_later_version_asks_for_an_update():
+    kind, message = rejection(b"HCD\2 whatever comes then")
     assert kind is UnsupportedError
     assert "later version of the format (2)" in message
     assert message.endswith("update codectool")
-    assert refusal(b"HCD\0")[0] is DamagedError
+    assert rejection(b"HCD\0")[0] is DamagedError
 
 
 @pytest.mark.parametrize(
-    ("changes", "words"),
+    ("changes", "message_part"),
     [
         ({"at4": 0x41}, "reserved flag bits 01"),
         ({"at4": 0x81}, "reserved flag bits 10"),
@@ -60,20 +60,20 @@ def test_later_versions_ask_for_an_update():
         ({"at10": 0xE1}, "sampling-rate code 14"),
     ],
 )
-def test_reserved_values_are_unsupported(changes, words):
-    kind, message = refusal(header_bytes(**changes))
+def test_reserved_values_are_unsupported(changes, message_part):
+    kind, message = rejection(header_bytes(**changes))
     assert kind is UnsupportedError
-    assert words in message
+    assert message_part in message
 
 
 def explicit(*octets, flags=1, form=0x41):
-    """An empty file with these bytes for its explicit profile and all that follows."""
+    """Return an empty file with these bytes from its explicit profile on."""
     fields = b"HCD\1" + bytes([flags, 0, 1, 2, 3, 4, form, *octets])
     return with_header_check(fields + bytes(4))
 
 
 @pytest.mark.parametrize(
-    ("data", "kind", "words"),
+    ("data", "kind", "message_part"),
     [
         (explicit(0x44, 1, 1, 1, 0), UnsupportedError, "codec family 4"),
         (explicit(0x1F, 1, 1, 1, 0), UnsupportedError, "sampling-rate code 15 for the model"),
@@ -101,13 +101,13 @@ def explicit(*octets, flags=1, form=0x41):
         (explicit(0x14, 1, 2, 9, 0, *encode_varint(1 << 20), flags=9), DamagedError, "not in 1.."),
     ],
 )
-def test_fields_that_make_no_sense(data, kind, words):
-    found, message = refusal(data)
-    assert (found, words in message) == (kind, True), message
+def test_invalid_fields_are_rejected(data, kind, message_part):
+    found, message = rejection(data)
+    assert (found, message_part in message) == (kind, True), message
 
 
-def test_explicit_forms_of_what_has_a_number_are_read():
-    """They may have been written before the number existed."""
+def test_explicit_form_of_a_standard_profile_is_read():
+    """A file may be older than the number of its profile."""
     rate = encode_varint(16_000)
     fields = b"HCD\1\1\0" + bytes(4) + b"\x01" + rate
     fields += b"\x00\x08bigcodec" + rate + encode_varint(200) + b"\x01\x0d" + b"\x00"
@@ -118,7 +118,7 @@ def test_explicit_forms_of_what_has_a_number_are_read():
 
 
 def with_sections(*sections, end=b"\0"):
-    """An empty file with these (type, payload) sections."""
+    """Return an empty file with these (type, payload) sections."""
     fields = build_fields(Header(HAC, "0123abcd", 16_000, num_samples=0), True)
     first = zlib.crc32(fields + bytes(8))
     data = with_header_check(fields + first.to_bytes(4, "little"))
@@ -129,17 +129,17 @@ def with_sections(*sections, end=b"\0"):
     return data + end
 
 
-def test_unknown_sections_are_skipped_or_refused_as_they_ask():
+def test_unknown_sections_are_skipped_or_rejected_by_type():
     tags = (1, b"\x01a\x01b")
     reader = Reader(io.BytesIO(with_sections((0x02, b"xyz"), tags, (0x7F, b""))))
     assert reader.tags == {"a": "b"}
-    kind, message = refusal(with_sections((MUST_UNDERSTAND, b"")))
+    kind, message = rejection(with_sections((MUST_UNDERSTAND, b"")))
     assert kind is UnsupportedError
     assert "0x80" in message
 
 
 @pytest.mark.parametrize(
-    ("data", "words"),
+    ("data", "message_part"),
     [
         (with_sections((1, b"\x01b\x00\x01a\x00")), "not in order"),
         (with_sections((1, b"\x01a\x00\x01a\x00")), "repeated"),
@@ -154,10 +154,10 @@ def test_unknown_sections_are_skipped_or_refused_as_they_ask():
         (with_sections(end=b"\x02\x80\x00"), "shortest form"),
     ],
 )
-def test_sections_that_make_no_sense(data, words):
-    kind, message = refusal(data)
-    assert (kind, words in message) == (DamagedError, True), message
+def test_invalid_sections_are_rejected(data, message_part):
+    kind, message = rejection(data)
+    assert (kind, message_part in message) == (DamagedError, True), message
 
 
-def test_an_empty_set_of_sections_is_fine():
+def test_empty_sections_are_read():
     assert Reader(io.BytesIO(with_sections())).tags == {}
