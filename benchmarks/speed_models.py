@@ -21,7 +21,7 @@ from benchmarks.upstream_way import EagerHac, UpstreamBigCodec, UpstreamModel, U
 from codectool.audio.samples import resample
 from codectool.checkpoints.load import read_weights
 from codectool.checkpoints.native import write_model
-from codectool.codec import Clip, Codec
+from codectool.codec import Codec, PreparedClip
 from codectool.codecs.hac.codec import fold, layer_costs
 from codectool.codecs.hac.config import AnyHacConfig, load_preset
 from codectool.codecs.hac.network import HacNetwork
@@ -58,10 +58,9 @@ class Contender:
         hop = self.codec.hop_length
         return torch.from_numpy(wave[: len(wave) // hop * hop].copy())[None, None]
 
-    def padded(self, clip: Clip) -> Tensor:
+    def padded(self, clip: PreparedClip) -> Tensor:
         """A clip of one channel as the model gets it, ``(1, 1, F * hop_length)``."""
-        wave = torch.from_numpy(clip.native)[None]
-        return F.pad(wave, (0, clip.frames * self.codec.hop_length - wave.shape[-1]))
+        return torch.from_numpy(clip.samples)[None]
 
     def operations(self) -> dict[str, float]:
         """Floating-point operations that a second of audio takes at least, by direction.
@@ -184,16 +183,16 @@ def clip_lengths(count: int, shortest: float, longest: float) -> list[float]:
     return np.random.default_rng(0).uniform(shortest, longest, count).tolist()
 
 
-def cut(codec: Codec, wave: Wave, lengths: Sequence[float]) -> list[Clip]:
+def cut(codec: Codec, wave: Wave, lengths: Sequence[float]) -> list[PreparedClip]:
     """Cut speech into clips of these lengths, in seconds, one after the other."""
     ends = np.cumsum([round(length * codec.sample_rate) for length in lengths])
     pieces = np.split(wave, ends)[:-1]
     return [codec.prepare(piece, codec.sample_rate) for piece in pieces]
 
 
-def batches(clips: Sequence[Clip], seconds: float) -> list[list[Clip]]:
+def batches(clips: Sequence[PreparedClip], seconds: float) -> list[list[PreparedClip]]:
     """Clips of like length together, so many seconds at once."""
-    made: list[list[Clip]] = [[]]
+    made: list[list[PreparedClip]] = [[]]
     for clip in sorted(clips, key=lambda clip: clip.seconds):
         if made[-1] and sum(other.seconds for other in [*made[-1], clip]) > seconds:
             made.append([])

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from benchmarks.speed_models import Contender, Wave, batches, cut
 from benchmarks.speed_timing import Turns, threads
-from codectool.codec import Clip
+from codectool.codec import PreparedClip
 
 TIE = 1e-5  # of the length of what is quantized: rounding of a deep float32 network
 AUDIO_AT_ONCE = 40.0  # seconds of a batch
@@ -108,7 +108,7 @@ def short_files(contender: Contender, wave: Wave, lengths: Sequence[float]) -> d
 
 def _turn(
     contender: Contender,
-    parts: Sequence[Sequence[Clip]],
+    parts: Sequence[Sequence[PreparedClip]],
     encoding: Turns,
     decoding: Turns,
     comparison: Comparison,

@@ -13,7 +13,7 @@ import torch
 from benchmarks.speed_models import Contender, batches
 from benchmarks.speed_pairs import AUDIO_AT_ONCE, Comparison, as_tensor
 from benchmarks.speed_streaming import Pushes
-from codectool.codec import Clip, Codec
+from codectool.codec import Codec, PreparedClip
 
 LONGEST = 8.0  # seconds of a clip; most are shorter
 
@@ -36,7 +36,7 @@ def parity(contender: Contender, files: Sequence[Path], count: int) -> dict[str,
 
 @torch.inference_mode()
 def _compare(
-    contender: Contender, clip: Clip, batched: torch.Tensor, ways: dict[str, Comparison]
+    contender: Contender, clip: PreparedClip, batched: torch.Tensor, ways: dict[str, Comparison]
 ) -> None:
     wave = contender.padded(clip)
     alone = as_tensor(contender.codec.encode_clips([clip])[0].codes)
@@ -53,7 +53,7 @@ def _compare(
         ways["upstream"].add(wave, alone, contender.upstream.encode(wave))
 
 
-def mixed_clips(codec: Codec, files: Sequence[Path], count: int) -> list[Clip]:
+def mixed_clips(codec: Codec, files: Sequence[Path], count: int) -> list[PreparedClip]:
     """So many clips from files spread over the list, each cut at a length of its own."""
     random = np.random.default_rng(0)
     chosen = [files[number * len(files) // count] for number in range(count)]

@@ -7,7 +7,7 @@
     codectool.write("speech.hcd", tokens, tags={"speaker": "p253"})
     audio = codec.decode(codectool.read("speech.hcd"))
 
-Names are resolved when first used (PEP 562): reading a container needs no torch.
+Names are imported on first use (PEP 562), so that reading a container does not import torch.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ __all__ = [
     "write",
 ]
 
-_HOMES = {
+_MODULES = {
     "Codec": "codec",
     "load": "loading",
     "read": "container.io",
@@ -47,9 +47,9 @@ _HOMES = {
 
 
 def __getattr__(name: str) -> Any:
-    if name not in _HOMES:
+    if name not in _MODULES:
         raise AttributeError(f"module 'codectool' has no attribute {name!r}")
-    return getattr(import_module(f"codectool.{_HOMES[name]}"), name)
+    return getattr(import_module(f"codectool.{_MODULES[name]}"), name)
 
 
 def __dir__() -> list[str]:

@@ -1,4 +1,4 @@
-"""`python -m codectool`."""
+"""Run the command line with `python -m codectool`."""
 
 from codectool.cli import main
 

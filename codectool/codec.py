@@ -1,39 +1,36 @@
-"""The waist of codectool: samples of any rate and channel count to `Tokens`, and back.
-
-    tokens = codec.encode(samples, sample_rate)
-    audio = codec.decode(tokens)
-
-Letters used in shapes: C channels, K codebooks, F frames, N samples.
-"""
+"""`Codec`: audio of any sampling rate and channel count to `Tokens`, and back."""
 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from codectool.audio.samples import as_channels, check_finite, resample
+from codectool.audio.samples import Samples, check_finite, resample
 from codectool.checkpoints.load import LoadedModel
 from codectool.codecs.base import CodecModel
-from codectool.errors import (
-    AudioError,
-    FingerprintError,
-    UsageError,
+from codectool.codecs.segments import decode_segments, encode_segments
+from codectool.deprecation import renamed_keywords, warn_renamed
+from codectool.errors import AudioError, FingerprintError, UsageError
+from codectool.streaming import (
+    Codes,
+    Padding,
+    StreamDecoder,
+    StreamEncoder,
+    check_codebooks,
+    encode_whole_signal,
+    pad_or_trim,
+    padded_frames,
+    to_channels,
 )
-from codectool.streaming import StreamDecoder, StreamEncoder, check_range, frames_for
 from codectool.tokens import TokenLayout, Tokens, check_sample_rate
 
-Samples = npt.NDArray[np.float32]
-Codes = npt.NDArray[np.int32]
-Padding = Literal["lossless", "reference"]
-
-MIN_INPUT_RATE = 1000  # in Hz; below it a small file would grow large by resampling
+MIN_INPUT_RATE = 1000  # in Hz; from a lower rate a small file would become large by resampling
 
 PRECISIONS: dict[str, torch.dtype | None] = {
     "fp32": None,
@@ -43,19 +40,17 @@ PRECISIONS: dict[str, torch.dtype | None] = {
 
 
 @dataclass(frozen=True, eq=False)
-class Clip:
-    """Audio that is ready to be encoded.
+class PreparedClip:
+    """Audio that is ready for the model.
 
     Attributes:
-        native: float32 ``(C, N)`` at the model's rate.
-        frames: frames that it makes.
-        sample_rate: rate in Hz that it came with.
-        num_samples: its samples per channel at that rate.
-        tags: text to go with the tokens.
+        samples: float32 ``(C, F * hop_length)`` at the model's rate.
+        sample_rate: sampling rate of the input in Hz.
+        num_samples: samples per channel at that rate that decoding returns.
+        tags: text metadata.
     """
 
-    native: Samples
-    frames: int
+    samples: Samples
     sample_rate: int
     num_samples: int
     tags: Mapping[str, str]
@@ -67,15 +62,16 @@ class Clip:
 
 
 class Codec:
-    """A model with its weights, on a device: what encodes and decodes audio.
+    """A codec model with its weights on a device.
 
     Attributes:
         model: the network.
-        layout: what its tokens look like.
-        fingerprint: eight hexadecimal digits naming the weights.
-        checkpoint: where they came from.
+        layout: shape of its tokens.
+        fingerprint: eight hexadecimal digits that name the weights.
+        checkpoint: path of the weights.
         device: where the network runs.
-        padding: what happens at the ends of a file; see `load`.
+        padding: how signals are extended to whole frames; see `codectool.loading.load`.
+        precision: of the matrix products; a key of `PRECISIONS`.
     """
 
     def __init__(
@@ -84,19 +80,26 @@ class Codec:
         device: torch.device,
         precision: str = "fp32",
         padding: Padding = "lossless",
-        quantizers: int | None = None,
+        codebooks: int | None = None,
     ):
         if precision not in PRECISIONS:
             raise UsageError(f"no precision is called `{precision}`; use {', '.join(PRECISIONS)}")
         if padding not in ("lossless", "reference"):
             raise UsageError(f"no padding is called `{padding}`; use lossless or reference")
         self.model: CodecModel = loaded.model.to(device).eval()
+        layout = model_layout(self.model)
+        if codebooks is not None and codebooks not in range(1, layout.num_codebooks + 1):
+            raise UsageError(
+                f"{codebooks} codebooks: this {layout.family} model has 1 to {layout.num_codebooks}"
+            )
+        self.layout = dataclasses.replace(
+            layout, bits_per_codebook=layout.bits_per_codebook[:codebooks]
+        )
         self.fingerprint = loaded.fingerprint
         self.checkpoint = loaded.path
         self.device = device
         self.padding = padding
         self.precision = precision
-        self.layout = _layout(self.model, quantizers)
 
     @property
     def sample_rate(self) -> int:
@@ -115,109 +118,127 @@ class Codec:
 
     @property
     def bits_per_frame(self) -> int:
-        """Bits of one frame of one channel."""
+        """Bits per frame of one channel."""
         return self.layout.bits_per_frame
+
+    @property
+    def framing(self) -> str:
+        """Old name of `padding`, with its old values."""
+        warn_renamed("framing", "padding")
+        return "whole" if self.padding == "lossless" else "upstream"
+
+    # Encoding
 
     def encode(
         self, samples: npt.ArrayLike, sample_rate: int, tags: Mapping[str, str] | None = None
     ) -> Tokens:
-        """Encode audio of any rate and channel count; each channel is encoded alone.
+        """Encode audio of any sampling rate and channel count; channels are independent.
 
         Args:
             samples: float ``(N,)`` or ``(C, N)`` in [-1, 1]; an array, or a tensor on any device.
-            sample_rate: its sampling rate in Hz.
-            tags: text to go with the tokens.
+            sample_rate: sampling rate of the audio in Hz.
+            tags: text metadata to store with the tokens.
 
         Returns:
             Tokens with codes ``(C, K, F)``.
 
         Raises:
-            AudioError: wrong type or shape, or samples that are not finite.
-            TokensError: the sampling rate is no integer in 1..10,000,000, or a tag is no text.
+            AudioError: wrong type or shape, samples that are not finite, or too low a rate.
+            TokensError: the rate is not an integer in 1..10,000,000, or a tag is not text.
         """
-        return self.encode_clips([self.prepare(samples, sample_rate, tags)])[0]
+        wave = to_channels(samples)
+        return self.encode_chunks([wave], sample_rate, len(wave), tags)
+
+    def encode_chunks(
+        self,
+        chunks: Iterable[npt.ArrayLike],
+        sample_rate: int,
+        channels: int,
+        tags: Mapping[str, str] | None = None,
+    ) -> Tokens:
+        """Encode audio that is given in chunks ``(C, N)``; only the codes are kept in memory.
+
+        Takes and raises what `encode` does.
+        """
+        encoder = self._encoder(sample_rate, channels)
+        codes = [*map(encoder.push, chunks), encoder.flush()]
+        return self.make_tokens(
+            np.concatenate(codes, axis=2),
+            sample_rate,
+            encoder.num_samples,
+            encoder.segment_frames,
+            tags,
+        )
+
+    def encode_whole_signal(
+        self,
+        read: Callable[[], Iterable[Samples]],
+        sample_rate: int,
+        channels: int,
+        tags: Mapping[str, str] | None = None,
+    ) -> Tokens:
+        """Encode a signal of any length as one segment, in several passes and bounded memory.
+
+        Args:
+            read: returns the signal from its start, in chunks ``(C, N)``.
+            sample_rate: sampling rate of the signal in Hz.
+            channels: number of channels C.
+            tags: text metadata.
+        """
+        self.check_rate(sample_rate)
+        codes, num_samples = encode_whole_signal(
+            self.model, self.inference_context, read, sample_rate, channels
+        )
+        codes = codes[:, : self.layout.num_codebooks]
+        return self.make_tokens(codes, sample_rate, num_samples, tags=tags)
 
     def prepare(
         self, samples: npt.ArrayLike, sample_rate: int, tags: Mapping[str, str] | None = None
-    ) -> Clip:
-        """Check audio and bring it to the model's rate: what can be done beside the model.
+    ) -> PreparedClip:
+        """Check audio, convert it to the model's rate and pad it to whole frames.
 
-        Takes what `encode` takes and raises what it raises; touches no weights.
+        Takes and raises what `encode` does. Does not run the model.
         """
-        wave = _as_channels(samples)
+        wave = to_channels(samples)
         self.check_rate(sample_rate)
-        native = resample(wave, sample_rate, self.sample_rate)
-        frames = self._num_frames(native.shape[1])
-        return Clip(native, frames, sample_rate, wave.shape[1], dict(tags or {}))
+        check_finite(wave, "samples")
+        num_samples = wave.shape[1]
+        wave = resample(wave, sample_rate, self.sample_rate)
+        frames = padded_frames(self.model, wave.shape[1], self.padding, self._segment_frames)
+        if self.padding == "reference":
+            num_samples = frames * self.hop_length * sample_rate // self.sample_rate
+        wave = pad_or_trim(wave, frames * self.hop_length)
+        return PreparedClip(wave, sample_rate, num_samples, dict(tags or {}))
 
-    def encode_clips(self, clips: Sequence[Clip]) -> list[Tokens]:
-        """Encode several clips at once; each gets the tokens that it gets alone.
+    def encode_clips(self, clips: Sequence[PreparedClip]) -> list[Tokens]:
+        """Encode several clips as one batch; each gets the tokens that it gets alone.
 
         Memory grows with the sum of their lengths.
         """
-        limits = [self._segment_frames(clip.frames) for clip in clips]
-        pieces = [
-            [self._piece(row, first, last) for first, last in _segments(clip.frames, limit)]
-            for clip, limit in zip(clips, limits, strict=True)
-            for row in clip.native
-        ]
-        rows = iter(self._encode_pieces(pieces))
+        segment = self._segment_frames
+        with self.inference_context():
+            waves = [
+                torch.from_numpy(row)[None].to(self.device)
+                for clip in clips
+                for row in clip.samples
+            ]
+            rows = iter(encode_segments(self.model, waves, segment))
+            codes = [
+                torch.stack([next(rows) for _ in clip.samples])[:, : self.layout.num_codebooks]
+                for clip in clips
+            ]
         return [
-            self._tokens(clip, limit, np.stack([next(rows) for _ in clip.native]))
-            for clip, limit in zip(clips, limits, strict=True)
+            self.make_tokens(
+                item.to("cpu", torch.int32).numpy(),
+                clip.sample_rate,
+                clip.num_samples,
+                None if segment is None or item.shape[-1] <= segment else segment,
+                clip.tags,
+            )
+            for clip, item in zip(clips, codes, strict=True)
         ]
 
-    def decode(self, tokens: Tokens, *, native_rate: bool = False, force: bool = False) -> Samples:
-        """Decode tokens to audio of the length and rate that was encoded.
-
-        Args:
-            tokens: made with these weights.
-            native_rate: leave the audio at the model's own sampling rate.
-            force: decode tokens of other weights, too; what comes out is anyone's guess.
-
-        Returns:
-            float32 ``(C, N)``.
-
-        Raises:
-            FingerprintError: the tokens were made with other weights.
-            DamagedError: a code is larger than its codebook.
-        """
-        self.check_made_by(tokens.layout, tokens.fingerprint, force)
-        return self.finish(tokens, self.decode_clips([tokens])[0], native_rate=native_rate)
-
-    def decode_clips(self, clips: Sequence[Tokens]) -> list[Samples]:
-        """Decode several clips at once, at the model's rate; each gets the audio it gets alone.
-
-        Memory grows with the sum of their lengths.
-
-        Returns:
-            float32 ``(C, F * hop_length)`` for each.
-
-        Raises:
-            DamagedError: a code is larger than its codebook.
-        """
-        pieces = []
-        for clip in clips:
-            check_range(self.model, clip.codes)
-            spans = _segments(clip.num_frames, clip.segment_frames)
-            pieces += [[row[:, first:last] for first, last in spans] for row in clip.codes]
-        rows = iter(self._decode_pieces(pieces))
-        return [np.stack([next(rows) for _ in clip.codes]) for clip in clips]
-
-    def finish(self, tokens: Tokens, wave: Samples, *, native_rate: bool = False) -> Samples:
-        """Bring decoded audio to the rate and length of its tokens, beside the model.
-
-        Args:
-            tokens: what was decoded.
-            wave: ``(C, F * hop_length)``, as `decode_clips` gives it.
-            native_rate: leave it at the model's own sampling rate.
-        """
-        rate, length = tokens.sample_rate, tokens.num_samples
-        if native_rate:
-            rate, length = self.sample_rate, self.layout.model_samples(length, rate)
-        return fit(resample(wave, self.sample_rate, rate), length)
-
-    def label(
+    def make_tokens(
         self,
         codes: Codes,
         sample_rate: int,
@@ -225,14 +246,14 @@ class Codec:
         segment_frames: int | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> Tokens:
-        """Put codes ``(C, K, F)`` that these weights have made together with what decoding needs.
+        """Return codes of this codec as `Tokens`.
 
         Args:
-            codes: of a whole signal.
-            sample_rate: of the audio, in Hz.
-            num_samples: its samples per channel.
-            segment_frames: length of the segments that were encoded alone; None for one whole.
-            tags: text to go with the tokens.
+            codes: int32 ``(C, K, F)`` of a whole signal.
+            sample_rate: sampling rate of the audio in Hz.
+            num_samples: samples per channel at that rate that decoding returns.
+            segment_frames: frames per independently encoded segment; None if there is only one.
+            tags: text metadata.
         """
         return Tokens(
             codes=codes,
@@ -244,216 +265,186 @@ class Codec:
             tags=dict(tags or {}),
         )
 
-    def check_rate(self, sample_rate: int) -> None:
-        """Refuse a sampling rate in Hz that audio to be encoded cannot have.
+    # Decoding
 
-        Raises:
-            AudioError: it cannot carry speech.
-            TokensError: it is no integer in 1..10,000,000.
-        """
-        check_sample_rate(sample_rate)
-        if sample_rate < MIN_INPUT_RATE:
-            raise AudioError(f"a sampling rate of {sample_rate} Hz cannot carry speech")
-
-    def check_made_by(self, layout: TokenLayout, fingerprint: str, force: bool = False) -> None:
-        """Refuse tokens of another model, and of other weights unless forced.
-
-        Raises:
-            FingerprintError: they are.
-        """
-        mine = self.layout
-        same_kind = (layout.family, layout.sample_rate, layout.hop_length) == (
-            mine.family,
-            mine.sample_rate,
-            mine.hop_length,
-        )
-        all_bits = bits_per_codebook(self.model)
-        if not same_kind or layout.bits_per_codebook != all_bits[: layout.num_codebooks]:
-            raise FingerprintError(
-                f"the tokens are {describe(layout)}; this checkpoint decodes "
-                f"{describe(dataclasses.replace(mine, bits_per_codebook=all_bits))}"
-            )
-        if fingerprint != self.fingerprint and not force:
-            raise FingerprintError(
-                f"the tokens were made with weights {fingerprint}, but {self.checkpoint} holds "
-                f"{self.fingerprint}; give the right one with `--checkpoint`, "
-                "or decode all the same with `--force`"
-            )
-
-    def stream_encoder(
-        self, sample_rate: int | None = None, channels: int = 1, *, block_frames: int | None = None
-    ) -> StreamEncoder:
-        """Begin to encode audio that comes in pieces, with ``push(samples)`` and ``flush()``.
+    def decode(self, tokens: Tokens, *, native_rate: bool = False, force: bool = False) -> Samples:
+        """Decode tokens to audio of the rate and length that was encoded.
 
         Args:
-            sample_rate: of the audio, in Hz; None is the model's own.
-            channels: number of channels; each is encoded alone.
-            block_frames: frames worked on at once; None takes as many as `encode` does, and the
-                codes are bit for bit the same. Fewer come out sooner (1: as soon as the model
-                allows), and where two codewords are equally near within rounding the other one may
-                be chosen. SuperCodec encodes segments of this length, a minute by default; their
-                length is part of what the codes mean.
+            tokens: made with these weights.
+            native_rate: return audio at the model's sampling rate instead.
+            force: decode even if the tokens were made with different weights (the output is
+                meaningless unless the codecs match).
+
+        Returns:
+            float32 ``(C, N)``.
 
         Raises:
-            AudioError: the rate cannot carry speech.
-            UsageError: padding `reference`, which wants the whole signal.
+            FingerprintError: the tokens were made with another codec or different weights.
+            DamagedError: a code exceeds its codebook.
         """
-        rate = self.sample_rate if sample_rate is None else sample_rate
-        self.check_rate(rate)
+        self.check_compatible(tokens.layout, tokens.fingerprint, force)
+        wave = self.decode_clips([tokens])[0]
+        return self.resample_output(tokens, wave, native_rate=native_rate)
+
+    def decode_clips(self, clips: Sequence[Tokens]) -> list[Samples]:
+        """Decode several clips as one batch; each gets the audio that it gets alone, to rounding.
+
+        Memory grows with the sum of their lengths.
+
+        Returns:
+            float32 ``(C, F * hop_length)`` at the model's rate for each.
+
+        Raises:
+            DamagedError: a code exceeds its codebook.
+        """
+        for clip in clips:
+            check_codebooks(self.model, clip.codes)
+        segments = [clip.segment_frames for clip in clips for _ in clip.codes]
+        with self.inference_context():
+            codes = [
+                torch.from_numpy(row.astype(np.int64)).to(self.device)
+                for clip in clips
+                for row in clip.codes
+            ]
+            rows = iter(decode_segments(self.model, codes, segments))
+            waves = [torch.cat([next(rows) for _ in clip.codes]) for clip in clips]
+        return [wave.float().cpu().numpy() for wave in waves]
+
+    def resample_output(
+        self, tokens: Tokens, wave: Samples, *, native_rate: bool = False
+    ) -> Samples:
+        """Convert decoded audio to the rate and length of its tokens. Does not run the model.
+
+        Args:
+            tokens: the tokens.
+            wave: their audio, ``(C, F * hop_length)`` from `decode_clips`.
+            native_rate: keep the model's sampling rate.
+        """
+        rate, length = tokens.sample_rate, tokens.num_samples
+        if native_rate:
+            rate, length = self.sample_rate, self.layout.model_samples(length, rate)
+        return pad_or_trim(resample(wave, self.sample_rate, rate), length)
+
+    # Streams
+
+    @renamed_keywords(block_frames="chunk_frames")
+    def stream_encoder(
+        self, sample_rate: int | None = None, channels: int = 1, *, chunk_frames: int | None = None
+    ) -> StreamEncoder:
+        """Start to encode audio that arrives in chunks, with ``push(samples)`` and ``flush()``.
+
+        Args:
+            sample_rate: sampling rate of the audio in Hz; None for the model's.
+            channels: number of channels; each is encoded independently.
+            chunk_frames: frames computed at once. None uses the number that `encode` uses, and the
+                codes are identical. Smaller chunks reduce the latency (1: as low as the model
+                allows); codes may then differ where two codewords are equally near within
+                rounding. For SuperCodec this is the length of the segments (default: one minute),
+                which is part of what the codes mean.
+
+        Raises:
+            AudioError: the sampling rate is too low for speech.
+            UsageError: the codec has padding `reference`, which needs the whole signal.
+        """
         if self.padding == "reference":
             raise UsageError(
                 "padding `reference` takes whole files; a stream has padding `lossless`"
             )
-        return StreamEncoder(
-            self.model, self.running, rate, channels, self.layout.num_codebooks, block_frames
-        )
+        rate = self.sample_rate if sample_rate is None else sample_rate
+        return self._encoder(rate, channels, chunk_frames)
 
+    @renamed_keywords(block_frames="chunk_frames")
     def stream_decoder(
         self,
         sample_rate: int | None = None,
         channels: int = 1,
         *,
         num_samples: int | None = None,
-        block_frames: int | None = None,
+        chunk_frames: int | None = None,
     ) -> StreamDecoder:
-        """Begin to decode codes that come in pieces, with ``push(codes)`` and ``flush()``.
+        """Start to decode codes that arrive in chunks, with ``push(codes)`` and ``flush()``.
 
         Args:
-            sample_rate: of the audio that is wanted, in Hz; None is the model's own.
+            sample_rate: output sampling rate in Hz; None for the model's.
             channels: number of channels.
-            num_samples: samples per channel that there are in all; None if that is told to
-                `flush`, or nobody knows.
-            block_frames: as for the encoder; where codes have segments this is their length.
+            num_samples: samples per channel in total; None if it is passed to `flush` or unknown.
+            chunk_frames: as for `stream_encoder`; for codes with segments, their length.
         """
         rate = self.sample_rate if sample_rate is None else sample_rate
         check_sample_rate(rate)
-        return StreamDecoder(self.model, self.running, rate, channels, num_samples, block_frames)
+        return StreamDecoder(
+            self.model, self.inference_context, rate, channels, num_samples, chunk_frames
+        )
 
-    # How many frames
+    def _encoder(
+        self, sample_rate: int, channels: int, chunk_frames: int | None = None
+    ) -> StreamEncoder:
+        self.check_rate(sample_rate)
+        return StreamEncoder(
+            self.model,
+            self.inference_context,
+            sample_rate,
+            channels,
+            self.layout.num_codebooks,
+            chunk_frames,
+            self.padding,
+        )
 
-    def _num_frames(self, num_samples: int) -> int:
-        if self.padding == "lossless":
-            return frames_for(self.model, num_samples, self.model.segment_frames)
-        frames = self.model.reference_frames(num_samples)
-        if frames < self.model.min_frames:
-            raise AudioError(
-                f"{num_samples} samples at {self.sample_rate} Hz are too few for the published "
-                f"script of {self.layout.family}, which needs "
-                f"{self.model.min_frames * self.hop_length}; padding `lossless` takes any length"
-            )
-        return frames
+    @property
+    def _segment_frames(self) -> int | None:
+        return None if self.padding == "reference" else self.model.segment_frames
 
-    def _segment_frames(self, frames: int) -> int | None:
-        limit = self.model.segment_frames
-        if self.padding == "reference" or limit is None or frames <= limit:
-            return None
-        return limit
+    # Checks
 
-    def _tokens(self, clip: Clip, segment_frames: int | None, codes: Codes) -> Tokens:
-        num_samples = clip.num_samples
-        if self.padding == "reference":
-            num_samples = clip.frames * self.hop_length * clip.sample_rate // self.sample_rate
-        return self.label(codes, clip.sample_rate, num_samples, segment_frames, clip.tags)
+    def check_rate(self, sample_rate: int) -> None:
+        """Raise if audio of this sampling rate in Hz cannot be encoded.
 
-    # Rows (channels of clips), each of which is a list of segments
-
-    def _piece(self, wave: Samples, first: int, last: int) -> torch.Tensor:
-        """Samples of frames ``first..last``, filled up with zeros, ``(1, N)``."""
-        hop = self.hop_length
-        padded = torch.zeros(1, (last - first) * hop)
-        piece = torch.from_numpy(wave[first * hop : last * hop])
-        padded[0, : len(piece)] = piece
-        return padded
-
-    def _encode_pieces(self, rows: Sequence[Sequence[torch.Tensor]]) -> list[Codes]:
-        with self.running():
-            waves = [piece.to(self.device) for row in rows for piece in row]
-            codes = iter(self.model.encode(waves) if waves else [])
-        streams = self.layout.num_codebooks
-        empty = np.zeros((streams, 0), np.int32)
-        return [
-            np.concatenate(
-                [empty, *(next(codes)[:streams].to("cpu", torch.int32).numpy() for _ in row)], 1
-            )
-            for row in rows
-        ]
-
-    def _decode_pieces(self, rows: Sequence[Sequence[Codes]]) -> list[Samples]:
-        with self.running():
-            codes = [self._filled(piece) for row in rows for piece in row]
-            waves = iter(self.model.decode(codes) if codes else [])
-        empty = np.zeros(0, np.float32)
-        return [
-            np.concatenate(
-                [
-                    empty,
-                    *(
-                        next(waves)[0, : piece.shape[1] * self.hop_length].float().cpu().numpy()
-                        for piece in row
-                    ),
-                ]
-            )
-            for row in rows
-        ]
-
-    def _filled(self, codes: Codes) -> torch.Tensor:
-        """Codes of one segment as the model wants them.
-
-        Fewer frames than it can decode are not ours, but a published script makes them.
+        Raises:
+            AudioError: the rate is too low for speech.
+            TokensError: the rate is not an integer in 1..10,000,000.
         """
-        missing = max(0, self.model.min_frames - codes.shape[1])
-        padded = np.pad(codes.astype(np.int64), ((0, 0), (0, missing)), mode="edge")
-        return torch.from_numpy(padded).to(self.device)
+        check_sample_rate(sample_rate)
+        if sample_rate < MIN_INPUT_RATE:
+            raise AudioError(f"a sampling rate of {sample_rate} Hz cannot carry speech")
+
+    def check_compatible(self, layout: TokenLayout, fingerprint: str, force: bool = False) -> None:
+        """Raise if this codec cannot decode the tokens.
+
+        Args:
+            layout: layout of the tokens.
+            fingerprint: weights they were made with.
+            force: accept different weights of the same model.
+
+        Raises:
+            FingerprintError: the tokens were made with another codec or different weights.
+        """
+        mine = model_layout(self.model)
+        first = mine.bits_per_codebook[: layout.num_codebooks]
+        if layout != dataclasses.replace(mine, bits_per_codebook=first):
+            raise FingerprintError(f"the tokens are {layout}; this checkpoint decodes {mine}")
+        if fingerprint != self.fingerprint and not force:
+            raise FingerprintError(
+                f"the tokens were made with weights {fingerprint}, but {self.checkpoint} holds "
+                f"{self.fingerprint}; pass the right weights with `--checkpoint`, "
+                "or decode anyway with `--force`"
+            )
 
     @contextmanager
-    def running(self) -> Iterator[None]:
-        """What holds while the model runs: no gradients, and the precision that was asked for."""
+    def inference_context(self) -> Iterator[None]:
+        """Run the model inside this context: no gradients, and the requested precision."""
         dtype = PRECISIONS[self.precision]
         with ExitStack() as stack:
             stack.enter_context(torch.inference_mode())
             if dtype is not None:
                 stack.enter_context(torch.autocast(self.device.type, dtype))
             elif self.device.type == "cuda":
-                # Convolutions there round to TF32 unless told otherwise, which changes tokens.
+                # cuDNN convolutions use TF32 by default, which changes tokens.
                 stack.enter_context(torch.backends.cudnn.flags(enabled=True, allow_tf32=False))
             yield
 
 
-def bits_per_codebook(model: CodecModel) -> tuple[int, ...]:
-    """Bits that a token of each stream takes."""
-    return tuple(max(1, (size - 1).bit_length()) for size in model.codebook_sizes)
-
-
-def describe(layout: TokenLayout) -> str:
-    """One phrase: ``bigcodec at 16000 Hz, hop 200, 13 bits per frame``."""
-    return (
-        f"{layout.family} at {layout.sample_rate} Hz, hop {layout.hop_length}, "
-        f"{'+'.join(map(str, layout.bits_per_codebook))} bits per frame"
-    )
-
-
-def _layout(model: CodecModel, quantizers: int | None) -> TokenLayout:
-    bits = bits_per_codebook(model)
-    if quantizers is not None and quantizers not in range(1, len(bits) + 1):
-        raise UsageError(f"{quantizers} quantizers: this {model.family} model has 1 to {len(bits)}")
-    return TokenLayout(model.family, model.sample_rate, model.hop_length, bits[:quantizers])
-
-
-def _as_channels(samples: npt.ArrayLike) -> Samples:
-    if isinstance(samples, torch.Tensor):
-        samples = samples.detach().cpu().float().numpy()
-    wave = as_channels(samples)
-    check_finite(wave, "samples")
-    return wave
-
-
-def _segments(frames: int, limit: int | None) -> list[tuple[int, int]]:
-    """First frame of each segment, and one past its last."""
-    step = limit or max(frames, 1)
-    return [(first, min(first + step, frames)) for first in range(0, frames, step)]
-
-
-def fit(wave: Samples, length: int) -> Samples:
-    """Cut ``(C, N)`` to ``(C, length)``, or fill it up with zeros."""
-    missing = max(0, length - wave.shape[1])
-    return np.ascontiguousarray(np.pad(wave[:, :length], ((0, 0), (0, missing))))
+def model_layout(model: CodecModel) -> TokenLayout:
+    """Return the layout of a model's tokens with all its codebooks."""
+    bits = tuple(max(1, (size - 1).bit_length()) for size in model.codebook_sizes)
+    return TokenLayout(model.family, model.sample_rate, model.hop_length, bits)

@@ -1,7 +1,6 @@
-"""An open `.hcd` file and a codec to audio: whole, or a stretch of it, or around damage.
+"""`.hcd` files to audio: whole files, time ranges, and files with damaged blocks.
 
-Audio comes out piece by piece while blocks are read, so memory does not grow with the file. Letters
-used in shapes: C channels, K codebooks, F frames, N samples.
+Audio is returned in chunks while blocks are read, so memory does not grow with the file.
 """
 
 from __future__ import annotations
@@ -15,50 +14,266 @@ from pathlib import Path
 from typing import BinaryIO, cast
 
 import numpy as np
-import numpy.typing as npt
 
-from codectool.audio.samples import margin_samples
+from codectool.audio.samples import Samples, margin_samples
 from codectool.audio.sink import open_sink
 from codectool.codec import Codec
-from codectool.container import Block, Reader
+from codectool.codecs.base import Context
+from codectool.container import Header, Reader
 from codectool.errors import ContainerError, UsageError
-from codectool.exact import decode_exact
 from codectool.files import atomic_output
-from codectool.streaming import ModelDecoder, OutputResampler, filling_samples
+from codectool.streaming import (
+    Codes,
+    ModelDecoder,
+    OutputResampler,
+    decode_whole_signal,
+    max_padding,
+)
 
-Samples = npt.NDArray[np.float32]
-Codes = npt.NDArray[np.int32]
 
-
-@dataclass(frozen=True, eq=False)
-class Decoded:
-    """Audio and what had to be concealed to get it.
+@dataclass(frozen=True)
+class DecodeRange:
+    """The frames to decode for a time range, and the samples to return of their audio.
 
     Attributes:
-        samples: float32 ``(C, N)``.
-        sample_rate: in Hz.
-        damage: one sentence for each damaged block or missing end; empty if all is well.
+        start: first sample of the range, at the output rate.
+        stop: one past its last sample; None for the end of a file of unknown length.
+        first_frame: first frame to decode.
+        stop_frame: one past the last frame to decode; None to read to the end.
+        skip: decoded samples to drop before resampling.
+        skip_resampled: samples to drop after resampling.
     """
 
-    samples: Samples
-    sample_rate: int
-    damage: tuple[str, ...]
+    start: int
+    stop: int | None
+    first_frame: int
+    stop_frame: int | None
+    skip: int
+    skip_resampled: int
+
+    @property
+    def num_samples(self) -> int | None:
+        """Samples per channel at the output rate; None if the end is unknown."""
+        return None if self.stop is None else self.stop - self.start
 
 
-def decode_reader(
-    codec: Codec,
-    reader: Reader,
+def plan_range(
+    header: Header,
+    context: Context,
+    output_rate: int,
     start_seconds: float = 0.0,
     seconds: float | None = None,
     *,
-    native_rate: bool = False,
-    force: bool = False,
-) -> Decoded:
-    """Decode what a reader reads to one array; takes and raises what `Decoding` does."""
-    decoding = Decoding(codec, reader, start_seconds, seconds, native_rate=native_rate, force=force)
-    empty = np.zeros((decoding.channels, 0), np.float32)
-    samples = np.concatenate([empty, *decoding.pieces()], axis=1)
-    return Decoded(samples, decoding.sample_rate, tuple(decoding.damage))
+    num_samples: int | None = None,
+    num_frames: int | None = None,
+) -> DecodeRange:
+    """Return what to read and what to return for a time range of a file.
+
+    Args:
+        header: header of the file.
+        context: frames around a frame that its samples depend on.
+        output_rate: sampling rate of the output in Hz.
+        start_seconds: start of the range.
+        seconds: length of the range; None for the rest of the file.
+        num_samples: samples per channel in the file, at its rate; None if unknown.
+        num_frames: frames per channel in the file; None if unknown.
+
+    Raises:
+        UsageError: the range starts after the end.
+    """
+    rate, model_rate = header.sample_rate, header.layout.sample_rate
+    hop, segment = header.layout.hop_length, header.segment_frames
+    start = round(start_seconds * rate)
+    stop = None if seconds is None else start + round(seconds * rate)
+    if num_samples is not None:
+        if start and start >= num_samples:
+            raise UsageError(
+                f"--start {start_seconds:g}: the audio ends at {num_samples / rate:g} s"
+            )
+        stop = num_samples if stop is None else min(stop, num_samples)
+    start = start * output_rate // rate
+    stop = None if stop is None else _ceil_div(stop * output_rate, rate)
+
+    margin = margin_samples(model_rate, output_rate)
+    first = max(0, (start * model_rate // output_rate - margin) // hop)
+    last = None
+    if stop is not None and (start_seconds or seconds is not None):
+        last = _ceil_div(_ceil_div(stop * model_rate, output_rate) + margin, hop)
+    if context.before is not None and context.after is not None:
+        first = max(0, first - context.before)
+        last = None if last is None else last + context.after
+    elif segment is not None:
+        first -= first % segment
+        last = None if last is None else last + -last % segment
+    else:
+        first, last = 0, None
+    if last is not None and num_frames is not None:
+        last = min(last, num_frames)
+
+    # The two sampling grids coincide at every `step`-th decoded sample. Resampling starts at such
+    # a sample, so that the range is resampled exactly as it is within the whole file.
+    common = math.gcd(model_rate, output_rate)
+    step, new_step = model_rate // common, output_rate // common
+    steps = _ceil_div(first * hop, step)
+    return DecodeRange(
+        start=start,
+        stop=stop,
+        first_frame=first,
+        stop_frame=last,
+        skip=steps * step - first * hop,
+        skip_resampled=max(0, start - steps * new_step),
+    )
+
+
+def _ceil_div(a: int, b: int) -> int:
+    return -(-a // b)
+
+
+class Decoding:
+    """Decode a `.hcd` file, or a time range of it, chunk by chunk.
+
+    A range reads only the blocks that cover it and the frames around them that the model needs.
+    Damaged blocks (``Reader(..., damaged="keep")``) become silence; truncated files end early.
+
+    Args:
+        codec: holds the weights that the file names.
+        reader: a `Reader` that has read no blocks yet.
+        start_seconds: start of the range.
+        seconds: length of the range; None, or more than there is, for the rest of the file.
+        native_rate: return audio at the model's sampling rate.
+        force: decode tokens of different weights.
+        chunk_frames: frames computed at once; see `Codec.stream_decoder`.
+
+    Attributes:
+        sample_rate: sampling rate of the audio in Hz.
+        channels: number of channels C.
+        num_samples: samples per channel of the range; None on a pipe until its end is read.
+        damage: one sentence per damaged block or missing end; complete after the last chunk.
+
+    Raises:
+        FingerprintError: the file was made with another codec or different weights.
+        ContainerError: the file is damaged, and the reader does not keep damaged blocks.
+        UsageError: the range starts after the end.
+    """
+
+    def __init__(
+        self,
+        codec: Codec,
+        reader: Reader,
+        start_seconds: float = 0.0,
+        seconds: float | None = None,
+        *,
+        native_rate: bool = False,
+        force: bool = False,
+        chunk_frames: int | None = None,
+    ) -> None:
+        header = reader.header
+        codec.check_compatible(header.layout, header.fingerprint, force)
+        self.sample_rate = codec.sample_rate if native_rate else header.sample_rate
+        self.channels = header.channels
+        self.damage: list[str] = []
+        self._codec = codec
+        self._reader = reader
+        self._chunk_frames = chunk_frames
+        self._start_seconds, self._seconds = start_seconds, seconds
+        if reader.file_size is not None:
+            reader.scan()
+        self._range = self._plan_range()
+        self.num_samples = None if reader.num_samples is None else self._range.num_samples
+        self._silent: list[tuple[int, int]] = []  # samples of damaged blocks: first, one past last
+
+    def chunks(self) -> Iterator[Samples]:
+        """Decode the range.
+
+        Yields:
+            Samples ``(C, N)`` in order.
+
+        Raises:
+            ContainerError: the file is damaged, and the reader does not keep damaged blocks.
+            UsageError: a pipe ends before the range starts.
+        """
+        output = OutputResampler(
+            self._codec.sample_rate,
+            self.sample_rate,
+            self.channels,
+            skip=self._range.skip,
+            new_skip=self._range.skip_resampled,
+            length=self._range.num_samples,
+            hold=max_padding(self._codec.model) if self.num_samples is None else 0,
+        )
+        position = self._range.start
+        for wave in self._decode():
+            chunk = output.push(wave)
+            yield self._conceal(chunk, position)
+            position += chunk.shape[1]
+        self.num_samples = self._plan_range().num_samples  # a pipe's length is known at its end
+        yield self._conceal(output.flush(self.num_samples), position)
+        self.damage += [str(problem) for problem in self._reader.problems]
+
+    def _plan_range(self) -> DecodeRange:
+        return plan_range(
+            self._reader.header,
+            self._codec.model.decode_context,
+            self.sample_rate,
+            self._start_seconds,
+            self._seconds,
+            num_samples=self._reader.num_samples,
+            num_frames=self._reader.num_frames,
+        )
+
+    def _decode(self) -> Iterator[Samples]:
+        """Yield samples ``(C, N)`` at the model's rate."""
+        model, context = self._codec.model, self._codec.inference_context
+        header, codes = self._reader.header, self._codes()
+        chunk_frames = self._chunk_frames
+        if model.segment_frames is not None:
+            chunk_frames = header.segment_frames
+            if chunk_frames is None:  # one segment of any length
+                none = np.zeros((self.channels, header.layout.num_codebooks, 0), np.int32)
+                whole = np.concatenate([none, *codes], axis=2)
+                if whole.shape[2] > model.segment_frames:
+                    yield from decode_whole_signal(model, context, whole)
+                    return
+                codes = iter([whole])
+        decoder = ModelDecoder(model, context, self.channels, chunk_frames)
+        for chunk in codes:
+            yield decoder.push(chunk)
+        yield decoder.flush()
+
+    def _codes(self) -> Iterator[Codes]:
+        """Yield the codes ``(C, K, F)`` of the range.
+
+        A damaged block repeats the frame before it. Its own audio is replaced by silence, but its
+        frames also affect the neighbouring samples, which a held frame disturbs least.
+        """
+        first, stop = self._range.first_frame, self._range.stop_frame
+        held = np.zeros((self.channels, self._reader.header.layout.num_codebooks, 1), np.int32)
+        for block in self._reader.blocks(first, stop):
+            codes = block.codes
+            if codes is None:
+                self._silent.append(self._samples_of(block.first_frame, block.num_frames))
+                self.damage.append(str(block.error))
+                codes = np.repeat(held, block.num_frames, axis=2)
+            elif codes.shape[2]:
+                held = codes[:, :, -1:].copy()
+            begin = max(0, first - block.first_frame)
+            end = None if stop is None else max(0, stop - block.first_frame)
+            yield codes[:, :, begin:end]
+
+    def _samples_of(self, first_frame: int, num_frames: int) -> tuple[int, int]:
+        """Return the first output sample of some frames and one past the last."""
+        scale = self._codec.hop_length * self.sample_rate
+        stop = (first_frame + num_frames) * scale
+        model_rate = self._codec.sample_rate
+        return first_frame * scale // model_rate, _ceil_div(stop, model_rate)
+
+    def _conceal(self, chunk: Samples, position: int) -> Samples:
+        """Return a chunk that starts at output sample ``position``, silent in damaged blocks."""
+        if self._silent:
+            chunk = chunk.copy()
+            for first, stop in self._silent:
+                chunk[:, max(0, first - position) : max(0, stop - position)] = 0.0
+        return chunk
 
 
 def decode_file(
@@ -81,13 +296,13 @@ def decode_file(
         target: the audio file.
         container: ``"wav"`` or ``"flac"``.
         subtype: libsndfile's name of the sample format; None is 16 bit.
-        native_rate: leave the audio at the model's own sampling rate.
-        force: decode tokens of other weights, too.
-        conceal: write silence for damaged blocks instead of refusing them.
-        overwrite: replace a file that has the target's name.
+        native_rate: write audio at the model's sampling rate.
+        force: decode tokens of different weights.
+        conceal: write silence for damaged blocks instead of refusing the file.
+        overwrite: replace an existing target.
 
     Returns:
-        What was decoded, with its length and what was concealed.
+        The finished `Decoding`, with its length and its damage.
     """
     try:
         file = source.open("rb")
@@ -104,11 +319,11 @@ def decode_file(
 def write_audio(
     file: BinaryIO, decoding: Decoding, container: str = "wav", subtype: str | None = None
 ) -> int:
-    """Write all pieces as an audio file, each as soon as it is decoded.
+    """Write audio to a file, each chunk as soon as it is decoded.
 
     Args:
-        file: where to write; FLAC goes to a pipe by way of a temporary file.
-        decoding: freshly begun.
+        file: where to write; FLAC for a pipe is first written to a temporary file.
+        decoding: a `Decoding` that has returned no chunks yet.
         container: ``"wav"`` or ``"flac"``.
         subtype: libsndfile's name of the sample format; None is 16 bit.
 
@@ -116,7 +331,7 @@ def write_audio(
         Samples per channel that were written.
 
     Raises:
-        AudioError: this container cannot hold so many channels or such a rate.
+        AudioError: the container cannot hold this number of channels or this rate.
     """
     if container == "flac" and not file.seekable():
         with tempfile.TemporaryFile() as spool:
@@ -127,238 +342,11 @@ def write_audio(
     rate, channels = decoding.sample_rate, decoding.channels
     sink = open_sink(file, rate, channels, decoding.num_samples, container, subtype)
     written = 0
-    for piece in decoding.pieces():
-        if piece.shape[1]:
-            sink.write(piece)
+    for chunk in decoding.chunks():
+        if chunk.shape[1]:
+            sink.write(chunk)
             file.flush()
-            written += piece.shape[1]
+            written += chunk.shape[1]
     sink.close()
     file.flush()
     return written
-
-
-class Decoding:
-    """A `.hcd` file that is being decoded.
-
-    A stretch costs what it holds: only the blocks with its frames, and those around it that the
-    model needs, are read. Where a block is damaged (``Reader(..., damaged="keep")``) the result is
-    silent; where the file is cut off the result ends.
-
-    Args:
-        codec: holds the weights that the file names.
-        reader: freshly opened.
-        start_seconds: where the stretch begins.
-        seconds: how long it is; None, or more than there is, means up to the end.
-        native_rate: leave the audio at the model's own sampling rate.
-        force: decode tokens of other weights, too.
-        block_frames: frames decoded at once; see `Codec.stream_decoder`.
-
-    Attributes:
-        sample_rate: of the audio, in Hz.
-        channels: number of channels C.
-        num_samples: samples per channel of all pieces; None on a pipe that tells it at its end.
-        damage: one sentence for each damaged block or missing end, complete after the last piece.
-
-    Raises:
-        FingerprintError: the file was made with other weights.
-        ContainerError: the file is damaged, and the reader does not keep damaged blocks.
-        UsageError: the stretch begins behind the end.
-    """
-
-    def __init__(
-        self,
-        codec: Codec,
-        reader: Reader,
-        start_seconds: float = 0.0,
-        seconds: float | None = None,
-        *,
-        native_rate: bool = False,
-        force: bool = False,
-        block_frames: int | None = None,
-    ) -> None:
-        header = reader.header
-        codec.check_made_by(header.layout, header.fingerprint, force)
-        self.sample_rate = codec.sample_rate if native_rate else header.sample_rate
-        self.channels = header.channels
-        self.damage: list[str] = []
-        self._codec = codec
-        self._reader = reader
-        self._block_frames = block_frames
-        self._start_seconds, self._seconds = start_seconds, seconds
-        self._whole = start_seconds == 0 and seconds is None
-        if reader.file_size is not None:
-            reader.scan()
-        self._start, self._stop = self._stretch()
-        self.num_samples = None if self._stop is None else self._stop - self._start
-        self._first, self._last = (0, None) if self._whole else self._needed()
-        self._silent: list[tuple[int, int]] = []
-
-    def pieces(self) -> Iterator[Samples]:
-        """Decode.
-
-        Yields:
-            Samples ``(C, N)`` in order.
-
-        Raises:
-            ContainerError: the file is damaged, and the reader does not keep damaged blocks.
-            UsageError: a pipe ends before the stretch begins.
-        """
-        outlet = self._outlet()
-        position = self._start  # in the whole file, at the rate of the audio
-        for native in self._native():
-            piece = outlet.push(native)
-            yield self._silenced(piece, position)
-            position += piece.shape[1]
-        piece = outlet.flush(self._length_at_end())
-        yield self._silenced(piece, position)
-        self.damage += [str(problem) for problem in self._reader.problems]
-
-    # Where things are
-
-    def _stretch(self) -> tuple[int, int | None]:
-        """First sample, and one past the last if that is known, at the rate of the audio."""
-        header, length = self._reader.header, self._reader.num_samples
-        start = round(self._start_seconds * header.sample_rate)
-        if length is not None:
-            self._check_start(start, length)
-        stop = length
-        if self._seconds is not None:
-            stop = start + round(self._seconds * header.sample_rate)
-            stop = stop if length is None else min(stop, length)
-            if length is None and self._reader.file_size is None:
-                stop = None  # it may end earlier, which nobody knows yet
-        return self._at_rate(start, down=True), None if stop is None else self._at_rate(stop)
-
-    def _check_start(self, start: int, length: int) -> None:
-        if start > length or (start == length and length and start):
-            raise UsageError(
-                f"--start {self._start_seconds:g}: the audio ends at "
-                f"{length / self._reader.header.sample_rate:g} s"
-            )
-
-    def _at_rate(self, sample: int, down: bool = False) -> int:
-        """A sample number of the file's rate at the rate of the audio."""
-        header = self._reader.header
-        if self.sample_rate == header.sample_rate:
-            return sample
-        if down:
-            return sample * self.sample_rate // header.sample_rate
-        return header.layout.model_samples(sample, header.sample_rate)
-
-    def _needed(self) -> tuple[int, int | None]:
-        """First frame that the stretch depends on, and one past the last."""
-        rate, hop = self._codec.sample_rate, self._codec.hop_length
-        margin = margin_samples(rate, self.sample_rate)
-        first = (self._start * rate // self.sample_rate - margin) // hop
-        last = self._last_sample()
-        if last is not None:
-            last = -(-(-(-last * rate // self.sample_rate) + margin) // hop)
-        context = self._codec.model.decode_context
-        total = self._reader.num_frames
-        if context.before is None or context.after is None:  # whole segments
-            segment = self._reader.header.segment_frames
-            if segment is None:
-                return 0, None
-            first = first // segment * segment
-            last = None if last is None else -(-last // segment) * segment
-        else:
-            first, last = first - context.before, None if last is None else last + context.after
-        if total is not None:
-            last = total if last is None else min(last, total)
-        return max(0, first), None if last is None else max(0, last)
-
-    def _last_sample(self) -> int | None:
-        """One past the last sample that is wanted, at the rate of the audio; None is the end."""
-        if self._stop is not None or self._seconds is None:
-            return self._stop
-        rate = self._reader.header.sample_rate
-        return self._at_rate(round(self._start_seconds * rate) + round(self._seconds * rate))
-
-    def _outlet(self) -> OutputResampler:
-        """Cuts the stretch out of what the frames from `_first` on decode to.
-
-        Only every ``rate / gcd``-th sample of one grid falls on the other one. The wave is cut at
-        such a sample, so that a stretch is resampled as it would be within the whole.
-        """
-        codec, rate = self._codec, self.sample_rate
-        common = math.gcd(codec.sample_rate, rate)
-        step, new_step = codec.sample_rate // common, rate // common
-        offset = self._first * codec.hop_length
-        aligned = -(-offset // step)
-        return OutputResampler(
-            codec.sample_rate,
-            rate,
-            self.channels,
-            skip=aligned * step - offset,
-            new_skip=max(0, self._start - aligned * new_step),
-            length=self.num_samples,
-            waiting=filling_samples(codec.model),
-        )
-
-    def _length_at_end(self) -> int | None:
-        """Samples of the stretch, now that the file was read as far as it goes."""
-        length = self._reader.num_samples
-        if length is None:
-            last = self._last_sample()
-            return None if last is None else last - self._start
-        self._check_start(round(self._start_seconds * self._reader.header.sample_rate), length)
-        stop = self._at_rate(length)
-        last = self._last_sample()
-        return (stop if last is None else min(stop, last)) - self._start
-
-    # Samples at the model's rate
-
-    def _native(self) -> Iterator[Samples]:
-        segment = self._reader.header.segment_frames
-        model = self._codec.model
-        codes = self._codes()
-        if model.segment_frames is not None and segment is None:
-            whole = np.concatenate([self._no_codes(), *codes], axis=2)
-            if whole.shape[2] > model.segment_frames:
-                yield from decode_exact(self._codec, whole)
-                return
-            codes = iter([whole])
-        block = segment if model.segment_frames is not None else self._block_frames
-        decoder = ModelDecoder(model, self._codec.running, self.channels, block)
-        for part in codes:
-            yield decoder.push(part)
-        yield decoder.flush()
-
-    def _codes(self) -> Iterator[Codes]:
-        """Codes ``(C, K, F)`` of frames ``first..last``; a damaged block repeats the frame before.
-
-        Its own audio will be silent. What it holds matters only to the neighbours, whose first and
-        last samples depend on frames in it: a held frame disturbs them less than a random one.
-        """
-        held = np.zeros((*self._no_codes().shape[:2], 1), np.int32)
-        for block in self._reader.blocks(self._first, self._last):
-            codes = block.codes
-            if codes is None:
-                self._silent.append(self._span(block))
-                self.damage.append(str(block.error))
-                codes = np.repeat(held, block.num_frames, axis=2)
-            elif codes.shape[2]:
-                held = codes[:, :, -1:].copy()
-            begin = max(0, self._first - block.first_frame)
-            end = None if self._last is None else max(0, self._last - block.first_frame)
-            yield codes[:, :, begin:end]
-
-    def _no_codes(self) -> Codes:
-        header = self._reader.header
-        return np.zeros((header.channels, header.layout.num_codebooks, 0), np.int32)
-
-    # Damage
-
-    def _span(self, block: Block) -> tuple[int, int]:
-        """First sample of a block, and one past its last, at the rate of the audio."""
-        hop, rate = self._codec.hop_length, self._codec.sample_rate
-        first, last = block.first_frame, block.first_frame + block.num_frames
-        return first * hop * self.sample_rate // rate, -(-last * hop * self.sample_rate // rate)
-
-    def _silenced(self, piece: Samples, position: int) -> Samples:
-        """A piece that begins at ``position``, silent where blocks are damaged."""
-        if self._silent:
-            piece = piece.copy()
-            for begin, end in self._silent:
-                piece[:, max(0, begin - position) : max(0, end - position)] = 0.0
-        return piece

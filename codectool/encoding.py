@@ -1,7 +1,4 @@
-"""Audio that is read piece by piece to a `.hcd` file, in memory that does not grow with it.
-
-Letters used in shapes: C channels, K codebooks, F frames, N samples.
-"""
+"""Audio files and live audio to `.hcd`, in memory that does not grow with the length."""
 
 from __future__ import annotations
 
@@ -10,26 +7,21 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
-import numpy as np
-import numpy.typing as npt
-
 from codectool.audio.source import AudioSource, open_audio
 from codectool.codec import Codec
 from codectool.container import Header, Writer, write_tokens
 from codectool.errors import UsageError
-from codectool.exact import encode_exact
 from codectool.files import atomic_output
-from codectool.streaming import StreamEncoder
+from codectool.streaming import Codes, StreamEncoder
 from codectool.tokens import Tokens
 
-Codes = npt.NDArray[np.int32]
 LIVE_BLOCK_SECONDS = 0.1
 LIVE_SEGMENT_SECONDS = 1.0
 
 
 @dataclass(frozen=True)
 class Encoded:
-    """What was encoded.
+    """Summary of an encoded file.
 
     Attributes:
         num_samples: samples per channel.
@@ -43,7 +35,7 @@ class Encoded:
 
     @property
     def seconds(self) -> float:
-        """Length of the audio."""
+        """Length of the audio in seconds."""
         return self.num_samples / self.sample_rate
 
 
@@ -57,20 +49,20 @@ def encode_file(
     exact: bool = False,
     overwrite: bool = False,
 ) -> Encoded:
-    """Encode an audio file to a `.hcd` file, in memory that does not grow with it.
+    """Encode an audio file to a `.hcd` file.
 
     Args:
-        codec: what encodes.
-        source: audio of any format that libsndfile knows.
+        codec: the codec.
+        source: audio file of any format that libsndfile reads.
         target: the `.hcd` file.
-        tags: text to go with it.
-        block_frames: frames per checked block; None is about 24 s.
-        exact: encode as one whole, however long; see `encode_source`.
-        overwrite: replace a file that has the target's name.
+        tags: text metadata to store.
+        block_frames: frames per block of the file; None is about 24 s.
+        exact: encode the whole signal as one segment; see `encode_source`.
+        overwrite: replace an existing target.
 
     Raises:
         AudioError: the source cannot be read, or a sample is NaN or infinite.
-        UsageError: the target exists or cannot be made.
+        UsageError: the target exists or cannot be created.
     """
     with open_audio(source, str(source)) as audio, atomic_output(target, overwrite) as file:
         tokens = encode_source(codec, audio, tags=tags, exact=exact)
@@ -85,36 +77,27 @@ def encode_source(
     tags: Mapping[str, str] | None = None,
     exact: bool = False,
 ) -> Tokens:
-    """Encode all that a source gives; only its tokens are kept.
+    """Encode everything that a source returns.
 
     Args:
-        codec: what encodes.
-        audio: where samples come from.
-        tags: text to go with the tokens.
-        exact: encode as one whole, however long, where the model would cut it into segments. The
-            source is then read several times.
+        codec: the codec.
+        audio: the source.
+        tags: text metadata to store.
+        exact: encode the whole signal as one segment, whatever its length, if the model has
+            segments. The source is then read several times.
 
     Raises:
         AudioError: the source cannot be read, or a sample is NaN or infinite.
         UsageError: ``exact`` with a source that can be read only once.
     """
-    codec.check_rate(audio.sample_rate)
-    if codec.padding == "reference":
-        pieces = [np.zeros((audio.channels, 0), np.float32), *audio.chunks()]
-        return codec.encode(np.concatenate(pieces, axis=1), audio.sample_rate, tags)
-    if exact and codec.model.segment_frames is not None:
+    if exact and codec.padding == "lossless" and codec.model.segment_frames is not None:
         if not audio.seekable:
             raise UsageError(
                 f"{audio.name}: `--exact` reads its input several times, which a pipe cannot do; "
                 "give a file"
             )
-        codes, num_samples = encode_exact(codec, audio.chunks, audio.sample_rate, audio.channels)
-        segment_frames = None
-    else:
-        stream = codec.stream_encoder(audio.sample_rate, audio.channels)
-        codes = np.concatenate(list(_codes(stream, audio)), axis=2)
-        num_samples, segment_frames = stream.num_samples, stream.segment_frames
-    return codec.label(codes, audio.sample_rate, num_samples, segment_frames, tags)
+        return codec.encode_whole_signal(audio.chunks, audio.sample_rate, audio.channels, tags)
+    return codec.encode_chunks(audio.chunks(), audio.sample_rate, audio.channels, tags)
 
 
 def encode_live(
@@ -124,69 +107,65 @@ def encode_live(
     *,
     tags: Mapping[str, str] | None = None,
     block_frames: int | None = None,
-    work_frames: int | None = None,
+    chunk_frames: int | None = None,
 ) -> Encoded:
-    """Write a `.hcd` stream while audio arrives: a block leaves as soon as it is whole.
+    """Write a `.hcd` stream while audio arrives: each block as soon as it is complete.
 
     Args:
-        codec: what encodes.
-        audio: where samples come from.
-        file: where to write; a pipe will do.
-        tags: text to go with it.
-        block_frames: frames per checked block of the file; None is about 24 s.
-        work_frames: frames encoded at once; see `Codec.stream_encoder`.
+        codec: the codec.
+        audio: the source.
+        file: where to write; may be a pipe.
+        tags: text metadata to store.
+        block_frames: frames per block of the file; None is about 24 s.
+        chunk_frames: frames computed at once; see `Codec.stream_encoder`.
 
     Raises:
         AudioError: the source cannot be read, or a sample is NaN or infinite.
     """
-    codec.check_rate(audio.sample_rate)
-    stream = codec.stream_encoder(audio.sample_rate, audio.channels, block_frames=work_frames)
-    counted = _Counted(file)
+    encoder = codec.stream_encoder(audio.sample_rate, audio.channels, chunk_frames=chunk_frames)
+    counted = _CountingFile(file)
     writer: Writer | None = None
-    for codes in _codes(stream, audio):
-        if writer is None and (codes.shape[2] or stream.ended):
+    for codes in _encode(encoder, audio):
+        if writer is None and (codes.shape[2] or encoder.ended):
             header = Header(
                 layout=codec.layout,
                 fingerprint=codec.fingerprint,
                 sample_rate=audio.sample_rate,
                 channels=audio.channels,
-                segment_frames=stream.segment_frames,
+                segment_frames=encoder.segment_frames,
                 block_frames=block_frames or 0,
             )
             writer = Writer(counted, header, tags)  # type: ignore[arg-type]
         if writer is not None:
             writer.write(codes)
-    assert writer is not None, "the last codes are those of the end"
-    extra = stream.num_frames - writer.header.frames_for(stream.num_samples)
-    writer.close(stream.num_samples, extra)
-    return Encoded(stream.num_samples, audio.sample_rate, counted.num_bytes)
+    assert writer is not None, "`flush` ends the stream"
+    extra = encoder.num_frames - writer.header.frames_for(encoder.num_samples)
+    writer.close(encoder.num_samples, extra)
+    return Encoded(encoder.num_samples, audio.sample_rate, counted.num_bytes)
 
 
 def live_seconds(codec: Codec) -> float:
-    """Audio per block that is short enough for talking, and not all framing.
-
-    A model that looks at all of a segment needs segments that say something.
-    """
-    return LIVE_SEGMENT_SECONDS if codec.model.segment_frames is not None else LIVE_BLOCK_SECONDS
+    """Return the length of a live block: short, but long enough for what the model needs."""
+    return LIVE_BLOCK_SECONDS if codec.model.segment_frames is None else LIVE_SEGMENT_SECONDS
 
 
-def _codes(stream: StreamEncoder, audio: AudioSource) -> Iterator[Codes]:
+def _encode(encoder: StreamEncoder, audio: AudioSource) -> Iterator[Codes]:
     for chunk in audio.chunks():
-        yield stream.push(chunk)
-    yield stream.flush()
+        yield encoder.push(chunk)
+    yield encoder.flush()
 
 
-class _Counted:
-    """Counts what is written to a file that may be a pipe."""
+class _CountingFile:
+    """Count the bytes written to a file that may be a pipe."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.num_bytes = 0
         self._file = file
 
     def write(self, data: memoryview) -> int | None:
-        taken = self._file.write(data)
-        self.num_bytes += len(data) if taken is None else taken
-        return taken
+        written = self._file.write(data)
+        self.num_bytes += len(data) if written is None else written
+        return written
 
     def flush(self) -> None:
         self._file.flush()

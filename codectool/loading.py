@@ -1,4 +1,4 @@
-"""`load`: from a model's name and a checkpoint to a codec on a device."""
+"""`load`: load a codec by name, checkpoint and device."""
 
 from __future__ import annotations
 
@@ -12,12 +12,15 @@ import torch
 
 from codectool.checkpoints import bundled
 from codectool.checkpoints.load import load_model
-from codectool.codec import Codec, Padding
+from codectool.codec import Codec
 from codectool.codecs.family import CodecFamily
 from codectool.codecs.registry import DEFAULT_FAMILY, get_family
+from codectool.deprecation import renamed_keywords
 from codectool.errors import UsageError, WeightsMissingError
+from codectool.streaming import Padding
 
 
+@renamed_keywords(quantizers="codebooks", framing="padding")
 def load(
     model: str | None = None,
     checkpoint: str | Path | None = None,
@@ -26,40 +29,40 @@ def load(
     device: str | torch.device = "auto",
     precision: str = "fp32",
     padding: Padding = "lossless",
-    quantizers: int | None = None,
+    codebooks: int | None = None,
 ) -> Codec:
     """Load a codec.
 
     Args:
-        model: ``"hac"``, ``"bigcodec"`` or ``"supercodec"``; None takes what the checkpoint is.
-        checkpoint: file or folder with the weights, in the authors' layout or ours, or the name of
-            some that come with codectool (``"hac-1110df23"``); None takes the model's default ones,
-            which HAC has.
-        config: hyper-parameters, or a JSON file with them; needed only where the checkpoint does
-            not say them.
-        device: ``"cpu"``, ``"cuda"``, ``"cuda:N"``, ``"mps"``, or ``"auto"``, the best there is.
-        precision: ``"fp32"``, or ``"bf16"`` or ``"fp16"`` for the matrix products; only fp32 gives
-            the tokens of the published code.
-        padding: what happens at the ends of a file. ``"lossless"`` loses nothing; ``"reference"`` does
-            what the paper's script does, for comparison.
-        quantizers: encode with the first so many codebooks only; None takes all.
+        model: codec family, for example ``"hac"``; None for the family of the checkpoint.
+        checkpoint: file or folder with the weights, in the format of the reference implementation
+            or of codectool, or the name of bundled weights; None for the family's default weights.
+        config: hyper-parameters, or a JSON file with them; needed only if the checkpoint does not
+            contain them.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:N"``, ``"mps"``, or ``"auto"`` for the fastest one.
+        precision: ``"fp32"``, or ``"bf16"`` or ``"fp16"`` for the matrix products. Only fp32
+            produces the tokens of the reference implementation.
+        padding: how signals are extended to whole frames. ``"lossless"`` keeps every sample and
+            decodes to the exact length; ``"reference"`` does what the reference implementation
+            does.
+        codebooks: encode with only the first N codebooks; None for all.
 
     Raises:
-        WeightsMissingError: no checkpoint was given and none ships for this model.
+        WeightsMissingError: no checkpoint was given and no weights are bundled for this family.
         CheckpointError: the checkpoint cannot be used.
         ConfigError: hyper-parameters are missing or wrong.
-        UsageError: there is no such model, device or precision.
+        UsageError: there is no such model, device, precision, padding or number of codebooks.
     """
     family = get_family(model or DEFAULT_FAMILY)
     where = find_device(device)
     if checkpoint is None:
         checkpoint = _default_weights(family)
         if config is not None:
-            raise UsageError("--config without --checkpoint: the shipped weights have their own")
+            raise UsageError("--config needs --checkpoint: bundled weights include their config")
     if isinstance(config, str):
         config = Path(config)
     loaded = load_model(Path(checkpoint), model, config)
-    return Codec(loaded, where, precision, padding, quantizers)
+    return Codec(loaded, where, precision, padding, codebooks)
 
 
 def _default_weights(family: CodecFamily) -> Path:
@@ -71,10 +74,10 @@ def _default_weights(family: CodecFamily) -> Path:
 
 
 def find_device(name: str | torch.device) -> torch.device:
-    """The device of this name.
+    """Return the device of this name.
 
     Raises:
-        UsageError: there is none here.
+        UsageError: this machine does not have it.
     """
     name = str(name)
     if name == "auto":
@@ -89,26 +92,28 @@ def find_device(name: str | torch.device) -> torch.device:
             f"device {name}: this machine has {torch.cuda.device_count()} CUDA devices"
         )
     if name == "mps" and not torch.backends.mps.is_available():
-        raise UsageError("device mps: this machine has none")
+        raise UsageError("device mps: this machine does not have it")
     return torch.device(name)
 
 
 def limit_threads(codec: Codec) -> None:
-    """Let PyTorch use no more threads of this process than the model gains from on a CPU."""
+    """Limit PyTorch to the number of CPU threads from which the model gains."""
     if codec.device.type == "cpu" and codec.model.cpu_threads is not None:
         torch.set_num_threads(min(codec.model.cpu_threads, torch.get_num_threads()))
 
 
 @contextmanager
-def sharing_threads(codec: Codec, parts: int) -> Iterator[None]:
-    """Meanwhile let each of so many threads that run the codec side by side have its share.
+def sharing_threads(codec: Codec, workers: int) -> Iterator[None]:
+    """Divide PyTorch's CPU threads among threads that run the codec concurrently.
 
-    On a CPU they share the threads that PyTorch would use for one of them.
+    Args:
+        codec: the codec.
+        workers: number of threads that run it.
     """
     before = torch.get_num_threads()
     if codec.device.type == "cpu":
         most = codec.model.cpu_threads or before
-        torch.set_num_threads(max(1, min(most, before // parts)))
+        torch.set_num_threads(max(1, min(most, before // workers)))
     try:
         yield
     finally:

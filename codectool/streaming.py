@@ -1,157 +1,199 @@
-"""Samples and codes that come in pieces: `Codec.encode` and `Codec.decode` for live audio.
+"""Encoding and decoding of signals that arrive in chunks of any length.
 
-The pieces may be cut anywhere; the codes and samples are those of the whole. Letters used in
-shapes: C channels, K codebooks, F frames, N samples.
+The codes and samples do not depend on how the signal was cut into chunks.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
+from functools import partial
+from typing import Literal, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from torch import Tensor
 
 from codectool.audio.samples import Resampler, Samples, as_channels, check_finite
-from codectool.codecs.base import CodecModel
+from codectool.codecs.base import CodecModel, WholeSignalModel
+from codectool.codecs.segments import split_segments
 from codectool.errors import AudioError, DamagedError
 
 Codes = npt.NDArray[np.int32]
-Running = Callable[[], AbstractContextManager[None]]
+Padding = Literal["lossless", "reference"]
+InferenceContext = Callable[[], AbstractContextManager[None]]
 
-
-def frames_for(model: CodecModel, num_samples: int, segment_frames: int | None) -> int:
-    """Frames of ``num_samples`` at the model's rate, with nothing lost.
-
-    The last segment, too, is at least as long as the model needs.
-    """
-    frames = model.num_frames(num_samples)
-    if segment_frames is None or frames <= segment_frames:
-        return frames
-    rest = frames % segment_frames
-    return frames + (max(0, model.min_frames - rest) if rest else 0)
+WHOLE_SIGNAL = 1 << 40  # as a segment length: more frames than any signal has
 
 
 class StreamEncoder:
-    """Audio of any rate in, codes out.
+    """Encode audio of any sampling rate that arrives in chunks.
 
     Args:
-        model: what encodes.
-        running: a context in which it may run.
+        model: the codec model.
+        inference_context: context manager in which the model runs.
         sample_rate: of the audio, in Hz.
-        channels: number of channels C; each is encoded alone.
+        channels: number of channels C; each is encoded independently.
         num_codebooks: codebooks to use.
-        block_frames: frames worked on at once; see `Codec.stream_encoder`.
+        chunk_frames: frames computed at once; see `Codec.stream_encoder`.
+        padding: how the signal is extended to whole frames; see `codectool.loading.load`.
 
     Attributes:
         sample_rate: of the audio, in Hz.
         channels: number of channels.
-        num_samples: samples per channel taken so far.
-        num_frames: frames given out so far.
-        ended: whether the signal has ended.
+        num_samples: samples per channel received so far; after `flush`, samples to decode.
+        num_frames: frames returned so far.
+        ended: whether `flush` was called.
     """
 
     def __init__(
         self,
         model: CodecModel,
-        running: Running,
+        inference_context: InferenceContext,
         sample_rate: int,
         channels: int,
         num_codebooks: int,
-        block_frames: int | None,
+        chunk_frames: int | None = None,
+        padding: Padding = "lossless",
     ) -> None:
         self.sample_rate = sample_rate
         self.channels = channels
         self.num_samples = 0
         self.num_frames = 0
-        self._model = model
-        self._running = running
-        self._num_streams = num_codebooks
-        self._resampler = Resampler(sample_rate, model.sample_rate, channels)
-        self._streams = [model.stream_encoder(block_frames) for _ in range(channels)]
-        self._segment = (block_frames or model.segment_frames) if model.segment_frames else None
-        self._native_samples = 0
-        self._held = np.zeros((channels, 0), np.float32)
         self.ended = False
+        self._model = model
+        self._inference_context = inference_context
+        self._num_codebooks = num_codebooks
+        self._padding = padding
+        self._segment: int | None = None
+        if model.segment_frames is not None:
+            if padding == "reference":
+                chunk_frames = WHOLE_SIGNAL
+            self._segment = chunk_frames or model.segment_frames
+        self._resampler = Resampler(sample_rate, model.sample_rate, channels)
+        self._streams = [model.stream_encoder(chunk_frames) for _ in range(channels)]
+        self._pushed = 0  # samples at the model's rate that the model has received
+        self._rest = np.zeros((channels, 0), np.float32)
 
     @property
     def segment_frames(self) -> int | None:
-        """Length of the segments that were encoded alone; None if there is one whole.
+        """Frames per independently encoded segment; None if there is only one segment.
 
-        Known as soon as codes come out.
+        Final as soon as the first codes are returned.
         """
-        more = self._held.shape[1] > 0
+        more = self._rest.shape[1] > 0
         if self._segment is None or self.num_frames + more <= self._segment:
             return None
         return self._segment
 
     def push(self, samples: npt.ArrayLike) -> Codes:
-        """Take the next samples.
+        """Take the next samples and return the codes that are complete.
 
         Args:
-            samples: float ``(N,)`` or ``(C, N)`` in [-1, 1], any number of them.
+            samples: float ``(N,)`` or ``(C, N)`` in [-1, 1], N >= 0; an array, or a tensor on any
+                device.
 
         Returns:
-            int32 ``(C, K, F)``, the codes now known.
+            int32 ``(C, K, F)``.
 
         Raises:
             AudioError: wrong type or shape, samples that are not finite, or the stream has ended.
         """
         if self.ended:
-            raise AudioError("the stream has ended; begin another one")
-        wave = as_channels(samples)
+            raise AudioError("the stream has ended; start a new one")
+        wave = to_channels(samples)
         if wave.shape[0] != self.channels:
             raise AudioError(f"{wave.shape[0]} channels, but the stream has {self.channels}")
         check_finite(wave, "samples", self.num_samples)
         self.num_samples += wave.shape[1]
-        return self._encode(self._resampler.push(wave))
+        wave = np.concatenate([self._rest, self._resampler.push(wave)], axis=1)
+        # The model receives whole frames. With segments at least one sample is kept, so that a
+        # segment is encoded only when it is known whether another one follows.
+        available = wave.shape[1] - (self._segment is not None)
+        ready = max(0, available) // self._model.hop_length * self._model.hop_length
+        self._rest = wave[:, ready:]
+        return self._encode(wave[:, :ready], last=False)
 
     def flush(self) -> Codes:
-        """End the signal, filled up to whole frames with zeros; return the codes that are left."""
+        """End the signal, pad it to whole frames and return the remaining codes.
+
+        Raises:
+            AudioError: the signal is too short for padding `reference`.
+        """
         self.ended = True
-        rest = self._resampler.flush()
-        known = self._native_samples + self._held.shape[1] + rest.shape[1]
-        frames = frames_for(self._model, known, self._segment)
-        filled = np.pad(rest, ((0, 0), (0, frames * self._model.hop_length - known)))
-        wave = np.concatenate([self._held, filled], axis=1)
-        self._held = self._held[:, :0]
-        return self._run(wave, last=True)
+        model = self._model
+        wave = np.concatenate([self._rest, self._resampler.flush()], axis=1)
+        self._rest = wave[:, :0]
+        frames = padded_frames(model, self._pushed + wave.shape[1], self._padding, self._segment)
+        if self._padding == "reference":
+            self.num_samples = frames * model.hop_length * self.sample_rate // model.sample_rate
+        return self._encode(pad_or_trim(wave, frames * model.hop_length - self._pushed), last=True)
 
-    def _encode(self, wave: Samples) -> Codes:
-        if self._segment is not None:
-            # One sample stays behind, so that a segment is coded only when it is not the last one
-            # or known to be: whether there are segments at all stands before the first code.
-            wave = np.concatenate([self._held, wave], axis=1)
-            self._held = wave[:, max(0, wave.shape[1] - 1) :]
-            wave = wave[:, : wave.shape[1] - self._held.shape[1]]
-        return self._run(wave, last=False)
-
-    def _run(self, wave: Samples, last: bool) -> Codes:
-        self._native_samples += wave.shape[1]
+    def _encode(self, wave: Samples, last: bool) -> Codes:
+        self._pushed += wave.shape[1]
         rows = []
-        with self._running():
+        with self._inference_context():
             for stream, row in zip(self._streams, wave, strict=True):
-                samples = torch.from_numpy(np.ascontiguousarray(row)).to(self._model.device)
-                codes = stream.push(samples.view(1, 1, -1))
+                codes = stream.push(torch.from_numpy(row).to(self._model.device)[None, None])
                 if last:
                     codes = torch.cat([codes, stream.flush()], dim=-1)
-                rows.append(codes[0, : self._num_streams].to("cpu", torch.int32).numpy())
+                rows.append(codes[0, : self._num_codebooks].to("cpu", torch.int32).numpy())
         self.num_frames += rows[0].shape[1]
         return np.stack(rows)
 
 
-class OutputResampler:
-    """Brings decoded samples to the rate and length that are wanted, piece by piece.
+class ModelDecoder:
+    """Decode codes that arrive in chunks to audio at the model's rate.
 
     Args:
-        rate: of the samples that come, in Hz.
-        new_rate: of those that leave.
+        model: the codec model.
+        inference_context: context manager in which the model runs.
         channels: number of channels C.
-        skip: samples to drop before the first one that is resampled.
-        new_skip: samples to drop after that.
-        length: samples per channel to give out in all; None if that is told at the end.
-        waiting: samples that are held back until more come or the length is known.
+        chunk_frames: see `Codec.stream_decoder`.
+    """
+
+    def __init__(
+        self,
+        model: CodecModel,
+        inference_context: InferenceContext,
+        channels: int,
+        chunk_frames: int | None,
+    ) -> None:
+        self._model = model
+        self._inference_context = inference_context
+        self._streams = [model.stream_decoder(chunk_frames) for _ in range(channels)]
+
+    def push(self, codes: npt.NDArray[np.integer]) -> Samples:
+        """Take the next codes ``(C, K', F)`` and return the samples ``(C, N)`` that are complete.
+
+        Raises:
+            DamagedError: a code exceeds its codebook.
+        """
+        check_codebooks(self._model, codes)
+        rows = torch.from_numpy(codes.astype(np.int64)).to(self._model.device)
+        with self._inference_context():
+            waves = [s.push(row[None]) for s, row in zip(self._streams, rows, strict=True)]
+        return np.stack([wave[0, 0].float().cpu().numpy() for wave in waves])
+
+    def flush(self) -> Samples:
+        """End the signal and return the remaining samples."""
+        with self._inference_context():
+            waves = [stream.flush() for stream in self._streams]
+        return np.stack([wave[0, 0].float().cpu().numpy() for wave in waves])
+
+
+class OutputResampler:
+    """Convert decoded samples to the output rate and cut out the requested samples.
+
+    Args:
+        rate: sampling rate of the decoded samples in Hz.
+        new_rate: output rate in Hz.
+        channels: number of channels C.
+        skip: samples to drop before resampling.
+        new_skip: samples to drop after resampling.
+        length: most samples per channel to return; None for all.
+        hold: samples that are kept back until more arrive, because they may be padding.
     """
 
     def __init__(
@@ -163,162 +205,236 @@ class OutputResampler:
         skip: int = 0,
         new_skip: int = 0,
         length: int | None = None,
-        waiting: int = 0,
+        hold: int = 0,
     ) -> None:
-        self.given = 0
         self._resampler = Resampler(rate, new_rate, channels)
         self._skip, self._new_skip = skip, new_skip
         self._length = length
-        self._waiting = 0 if length is not None else waiting
+        self._hold = hold
         self._held = np.zeros((channels, 0), np.float32)
+        self._returned = 0
 
     def push(self, wave: Samples) -> Samples:
-        """Take samples ``(C, N)``; return those that are ready."""
-        wave = self._after_skip(wave)
-        if self._waiting:
+        """Take samples ``(C, N)`` and return those that are complete."""
+        dropped = min(self._skip, wave.shape[1])
+        self._skip -= dropped
+        wave = wave[:, dropped:]
+        if self._hold:
             wave = np.concatenate([self._held, wave], axis=1)
-            known = max(0, wave.shape[1] - self._waiting)
-            self._held, wave = wave[:, known:], wave[:, :known]
-        return self._give(self._resampler.push(wave))
+            ready = max(0, wave.shape[1] - self._hold)
+            self._held, wave = wave[:, ready:], wave[:, :ready]
+        return self._limit(self._resampler.push(wave))
 
     def flush(self, length: int | None = None) -> Samples:
-        """End the signal; return what is left of it, filled up with zeros if it is too short.
+        """End the signal and return the remaining samples, zero-padded to the known length.
 
         Args:
-            length: as for the constructor; where both know it, the shorter one holds.
+            length: samples per channel in total; with the constructor's, the smaller one counts.
         """
         if length is not None:
             self._length = length if self._length is None else min(length, self._length)
         wave = np.concatenate([self._resampler.push(self._held), self._resampler.flush()], axis=1)
-        wave = self._give(wave)
-        if self._length is not None and self.given < self._length:
-            missing = self._length - self.given
-            self.given += missing
-            wave = np.pad(wave, ((0, 0), (0, missing)))
-        return wave
+        before = self._returned
+        wave = self._limit(wave)
+        return wave if self._length is None else pad_or_trim(wave, max(0, self._length - before))
 
-    def _after_skip(self, wave: Samples) -> Samples:
-        dropped = min(self._skip, wave.shape[1])
-        self._skip -= dropped
-        return wave[:, dropped:]
-
-    def _give(self, wave: Samples) -> Samples:
+    def _limit(self, wave: Samples) -> Samples:
         dropped = min(self._new_skip, wave.shape[1])
         self._new_skip -= dropped
         wave = wave[:, dropped:]
         if self._length is not None:
-            wave = wave[:, : max(0, self._length - self.given)]
-        self.given += wave.shape[1]
+            wave = wave[:, : max(0, self._length - self._returned)]
+        self._returned += wave.shape[1]
         return wave
 
 
-class ModelDecoder:
-    """Codes in, audio at the model's rate out.
-
-    Args:
-        model: what decodes.
-        running: a context in which it may run.
-        channels: number of channels C.
-        block_frames: see `Codec.stream_decoder`.
-    """
-
-    def __init__(
-        self, model: CodecModel, running: Running, channels: int, block_frames: int | None
-    ) -> None:
-        self._model = model
-        self._running = running
-        self._streams = [model.stream_decoder(block_frames) for _ in range(channels)]
-
-    def push(self, codes: npt.NDArray[np.integer]) -> Samples:
-        """Take codes ``(C, K', F)``; return the samples ``(C, N)`` now known.
-
-        Raises:
-            DamagedError: a code is larger than its codebook.
-        """
-        check_range(self._model, codes)
-        with self._running():
-            rows = torch.from_numpy(codes.astype(np.int64)).to(self._model.device)
-            pairs = zip(self._streams, rows, strict=True)
-            return np.stack([_samples(stream.push(row[None])) for stream, row in pairs])
-
-    def flush(self) -> Samples:
-        """End the signal; return the samples that are left."""
-        with self._running():
-            return np.stack([_samples(stream.flush()) for stream in self._streams])
-
-
 class StreamDecoder:
-    """Codes in, audio of any rate out.
+    """Decode codes that arrive in chunks to audio of any sampling rate.
 
     Args:
-        model: what decodes.
-        running: a context in which it may run.
+        model: the codec model.
+        inference_context: context manager in which the model runs.
         sample_rate: of the audio, in Hz.
         channels: number of channels C.
-        num_samples: samples per channel in all; None if that is told at the end. Then the samples
-            of the last frames, which may be filling, wait until more codes come.
-        block_frames: frames worked on at once, for models with segments their length; see
-            `Codec.stream_decoder`.
+        num_samples: samples per channel in total; None if it is passed to `flush`. In that case
+            the samples of the last frames, which may be padding, are returned with a delay.
+        chunk_frames: frames computed at once; see `Codec.stream_decoder`.
+
+    Attributes:
+        sample_rate: of the audio, in Hz.
+        channels: number of channels.
     """
 
     def __init__(
         self,
         model: CodecModel,
-        running: Running,
+        inference_context: InferenceContext,
         sample_rate: int,
         channels: int,
         num_samples: int | None,
-        block_frames: int | None,
+        chunk_frames: int | None,
     ) -> None:
         self.sample_rate = sample_rate
         self.channels = channels
-        self._native = ModelDecoder(model, running, channels, block_frames)
-        self._outlet = OutputResampler(
+        self._decoder = ModelDecoder(model, inference_context, channels, chunk_frames)
+        self._output = OutputResampler(
             model.sample_rate,
             sample_rate,
             channels,
             length=num_samples,
-            waiting=filling_samples(model),
+            hold=max_padding(model) if num_samples is None else 0,
         )
 
     def push(self, codes: npt.NDArray[np.integer]) -> Samples:
-        """Take the next codes, ``(C, K', F)`` with K' <= K; return samples ``(C, N)`` now known.
-
-        Raises:
-            DamagedError: a code is larger than its codebook.
-        """
-        return self._outlet.push(self._native.push(codes))
-
-    def flush(self, num_samples: int | None = None) -> Samples:
-        """End the signal; return the samples that are left.
+        """Take the next codes and return the samples ``(C, N)`` that are complete.
 
         Args:
-            num_samples: samples per channel in all, where the stream was not begun with it; None
-                takes what the frames hold.
+            codes: integers ``(C, K', F)``, K' <= K, F >= 0.
+
+        Raises:
+            DamagedError: a code exceeds its codebook.
         """
-        rest = self._outlet.push(self._native.flush())
-        return np.concatenate([rest, self._outlet.flush(num_samples)], axis=1)
+        return self._output.push(self._decoder.push(codes))
+
+    def flush(self, num_samples: int | None = None) -> Samples:
+        """End the signal and return the remaining samples.
+
+        Args:
+            num_samples: samples per channel in total, if the constructor did not get it; None
+                returns all samples of the frames.
+        """
+        rest = self._output.push(self._decoder.flush())
+        return np.concatenate([rest, self._output.flush(num_samples)], axis=1)
 
 
-def filling_samples(model: CodecModel) -> int:
-    """Most samples at the end of a signal that are there only to fill its last frames."""
+def encode_whole_signal(
+    model: CodecModel,
+    inference_context: InferenceContext,
+    read: Callable[[], Iterable[Samples]],
+    sample_rate: int,
+    channels: int,
+) -> tuple[Codes, int]:
+    """Encode a signal of any length as one segment, in several passes and bounded memory.
+
+    Args:
+        model: a model with segments.
+        inference_context: context manager in which the model runs.
+        read: returns the signal from its start, in chunks ``(C, N)``.
+        sample_rate: of the signal, in Hz.
+        channels: number of channels C; each is encoded independently.
+
+    Returns:
+        int32 ``(C, K, F)``, and the samples per channel that were read.
+    """
+    num_samples = 0
+
+    def read_channel(channel: int) -> Iterator[Tensor]:
+        """Yield ``(1, 1, N)`` at the model's rate, padded to whole frames."""
+        nonlocal num_samples
+        num_samples = pushed = 0
+        resampler = Resampler(sample_rate, model.sample_rate, 1)
+        for chunk in read():
+            num_samples += chunk.shape[1]
+            wave = resampler.push(chunk[channel, None])
+            pushed += wave.shape[1]
+            yield torch.from_numpy(wave)[None].to(model.device)
+        wave = resampler.flush()
+        length = model.num_frames(pushed + wave.shape[1]) * model.hop_length
+        yield torch.from_numpy(pad_or_trim(wave, length - pushed))[None].to(model.device)
+
+    rows = []
+    for channel in range(channels):
+        with inference_context():
+            parts = cast(WholeSignalModel, model).encode_whole(partial(read_channel, channel))
+            codes = torch.cat([part[0] for part in parts], dim=-1)
+        rows.append(codes.to("cpu", torch.int32).numpy())
+    return np.stack(rows), num_samples
+
+
+def decode_whole_signal(
+    model: CodecModel, inference_context: InferenceContext, codes: Codes
+) -> Iterator[Samples]:
+    """Decode codes ``(C, K', F)`` that were encoded as one segment.
+
+    Yields:
+        Samples ``(C, N)`` at the model's rate.
+
+    Raises:
+        DamagedError: a code exceeds its codebook.
+    """
+    check_codebooks(model, codes)
+    rows = torch.from_numpy(codes.astype(np.int64)).to(model.device)
+    chunks = zip(
+        *(cast(WholeSignalModel, model).decode_whole(row[None]) for row in rows), strict=True
+    )
+    while True:
+        with inference_context():  # not around `yield`: the consumer does not run the model
+            waves = next(chunks, None)
+        if waves is None:
+            return
+        yield np.stack([wave[0, 0].float().cpu().numpy() for wave in waves])
+
+
+def padded_frames(
+    model: CodecModel, num_samples: int, padding: Padding, segment_frames: int | None
+) -> int:
+    """Return the number of frames to which a signal is padded or trimmed.
+
+    Args:
+        model: the codec model.
+        num_samples: length of the signal at the model's rate.
+        padding: see `codectool.loading.load`.
+        segment_frames: frames per segment; the last one is padded to ``model.min_frames``.
+
+    Raises:
+        AudioError: the signal is too short for padding `reference`.
+    """
+    if padding == "lossless":
+        frames = model.num_frames(num_samples)
+        if segment_frames is None or frames == 0:
+            return frames
+        return split_segments(frames, segment_frames, model.min_frames)[-1][1]
+    frames = model.reference_frames(num_samples)
+    if frames < model.min_frames:
+        raise AudioError(
+            f"{num_samples} samples at {model.sample_rate} Hz are too few for the published script "
+            f"of {model.family}, which needs {model.min_frames * model.hop_length}; "
+            "padding `lossless` takes any length"
+        )
+    return frames
+
+
+def max_padding(model: CodecModel) -> int:
+    """Return the most samples at the end of a stream that may be padding."""
     return model.num_frames(1) * model.hop_length if model.segment_frames is None else 0
 
 
-def check_range(model: CodecModel, codes: npt.NDArray[np.integer]) -> None:
-    """Refuse ``(C, K', F)`` codes that the codebooks do not have.
+def check_codebooks(model: CodecModel, codes: npt.NDArray[np.integer]) -> None:
+    """Raise if the codebooks do not have the codes ``(C, K', F)``.
 
     Raises:
-        DamagedError: a code is larger than its codebook.
+        DamagedError: a code exceeds its codebook.
     """
-    for stream, size in enumerate(model.codebook_sizes[: codes.shape[1]]):
-        largest = int(codes[:, stream].max(initial=0))
+    for codebook, size in enumerate(model.codebook_sizes[: codes.shape[1]]):
+        largest = int(codes[:, codebook].max(initial=0))
         if largest >= size:
             raise DamagedError(
-                f"stream {stream} holds code {largest}, but the codebook has {size} entries"
+                f"codebook {codebook} holds code {largest}, but it has only {size} entries"
             )
 
 
-def _samples(wave: torch.Tensor) -> npt.NDArray[np.float32]:
-    samples: npt.NDArray[np.float32] = wave[0, 0].float().cpu().numpy()
-    return samples
+def to_channels(samples: npt.ArrayLike) -> Samples:
+    """Return float samples ``(N,)`` or ``(C, N)``, an array or a tensor, as float32 ``(C, N)``.
+
+    Raises:
+        AudioError: wrong type or shape.
+    """
+    if isinstance(samples, Tensor):
+        samples = samples.detach().cpu().float().numpy()
+    return as_channels(samples)
+
+
+def pad_or_trim(wave: Samples, length: int) -> Samples:
+    """Return ``(C, N)`` zero-padded or cut to ``(C, length)``."""
+    missing = max(0, length - wave.shape[1])
+    return np.ascontiguousarray(np.pad(wave[:, :length], ((0, 0), (0, missing))))

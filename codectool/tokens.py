@@ -1,7 +1,4 @@
-"""`Tokens`: the one value that travels between codec and container.
-
-Letters used in shapes: C channels, K codebooks, F frames.
-"""
+"""`Tokens`: the value that codecs produce and containers store."""
 
 from __future__ import annotations
 
@@ -12,9 +9,10 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
+from codectool.deprecation import warn_renamed
 from codectool.errors import TokensError
 
-MAX_CHANNELS = 1024  # libsndfile's own limit
+MAX_CHANNELS = 1024  # as in libsndfile
 MAX_CODEBOOKS = 64
 MAX_CODEBOOK_BITS = 24
 MAX_SAMPLE_RATE = 10_000_000
@@ -22,14 +20,14 @@ MAX_SAMPLE_RATE = 10_000_000
 
 @dataclass(frozen=True)
 class TokenLayout:
-    """What the tokens of a codec look like and how they relate to time.
+    """The shape of a codec's tokens and how they relate to time.
 
     Attributes:
         family: codec family, for example ``"bigcodec"`` (lower-case ASCII letters, digits, ``-``).
         sample_rate: sampling rate of the model in Hz.
-        hop_length: samples at the model's rate that one frame stands for.
-        bits_per_codebook: bits per token of each stream, for example ``(10, 10)`` for two codebooks of
-            1024 entries. HAC's 18 binary scalars are one stream of 18 bits.
+        hop_length: samples per frame at the model's rate.
+        bits_per_codebook: bits per token of each codebook, for example ``(10, 10)`` for two
+            codebooks of 1024 entries. HAC's 18 binary scalars are one codebook of 18 bits.
     """
 
     family: str
@@ -44,15 +42,22 @@ class TokenLayout:
             raise TokensError(f"sampling rate {self.sample_rate} Hz is not in 1..{MAX_SAMPLE_RATE}")
         if not 1 <= self.hop_length <= MAX_SAMPLE_RATE:
             raise TokensError(f"hop length {self.hop_length} is not in 1..{MAX_SAMPLE_RATE}")
-        if not 1 <= len(self.bits_per_codebook) <= MAX_CODEBOOKS:
-            raise TokensError(f"{len(self.bits_per_codebook)} streams is not in 1..{MAX_CODEBOOKS}")
+        if not 1 <= self.num_codebooks <= MAX_CODEBOOKS:
+            raise TokensError(f"{self.num_codebooks} codebooks are not in 1..{MAX_CODEBOOKS}")
         for bits in self.bits_per_codebook:
             if not 1 <= bits <= MAX_CODEBOOK_BITS:
-                raise TokensError(f"{bits} bits per token is not in 1..{MAX_CODEBOOK_BITS}")
+                raise TokensError(f"{bits} bits per token are not in 1..{MAX_CODEBOOK_BITS}")
+
+    def __str__(self) -> str:
+        """Return for example ``bigcodec at 16000 Hz, hop 200, 13 bits per frame``."""
+        bits = "+".join(map(str, self.bits_per_codebook))
+        return (
+            f"{self.family} at {self.sample_rate} Hz, hop {self.hop_length}, {bits} bits per frame"
+        )
 
     @property
     def num_codebooks(self) -> int:
-        """Number of streams (codebooks) per channel."""
+        """Number of codebooks per channel."""
         return len(self.bits_per_codebook)
 
     @property
@@ -62,31 +67,43 @@ class TokenLayout:
 
     @property
     def bits_per_frame(self) -> int:
-        """Bits of one frame of one channel."""
+        """Bits per frame of one channel."""
         return sum(self.bits_per_codebook)
 
     @property
     def bit_rate(self) -> float:
-        """Bits per second of one channel, without container."""
+        """Bits per second of one channel, without the container."""
         return self.bits_per_frame * self.frame_rate
 
     def model_samples(self, num_samples: int, sample_rate: int) -> int:
-        """Samples at the model's rate of a signal of ``num_samples`` at ``sample_rate`` Hz."""
+        """Return the samples at the model's rate of ``num_samples`` at ``sample_rate`` Hz."""
         return -(-num_samples * self.sample_rate // sample_rate)
 
+    @property
+    def num_streams(self) -> int:
+        """Old name of `num_codebooks`."""
+        warn_renamed("num_streams", "num_codebooks")
+        return self.num_codebooks
 
-@dataclass(frozen=True, eq=False)
+    @property
+    def stream_bits(self) -> tuple[int, ...]:
+        """Old name of `bits_per_codebook`."""
+        warn_renamed("stream_bits", "bits_per_codebook")
+        return self.bits_per_codebook
+
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Tokens:
-    """Speech as integers, with all that is needed to decode it and nothing else.
+    """Speech as integers, with everything that decoding needs.
 
     Attributes:
         codes: int32 ``(C, K, F)``, each value below ``2 ** layout.bits_per_codebook[k]``.
-        layout: what the integers mean.
-        fingerprint: eight hexadecimal digits naming the weights that made them.
+        layout: the meaning of the integers.
+        fingerprint: eight hexadecimal digits that name the weights.
         sample_rate: sampling rate in Hz of the audio that was encoded.
-        num_samples: samples per channel at ``sample_rate`` that decoding gives back.
-        segment_frames: frames that a whole-signal codec saw at once; None if it does not matter.
-        tags: text to go with the file, for example ``{"speaker": "p253"}``.
+        num_samples: samples per channel at ``sample_rate`` that decoding returns.
+        segment_frames: frames per independently encoded segment; None if there is only one.
+        tags: text metadata, for example ``{"speaker": "p253"}``.
     """
 
     codes: npt.NDArray[np.int32]
@@ -101,7 +118,7 @@ class Tokens:
         codes = np.asarray(self.codes)
         check_codes(codes, self.layout.bits_per_codebook)
         if not 1 <= codes.shape[0] <= MAX_CHANNELS:
-            raise TokensError(f"{codes.shape[0]} channels is not in 1..{MAX_CHANNELS}")
+            raise TokensError(f"{codes.shape[0]} channels are not in 1..{MAX_CHANNELS}")
         check_fingerprint(self.fingerprint)
         check_sample_rate(self.sample_rate)
         if not _is_integer(self.num_samples) or self.num_samples < 0:
@@ -114,8 +131,15 @@ class Tokens:
             raise TokensError(f"segment_frames must be a positive integer, not {segment!r:.40}")
         for key, value in self.tags.items():
             if not isinstance(key, str) or not isinstance(value, str):
-                raise TokensError(f"tag {key!r:.40} must be text with a text, not {value!r:.40}")
+                raise TokensError(f"tag {key!r:.40} must map text to text, not to {value!r:.40}")
         object.__setattr__(self, "codes", codes.astype(np.int32, copy=False))
+
+    def __repr__(self) -> str:
+        channels = f"{self.num_channels} channel{'s' if self.num_channels > 1 else ''}"
+        return (
+            f"Tokens({self.layout.family} {self.fingerprint}, {channels}, "
+            f"{self.num_frames} frames, {self.duration:.3f} s)"
+        )
 
     @property
     def num_channels(self) -> int:
@@ -129,57 +153,59 @@ class Tokens:
 
     @property
     def duration(self) -> float:
-        """Seconds of audio."""
+        """Length of the audio in seconds."""
         return self.num_samples / self.sample_rate
 
     @property
     def bits(self) -> npt.NDArray[np.uint8]:
-        """The bits of each frame, most significant first: uint8 ``(C, F, bits_per_frame)``.
+        """Bits of each frame, most significant first: uint8 ``(C, F, bits_per_frame)``.
 
         For HAC these are the 18 binary scalars, 1 for +1 and 0 for -1.
         """
         columns = [
-            (self.codes[:, stream, :, None] >> np.arange(bits - 1, -1, -1, dtype=np.int32)) & 1
-            for stream, bits in enumerate(self.layout.bits_per_codebook)
+            (self.codes[:, codebook, :, None] >> np.arange(bits - 1, -1, -1, dtype=np.int32)) & 1
+            for codebook, bits in enumerate(self.layout.bits_per_codebook)
         ]
         return np.concatenate(columns, axis=-1).astype(np.uint8)
 
 
 def check_codes(codes: npt.NDArray[np.integer], bits_per_codebook: Sequence[int]) -> None:
-    """Make sure that ``(C, K, F)`` codes fit the widths of their streams.
+    """Raise if ``codes`` are not ``(C, K, F)`` integers that fit their codebooks.
 
     Raises:
-        TokensError: the shape or type does not fit, or a code does not fit its width.
+        TokensError: wrong shape or type, or a code needs more bits than its codebook has.
     """
     if codes.ndim != 3 or codes.shape[1] != len(bits_per_codebook) or codes.dtype.kind not in "iu":
         raise TokensError(
             f"codes must be integers of shape (channels, {len(bits_per_codebook)}, frames), "
             f"not {codes.dtype} {codes.shape}"
         )
-    for stream, bits in enumerate(bits_per_codebook):
-        row = codes[:, stream]
+    for codebook, bits in enumerate(bits_per_codebook):
+        row = codes[:, codebook]
         if row.size and (int(row.min()) < 0 or int(row.max()) >> bits):
-            raise TokensError(f"codes of stream {stream} are not all in 0..{(1 << bits) - 1}")
+            raise TokensError(f"codes of codebook {codebook} are not all in 0..{(1 << bits) - 1}")
 
 
 def check_fingerprint(fingerprint: str) -> None:
-    """Refuse what is no name of weights.
+    """Raise if ``fingerprint`` does not have the form of a fingerprint.
 
     Raises:
-        TokensError: it is none.
+        TokensError: it is not eight hexadecimal digits.
     """
     if not re.fullmatch(r"[0-9a-f]{8}", fingerprint):
         raise TokensError(f"fingerprint {fingerprint!r} is not eight hexadecimal digits")
 
 
 def check_sample_rate(rate: object) -> None:
-    """Refuse what is no sampling rate in whole Hz.
+    """Raise if ``rate`` is not a sampling rate in whole Hz.
 
     Raises:
-        TokensError: it is none.
+        TokensError: it is not an integer in 1..10,000,000.
     """
     if not _is_integer(rate) or not 1 <= int(rate) <= MAX_SAMPLE_RATE:  # type: ignore[call-overload]
-        raise TokensError(f"sampling rate {rate!r:.40} Hz is no integer in 1..{MAX_SAMPLE_RATE}")
+        raise TokensError(
+            f"sampling rate {rate!r:.40} Hz is not an integer in 1..{MAX_SAMPLE_RATE}"
+        )
 
 
 def _is_integer(value: object) -> bool:

@@ -1,4 +1,4 @@
-"""Batches of signals of equal length, for tests of codec models."""
+"""Batches of signals of equal length for tests of codec models."""
 
 from __future__ import annotations
 
@@ -9,10 +9,10 @@ from codectool.codecs.base import CodecModel
 
 
 def encode_batch(model: CodecModel, waves: Tensor) -> Tensor:
-    """``(B, 1, N)`` -> ``(B, K, F)``."""
+    """Encode ``(B, 1, N)`` to ``(B, K, F)``."""
     return torch.stack(model.encode(list(waves)))
 
 
 def decode_batch(model: CodecModel, codes: Tensor) -> Tensor:
-    """``(B, K', F)`` -> ``(B, 1, N)``."""
+    """Decode ``(B, K', F)`` to ``(B, 1, N)``."""
     return torch.stack(model.decode(list(codes)))

@@ -1,4 +1,4 @@
-"""What the whole suite shares: where cases lie, and a home folder of its own for every test."""
+"""Shared fixtures: small codecs, test data, and an empty home folder for every test."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ SHARED = Path(__file__).parents[2] / "shared"
 
 @pytest.fixture(autouse=True)
 def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """No test sees the user's list of known checkpoints, nor writes to it."""
+    """Give every test an empty checkpoint registry instead of the user's."""
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("CODECTOOL_HOME", str(home))
     return home
@@ -27,17 +27,17 @@ def own_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytest.Monke
 
 @pytest.fixture(scope="session", autouse=True)
 def _one_thread() -> None:
-    """Small models on small machines: a second thread mostly waits for the first."""
+    """Use one thread: a second one does not speed up small models."""
     torch.set_num_threads(1)
 
 
 def shared(*parts: str) -> Path:
-    """A file of the developers' shared folder; the test is skipped where there is no such folder.
+    """Return a file of the developers' shared folder; skip the test if there is no such folder.
 
-    Users have none. Where it is present, every file of it must be.
+    A folder that is present must be complete.
     """
     if not SHARED.is_dir():
-        pytest.skip(f"no folder {SHARED}: its cases are for developers")
+        pytest.skip(f"no folder {SHARED}: its test data is for developers")
     path = SHARED.joinpath(*parts)
     assert path.exists(), f"{path} is missing"
     return path
@@ -45,7 +45,7 @@ def shared(*parts: str) -> Path:
 
 @pytest.fixture(scope="session")
 def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    """A small checkpoint of every family."""
+    """Small checkpoints by codec family."""
     hac = tmp_path_factory.mktemp("hac") / "hac-tiny.safetensors"
     write_model(hac, untrained(load_preset("hac-tiny")))
     return {
@@ -57,11 +57,11 @@ def checkpoints(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 @pytest.fixture(scope="session")
 def codecs(checkpoints: dict[str, Path]) -> dict[str, Codec]:
-    """A small codec of every family, on the CPU."""
+    """Small codecs on the CPU by family."""
     return {family: load(family, path, device="cpu") for family, path in checkpoints.items()}
 
 
 @pytest.fixture(params=["bigcodec", "supercodec", "hac"])
 def codec(request: pytest.FixtureRequest, codecs: dict[str, Codec]) -> Codec:
-    """Each of them."""
+    """Each of the small codecs."""
     return codecs[request.param]

@@ -7,9 +7,10 @@ from pathlib import Path
 
 from codectool.checkpoints import bundled, registry
 from codectool.cli.console import warn, working
-from codectool.codec import Codec, Padding
+from codectool.codec import Codec
 from codectool.errors import CodectoolError, WeightsMissingError
 from codectool.loading import limit_threads, load
+from codectool.streaming import Padding
 
 
 def load_codec(
@@ -31,7 +32,7 @@ def load_codec(
             device=device,
             precision=precision,
             padding=mode,
-            quantizers=codebooks,
+            codebooks=codebooks,
         )
     if bundled.find_available(codec.fingerprint) is None:
         _register(codec, config)

@@ -162,7 +162,7 @@ def decode(
             duration,
             native_rate=native_rate,
             force=force,
-            block_frames=header.block_frames if short and is_pipe(source, file) else None,
+            chunk_frames=header.block_frames if short and is_pipe(source, file) else None,
         )
         with working(f"decoding {name}"), open_output(target, overwrite) as output:
             samples = write_audio(output, decoding, container, subtype)

@@ -164,7 +164,7 @@ def encode(
         block_frames = _block_frames(codec, block_seconds)
         started = time.perf_counter()
         if flows:
-            work_frames = max(block_frames or 1, codec.model.min_frames) if live else None
+            chunk_frames = max(block_frames or 1, codec.model.min_frames) if live else None
             with (
                 working(f"encoding {name}"),
                 _until_interrupted(audio) if live else nullcontext(audio) as input_,
@@ -176,7 +176,7 @@ def encode(
                     output,
                     tags=tag_table,
                     block_frames=block_frames,
-                    work_frames=work_frames,
+                    chunk_frames=chunk_frames,
                 )
         else:
             with working(f"encoding {name}"):

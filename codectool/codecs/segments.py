@@ -1,6 +1,8 @@
-"""Segments: stretches that a model without memory encodes independently, each as a whole."""
+"""Segments: frame ranges that a model without memory encodes independently."""
 
 from __future__ import annotations
+
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -10,30 +12,110 @@ from codectool.codecs.base import CodecModel
 from codectool.codecs.stream import Stream
 
 
+def split_segments(
+    frames: int, segment_frames: int | None, min_frames: int = 1
+) -> list[tuple[int, int]]:
+    """Return the first frame of each segment and one past its last.
+
+    >>> split_segments(25, 10)
+    [(0, 10), (10, 20), (20, 25)]
+    >>> split_segments(21, 10, min_frames=7)
+    [(0, 10), (10, 20), (20, 27)]
+    >>> split_segments(21, None)
+    [(0, 21)]
+
+    Args:
+        frames: frames of the signal.
+        segment_frames: frames per segment; None for a single segment.
+        min_frames: length to which the last segment is extended.
+    """
+    step = segment_frames or max(1, frames)
+    return [
+        (first, max(min(first + step, frames), first + min_frames))
+        for first in range(0, frames, step)
+    ]
+
+
+def encode_segments(
+    model: CodecModel, waves: Sequence[Tensor], segment_frames: int | None
+) -> list[Tensor]:
+    """Encode signals segment by segment, all segments in one batch.
+
+    Args:
+        model: the codec.
+        waves: ``(1, N)`` each; an incomplete hop at the end is dropped, and a last segment shorter
+            than ``model.min_frames`` is padded with zeros.
+        segment_frames: frames per segment; None for one segment per signal.
+
+    Returns:
+        int64 ``(K, N // hop_length)`` for each signal.
+    """
+    hop = model.hop_length
+    lengths = [wave.shape[-1] // hop for wave in waves]
+    segments = [split_segments(length, segment_frames, model.min_frames) for length in lengths]
+    batch = [
+        _pad(wave[:, first * hop : last * hop], (last - first) * hop)
+        for wave, ranges in zip(waves, segments, strict=True)
+        for first, last in ranges
+    ]
+    encoded = iter(model.encode(batch) if batch else [])
+    none = torch.zeros(len(model.codebook_sizes), 0, dtype=torch.int64, device=model.device)
+    return [
+        torch.cat([none, *(next(encoded) for _ in ranges)], dim=-1)[:, :length]
+        for ranges, length in zip(segments, lengths, strict=True)
+    ]
+
+
+def decode_segments(
+    model: CodecModel, codes: Sequence[Tensor], segment_frames: Sequence[int | None]
+) -> list[Tensor]:
+    """Decode signals segment by segment, all segments in one batch.
+
+    Args:
+        model: the codec.
+        codes: int64 ``(K', F)`` each; a last segment shorter than ``model.min_frames`` is extended
+            by repeating its last frame.
+        segment_frames: frames per segment of each signal; None for one segment.
+
+    Returns:
+        float32 ``(1, F * hop_length)`` for each signal.
+    """
+    lengths = [item.shape[-1] for item in codes]
+    segments = [
+        split_segments(length, frames, model.min_frames)
+        for length, frames in zip(lengths, segment_frames, strict=True)
+    ]
+    batch = [
+        item[:, torch.arange(first, last, device=item.device).clamp(max=length - 1)]
+        for item, ranges, length in zip(codes, segments, lengths, strict=True)
+        for first, last in ranges
+    ]
+    decoded = iter(model.decode(batch) if batch else [])
+    none = torch.zeros(1, 0, device=model.device)
+    return [
+        torch.cat([none, *(next(decoded) for _ in ranges)], dim=-1)[:, : length * model.hop_length]
+        for ranges, length in zip(segments, lengths, strict=True)
+    ]
+
+
+def _pad(wave: Tensor, length: int) -> Tensor:
+    return F.pad(wave, (0, length - wave.shape[-1]))
+
+
 def segment_encoder(model: CodecModel, frames: int) -> Stream[None]:
-    """Encode segments of ``frames`` frames independently; the last may be shorter."""
+    """Start to encode a signal that arrives in chunks, ``frames`` frames per segment."""
 
     def step(wave: Tensor, state: None, last: bool) -> tuple[Tensor, None]:
-        frames = wave.shape[-1] // model.hop_length
-        if not frames:
-            return empty, None
-        missing = max(0, model.min_frames - frames) * model.hop_length
-        return model.encode([F.pad(wave[0], (0, missing))])[0][None, :, :frames], None
+        return encode_segments(model, [wave[0]], None)[0][None], None
 
-    empty = torch.zeros(1, len(model.codebook_sizes), 0, dtype=torch.int64, device=model.device)
-    return Stream(step, None, frames * model.hop_length, empty)
+    none = torch.zeros(1, len(model.codebook_sizes), 0, dtype=torch.int64, device=model.device)
+    return Stream(step, None, frames * model.hop_length, none)
 
 
 def segment_decoder(model: CodecModel, frames: int) -> Stream[None]:
-    """Decode segments of ``frames`` frames independently; see `segment_encoder`."""
+    """Start to decode codes that arrive in chunks; see `segment_encoder`."""
 
     def step(codes: Tensor, state: None, last: bool) -> tuple[Tensor, None]:
-        frames = codes.shape[-1]
-        if not frames:
-            return empty, None
-        missing = max(0, model.min_frames - frames)
-        padded = torch.cat([codes, codes[..., -1:].expand(-1, -1, missing)], dim=-1)
-        return model.decode([padded[0]])[0][None, :, : frames * model.hop_length], None
+        return decode_segments(model, [codes[0]], [None])[0][None], None
 
-    empty = torch.zeros(1, 1, 0, device=model.device)
-    return Stream(step, None, frames, empty)
+    return Stream(step, None, frames, torch.zeros(1, 1, 0, device=model.device))

@@ -21,7 +21,7 @@ from codectool.audio.files import read_audio
 from codectool.audio.samples import MAX_SAMPLES, Samples
 from codectool.audio.sink import audio_bytes, check_format
 from codectool.audio.source import open_audio
-from codectool.codec import Clip, Codec
+from codectool.codec import Codec, PreparedClip
 from codectool.container import Reader, write_tokens
 from codectool.container import io as hcd
 from codectool.decoding import decode_file
@@ -143,7 +143,7 @@ class Work(ABC, Generic[Input, Output]):
         """Read, run the model and write piece by piece, in memory that does not grow."""
 
 
-class Encoding(Work[Clip, Tokens]):
+class Encoding(Work[PreparedClip, Tokens]):
     """Audio to `.hcd`."""
 
     verb = "encode"
@@ -170,11 +170,11 @@ class Encoding(Work[Clip, Tokens]):
         longest = None if segment is None else (segment - 1) / self.codec.frame_rate
         return not self.options.exact or longest is None or seconds <= longest
 
-    def load(self, source: Path) -> Clip:
+    def load(self, source: Path) -> PreparedClip:
         """Samples at the model's rate."""
         return load_clip(self.codec, source, self.options.tags)
 
-    def compute(self, inputs: Sequence[Clip]) -> list[Tokens]:
+    def compute(self, inputs: Sequence[PreparedClip]) -> list[Tokens]:
         """Audio to tokens."""
         return self.codec.encode_clips(inputs)
 
@@ -229,7 +229,7 @@ class Decoding(Work[Tokens, Decoded]):
             if self.options.conceal:
                 raise NotInBatch from error
             raise
-        self.codec.check_made_by(tokens.layout, tokens.fingerprint, self.options.force)
+        self.codec.check_compatible(tokens.layout, tokens.fingerprint, self.options.force)
         return tokens
 
     def compute(self, inputs: Sequence[Tokens]) -> list[Decoded]:
@@ -247,7 +247,7 @@ class Decoding(Work[Tokens, Decoded]):
         return Done(seconds, tuple(decoding.damage))
 
 
-class Reconstruction(Work[Clip, Decoded]):
+class Reconstruction(Work[PreparedClip, Decoded]):
     """Audio to tokens and back to audio: what a listener would get."""
 
     verb = "reconstruct"
@@ -269,11 +269,11 @@ class Reconstruction(Work[Clip, Decoded]):
         """By the audio file's header."""
         return measure_audio(source)
 
-    def load(self, source: Path) -> Clip:
+    def load(self, source: Path) -> PreparedClip:
         """Samples at the model's rate."""
         return load_clip(self.codec, source, {})
 
-    def compute(self, inputs: Sequence[Clip]) -> list[Decoded]:
+    def compute(self, inputs: Sequence[PreparedClip]) -> list[Decoded]:
         """Audio to tokens to audio at the model's rate."""
         tokens = self.codec.encode_clips(inputs)
         return list(zip(tokens, self.codec.decode_clips(tokens), strict=True))
@@ -313,7 +313,7 @@ def measure_hcd(path: Path) -> tuple[float, int] | None:
         return None
 
 
-def load_clip(codec: Codec, path: Path, tags: Mapping[str, str]) -> Clip:
+def load_clip(codec: Codec, path: Path, tags: Mapping[str, str]) -> PreparedClip:
     """Read audio and bring it to the model's rate."""
     samples, rate = read_audio(path, str(path))
     return codec.prepare(samples, rate, tags)
@@ -322,7 +322,7 @@ def load_clip(codec: Codec, path: Path, tags: Mapping[str, str]) -> Clip:
 def pack_audio(codec: Codec, output: Decoded, options: DecodeOptions) -> tuple[memoryview, float]:
     """An audio file in memory, and its length in seconds."""
     tokens, wave = output
-    samples = codec.finish(tokens, wave, native_rate=options.native_rate)
+    samples = codec.resample_output(tokens, wave, native_rate=options.native_rate)
     rate = codec.sample_rate if options.native_rate else tokens.sample_rate
     return audio_bytes(samples, rate, options.container, options.subtype), tokens.duration
 

@@ -12,7 +12,7 @@ import soundfile
 from codectool.audio.source import PcmSource, open_audio
 from codectool.audio.wav import RAW_FORMATS, SUBTYPES, wav_header
 from codectool.errors import AudioError
-from tests.test_decoding import Pipe
+from tests.signals import Pipe
 
 
 def noise(samples: int = 5000, channels: int = 2) -> np.ndarray:

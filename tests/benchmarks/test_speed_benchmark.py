@@ -151,7 +151,7 @@ def test_short_clips_hold_all_of_the_speech(contenders: dict[str, Contender]) ->
     assert lengths == clip_lengths(7, 0.2, 0.6)
     wave = np.arange(5 * codec.sample_rate, dtype=np.float32) / codec.sample_rate / 8
     clips = cut(codec, wave, lengths)
-    together = np.concatenate([clip.native[0] for clip in clips])
+    together = np.concatenate([clip.samples[0, : clip.num_samples] for clip in clips])
     np.testing.assert_array_equal(together, wave[: len(together)])
     parts = batches(clips, 1.0)
     assert sum(map(len, parts)) == 7

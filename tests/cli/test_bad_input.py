@@ -55,7 +55,9 @@ def wav_that_promises(frames: int) -> bytes:
     return b"RIFF" + struct.pack("<I", size) + b"WAVE" + form + b"data" + struct.pack("<I", size)
 
 
-def test_encode_refuses_files_that_are_not_audio(run: Run, tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+def test_encode_refuses_files_that_are_not_audio(
+    run: Run, tmp_path: Path, checkpoints: dict[str, Path]
+) -> None:
     cases = {
         "text.wav": (b"hello, this is not audio at all", "not audio that libsndfile can read"),
         "empty.wav": (b"", "is empty (0 bytes)"),
@@ -191,7 +193,9 @@ def assert_verify_refuses(result: Result) -> None:
     assert all(line.startswith("error: ") for line in result.err.splitlines())
 
 
-def test_header_with_huge_length_is_refused_in_little_memory(run: Run, packed: Path, tmp_path: Path) -> None:
+def test_header_with_huge_length_is_refused_in_little_memory(
+    run: Run, packed: Path, tmp_path: Path
+) -> None:
     from codectool.container import Header, Writer
     from codectool.tokens import TokenLayout
 
@@ -260,7 +264,9 @@ def test_decode_refuses_a_registered_checkpoint_that_changed(
         ("--unknown",),
     ],
 )
-def test_decode_refuses_invalid_options(run: Run, packed: Path, arguments: tuple[object, ...]) -> None:
+def test_decode_refuses_invalid_options(
+    run: Run, packed: Path, arguments: tuple[object, ...]
+) -> None:
     assert_refused(run("decode", packed, *arguments))
 
 
@@ -304,7 +310,9 @@ def test_closed_standard_streams(
         assert caught.value.code == 2
 
 
-def test_full_disk_is_reported(run: Run, packed: Path, tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+def test_full_disk_is_reported(
+    run: Run, packed: Path, tmp_path: Path, checkpoints: dict[str, Path]
+) -> None:
     """A limit on the size of files behaves like a disk that is full."""
     out = tmp_path / "out.wav"
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
@@ -334,7 +342,9 @@ def test_decode_refuses_config_without_checkpoint(run: Run, packed: Path, tmp_pa
     assert_refused(result, "`--config` needs `--checkpoint`")
 
 
-def test_encode_refuses_very_low_sampling_rates(run: Run, tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+def test_encode_refuses_very_low_sampling_rates(
+    run: Run, tmp_path: Path, checkpoints: dict[str, Path]
+) -> None:
     """A few samples at 1 Hz would become hours at the model's rate."""
     path = tmp_path / "slow.wav"
     soundfile.write(path, np.zeros(2000, np.float32), 1)

@@ -20,7 +20,7 @@ import codectool
 from codectool.audio.wav import RAW_FORMATS as READABLE
 from codectool.cli.encode import RAW_FORMATS
 from tests.cli.conftest import Run
-from tests.test_decoding import speechlike
+from tests.signals import speechlike
 
 RATE = 24000
 
@@ -70,7 +70,9 @@ def test_live_encoder_and_decoder_write_while_input_arrives(checkpoints: dict[st
     assert np.abs(samples - whole).mean() < 1e-3  # a bit within rounding of zero may differ
 
 
-def test_ctrl_c_ends_a_live_recording_with_a_complete_file(tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+def test_ctrl_c_ends_a_live_recording_with_a_complete_file(
+    tmp_path: Path, checkpoints: dict[str, Path]
+) -> None:
     target = tmp_path / "talk.hcd"
     with running(
         "encode", "-", target, "--live", *raw(), "--checkpoint", checkpoints["hac"],
@@ -109,9 +111,7 @@ def test_pipe_to_pipe_writes_blocks_of_one_second(
     assert "4 blocks of 75 frames" in facts
 
 
-def test_encode_reads_raw_samples(
-    run: Run, tmp_path: Path, checkpoints: dict[str, Path]
-) -> None:
+def test_encode_reads_raw_samples(run: Run, tmp_path: Path, checkpoints: dict[str, Path]) -> None:
     assert list(READABLE) == list(RAW_FORMATS)
     source, target = tmp_path / "in.raw", tmp_path / "out.hcd"
     source.write_bytes(np.zeros((2, 8000), "<f4").tobytes())
@@ -159,7 +159,9 @@ def test_exact_refuses_a_pipe(run: Run, speech: Path, checkpoints: dict[str, Pat
     )
 
 
-def test_exact_encodes_long_files_without_segments(run: Run, tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+def test_exact_encodes_long_files_without_segments(
+    run: Run, tmp_path: Path, checkpoints: dict[str, Path]
+) -> None:
     """A file longer than a segment; other models have no segments."""
     source = tmp_path / "in.wav"
     soundfile.write(source, speechlike(61.0, 16000).T, 16000)

@@ -51,7 +51,9 @@ def test_encode_info_verify_decode(
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_encode_and_decode_through_pipes(run: Run, speech: Path, checkpoints: dict[str, Path], family: str) -> None:
+def test_encode_and_decode_through_pipes(
+    run: Run, speech: Path, checkpoints: dict[str, Path], family: str
+) -> None:
     chosen = ("--checkpoint", checkpoints[family], "--device", "cpu")
     packed = run("encode", "-", "-", *chosen, stdin=speech.read_bytes())
     assert packed.code == 0
@@ -65,7 +67,9 @@ def test_encode_and_decode_through_pipes(run: Run, speech: Path, checkpoints: di
         assert (audio.shape, rate) == ((11025, 2), 22050)
 
 
-def test_encode_reads_named_pipes(run: Run, speech: Path, tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+def test_encode_reads_named_pipes(
+    run: Run, speech: Path, tmp_path: Path, checkpoints: dict[str, Path]
+) -> None:
     """What shells make of `<(...)`: a name that can be read once."""
     pipe, out = tmp_path / "pipe", tmp_path / "out.hcd"
     os.mkfifo(pipe)
@@ -118,7 +122,9 @@ def test_encode_reads_other_formats(
     assert codectool.read(out).num_samples == expected
 
 
-def test_decode_output_formats(run: Run, speech: Path, tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+def test_decode_output_formats(
+    run: Run, speech: Path, tmp_path: Path, checkpoints: dict[str, Path]
+) -> None:
     packed = tmp_path / "x.hcd"
     run("encode", speech, packed, "--checkpoint", checkpoints["hac"], "--device", "cpu")
     float_wav, flac = tmp_path / "f.wav", tmp_path / "f.flac"
@@ -181,9 +187,7 @@ def test_info_works_without_the_weights(
     assert "which were not found on this machine; name them with `--checkpoint PATH`" in refused.err
 
 
-def test_verify_json(
-    run: Run, speech: Path, tmp_path: Path, checkpoints: dict[str, Path]
-) -> None:
+def test_verify_json(run: Run, speech: Path, tmp_path: Path, checkpoints: dict[str, Path]) -> None:
     good, bad = tmp_path / "good.hcd", tmp_path / "bad.hcd"
     run("encode", speech, good, "--checkpoint", checkpoints["hac"], "--device", "cpu")
     bad.write_bytes(good.read_bytes()[:-1])
@@ -195,7 +199,9 @@ def test_verify_json(
     assert "no such file" in rows[2]["errors"][0]
 
 
-def test_decode_conceal_exits_3(run: Run, speech: Path, tmp_path: Path, checkpoints: dict[str, Path]) -> None:
+def test_decode_conceal_exits_3(
+    run: Run, speech: Path, tmp_path: Path, checkpoints: dict[str, Path]
+) -> None:
     packed, out = tmp_path / "x.hcd", tmp_path / "x.wav"
     run("encode", speech, packed, "--checkpoint", checkpoints["hac"], "--block-seconds", 0.1,
         "--device", "cpu")  # fmt: skip
@@ -212,7 +218,9 @@ def test_decode_conceal_exits_3(run: Run, speech: Path, tmp_path: Path, checkpoi
 
 
 @pytest.mark.parametrize("family", FAMILIES)
-def test_real_speech_round_trip(run: Run, tmp_path: Path, checkpoints: dict[str, Path], family: str) -> None:
+def test_real_speech_round_trip(
+    run: Run, tmp_path: Path, checkpoints: dict[str, Path], family: str
+) -> None:
     clips = sorted(shared("speech", "smoke").glob("*.flac"))
     assert len(clips) == 6
     for clip in clips:

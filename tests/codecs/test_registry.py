@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import codectool
-from codectool.codec import bits_per_codebook
+from codectool.codec import model_layout
 from codectool.codecs.base import CodecModel
 from codectool.codecs.bigcodec.model import BigCodec
 from codectool.codecs.registry import FAMILIES, get_family
@@ -25,10 +25,7 @@ def full_size(family: str) -> CodecModel:
 def test_published_metadata_match_the_model(family: str) -> None:
     model, metadata = full_size(family), get_family(family).published
     assert metadata is not None
-    assert metadata.layout.family == model.family
-    assert metadata.layout.sample_rate == model.sample_rate
-    assert metadata.layout.hop_length == model.hop_length
-    assert metadata.layout.bits_per_codebook == bits_per_codebook(model)
+    assert metadata.layout == model_layout(model)
     assert metadata.parameters == sum(p.numel() for p in model.parameters())
     assert (metadata.encoder_lookahead, metadata.decoder_lookahead) == (
         model.latency.encoder,

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any
 
 from codectool.checkpoints import bundled
-from codectool.codec import Padding
 from codectool.errors import CodectoolError, FingerprintError
 from codectool.loading import limit_threads, load
 from codectool.pipeline import steps
@@ -25,6 +24,7 @@ from codectool.pipeline.operations import Decoding, Encoding, Reconstruction, Wo
 from codectool.pipeline.plan import Batch
 from codectool.pipeline.report import Result, Timing
 from codectool.pipeline.steps import Member
+from codectool.streaming import Padding
 
 KINDS = {kind.verb: kind for kind in (Encoding, Decoding, Reconstruction)}
 
@@ -87,7 +87,7 @@ class Recipe:
                 device=device,
                 precision=self.precision,
                 padding=self.padding,
-                quantizers=self.quantizers,
+                codebooks=self.quantizers,
             )
         except CodectoolError as error:
             raise type(error)(f"{error} (on {socket.gethostname()})") from error
