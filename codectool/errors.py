@@ -1,39 +1,42 @@
-"""Everything that can go wrong, as one tree.
+"""All errors that codectool raises deliberately.
 
-CodectoolError                    exit code 2; the message is one line that says what to do next
-├── UsageError                    the request makes no sense (options that contradict each other)
-├── AudioError                    no audio that we can read, or NaN or infinite samples
-├── TokensError                   tokens that contradict themselves
-├── ContainerError                a `.hcd` file that cannot be read
-│   ├── NotHcdError               not this format at all
-│   ├── UnsupportedError          made by a later version, or needs a feature this one lacks
-│   ├── DamagedError              a check failed, or fields contradict each other
-│   └── TruncatedError            the data end too early
-├── CheckpointError               weights that cannot be used
-│   ├── UnsafeCheckpointError     a pickle that names code we do not run
-│   ├── WeightsMissingError       nobody told us where the weights are
-│   └── FingerprintError          other weights than the tokens were made with
-├── ConfigError                   hyper-parameters that describe no model, or a wrong recipe
-└── TrainingError                 a training run that cannot go on
+CodectoolError
+├── UsageError
+├── AudioError
+├── TokensError (also a ValueError)
+├── ContainerError
+│   ├── NotHcdError
+│   ├── UnsupportedError
+│   ├── DamagedError
+│   └── TruncatedError
+├── CheckpointError
+│   ├── UnsafeCheckpointError
+│   ├── WeightsMissingError
+│   └── FingerprintError
+├── ConfigError
+└── TrainingError
+
+A message is one line: the file or option, the reason, and what to do next, with commands and
+options in backticks. The command line prints it and exits with code 2.
 """
 
 from __future__ import annotations
 
 
 class CodectoolError(Exception):
-    """Base of every error that codectool raises on purpose."""
+    """Base class of the errors of codectool."""
 
 
 class UsageError(CodectoolError):
-    """The request itself makes no sense."""
+    """The request is invalid, for example because options contradict each other."""
 
 
 class AudioError(CodectoolError):
-    """The audio cannot be read, or cannot be encoded."""
+    """The audio cannot be read or written, or has samples that are NaN or infinite."""
 
 
 class TokensError(CodectoolError, ValueError):
-    """Tokens, or the facts that go with them, contradict themselves or each other."""
+    """Tokens or their metadata are invalid or contradict each other."""
 
 
 class ContainerError(CodectoolError):
@@ -41,11 +44,11 @@ class ContainerError(CodectoolError):
 
 
 class NotHcdError(ContainerError):
-    """The data do not begin like a `.hcd` file."""
+    """The data do not start with the `.hcd` magic number."""
 
 
 class UnsupportedError(ContainerError):
-    """The file is of a later version or needs a feature that this version lacks."""
+    """The file has a later version or uses a feature that this version does not know."""
 
 
 class DamagedError(ContainerError):
@@ -53,7 +56,7 @@ class DamagedError(ContainerError):
 
 
 class TruncatedError(ContainerError):
-    """The data end before the file does."""
+    """The data end before the end of the file."""
 
 
 class CheckpointError(CodectoolError):
@@ -61,20 +64,20 @@ class CheckpointError(CodectoolError):
 
 
 class UnsafeCheckpointError(CheckpointError):
-    """The checkpoint is a pickle that names code which is never run here."""
+    """The checkpoint is a pickle that refers to code, which is never run."""
 
 
 class WeightsMissingError(CheckpointError):
-    """No weights were given and none are known for this request."""
+    """No weights were given, and none are known for the request."""
 
 
 class FingerprintError(CheckpointError):
-    """The tokens were made with other weights than the ones at hand."""
+    """The tokens were made with other weights than the loaded ones."""
 
 
-class ConfigError(CodectoolError, ValueError):
-    """Hyper-parameters are missing, of the wrong type or describe no model."""
+class ConfigError(CodectoolError):
+    """A config has missing, unknown or invalid values."""
 
 
 class TrainingError(CodectoolError):
-    """A training run cannot go on."""
+    """A training run cannot continue."""

@@ -1,1 +1,1 @@
-"""Samples from files and to files, and between sampling rates; no torch."""
+"""Audio files, pipes and samples; imports no torch."""
