@@ -1,1 +1,1 @@
-"""Programs that measure; `make bench` runs them."""
+"""Benchmarks: ``python -m benchmarks codecs | training | engines | trace``, each with ``--help``."""

@@ -1,215 +1,552 @@
-"""How fast the codecs are, beside the upstream way of running the same weights.
+"""Speed and memory of the codecs: codectool, plain modules and reference models in turns.
 
-    python -m benchmarks.speed [--model NAME ...] [--only PART ...] [--quick] [--json FILE]
-    python -m benchmarks.speed --model bigcodec --parity 200 --files LIST
-    python -m benchmarks.speed --markdown bench.json
+    python -m benchmarks codecs [--model NAME ...] [--only PART ...] [--quick] [--json FILE]
+    python -m benchmarks codecs --model bigcodec --parity 200 --files LIST
+    python -m benchmarks codecs --markdown bench.json
 
-Prints tables and writes the same figures as JSON. The upstream way is `benchmarks.upstream_way`:
-both run in one process, in turns, and their tokens are compared. Without ``--checkpoint`` weights
-of the published size are made from the names of the tensors; speed does not depend on values.
+Prints tables and writes the same values as JSON. All forms run in one process and their tokens are
+compared. Without ``--checkpoint``, weights of the published size are generated; speed does not
+depend on their values.
 """
 
 from __future__ import annotations
 
 import argparse
+import io
 import json
 import os
+import statistics
+import subprocess
 import sys
 import tempfile
-from collections.abc import Sequence
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from benchmarks import bitpack
-from benchmarks.speed_models import (
-    SHIPPED_SPEECH,
-    Contender,
+import numpy as np
+import soundfile
+import torch
+from torch import Tensor
+from torch.profiler import ProfilerActivity, profile
+
+import codectool
+from benchmarks.systems import (
+    BUNDLED_SPEECH,
+    SystemUnderTest,
     Wave,
-    clip_lengths,
-    open_contender,
+    batches,
+    find_speech,
+    mixed_clips,
+    open_system,
+    short_clips,
     speech,
 )
-from benchmarks.speed_pairs import one_file, short_files
-from benchmarks.speed_parity import parity
-from benchmarks.speed_processes import answers, memory
-from benchmarks.speed_profile import profiled
-from benchmarks.speed_streaming import BLOCKS, stream
-from benchmarks.speed_table import render
-from benchmarks.speed_timing import machine, peaks, threads
+from benchmarks.tables import render
+from benchmarks.timing import InterleavedTimer, machine, peak_rates, threads
 from codectool.codecs.registry import FAMILIES
+from codectool.container.bitpack import pack_codes, unpack_codes
+from codectool.errors import CodectoolError
 
-PARTS = ("one_file", "short_files", "profile", "streams", "packing", "memory", "start")
+TIE = 1e-5  # relative distance; rounding of a deep float32 network
+BATCH_SECONDS = 40.0
+PUSH_SECONDS = 0.02
 HOUR = 3600.0
+# Frames per chunk of streams; None is the model's own, which gives the codes of whole files.
+CHUNKS: dict[str, tuple[int | None, ...]] = {
+    "bigcodec": (1, 20, None),
+    "supercodec": (50, None),
+    "hac": (1, 15, None),
+}
+PRODUCTS = ("mm", "addmm", "bmm", "baddbmm", "mv", "addmv", "dot")
+KINDS = ("convolutions", "filters", "products", "LSTM", "sine", "other operators", "no operator")
+# Runs a command and prints its peak memory and time. A process of its own, importing little,
+# because memory of the parent must not count.
+CHILD = """
+import contextlib, json, sys, time
+from codectool.cli import main
+start = time.perf_counter()
+try:
+    with contextlib.redirect_stdout(sys.stderr):
+        main(sys.argv[1:])
+except SystemExit as done:
+    if done.code:
+        raise
+line = next(row for row in open("/proc/self/status") if row.startswith("VmHWM"))
+print(json.dumps({"bytes": int(line.split()[1]) * 1024, "seconds": time.perf_counter() - start}))
+"""
 
 
 @dataclass(frozen=True)
-class Effort:
-    """How much is measured; seconds are of audio unless said otherwise."""
+class BenchmarkSize:
+    """How much is measured; lengths in seconds of audio unless stated otherwise."""
 
     file_seconds: float = 10.0
     turns: int = 3
     clips: int = 64
     clip_seconds: tuple[float, float] = (2.0, 6.0)
     stream_seconds: float = 4.0
-    stream_limit: float = 20.0  # of the clock
+    stream_limit: float = 20.0  # seconds of wall-clock time
     memory_seconds: tuple[float, ...] = (10.0, 60.0)
-    packing_seconds: float = 0.5  # of the clock
+    packing_seconds: float = 0.5  # of wall-clock time
     runs: int = 5
     matrix: int = 2048
     shrink: int = 1
 
 
-QUICK = Effort(0.5, 1, 4, (0.2, 0.6), 0.3, 2.0, (1.0,), 0.01, 1, 128, 100)
+QUICK = BenchmarkSize(0.5, 1, 4, (0.2, 0.6), 0.3, 2.0, (1.0,), 0.01, 1, 128, 100)
+
+
+class TokenComparison:
+    """Count tokens that differ between two forms, and how close the alternatives were."""
+
+    def __init__(self, system: SystemUnderTest) -> None:
+        self.system = system
+        self.tokens = self.differing = 0
+        self.gaps: list[float] = []
+
+    def add(self, wave: Tensor, codes: Tensor, other: Tensor) -> None:
+        """Compare codes ``(1, K, F)`` of ``(1, 1, F * hop_length)``."""
+        assert codes.shape == other.shape, f"{codes.shape} and {other.shape}"
+        self.tokens += codes.numel()
+        self.differing += int((codes != other).sum())
+        reference = self.system.reference
+        if reference is not None and not torch.equal(codes, other):
+            with torch.inference_mode():
+                gaps = reference.gaps(reference.latent(wave), codes, other)
+            self.gaps += gaps[(codes != other).any(1)].tolist()
+
+    def row(self) -> dict[str, Any]:
+        """Return the counts; ``ties``: all differences are within rounding, None if unknown."""
+        known = not self.differing or bool(self.gaps)
+        return {
+            "tokens": self.tokens,
+            "differing": self.differing,
+            "largest_gap": max(self.gaps, default=None),
+            "ties": max(self.gaps, default=0.0) < TIE if known else None,
+        }
 
 
 class Benchmark:
-    """What is measured, and on what.
+    """Measure systems, one method per part.
 
     Args:
-        effort: how much.
+        size: how much to measure.
         files: speech.
-        folder: for files that come and go.
+        folder: folder for temporary files.
     """
 
-    def __init__(self, effort: Effort, files: Sequence[Path], folder: Path) -> None:
-        self.effort, self.files, self.folder = effort, files, folder
+    def __init__(self, size: BenchmarkSize, files: Sequence[Path], folder: Path) -> None:
+        self.size, self.files, self.folder = size, files, folder
         self.rates: dict[str, dict[str, float]] = {}
 
-    def measure(self, contender: Contender, parts: Sequence[str]) -> dict[str, Any]:
-        """All figures of one codec, by part."""
-        most = thread_counts(contender)[-1]
-        found: dict[str, Any] = {"name": contender.name, "threads": str(most)}
+    def measure(self, system: SystemUnderTest, parts: Sequence[str]) -> dict[str, Any]:
+        """Return the values of all parts."""
+        most = thread_counts(system)[-1]
+        results: dict[str, Any] = {"name": system.name, "threads": str(most)}
         for part in parts:
-            print(f"{contender.name}: {part}", file=sys.stderr)
+            print(f"{system.name}: {part}", file=sys.stderr)
             with threads(most):
-                found[part] = getattr(self, part)(contender)
-        return found
+                results[part] = getattr(self, part)(system)
+        return results
 
-    def one_file(self, contender: Contender) -> dict[str, Any]:
-        rows = {}
-        wave = self._speech(contender, self.effort.file_seconds)
-        for count in thread_counts(contender):
+    def one_file(self, system: SystemUnderTest) -> dict[str, Any]:
+        """Encode and decode one file, for each number of threads, and compare with the floor."""
+        rows: dict[str, Any] = {}
+        wave = self._speech(system, self.size.file_seconds)
+        for count in thread_counts(system):
             with threads(count):
-                self._take_rates(count)
-                one_file(contender, wave[: 2 * contender.codec.sample_rate], turns=1)  # sets up
-                rows[str(count)] = one_file(contender, wave, self.effort.turns)
-                self._take_rates(count)
+                self._update_rates(count)
+                self._one_file(system, wave[: 2 * system.codec.sample_rate], 1)  # warm-up
+                rows[str(count)] = self._one_file(system, wave, self.size.turns)
+                self._update_rates(count)
+        for direction, operations in system.operations().items():
+            for count, row in rows.items():
+                floor = operations / max(self.rates[count].values())
+                share = floor / row[direction]["rtf"]["codectool"]
+                row[direction] |= {"floor": floor, "share": share}
         return rows
 
-    def short_files(self, contender: Contender) -> dict[str, Any]:
-        lengths = clip_lengths(self.effort.clips, *self.effort.clip_seconds)
-        wave = self._speech(contender, sum(lengths) + 1)
-        return short_files(contender, wave, lengths)
+    @torch.inference_mode()
+    def _one_file(self, system: SystemUnderTest, wave: Wave, turns: int) -> dict[str, Any]:
+        x = system.whole_frames(wave)
+        seconds = x.shape[-1] / system.codec.sample_rate
+        forms = system.forms()
+        encode, decode = InterleavedTimer(), InterleavedTimer()
+        for _ in range(turns):
+            codes = encode.run({name: lambda f=f: f(x) for name, (f, _) in forms.items()})
+        ours = codes["codectool"]
+        for _ in range(turns):
+            waves = decode.run({name: lambda f=f: f(ours) for name, (_, f) in forms.items()})
+        row: dict[str, Any] = {"encode": encode.row(seconds), "decode": decode.row(seconds)}
+        row["tokens"], row["wave_error"] = {}, {}
+        for name in forms.keys() - {"codectool"}:
+            comparison = TokenComparison(system)
+            comparison.add(x, ours, codes[name])
+            row["tokens"][name] = comparison.row()
+            error = (waves["codectool"] - waves[name]).abs().max() / waves[name].abs().max()
+            row["wave_error"][name] = float(error)
+        return row
 
-    def profile(self, contender: Contender) -> dict[str, Any]:
+    def short_files(self, system: SystemUnderTest) -> dict[str, Any]:
+        """Encode and decode short clips: codectool in batches on every core, others one by one."""
+        random = np.random.default_rng(0)
+        lengths = random.uniform(*self.size.clip_seconds, self.size.clips).tolist()
+        clips = short_clips(system.codec, self._speech(system, sum(lengths) + 1), lengths)
+        seconds = sum(clip.seconds for clip in clips)
+        encode, decode, comparison = InterleavedTimer(), InterleavedTimer(), TokenComparison(system)
+        cores, codec = os.cpu_count() or 1, system.codec
+        groups = batches(clips, BATCH_SECONDS / cores)
+        others = {name: form for name, form in system.forms().items() if name != "codectool"}
+        for first in range(0, len(groups), cores):
+            part = groups[first : first + cores]
+            waves = [system.padded(clip) for group in part for clip in group]
+            with torch.inference_mode():
+                work: dict[str, Callable[[], Any]] = {
+                    "codectool": lambda part=part: on_all_cores(codec.encode_clips, part)
+                }
+                for name, (function, _) in others.items():
+                    work[name] = lambda f=function, waves=waves: [f(wave) for wave in waves]
+                results = encode.run(work)
+                tokens = results["codectool"]
+                codes = [as_tensor(clip.codes) for group in tokens for clip in group]
+                others_codes = results.get("reference", results["plain"])
+                for wave, ours, other in zip(waves, codes, others_codes, strict=True):
+                    comparison.add(wave, ours, other)
+                work = {"codectool": lambda t=tokens: on_all_cores(codec.decode_clips, t)}
+                for name, (_, function) in others.items():
+                    work[name] = lambda f=function, codes=codes: [f(clip) for clip in codes]
+                decode.run(work)
+        return {
+            "clips": len(clips),
+            "encode": encode.row(seconds, parts=True),
+            "decode": decode.row(seconds, parts=True),
+            "tokens": comparison.row(),
+        }
+
+    @torch.inference_mode()
+    def profile(self, system: SystemUnderTest) -> dict[str, Any]:
+        """Return the shares of time by kind of operator, on one thread."""
+        x = system.whole_frames(self._speech(system, self.size.stream_seconds))
+        forms = system.forms()
         with threads(1):
-            return profiled(contender, self._speech(contender, self.effort.stream_seconds))
+            codes = forms["codectool"][0](x)
+            return {
+                name: {
+                    "encode": operator_shares(lambda f=encode: f(x)),
+                    "decode": operator_shares(lambda f=decode: f(codes)),
+                }
+                for name, (encode, decode) in forms.items()
+            }
 
-    def streams(self, contender: Contender) -> list[dict[str, Any]]:
-        wave = self._speech(contender, self.effort.stream_seconds)
-        blocks = BLOCKS[contender.codec.layout.family]
-        return [stream(contender, wave, block, self.effort.stream_limit) for block in blocks]
+    @torch.inference_mode()
+    def streams(self, system: SystemUnderTest) -> list[dict[str, Any]]:
+        """Push 20 ms at a time, in the CPU form and in plain modules."""
+        model = system.codec.model
+        x = system.whole_frames(self._speech(system, self.size.stream_seconds))
+        whole = system.forms()["codectool"][0](x)
+        rows = []
+        for chunk in CHUNKS[system.codec.layout.family]:
+            row: dict[str, Any] = {"chunk_frames": chunk}
+            for form, fast in (("codectool", True), ("plain", False)):
+                model.cpu_fast_path = fast
+                try:
+                    row[form] = self._stream(system, x, chunk, whole)
+                finally:
+                    model.cpu_fast_path = True
+            rows.append(row)
+        return rows
 
-    def packing(self, contender: Contender) -> dict[str, Any]:
-        frames = round(24 * contender.codec.frame_rate)
-        bits = contender.codec.layout.bits_per_codebook
-        return bitpack.measure(contender.name, frames, bits, self.effort.packing_seconds)
+    def _stream(
+        self, system: SystemUnderTest, x: Tensor, chunk: int | None, whole: Tensor
+    ) -> dict[str, Any]:
+        codec, model, limit = system.codec, system.codec.model, self.size.stream_limit
+        rate, hop = codec.sample_rate, codec.hop_length
+        size = round(PUSH_SECONDS * rate)
+        encoding = Pushes(model.stream_encoder(chunk), x, lambda: size, limit)
+        codes = torch.cat(encoding.outputs, -1)
+        frames = max(1, round(PUSH_SECONDS * codec.frame_rate))
+        decoding = Pushes(model.stream_decoder(chunk), codes, lambda: frames, limit)
+        comparison = TokenComparison(system)
+        if encoding.finished and (chunk is None or model.segment_frames is None):
+            comparison.add(x, codes, whole)
+        waited, decode_waited = encoding.waited, decoding.waited
+        return {
+            "first_code_after": None if waited is None else waited / rate,
+            "first_sample_after": None if decode_waited is None else decode_waited * hop / rate,
+            "encode": encoding.seconds * rate / encoding.pushed,
+            "decode": decoding.seconds * rate / (decoding.pushed * hop) if codes.numel() else None,
+            "slowest_push": encoding.slowest,
+            "tokens": comparison.row() if comparison.tokens else None,
+        }
 
-    def memory(self, contender: Contender) -> list[dict[str, Any]]:
-        lengths = self.effort.memory_seconds
-        wave = self._speech(contender, min(60.0, max(lengths)))
-        return [memory(contender, wave, seconds, self.folder) for seconds in lengths]
+    def packing(self, system: SystemUnderTest) -> dict[str, float]:
+        """Return tokens per second packed to and unpacked from blocks, on one core."""
+        bits = system.codec.layout.bits_per_codebook
+        frames = round(24 * system.codec.frame_rate)
+        random = np.random.default_rng(0)
+        codes = np.stack([random.integers(0, 1 << width, frames) for width in bits])[None]
+        codes = codes.astype(np.int32)
+        packed = pack_codes(codes, bits)
+        work = {
+            "pack": lambda: pack_codes(codes, bits),
+            "unpack": lambda: unpack_codes(packed, 1, bits, frames),
+        }
+        seconds = self.size.packing_seconds
+        return {name: codes.size * best_rate(call, seconds) for name, call in work.items()}
 
-    def start(self, contender: Contender) -> dict[str, float]:
-        return answers(contender, self._speech(contender, 2.0), self.folder, self.effort.runs)
+    def sizes(self, system: SystemUnderTest) -> list[dict[str, Any]]:
+        """Return the size of files of 3 and 60 s."""
+        codec, rows = system.codec, []
+        for seconds in (3, 60):
+            frames = codec.model.num_frames(seconds * codec.sample_rate)
+            shape = (1, codec.layout.num_codebooks, frames)
+            tokens = codec.make_tokens(
+                np.zeros(shape, np.int32), codec.sample_rate, seconds * codec.sample_rate
+            )
+            file = io.BytesIO()
+            codectool.write(file, tokens)
+            size, payload = file.tell(), -(-frames * codec.bits_per_frame // 8)
+            rows.append({"seconds": seconds, "file": size, "tokens": payload})
+        return rows
 
-    def _speech(self, contender: Contender, seconds: float) -> Wave:
-        return speech(self.files, contender.codec.sample_rate, seconds)
+    def memory(self, system: SystemUnderTest) -> list[dict[str, Any]]:
+        """Return peak memory of `codectool encode` and `decode` processes, by file length."""
+        lengths = self.size.memory_seconds
+        wave = self._speech(system, min(60.0, max(lengths)))
+        return [self._memory(system, wave, seconds) for seconds in lengths]
 
-    def _take_rates(self, count: int) -> None:
-        """The best of all times that this is called: neighbours can only make it worse."""
-        found = peaks(self.effort.matrix, 5, self.effort.shrink)
-        before = self.rates.setdefault(str(count), found)
-        self.rates[str(count)] = {name: max(found[name], before[name]) for name in found}
+    def hour(self, system: SystemUnderTest) -> dict[str, Any]:
+        """Return the memory for an hour of audio; BigCodec with small weights."""
+        if system.codec.layout.family == "bigcodec":
+            system = open_system("bigcodec", None, self.folder, tiny=True)
+        return self._memory(system, self._speech(system, 60.0), HOUR)
 
-    def add_floors(self, found: dict[str, Any], operations: dict[str, float]) -> None:
-        """Say what the arithmetic of one file alone would take, and that as a share."""
-        for count, row in found.get("one_file", {}).items():
-            for direction, work in operations.items():
-                floor = work / max(self.rates[count].values())
-                row[direction] |= {"floor": floor, "share": floor / row[direction]["ours"]}
+    def _memory(self, system: SystemUnderTest, wave: Wave, seconds: float) -> dict[str, Any]:
+        source, packed = self.folder / "long.wav", self.folder / "long.hcd"
+        write_repeated(source, wave, system.codec.sample_rate, seconds)
+        row: dict[str, Any] = {"weights": system.name, "seconds": seconds}
+        steps = (("encode", source, packed), ("decode", packed, self.folder / "back.wav"))
+        for name, before, after in steps:
+            arguments = _arguments(system, name, before, after)
+            row[name] = json.loads(_output([sys.executable, "-c", CHILD, *arguments]))
+        return row
+
+    def start(self, system: SystemUnderTest) -> dict[str, float]:
+        """Return the median seconds of short commands with a warm disk cache."""
+        source, packed, back = (self.folder / name for name in ("s.wav", "s.hcd", "back.wav"))
+        write_repeated(source, self._speech(system, 2.0), system.codec.sample_rate, 2.0)
+        tool = [sys.executable, "-m", "codectool"]
+        commands = {
+            "--help": [*tool, "--help"],
+            "encode 2 s": [*tool, *_arguments(system, "encode", source, packed)],
+            "info": [*tool, "info", str(packed)],
+            "verify": [*tool, "verify", str(packed)],
+            "decode 2 s": [*tool, *_arguments(system, "decode", packed, back)],
+            "import torch": [sys.executable, "-c", "import torch"],
+        }
+        return {name: self._median(command) for name, command in commands.items()}
+
+    def _median(self, command: Sequence[str]) -> float:
+        times = []
+        for _ in range(self.size.runs + 1):  # the first one warms the disk cache
+            start = time.perf_counter()
+            _output(command)
+            times.append(time.perf_counter() - start)
+        return statistics.median(times[1:] or times)
+
+    @torch.inference_mode()
+    def parity(self, system: SystemUnderTest, count: int) -> dict[str, Any]:
+        """Compare the tokens of clips alone with a batch, a stream, plain and reference models."""
+        codec = system.codec
+        clips = mixed_clips(codec, self.files, count)
+        others = {name: form for name, form in system.forms().items() if name != "codectool"}
+        comparisons = {name: TokenComparison(system) for name in ("batch", "stream", *others)}
+        for group in batches(clips, BATCH_SECONDS):
+            for clip, batched in zip(group, codec.encode_clips(group), strict=True):
+                wave = system.padded(clip)
+                alone = as_tensor(codec.encode_clips([clip])[0].codes)
+                comparisons["batch"].add(wave, as_tensor(batched.codes), alone)
+                random = np.random.default_rng(wave.shape[-1])
+                sizes = lambda random=random: int(random.integers(1, codec.sample_rate))  # noqa: E731
+                pushes = Pushes(codec.model.stream_encoder(), wave, sizes, float("inf"))
+                comparisons["stream"].add(wave, torch.cat(pushes.outputs, -1), alone)
+                for name, (encode, _) in others.items():
+                    comparisons[name].add(wave, encode(wave), alone)
+        rows = {name: comparison.row() for name, comparison in comparisons.items()}
+        return {"clips": len(clips), **rows}
+
+    def _speech(self, system: SystemUnderTest, seconds: float) -> Wave:
+        return speech(self.files, system.codec.sample_rate, seconds)
+
+    def _update_rates(self, count: int) -> None:
+        rates = peak_rates(self.size.matrix, 5, self.size.shrink)
+        before = self.rates.setdefault(str(count), rates)
+        self.rates[str(count)] = {name: max(rates[name], before[name]) for name in rates}
 
 
-def thread_counts(contender: Contender) -> list[int]:
-    """One, and as many as there are cores or as the model gains from, whatever is less."""
+PARTS = ("one_file", "short_files", "profile", "streams", "packing", "sizes", "memory", "start")
+
+
+class Pushes:
+    """Push a signal into a stream, for a limited time.
+
+    Attributes:
+        outputs: output of each push.
+        waited: columns pushed before the first output; None if there was none.
+        pushed: columns pushed.
+        seconds: total time.
+        slowest: time of the slowest push.
+        finished: whether the whole signal was pushed and flushed.
+    """
+
+    def __init__(self, stream: Any, x: Tensor, size: Callable[[], int], limit: float) -> None:
+        self.outputs: list[Tensor] = []
+        self.waited: int | None = None
+        self.pushed, self.seconds, self.slowest = 0, 0.0, 0.0
+        while self.pushed < x.shape[-1] and self.seconds < limit:
+            last = min(x.shape[-1], self.pushed + size())
+            self._time(lambda part=x[..., self.pushed : last]: stream.push(part))
+            self.pushed = last
+            if self.waited is None and self.outputs[-1].shape[-1]:
+                self.waited = self.pushed
+        self.finished = self.pushed == x.shape[-1]
+        if self.finished:
+            self._time(stream.flush)
+
+    def _time(self, work: Callable[[], Tensor]) -> None:
+        start = time.perf_counter()
+        self.outputs.append(work())
+        seconds = time.perf_counter() - start
+        self.seconds += seconds
+        self.slowest = max(self.slowest, seconds)
+
+
+def operator_shares(work: Callable[[], Any]) -> dict[str, float]:
+    """Return the shares of time by kind of operator; they add up to one."""
+    work()
+    with profile(activities=[ProfilerActivity.CPU], record_shapes=True) as profiler:
+        start = time.perf_counter()
+        work()
+        total = time.perf_counter() - start
+    seconds = dict.fromkeys(KINDS, 0.0)
+    for event in profiler.key_averages(group_by_input_shape=True):
+        kind = operator_kind(event.key, event.input_shapes)
+        seconds[kind] += event.self_cpu_time_total / 1e6
+    seconds["no operator"] = max(0.0, total - sum(seconds.values()))
+    return {name: value / sum(seconds.values()) for name, value in seconds.items()}
+
+
+def operator_kind(operator: str, shapes: list[list[int]]) -> str:
+    """Return the kind of an operator from its name and the shapes of its arguments."""
+    name = operator.rpartition("::")[2].rstrip("_")
+    if "rnn" in name or "lstm" in name:
+        return "LSTM"
+    if "conv" in name:  # a filter convolves each channel separately
+        weight = shapes[1] if len(shapes) > 1 else []
+        is_filter = len(weight) > 2 and weight[1] == 1 and shapes[0][1] > 1
+        return "filters" if is_filter else "convolutions"
+    if name in PRODUCTS or "linear" in name:
+        return "products"
+    return "sine" if name in ("sin", "cos") else "other operators"
+
+
+def on_all_cores(function: Callable[[Any], Any], parts: Sequence[Any]) -> list[Any]:
+    """Call a function for each part in a thread with one core."""
+    with threads(1), ThreadPoolExecutor(len(parts)) as pool:
+        return list(pool.map(function, parts))
+
+
+def as_tensor(codes: np.ndarray) -> Tensor:
+    """Return codes as int64."""
+    return torch.from_numpy(codes.astype(np.int64))
+
+
+def best_rate(work: Callable[[], Any], seconds: float) -> float:
+    """Return calls per second: the best of five runs of a fifth of the time each."""
+    work()
+    best = 0.0
+    for _ in range(5):
+        rounds, start = 0, time.perf_counter()
+        while (elapsed := time.perf_counter() - start) < seconds / 5 or not rounds:
+            work()
+            rounds += 1
+        best = max(best, rounds / elapsed)
+    return best
+
+
+def write_repeated(path: Path, wave: Wave, rate: int, seconds: float) -> None:
+    """Write speech, repeated up to a length, as 16-bit WAV."""
+    left = round(seconds * rate)
+    with soundfile.SoundFile(path, "w", rate, 1, "PCM_16") as file:
+        while left:
+            part = wave[:left]
+            file.write(part)
+            left -= len(part)
+
+
+def thread_counts(system: SystemUnderTest) -> list[int]:
+    """Return 1 and the largest useful number of threads."""
     cores = os.cpu_count() or 1
-    return sorted({1, min(cores, contender.codec.model.cpu_threads or cores)})
+    return sorted({1, min(cores, system.codec.model.cpu_threads or cores)})
+
+
+def _arguments(system: SystemUnderTest, name: str, source: Path, target: Path) -> list[str]:
+    weights = ["--checkpoint", str(system.checkpoint), "--device", "cpu"]
+    return [name, str(source), str(target), "--overwrite", *weights]
+
+
+def _output(command: Sequence[str]) -> str:
+    done = subprocess.run(command, check=False, capture_output=True, text=True)
+    if done.returncode:
+        raise CodectoolError(f"`{' '.join(command[-8:])}` failed: {done.stderr.strip()}")
+    return done.stdout
 
 
 def run(options: argparse.Namespace, folder: Path) -> dict[str, Any]:
-    """All that the command line asks for, as it goes to JSON."""
-    effort = QUICK if options.quick else replace(Effort(), turns=options.turns, clips=options.clips)
-    benchmark = Benchmark(effort, options.files or SHIPPED_SPEECH, folder)
-    parts = () if options.parity else options.only
-    models, operations = {}, {}
+    """Measure everything the command line asks for."""
+    size = QUICK if options.quick else BenchmarkSize()
+    size = replace(size, turns=options.turns or size.turns, clips=options.clips or size.clips)
+    benchmark = Benchmark(size, options.files or BUNDLED_SPEECH, folder)
+    models = {}
     for family in options.model:
-        contender = open_contender(family, options.checkpoint, folder, options.quick)
-        models[family] = benchmark.measure(contender, parts)
-        operations[family] = contender.operations()
+        system = open_system(family, options.checkpoint, folder, options.quick)
+        models[family] = benchmark.measure(system, () if options.parity else options.only)
         if options.parity:
-            with threads(thread_counts(contender)[-1]):
-                found = parity(contender, benchmark.files, options.parity)
-            models[family]["parity"] = found
+            with threads(thread_counts(system)[-1]):
+                models[family]["parity"] = benchmark.parity(system, options.parity)
         if options.hour:
-            models[family].setdefault("memory", []).append(_hour(contender, benchmark))
-    for family, found in models.items():
-        benchmark.add_floors(found, operations[family])
+            models[family].setdefault("memory", []).append(benchmark.hour(system))
     return {"machine": machine(), "peaks": benchmark.rates, "models": models}
 
 
-def _hour(contender: Contender, benchmark: Benchmark) -> dict[str, Any]:
-    """An hour; BigCodec at the published size would take one, so a small one stands in for it."""
-    if contender.codec.layout.family == "bigcodec":
-        contender = open_contender("bigcodec", None, benchmark.folder, tiny=True)
-    minute = speech(benchmark.files, contender.codec.sample_rate, 60.0)
-    return memory(contender, minute, HOUR, benchmark.folder)
-
-
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
+    """Parse the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--model", nargs="+", choices=list(FAMILIES), default=list(FAMILIES))
-    add("--checkpoint", type=Path, help="weights of the one model that is named")
-    add("--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts to be measured")
-    add(
-        "--files",
-        type=Path,
-        help="speech: a folder, or a list relative to its own; default: assets/",
-    )
-    add("--turns", type=int, default=3, help="of either side on one file")
-    add("--clips", type=int, default=64, help="short files")
-    add("--hour", action="store_true", help="measure the memory that an hour takes, too")
-    add("--parity", type=int, metavar="CLIPS", help="only compare tokens of so many clips")
-    add("--quick", action="store_true", help="small weights, little audio: does it run?")
-    add("--json", type=Path, default=Path("bench.json"), help="where the figures go")
-    add("--markdown", type=Path, metavar="JSON", help="only print the tables of these figures")
+    add("--checkpoint", type=Path, help="weights; needs a single --model")
+    add("--only", nargs="+", choices=PARTS, default=list(PARTS), help="parts to measure")
+    add("--files", type=Path, help="folder or list of speech files; default: assets/")
+    add("--turns", type=int, help="repetitions on one file")
+    add("--clips", type=int, help="number of short files")
+    add("--hour", action="store_true", help="also measure the memory for an hour of audio")
+    add("--parity", type=int, metavar="CLIPS", help="only compare tokens, on this many clips")
+    add("--quick", action="store_true", help="small weights and little audio, as a smoke test")
+    add("--json", type=Path, default=Path("bench.json"), help="output file for all values")
+    add("--markdown", type=Path, metavar="JSON", help="only print the tables of this file")
     options = parser.parse_args(arguments)
     if options.checkpoint and len(options.model) != 1:
-        parser.error("--checkpoint is of one --model")
+        parser.error("--checkpoint needs a single --model")
     if options.files:
         options.files = find_speech(options.files)
     return options
 
 
-def find_speech(path: Path) -> list[Path]:
-    """The audio of a folder, or the paths of a list, one per line, relative to its folder."""
-    if path.is_dir():
-        return sorted(file for file in path.rglob("*") if file.suffix in (".flac", ".ogg", ".wav"))
-    return [path.parent / line for line in path.read_text("utf-8").splitlines() if line]
-
-
 def main(arguments: Sequence[str] | None = None) -> None:
+    """Run the benchmark."""
     options = parse(arguments)
     if options.markdown:
         print(render(json.loads(options.markdown.read_text("utf-8"))), end="")
@@ -218,7 +555,3 @@ def main(arguments: Sequence[str] | None = None) -> None:
         results = run(options, Path(folder))
     print(render(results), end="")
     options.json.write_text(json.dumps(results, indent=2) + "\n", "utf-8")
-
-
-if __name__ == "__main__":
-    main()

@@ -1,10 +1,10 @@
-"""BigCodec in other engines beside ours: ONNX Runtime, OpenVINO, `torch.compile`.
+"""BigCodec in other engines: ONNX Runtime, OpenVINO, `torch.compile`.
 
-    python -m benchmarks.engines [--engine NAME ...] [--checkpoint bigcodec.pt] [--seconds 4]
+    python -m benchmarks engines [--engine NAME ...] [--checkpoint bigcodec.pt] [--seconds 4]
 
-The networks are exported as written in `benchmarks.upstream_way`, weight norm folded, at one fixed
-length. Every engine takes turns with ours on the same speech; the tokens of its latents are
-compared with ours. Needs `onnx` and the engine's own package, which codectool does not ask for.
+The reference models are exported with folded weight norm at one fixed length. Every engine takes
+turns with codectool on the same speech, and the tokens are compared. Needs `onnx` and the package
+of the engine.
 """
 
 from __future__ import annotations
@@ -24,11 +24,11 @@ import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 
-from benchmarks.speed_models import SHIPPED_SPEECH, Contender, open_contender, speech
-from benchmarks.speed_pairs import Comparison
-from benchmarks.speed_table import table
-from benchmarks.speed_timing import Turns, machine, threads
-from benchmarks.upstream_way import AliasFree, UpstreamBigCodec
+from benchmarks.codecs import TokenComparison
+from benchmarks.reference_models import AliasFree, ReferenceBigCodec
+from benchmarks.systems import BUNDLED_SPEECH, SystemUnderTest, open_system, speech
+from benchmarks.tables import table
+from benchmarks.timing import InterleavedTimer, machine, threads
 from codectool.errors import UsageError
 
 Work = Callable[[Tensor], Tensor]
@@ -36,9 +36,9 @@ Engine = Callable[[nn.Module, Tensor, Path, int], Work]
 
 
 class Latent(nn.Module):
-    """The encoder: samples ``(1, 1, N)`` to what is quantized ``(1, F, D)``."""
+    """The encoder: samples ``(1, 1, N)`` to the quantizer input ``(1, F, D)``."""
 
-    def __init__(self, model: UpstreamBigCodec) -> None:
+    def __init__(self, model: ReferenceBigCodec) -> None:
         super().__init__()
         self.layers = model.CodecEnc["block"]
 
@@ -47,9 +47,9 @@ class Latent(nn.Module):
 
 
 class Samples(nn.Module):
-    """The decoder after its look-up: ``(1, D, F)`` to samples ``(1, 1, N)``."""
+    """The decoder after the codebook lookup: ``(1, D, F)`` to samples ``(1, 1, N)``."""
 
-    def __init__(self, model: UpstreamBigCodec) -> None:
+    def __init__(self, model: ReferenceBigCodec) -> None:
         super().__init__()
         self.layers = model.generator["model"]
 
@@ -58,7 +58,7 @@ class Samples(nn.Module):
 
 
 class Activation(nn.Module):
-    """The alias-free activation with its filters spelled out, which ONNX can hold."""
+    """The alias-free activation as layers that ONNX can represent."""
 
     def __init__(self, of: AliasFree) -> None:
         super().__init__()
@@ -70,17 +70,17 @@ class Activation(nn.Module):
         self.down.weight.data = of.downsample["lowpass"].filter.repeat(channels, 1, 1)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.up(edges(x, 5, 5))[..., 15:-15]
-        return self.down(edges(self.act(x), 5, 6))
+        x = self.up(replicate_pad(x, 5, 5))[..., 15:-15]
+        return self.down(replicate_pad(self.act(x), 5, 6))
 
 
-def edges(x: Tensor, before: int, after: int) -> Tensor:
+def replicate_pad(x: Tensor, before: int, after: int) -> Tensor:
     """Repeat the first and the last column."""
     return torch.cat([x[..., :1]] * before + [x] + [x[..., -1:]] * after, -1)
 
 
 def onnx_runtime(network: nn.Module, x: Tensor, folder: Path, count: int) -> Work:
-    engine = needed("onnxruntime")
+    engine = require("onnxruntime")
     settings = engine.SessionOptions()
     settings.intra_op_num_threads = count
     path = str(exported(network, x, folder))
@@ -89,7 +89,7 @@ def onnx_runtime(network: nn.Module, x: Tensor, folder: Path, count: int) -> Wor
 
 
 def open_vino(network: nn.Module, x: Tensor, folder: Path, count: int) -> Work:
-    engine = needed("openvino")
+    engine = require("openvino")
     settings = {"INFERENCE_NUM_THREADS": count, "INFERENCE_PRECISION_HINT": "f32"}
     compiled = engine.Core().compile_model(str(exported(network, x, folder)), "CPU", settings)
     return lambda x: torch.from_numpy(compiled([x.numpy()])[0])
@@ -97,7 +97,7 @@ def open_vino(network: nn.Module, x: Tensor, folder: Path, count: int) -> Work:
 
 def compiled(network: nn.Module, x: Tensor, folder: Path, count: int) -> Work:
     work = torch.compile(network, dynamic=False)
-    # Its blocks share their code but no shape, and each is compiled for itself.
+    # Blocks share their code but not their shapes, so each is compiled separately.
     with torch._dynamo.config.patch(recompile_limit=256):
         work(x)
     return work
@@ -110,12 +110,8 @@ ENGINES: dict[str, Engine] = {
 }
 
 
-def needed(package: str) -> Any:
-    """A package that codectool does not depend on.
-
-    Raises:
-        UsageError: it is missing.
-    """
+def require(package: str) -> Any:
+    """Import a package that codectool does not depend on."""
     try:
         return importlib.import_module(package)
     except ImportError as error:
@@ -126,19 +122,19 @@ def needed(package: str) -> Any:
 
 
 def exported(network: nn.Module, x: Tensor, folder: Path) -> Path:
-    """Write a network as ONNX, for inputs of the length of ``x``."""
-    needed("onnx")
+    """Export a network to ONNX for inputs of the length of ``x``."""
+    require("onnx")
     path = folder / f"{type(network).__name__}.onnx"
     if not path.exists():
         with warnings.catch_warnings():
-            # This exporter is deprecated, but the other one unrolls LSTMs step by step.
+            # This exporter is deprecated, but the new one unrolls LSTMs.
             warnings.simplefilter("ignore")
             torch.onnx.export(network, (x,), str(path), input_names=["x"], dynamo=False)
     return path
 
 
 def prepare(model: nn.Module) -> None:
-    """Make a network fit for export: its weights folded, its activations spelled out."""
+    """Fold weight norm and replace activations by exportable layers."""
     for module in model.modules():
         if parametrize.is_parametrized(module, "weight"):
             parametrize.remove_parametrizations(module, "weight")
@@ -151,25 +147,29 @@ def prepare(model: nn.Module) -> None:
 
 @torch.inference_mode()
 def measure(
-    contender: Contender, name: str, x: Tensor, turns: int, count: int, folder: Path
+    system: SystemUnderTest, name: str, x: Tensor, turns: int, count: int, folder: Path
 ) -> dict[str, Any]:
-    """One engine beside ours, encoding and decoding ``(1, 1, N)``."""
-    ours, model = contender.codec.model, contender.upstream
-    assert isinstance(model, UpstreamBigCodec)
-    seconds = x.shape[-1] / contender.codec.sample_rate
-    codes = ours.encode(x)
+    """Time an engine against codectool on ``(1, 1, N)``."""
+    model = system.reference
+    assert isinstance(model, ReferenceBigCodec)
+    encode, decode = system.forms()["codectool"]
+    seconds = x.shape[-1] / system.codec.sample_rate
+    codes = encode(x)
     quantized = model.lookup(codes)
-    encoding, decoding, comparison = Turns(), Turns(), Comparison(contender)
-    began = time.perf_counter()
-    encode = ENGINES[name](Latent(model), x, folder, count)
-    decode = ENGINES[name](Samples(model), quantized, folder, count)
-    ready = time.perf_counter() - began
-    encode(x), decode(quantized)  # the first calls set up things
+    start = time.perf_counter()
+    other_encode = ENGINES[name](Latent(model), x, folder, count)
+    other_decode = ENGINES[name](Samples(model), quantized, folder, count)
+    ready = time.perf_counter() - start
+    other_encode(x), other_decode(quantized)  # warm-up
+    encoding, decoding, comparison = InterleavedTimer(), InterleavedTimer(), TokenComparison(system)
     for _ in range(turns):
-        codes, latent = encoding.take(lambda: ours.encode(x), lambda: encode(x))
+        latents = encoding.run({"codectool": lambda: encode(x), "engine": lambda: other_encode(x)})
     for _ in range(turns):
-        wave, other = decoding.take(lambda: ours.decode(codes), lambda: decode(quantized))
-    comparison.add(x, codes, model.quantize(latent))
+        waves = decoding.run(
+            {"codectool": lambda: decode(codes), "engine": lambda: other_decode(quantized)}
+        )
+    comparison.add(x, codes, model.quantize(latents["engine"]))
+    error = (waves["codectool"] - waves["engine"]).abs().max() / waves["codectool"].abs().max()
     return {
         "engine": name,
         "version": getattr(sys.modules.get(name), "__version__", torch.__version__).split("-")[0],
@@ -177,27 +177,26 @@ def measure(
         "encode": encoding.row(seconds),
         "decode": decoding.row(seconds),
         "tokens": comparison.row(),
-        "wave_error": float((wave - other).abs().max() / wave.abs().max()),
+        "wave_error": float(error),
     }
 
 
 def render(rows: Sequence[dict[str, Any]]) -> str:
-    """The figures as a Markdown table; ratios above one are in our favour."""
-    head = ["engine", "direction", "ours", "engine's", "ratio", "of turns", "ready after"]
-    head += ["tokens", "differing", "waveform error"]
+    """Return a Markdown table; a ratio above 1 means that codectool is faster."""
+    head = ["engine", "direction", "codectool", "engine's", "ratio", "ready after", "tokens"]
+    head += ["differing", "waveform error"]
     return table(head, [_line(row, way) for row in rows for way in ("encode", "decode")])
 
 
 def _line(row: dict[str, Any], direction: str) -> list[str]:
-    pair, tokens = row[direction], row["tokens"]
-    low, high = pair["ratios"]
+    times, tokens = row[direction], row["tokens"]
+    ratio, low, high = times["ratios"]["engine"]
     return [
         f"{row['engine']} {row['version']}",
         direction,
-        f"{pair['ours']:.3f}",
-        f"{pair['upstream']:.3f}",
-        f"{pair['ratio']:.2f}",
-        f"{low:.2f} to {high:.2f}",
+        f"{times['rtf']['codectool']:.3f}",
+        f"{times['rtf']['engine']:.3f}",
+        f"{ratio:.2f} ({low:.2f} to {high:.2f})",
         f"{row['ready']:.0f} s",
         str(tokens["tokens"]),
         str(tokens["differing"]),
@@ -206,38 +205,31 @@ def _line(row: dict[str, Any], direction: str) -> list[str]:
 
 
 def main() -> None:
+    """Run the benchmark."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     add = parser.add_argument
     add("--engine", nargs="+", choices=list(ENGINES), default=list(ENGINES))
-    add("--checkpoint", type=Path, help="default: the published size, made from tensor names")
-    add("--tiny", action="store_true", help="small weights: does it run?")
-    add("--seconds", type=float, default=4.0, help="of audio")
+    add("--checkpoint", type=Path, help="default: generated weights of the published size")
+    add("--tiny", action="store_true", help="small weights, as a smoke test")
+    add("--seconds", type=float, default=4.0, help="length of the audio")
     add("--turns", type=int, default=3)
     add("--threads", type=int, default=2)
-    add("--json", type=Path, help="where the figures go, too")
+    add("--json", type=Path, help="also write the values to this file")
     options = parser.parse_args()
     rows = []
     with tempfile.TemporaryDirectory() as name, threads(options.threads):
         folder = Path(name)
-        contender = open_contender("bigcodec", options.checkpoint, folder, options.tiny)
-        assert contender.upstream is not None
-        prepare(contender.upstream)
-        wave = speech(SHIPPED_SPEECH, contender.codec.sample_rate, options.seconds)
-        x = contender.whole_frames(wave)
+        system = open_system("bigcodec", options.checkpoint, folder, options.tiny)
+        assert system.reference is not None
+        prepare(system.reference)
+        x = system.whole_frames(speech(BUNDLED_SPEECH, system.codec.sample_rate, options.seconds))
         for engine in options.engine:
             try:
-                row = measure(contender, engine, x, options.turns, options.threads, folder)
+                rows.append(measure(system, engine, x, options.turns, options.threads, folder))
             except UsageError as error:
-                print(f"{engine}: left out. {error}", file=sys.stderr)
-                continue
-            rows.append(row)
-            print(render([row]), flush=True)
+                print(f"{engine}: skipped: {error}", file=sys.stderr)
     if rows:
         print(render(rows))
     if options.json:
-        found = {"machine": machine(), "engines": rows}
-        options.json.write_text(json.dumps(found, indent=2) + "\n", "utf-8")
-
-
-if __name__ == "__main__":
-    main()
+        results = {"machine": machine(), "engines": rows}
+        options.json.write_text(json.dumps(results, indent=2) + "\n", "utf-8")

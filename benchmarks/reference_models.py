@@ -1,15 +1,10 @@
-"""The codecs run the straightforward way, to hold ours against: same weights, same tokens.
+"""Reference models: the codecs written directly from the papers, with the same weights and tokens.
 
-What one writes down from the papers and the published layouts at first, and what one waits for:
-
-- weight norm stays live, so every weight is made anew from its length and direction at every call;
-- a file is one whole, and files come one at a time;
-- the alias-free activation pads, filters, cuts, and makes a pass over memory for every operation;
-- SuperCodec's gates are convolutions over a signal of length one;
-- the codebook is normalised at every search.
-
-Letters used in shapes: B batch, C channels, D latent width, F frames, K codebooks, N samples,
-T time.
+- Weight norm is live: every weight is recomputed in every call.
+- A file is processed as a whole, and files one at a time.
+- The alias-free activation pads, filters and crops in separate operations.
+- SuperCodec's gates are convolutions over a signal of length one.
+- The codebook is normalized in every search.
 """
 
 from __future__ import annotations
@@ -29,58 +24,58 @@ from codectool.codecs.hac.quantizer import index_to_signs, signs_to_index
 State = Mapping[str, Tensor]
 
 
-class UpstreamModel(nn.Module, ABC):
-    """A whole codec: samples of one file to codes and back."""
+class ReferenceModel(nn.Module, ABC):
+    """A codec on one file: samples to codes and back."""
 
     @abstractmethod
     def latent(self, wave: Tensor) -> Tensor:
-        """``(1, 1, N)``, whole frames -> what is quantized, ``(1, F, D)``."""
+        """Map whole frames ``(1, 1, N)`` to the quantizer input ``(1, F, D)``."""
 
     @abstractmethod
     def quantize(self, latent: Tensor) -> Tensor:
-        """``(1, F, D)`` -> codes int64 ``(1, K, F)``."""
+        """Map ``(1, F, D)`` to int64 codes ``(1, K, F)``."""
 
     @abstractmethod
-    def gaps(self, latent: Tensor, ours: Tensor, theirs: Tensor) -> Tensor:
-        """By how much one choice of codes is worse than another, ``(1, F)``, zero where equal.
+    def gaps(self, latent: Tensor, codes: Tensor, other_codes: Tensor) -> Tensor:
+        """Return how much farther one choice of codes is than another, ``(1, F)``; 0 if equal.
 
-        It is the difference of the distances to the two codewords, or of signs the value, as a
-        share of the length of what is quantized. At rounding, the two are a tie. Only the first
-        stage that differs counts: later ones quantize what it left over.
+        The difference of the distances to the two codewords (for signs: the value), relative to the
+        norm of the quantizer input. Values near rounding are ties. Only the first stage that
+        differs counts, because later stages quantize its residual.
 
         Args:
             latent: ``(1, F, D)``.
-            ours: ``(1, K, F)``.
-            theirs: ``(1, K, F)``.
+            codes: ``(1, K, F)``.
+            other_codes: ``(1, K, F)``.
         """
 
     @abstractmethod
     def synthesize(self, codes: Tensor) -> Tensor:
-        """``(1, K, F)`` -> ``(1, 1, N)``."""
+        """Map codes ``(1, K, F)`` to samples ``(1, 1, N)``."""
 
     @torch.inference_mode()
     def encode(self, wave: Tensor) -> Tensor:
-        """``(1, 1, N)``, whole frames -> codes int64 ``(1, K, F)``."""
+        """Encode whole frames ``(1, 1, N)`` to int64 codes ``(1, K, F)``."""
         return self.quantize(self.latent(wave))
 
     @torch.inference_mode()
     def decode(self, codes: Tensor) -> Tensor:
-        """``(1, K, F)`` -> ``(1, 1, N)``."""
+        """Map codes ``(1, K, F)`` to samples ``(1, 1, N)``."""
         return self.synthesize(codes)
 
 
-def rival_gap(rows: Tensor, table: Tensor, ours: Tensor, theirs: Tensor) -> Tensor:
-    """Difference of distances from ``(1, F, D)`` to two rows of a table, relative, ``(1, F)``."""
+def codeword_gap(rows: Tensor, table: Tensor, codes: Tensor, other_codes: Tensor) -> Tensor:
+    """Return the relative difference of distances to two codewords, ``(1, F)``."""
     rows, table = rows.double(), table.double()
-    mine, other = ((rows - table[codes]).norm(dim=-1) for codes in (ours, theirs))
-    return (mine - other).abs() / rows.norm(dim=-1)
+    distance = (rows - table[codes]).norm(dim=-1) - (rows - table[other_codes]).norm(dim=-1)
+    return distance.abs() / rows.norm(dim=-1)
 
 
 # BigCodec
 
 
 class AliasFree(nn.Module):
-    """Double the rate, SnakeBeta, halve the rate; as many passes over memory as there are words."""
+    """Upsample by 2, apply SnakeBeta, downsample by 2."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -179,35 +174,37 @@ class FactorizedStage(nn.Module):
         codes = (-distance).max(-1)[1]
         return codes, self.out_proj(narrow + (self._codebook(codes) - narrow))
 
-    def gaps(self, latent: Tensor, ours: Tensor, theirs: Tensor) -> Tensor:
+    def gaps(self, latent: Tensor, codes: Tensor, other_codes: Tensor) -> Tensor:
         rows = F.normalize(self.in_proj(latent), dim=-1)
-        return rival_gap(rows, F.normalize(self._codebook.weight, dim=-1), ours, theirs)
+        return codeword_gap(rows, F.normalize(self._codebook.weight, dim=-1), codes, other_codes)
 
     def lookup(self, codes: Tensor) -> Tensor:
         return self.out_proj(self._codebook(codes))
 
 
-class UpstreamBigCodec(UpstreamModel):
-    """BigCodec from tensors by the names of the released file, ``CodecEnc.`` and ``generator.``.
+class ReferenceBigCodec(ReferenceModel):
+    """BigCodec with the tensor names of the released file, ``CodecEnc.`` and ``generator.``.
 
-    As in all published sizes: dilations are powers of three, the LSTMs run forward.
+    As in all published sizes, dilations are powers of three and LSTMs are unidirectional.
     """
 
     def __init__(self, state: State) -> None:
         super().__init__()
         shapes = {name: tuple(tensor.shape) for name, tensor in state.items()}
         with torch.device("meta"):
-            self.CodecEnc = nn.ModuleDict({"block": self._half(shapes, "CodecEnc.block", False)})
-            self.generator = nn.ModuleDict({"model": self._half(shapes, "generator.model", True)})
-            books = [shape for name, shape in shapes.items() if name.endswith("_codebook.weight")]
+            self.CodecEnc = nn.ModuleDict({"block": self._stack(shapes, "CodecEnc.block", False)})
+            self.generator = nn.ModuleDict({"model": self._stack(shapes, "generator.model", True)})
+            codebooks = [
+                shape for name, shape in shapes.items() if name.endswith("_codebook.weight")
+            ]
             width = shapes["generator.model.0.weight_v"][1]
-            stages = [FactorizedStage(width, narrow, size) for size, narrow in books]
+            stages = [FactorizedStage(width, narrow, size) for size, narrow in codebooks]
             self.generator["quantizer"] = nn.ModuleDict({"layers": nn.ModuleList(stages)})
         _fill(self, state)
         self.stages = stages
 
-    def _half(self, shapes: Mapping[str, tuple[int, ...]], stem: str, up: bool) -> nn.Sequential:
-        """Encoder or decoder, read off the shapes: position 1 holds the strided layer if ``up``."""
+    def _stack(self, shapes: Mapping[str, tuple[int, ...]], stem: str, up: bool) -> nn.Sequential:
+        """Build encoder or decoder from shapes; position 1 holds the strided layer if ``up``."""
         pattern = re.compile(re.escape(stem) + r"\.(\d+)\.block\.(\d+)\.block\.1\.weight_v")
         found = [match for match in map(pattern.fullmatch, shapes) if match]
         units = len({match[2] for match in found})
@@ -242,20 +239,22 @@ class UpstreamBigCodec(UpstreamModel):
         return torch.stack(codes, 1)
 
     @torch.inference_mode()
-    def gaps(self, latent: Tensor, ours: Tensor, theirs: Tensor) -> Tensor:
+    def gaps(self, latent: Tensor, codes: Tensor, other_codes: Tensor) -> Tensor:
         found = torch.zeros(latent.shape[:2], dtype=torch.float64)
-        apart = torch.zeros(latent.shape[:2], dtype=torch.bool)
-        for stage, mine, other in zip(self.stages, ours.unbind(1), theirs.unbind(1), strict=True):
-            found = torch.where(apart, found, stage.gaps(latent, mine, other))
-            apart |= mine != other
-            latent = latent - stage.lookup(mine)
+        differs = torch.zeros(latent.shape[:2], dtype=torch.bool)
+        for stage, first, second in zip(
+            self.stages, codes.unbind(1), other_codes.unbind(1), strict=True
+        ):
+            found = torch.where(differs, found, stage.gaps(latent, first, second))
+            differs |= first != second
+            latent = latent - stage.lookup(first)
         return found
 
     def synthesize(self, codes: Tensor) -> Tensor:
         return torch.tanh(self.generator["model"](self.lookup(codes)))
 
     def lookup(self, codes: Tensor) -> Tensor:
-        """``(1, K, F)`` -> what the decoder gets, ``(1, D, F)``."""
+        """Map codes ``(1, K, F)`` to the decoder input ``(1, D, F)``."""
         both = zip(self.stages, codes.unbind(1), strict=True)
         return sum(stage.lookup(found) for stage, found in both).transpose(1, 2)
 
@@ -297,7 +296,7 @@ class Residuals(nn.Module):
 
 
 class SelectNet(nn.Module):
-    """The gates as convolutions of width 3 over one position with zeros on either side of it."""
+    """Gates as convolutions of width 3 over one position with zero padding."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -337,19 +336,19 @@ class SuperBlock(nn.Module):
         return self.res_four(self.skn(a, self.get_submodule(self.two)(error)))
 
 
-class UpstreamSuperCodec(UpstreamModel):
-    """SuperCodec from tensors by the names of the published training script."""
+class ReferenceSuperCodec(ReferenceModel):
+    """SuperCodec with the tensor names of the published training script."""
 
     def __init__(self, state: State) -> None:
         super().__init__()
         with torch.device("meta"):
-            self.encoder = self._half(state, "encoder", False)
-            self.decoder = self._half(state, "decoder", True)
+            self.encoder = self._stack(state, "encoder", False)
+            self.decoder = self._stack(state, "decoder", True)
         numbers = range(sum(name.endswith("_codebook.embed") for name in state))
         self.embed = [state[f"rq.layers.{number}._codebook.embed"][0] for number in numbers]
         _fill(self, {name: value for name, value in state.items() if not name.startswith("rq.")})
 
-    def _half(self, state: State, stem: str, up: bool) -> nn.Sequential:
+    def _stack(self, state: State, stem: str, up: bool) -> nn.Sequential:
         layers: list[nn.Module] = []
         for place in range(1 + max(int(n.split(".")[1]) for n in state if n.startswith(stem))):
             prefix = f"{stem}.{place}."
@@ -374,13 +373,15 @@ class UpstreamSuperCodec(UpstreamModel):
         return torch.stack(codes, 1)
 
     @torch.inference_mode()
-    def gaps(self, latent: Tensor, ours: Tensor, theirs: Tensor) -> Tensor:
+    def gaps(self, latent: Tensor, codes: Tensor, other_codes: Tensor) -> Tensor:
         found = torch.zeros(latent.shape[:2], dtype=torch.float64)
-        apart = torch.zeros(latent.shape[:2], dtype=torch.bool)
-        for embed, mine, other in zip(self.embed, ours.unbind(1), theirs.unbind(1), strict=True):
-            found = torch.where(apart, found, rival_gap(latent, embed, mine, other))
-            apart |= mine != other
-            latent = latent - F.embedding(mine, embed)
+        differs = torch.zeros(latent.shape[:2], dtype=torch.bool)
+        for embed, first, second in zip(
+            self.embed, codes.unbind(1), other_codes.unbind(1), strict=True
+        ):
+            found = torch.where(differs, found, codeword_gap(latent, embed, first, second))
+            differs |= first != second
+            latent = latent - F.embedding(first, embed)
         return found
 
     def synthesize(self, codes: Tensor) -> Tensor:
@@ -394,10 +395,10 @@ class UpstreamSuperCodec(UpstreamModel):
 # HAC
 
 
-class EagerHac(UpstreamModel):
-    """HAC, of which no other program exists: the network as it is trained, a file as one whole.
+class ReferenceHac(ReferenceModel):
+    """HAC: the training network on a whole file, with scales and gains not folded.
 
-    Scales and gains are not folded into weights, nothing is done in blocks.
+    There is no other implementation of HAC to compare with.
     """
 
     def __init__(self, network: HacNetwork) -> None:
@@ -412,9 +413,9 @@ class EagerHac(UpstreamModel):
         return signs_to_index(latent).unsqueeze(1)
 
     @torch.inference_mode()
-    def gaps(self, latent: Tensor, ours: Tensor, theirs: Tensor) -> Tensor:
+    def gaps(self, latent: Tensor, codes: Tensor, other_codes: Tensor) -> Tensor:
         bits = latent.shape[-1]
-        other = index_to_signs(ours[:, 0], bits) != index_to_signs(theirs[:, 0], bits)
+        other = index_to_signs(codes[:, 0], bits) != index_to_signs(other_codes[:, 0], bits)
         size = latent.double().norm(dim=-1, keepdim=True) / bits**0.5
         return ((latent.abs() / size) * other).amax(-1)
 
@@ -431,7 +432,7 @@ def _run(stack: nn.Module, x: Tensor) -> Tensor:
 
 
 def _fill(model: nn.Module, state: State) -> None:
-    """Give a model its tensors, under the names that weight norm has in PyTorch today."""
+    """Load tensors under the names of PyTorch's current weight norm."""
     new = {"weight_g": "original0", "weight_v": "original1"}
     renamed = {
         re.sub(r"weight_([gv])$", lambda m: f"parametrizations.weight.{new[m[0]]}", name): tensor

@@ -1,6 +1,8 @@
-"""What is measured: each codec by ours and by the upstream way, and speech for both.
+"""Systems under test: the same weights in three forms, and the speech they are timed on.
 
-Letters used in shapes: C channels, K codebooks, F frames, N samples.
+- ``codectool``: `CodecModel` as the commands use it.
+- ``plain``: the same model with ``cpu_fast_path = False``, that is, ordinary PyTorch modules.
+- ``reference``: `benchmarks.reference_models`, written directly from the papers.
 """
 
 from __future__ import annotations
@@ -17,123 +19,159 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 import codectool
-from benchmarks.upstream_way import EagerHac, UpstreamBigCodec, UpstreamModel, UpstreamSuperCodec
+from benchmarks.reference_models import (
+    ReferenceBigCodec,
+    ReferenceHac,
+    ReferenceModel,
+    ReferenceSuperCodec,
+)
 from codectool.audio.samples import resample
 from codectool.checkpoints.load import read_weights
 from codectool.checkpoints.native import write_model
-from codectool.codec import Codec, PreparedClip
-from codectool.codecs.hac.codec import fold, layer_costs
-from codectool.codecs.hac.config import AnyHacConfig, load_preset
+from codectool.codec import Clip, Codec
+from codectool.codecs.hac.codec import fold
+from codectool.codecs.hac.config import load_preset
 from codectool.codecs.hac.network import HacNetwork
 from codectool.errors import UsageError
 from tests import recipe
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden"
-SHIPPED_SPEECH = (ROOT / "assets" / "speech_flite.flac", ROOT / "assets" / "speech_espeak.flac")
-
+BUNDLED_SPEECH = (ROOT / "assets" / "speech_flite.flac", ROOT / "assets" / "speech_espeak.flac")
 TINY = {"bigcodec": "bigcodec_micro.pt", "supercodec": "supercodec_micro"}
 
 Wave = npt.NDArray[np.float32]
+Function = Callable[[Tensor], Tensor]
 
 
 @dataclass(frozen=True)
-class Contender:
-    """One set of weights, opened twice.
+class SystemUnderTest:
+    """One set of weights in all forms.
 
     Attributes:
-        name: for the table.
-        checkpoint: where the weights lie.
-        codec: ours.
-        upstream: the upstream way; None where there is none for these weights.
+        name: name in tables.
+        checkpoint: path of the weights.
+        codec: codectool's codec.
+        reference: the reference model; None for HAC weights, which are stored folded.
     """
 
     name: str
     checkpoint: Path
     codec: Codec
-    upstream: UpstreamModel | None
+    reference: ReferenceModel | None
+
+    def forms(self) -> dict[str, tuple[Function, Function]]:
+        """Return encode and decode functions on ``(1, 1, N)`` and ``(1, K, F)``, by name."""
+        model = self.codec.model
+
+        def run(method: str, fast: bool) -> Function:
+            def call(x: Tensor) -> Tensor:
+                model.cpu_fast_path = fast
+                try:
+                    return torch.stack(getattr(model, method)(list(x)))
+                finally:
+                    model.cpu_fast_path = True
+
+            return call
+
+        forms = {
+            "codectool": (run("encode", True), run("decode", True)),
+            "plain": (run("encode", False), run("decode", False)),
+        }
+        if self.reference is not None:
+            forms["reference"] = (self.reference.encode, self.reference.decode)
+        return forms
 
     def whole_frames(self, wave: Wave) -> Tensor:
-        """``(N,)`` -> ``(1, 1, N')``: as much of it as makes whole frames."""
+        """Cut ``(N,)`` to whole frames: ``(1, 1, N')``."""
         hop = self.codec.hop_length
         return torch.from_numpy(wave[: len(wave) // hop * hop].copy())[None, None]
 
-    def padded(self, clip: PreparedClip) -> Tensor:
-        """A clip of one channel as the model gets it, ``(1, 1, F * hop_length)``."""
-        return torch.from_numpy(clip.samples)[None]
+    def padded(self, clip: Clip) -> Tensor:
+        """Return a mono clip as the model gets it, ``(1, 1, F * hop_length)``."""
+        wave = torch.from_numpy(clip.native)[None]
+        return F.pad(wave, (0, clip.frames * self.codec.hop_length - wave.shape[-1]))
 
     def operations(self) -> dict[str, float]:
-        """Floating-point operations that a second of audio takes at least, by direction.
+        """Return the floating-point operations per second of audio, by direction.
 
-        Convolutions, matrix products and LSTMs, a multiplication and an addition each; filters of
-        activations and the search for codewords, which are small, are left out.
+        Counts convolutions, matrix products and LSTMs. Filters of activations and the codebook
+        search are small and left out.
         """
-        if self.upstream is None or isinstance(self.upstream, EagerHac):
-            model, rate = self.codec.model, self.codec.frame_rate
-            sides = {"encode": (model.encoder, self.codec.sample_rate)}
-            sides["decode"] = (model.decoder, rate)
-            return {
-                name: 2 * sum(cost.macs for cost in layer_costs(stack, start))
-                for name, (stack, start) in sides.items()
+        if self.reference is None or isinstance(self.reference, ReferenceHac):
+            model = self.codec.model
+            sides = {
+                "encode": (model.encoder, self.codec.sample_rate),
+                "decode": (model.decoder, self.codec.frame_rate),
             }
+            return {name: stack_operations(*side) for name, side in sides.items()}
         frames = 20
         wave = torch.zeros(1, 1, frames * self.codec.hop_length)
-        encoded = Counted(self.upstream, self.upstream.encode, wave)
-        decoded = Counted(self.upstream, self.upstream.decode, encoded.made)
+        encoded = OperationCounter(self.reference, self.reference.encode, wave)
+        decoded = OperationCounter(self.reference, self.reference.decode, encoded.output)
         rate = self.codec.frame_rate / frames
         return {"encode": encoded.operations * rate, "decode": decoded.operations * rate}
 
 
-class Counted:
-    """Work done by a model, and the operations of its layers.
+def stack_operations(stack: nn.Module, rate: float) -> float:
+    """Return the operations per second of a HAC stack that takes ``rate`` frames per second."""
+    operations = 0.0
+    for _, block in stack.named_blocks():
+        operations += 2 * block.macs * rate
+        rate = rate * block.up / block.down
+    return operations
+
+
+class OperationCounter:
+    """Run a model and count multiplications and additions of its layers.
 
     Attributes:
-        made: what came out.
-        operations: multiplications with a weight and additions.
+        output: result of the model.
+        operations: number of operations.
     """
 
-    def __init__(self, model: nn.Module, work: Callable[[Tensor], Tensor], x: Tensor) -> None:
+    def __init__(self, model: nn.Module, function: Function, x: Tensor) -> None:
         self.operations = 0
         kinds = (nn.Conv1d, nn.ConvTranspose1d, nn.Linear, nn.LSTM)
         layers = [layer for layer in model.modules() if isinstance(layer, kinds)]
-        hooks = [layer.register_forward_hook(self._note) for layer in layers]
-        self.made = work(x)
+        hooks = [layer.register_forward_hook(self._count) for layer in layers]
+        self.output = function(x)
         for hook in hooks:
             hook.remove()
 
-    def _note(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+    def _count(self, layer: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
         if isinstance(layer, nn.LSTM):  # (T, B, C)
-            matrices = [weight for name, weight in layer.named_parameters() if "weight" in name]
-            self.operations += 2 * sum(matrix.numel() for matrix in matrices) * len(inputs[0])
-            return
-        if isinstance(layer, nn.Linear):
-            places = output.numel() // layer.out_features
+            weights = [weight for name, weight in layer.named_parameters() if "weight" in name]
+            self.operations += 2 * sum(weight.numel() for weight in weights) * len(inputs[0])
+        elif isinstance(layer, nn.Linear):
+            self.operations += 2 * layer.weight.numel() * (output.numel() // layer.out_features)
         else:
-            places = (inputs[0] if isinstance(layer, nn.ConvTranspose1d) else output).shape[-1]
-        self.operations += 2 * layer.weight.numel() * places
+            columns = inputs[0] if isinstance(layer, nn.ConvTranspose1d) else output
+            self.operations += 2 * layer.weight.numel() * columns.shape[-1]
 
 
-def open_contender(family: str, checkpoint: Path | None, folder: Path, tiny: bool) -> Contender:
-    """Open one codec both ways.
+def open_system(family: str, checkpoint: Path | None, folder: Path, tiny: bool) -> SystemUnderTest:
+    """Open a codec in all forms.
 
     Args:
-        family: its name.
-        checkpoint: its weights; None takes weights of the published size made from names, and for
-            HAC an untrained network.
-        folder: where such weights are written.
-        tiny: take small weights instead.
+        family: name of the family.
+        checkpoint: weights; None uses weights of the published size, generated from the names of
+            the tensors, and for HAC an untrained network.
+        folder: folder for generated weights.
+        tiny: use small weights instead.
     """
     if family == "hac":
         return _open_hac(checkpoint, folder, tiny)
     if checkpoint is None:
-        checkpoint = GOLDEN / TINY[family] if tiny else _made(family, folder)
+        checkpoint = GOLDEN / TINY[family] if tiny else _generate(family, folder)
     codec = codectool.load(family, checkpoint, device="cpu")
     _, state, _ = read_weights(checkpoint)
-    way = UpstreamBigCodec if family == "bigcodec" else UpstreamSuperCodec
-    return Contender(f"{family} (tiny)" if tiny else family, checkpoint, codec, way(state))
+    reference = ReferenceBigCodec if family == "bigcodec" else ReferenceSuperCodec
+    name = f"{family} (tiny)" if tiny else family
+    return SystemUnderTest(name, checkpoint, codec, reference(state))
 
 
-def _made(family: str, folder: Path) -> Path:
+def _generate(family: str, folder: Path) -> Path:
     if family == "supercodec":
         recipe.write_supercodec(folder / family)
         return folder / family
@@ -142,59 +180,66 @@ def _made(family: str, folder: Path) -> Path:
     return path
 
 
-def _open_hac(checkpoint: Path | None, folder: Path, tiny: bool) -> Contender:
-    if checkpoint is not None:  # folded weights: what they were before cannot be told
+def _open_hac(checkpoint: Path | None, folder: Path, tiny: bool) -> SystemUnderTest:
+    if checkpoint is not None:
         codec = codectool.load("hac", checkpoint, device="cpu")
-        return Contender("hac", checkpoint, codec, None)
-    name = "hac-tiny" if tiny else "hac"
-    network = _balanced(load_preset(name))
-    path = folder / f"{name}.safetensors"
-    write_model(path, fold(network), overwrite=True)
-    return Contender(name, path, codectool.load("hac", path, device="cpu"), EagerHac(network))
-
-
-def _balanced(config: AnyHacConfig) -> HacNetwork:
-    """A network of random weights whose running averages have seen noise: its bits are balanced."""
+        return SystemUnderTest("hac", checkpoint, codec, None)
+    config = load_preset("hac-tiny" if tiny else "hac")
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(0)
         network = HacNetwork(config).train()
-        for _ in range(4):
+        for _ in range(4):  # running statistics of noise, so that bits are balanced
             level = 10 ** torch.empty(4, 1, 32).uniform_(-2, -0.5)
             noise = torch.randn(4, 1, 64 * config.hop_length)
             with torch.no_grad():
                 network(noise * F.interpolate(level, noise.shape[-1]))
-    return network.eval()
+    path = folder / "hac.safetensors"
+    write_model(path, fold(network.eval()), overwrite=True)
+    codec = codectool.load("hac", path, device="cpu")
+    return SystemUnderTest("hac-tiny" if tiny else "hac", path, codec, ReferenceHac(network))
 
 
 def speech(files: Sequence[Path], sample_rate: int, seconds: float) -> Wave:
-    """So much speech: the files one after the other, as often as it takes, ``(N,)``."""
-    wanted, parts = round(seconds * sample_rate), []
-    while sum(map(len, parts)) < wanted:
+    """Return speech ``(N,)`` of a given length: the files in turn, repeated as needed."""
+    length, parts = round(seconds * sample_rate), []
+    while sum(map(len, parts)) < length:
         path = files[len(parts) % len(files)]
         samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
         parts.append(resample(samples.mean(1, keepdims=True).T, rate, sample_rate)[0])
         if not any(map(len, parts)):
             raise UsageError(f"{path}: holds no samples")
-    return np.concatenate(parts)[:wanted]
+    return np.concatenate(parts)[:length]
 
 
-def clip_lengths(count: int, shortest: float, longest: float) -> list[float]:
-    """Lengths of clips in seconds, the same ones every time."""
-    return np.random.default_rng(0).uniform(shortest, longest, count).tolist()
+def find_speech(path: Path) -> list[Path]:
+    """Return the audio files of a folder, or of a list with paths relative to its folder."""
+    if path.is_dir():
+        return sorted(file for file in path.rglob("*") if file.suffix in (".flac", ".ogg", ".wav"))
+    return [path.parent / line for line in path.read_text("utf-8").splitlines() if line]
 
 
-def cut(codec: Codec, wave: Wave, lengths: Sequence[float]) -> list[PreparedClip]:
-    """Cut speech into clips of these lengths, in seconds, one after the other."""
+def short_clips(codec: Codec, wave: Wave, lengths: Sequence[float]) -> list[Clip]:
+    """Cut speech into clips of the given lengths in seconds."""
     ends = np.cumsum([round(length * codec.sample_rate) for length in lengths])
-    pieces = np.split(wave, ends)[:-1]
-    return [codec.prepare(piece, codec.sample_rate) for piece in pieces]
+    return [codec.prepare(part, codec.sample_rate) for part in np.split(wave, ends)[:-1]]
 
 
-def batches(clips: Sequence[PreparedClip], seconds: float) -> list[list[PreparedClip]]:
-    """Clips of like length together, so many seconds at once."""
-    made: list[list[PreparedClip]] = [[]]
+def mixed_clips(codec: Codec, files: Sequence[Path], count: int) -> list[Clip]:
+    """Return clips of 0.3 to 8 s from files spread over the list."""
+    random = np.random.default_rng(0)
+    clips = []
+    for path in (files[number * len(files) // count] for number in range(count)):
+        samples, rate = soundfile.read(path, dtype="float32", always_2d=True)
+        length = round(random.uniform(0.3, 8.0) * rate)
+        clips.append(codec.prepare(samples[:length].mean(1), rate))
+    return clips
+
+
+def batches(clips: Sequence[Clip], seconds: float) -> list[list[Clip]]:
+    """Group clips of similar length into batches of at most ``seconds`` of audio."""
+    groups: list[list[Clip]] = [[]]
     for clip in sorted(clips, key=lambda clip: clip.seconds):
-        if made[-1] and sum(other.seconds for other in [*made[-1], clip]) > seconds:
-            made.append([])
-        made[-1].append(clip)
-    return made
+        if groups[-1] and sum(other.seconds for other in [*groups[-1], clip]) > seconds:
+            groups.append([])
+        groups[-1].append(clip)
+    return groups

@@ -1,21 +1,17 @@
-"""The figures as Markdown tables, which also read well on a terminal.
-
-The input is what `benchmarks.speed` writes as JSON.
-"""
+"""Markdown tables of the values that `benchmarks.codecs` writes as JSON."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-from benchmarks.speed_profile import KINDS
-
 Rows = list[list[str]]
 DIRECTIONS = ("encode", "decode")
+FORMS = ("codectool", "plain", "reference")
 
 
 def render(results: dict[str, Any]) -> str:
-    """All tables for which there are figures."""
+    """Return all tables that have values."""
     parts = [_machine(results)]
     for title, head, rows in _tables(results):
         if rows:
@@ -24,7 +20,7 @@ def render(results: dict[str, Any]) -> str:
 
 
 def table(head: Sequence[str], rows: Rows) -> str:
-    """A Markdown table with columns of equal width."""
+    """Return a Markdown table with aligned columns."""
     widths = [max(map(len, column)) for column in zip(head, *rows, strict=True)]
 
     def line(cells: Sequence[str]) -> str:
@@ -51,41 +47,42 @@ def _machine(results: dict[str, Any]) -> str:
 
 def _tables(results: dict[str, Any]) -> Iterator[tuple[str, list[str], Rows]]:
     models = {model["name"]: model for model in results["models"].values()}
-    pair = ["model", "direction", "threads", "ours", "upstream way", "ratio", "of turns"]
+    forms = ["codectool", "plain modules", "reference", "plain / codectool"]
+    head = ["model", "direction", "threads", *forms, "reference / codectool"]
     yield (
-        "One file: seconds of work for a second of audio, and the share of the floor",
-        [*pair, "floor", "share"],
+        "One file: seconds per second of audio, and share of the arithmetic floor",
+        [*head, "floor", "share"],
         [
-            [name, direction, threads, *_pair(row[direction]), *_floor(row[direction])]
+            [name, direction, threads, *_times(row[direction]), *_floor(row[direction])]
             for name, model in models.items()
             for threads, row in model.get("one_file", {}).items()
             for direction in DIRECTIONS
         ],
     )
     yield (
-        "Short files: ours in batches, the upstream way one by one",
-        [*pair, "clips"],
+        "Short files: codectool in batches, the others one by one",
+        [*head, "clips"],
         [
-            [name, direction, model["threads"], *_pair(row[direction]), str(row["clips"])]
+            [name, direction, model["threads"], *_times(row[direction]), str(row["clips"])]
             for name, model in models.items()
             for row in _present(model, "short_files")
             for direction in DIRECTIONS
         ],
     )
     yield (
-        "Where the time goes, on one thread",
-        ["model", "direction", "way", *KINDS],
+        "Shares of time by kind of operator, on one thread",
+        ["model", "direction", "form", *_kinds(models)],
         [
-            [name, direction, way, *(f"{100 * row[direction][kind]:.0f} %" for kind in KINDS)]
+            [name, direction, form, *(f"{100 * share:.0f} %" for share in row[direction].values())]
             for name, model in models.items()
-            for way, row in model.get("profile", {}).items()
+            for form, row in model.get("profile", {}).items()
             for direction in DIRECTIONS
         ],
     )
     yield "Tokens", ["model", "compared", *TOKEN_HEAD], _token_rows(models)
     yield (
-        "Memory of a process of `codectool`, weights included",
-        ["weights", "audio", "encode", "decode", "encode took", "decode took"],
+        "Memory of a `codectool` process, weights included",
+        ["weights", "audio", "encode", "decode", "encode time", "decode time"],
         [
             [row["weights"], f"{row['seconds']:g} s", *_memory(row)]
             for model in models.values()
@@ -94,11 +91,19 @@ def _tables(results: dict[str, Any]) -> Iterator[tuple[str, list[str], Rows]]:
     )
     yield (
         "Streams in pushes of 20 ms",
-        ["model", "block", "first code", "first sample", "encode", "decode", "slowest push"],
-        [_stream(name, row) for name, model in models.items() for row in model.get("streams", [])],
+        [
+            *("model", "form", "chunk", "first code", "first sample"),
+            *("encode", "decode", "slowest push"),
+        ],
+        [
+            _stream(name, form, row)
+            for name, model in models.items()
+            for row in model.get("streams", [])
+            for form in FORMS[:2]
+        ],
     )
     yield (
-        "Bits: millions of tokens a second",
+        "Bit packing: millions of tokens per second",
         ["model", "pack", "unpack"],
         [
             [name, f"{row['pack'] / 1e6:.0f}", f"{row['unpack'] / 1e6:.0f}"]
@@ -107,7 +112,12 @@ def _tables(results: dict[str, Any]) -> Iterator[tuple[str, list[str], Rows]]:
         ],
     )
     yield (
-        "Seconds until the shell is back",
+        "File size in bytes, mono",
+        ["model", "audio", "file", "tokens", "overhead", "share", "kbps"],
+        [[name, *_size(row)] for name, model in models.items() for row in model.get("sizes", [])],
+    )
+    yield (
+        "Seconds per command",
         ["weights", *next((list(m["start"]) for m in models.values() if "start" in m), [])],
         [
             [name, *(f"{seconds:.2f}" for seconds in row.values())]
@@ -125,30 +135,40 @@ def _token_rows(models: dict[str, Any]) -> Rows:
     for name, model in models.items():
         for threads, row in model.get("one_file", {}).items():
             what = f"one file, {threads} thread{'s' * (threads != '1')}"
-            rows.append([name, what, "upstream way", *_tokens(row["tokens"])])
+            rows += [[name, what, form, *_tokens(found)] for form, found in row["tokens"].items()]
         for row in _present(model, "short_files"):
-            rows.append([name, "short files", "upstream way", *_tokens(row["tokens"])])
+            rows.append([name, "short files", "reference", *_tokens(row["tokens"])])
         for row in model.get("streams", []):
-            if row["offline"]:
-                what = f"stream, block {_block(row)}"
-                rows.append([name, what, "whole file", *_tokens(row["offline"])])
+            for form in FORMS[:2]:
+                if row[form]["tokens"]:
+                    what = f"stream, {_chunk(row)}, {form}"
+                    rows.append([name, what, "whole file", *_tokens(row[form]["tokens"])])
         for row in _present(model, "parity"):
-            for way in ("batch", "stream", "upstream"):
-                if way in row:
-                    rows.append([name, f"{row['clips']} clips: {way}", "alone", *_tokens(row[way])])
+            for form, found in row.items():
+                if form != "clips":
+                    rows.append([name, f"{row['clips']} clips: {form}", "alone", *_tokens(found)])
     return rows
+
+
+def _kinds(models: dict[str, Any]) -> list[str]:
+    profiles = (model["profile"]["codectool"] for model in models.values() if "profile" in model)
+    return next((list(profile["encode"]) for profile in profiles), [])
 
 
 def _present(model: dict[str, Any], part: str) -> list[Any]:
     return [model[part]] if part in model else []
 
 
-def _pair(row: dict[str, Any]) -> list[str]:
-    ours = f"{row['ours']:.4f}"
-    if "upstream" not in row:
-        return [ours, "", "", ""]
-    low, high = row["ratios"]
-    return [ours, f"{row['upstream']:.4f}", f"{row['ratio']:.2f}", f"{low:.2f} to {high:.2f}"]
+def _times(row: dict[str, Any]) -> list[str]:
+    times = [f"{row['rtf'][form]:.4f}" if form in row["rtf"] else "" for form in FORMS]
+    ratios = []
+    for form in FORMS[1:]:
+        if form in row["ratios"]:
+            ratio, low, high = row["ratios"][form]
+            ratios.append(f"{ratio:.2f} ({low:.2f} to {high:.2f})")
+        else:
+            ratios.append("")
+    return times + ratios
 
 
 def _floor(row: dict[str, Any]) -> list[str]:
@@ -163,24 +183,38 @@ def _tokens(row: dict[str, Any]) -> list[str]:
 
 def _memory(row: dict[str, Any]) -> list[str]:
     sizes = [f"{row[name]['bytes'] / 1e6:.0f} MB" for name in DIRECTIONS]
-    return [*sizes, *(f"{row[name]['took']:.1f} s" for name in DIRECTIONS)]
+    return [*sizes, *(f"{row[name]['seconds']:.1f} s" for name in DIRECTIONS)]
 
 
-def _block(row: dict[str, Any]) -> str:
-    return "of its own" if row["block_frames"] is None else f"{row['block_frames']} frames"
+def _size(row: dict[str, Any]) -> list[str]:
+    overhead = row["file"] - row["tokens"]
+    return [
+        f"{row['seconds']} s",
+        str(row["file"]),
+        str(row["tokens"]),
+        str(overhead),
+        f"{100 * overhead / row['file']:.2f} %",
+        f"{8 * row['file'] / row['seconds'] / 1000:.3f}",
+    ]
 
 
-def _stream(name: str, row: dict[str, Any]) -> list[str]:
+def _chunk(row: dict[str, Any]) -> str:
+    frames = row["chunk_frames"]
+    return "default" if frames is None else f"{frames} frame{'s' * (frames != 1)}"
+
+
+def _stream(name: str, form: str, row: dict[str, Any]) -> list[str]:
     def after(seconds: float | None) -> str:
         return "at the end" if seconds is None else f"{1000 * seconds:.0f} ms"
 
-    decode = "" if row["decode"] is None else f"{row['decode']:.3f}"
+    values = row[form]
     return [
         name,
-        _block(row),
-        after(row["first_code_after"]),
-        after(row["first_sample_after"]),
-        f"{row['encode']:.3f}",
-        decode,
-        f"{1000 * row['slowest_push']:.1f} ms",
+        form,
+        _chunk(row),
+        after(values["first_code_after"]),
+        after(values["first_sample_after"]),
+        f"{values['encode']:.3f}",
+        "" if values["decode"] is None else f"{values['decode']:.3f}",
+        f"{1000 * values['slowest_push']:.1f} ms",
     ]

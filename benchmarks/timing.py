@@ -1,7 +1,7 @@
-"""Time as a benchmark takes it: in turns, the least of several, beside what the machine can do.
+"""Timing: alternatives take turns, and the least time counts.
 
-Others may use the machine at the same time. They only ever make a run longer, so the least time of
-each side is the one to believe, and sides that take turns meet the same neighbours.
+Other programs only make a run longer, so the least of several times is the best estimate, and
+alternatives that take turns see the same load.
 """
 
 from __future__ import annotations
@@ -9,73 +9,57 @@ from __future__ import annotations
 import os
 import platform
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch.nn import functional as F
 
-# Channels, kernel and length of convolutions that the codecs make much use of.
+# Channels, kernel and length of convolutions that are typical of the codecs.
 CONVOLUTIONS = ((96, 7, 8000), (192, 7, 4000), (384, 7, 2000), (768, 7, 800), (1536, 7, 160))
 
+Work = Callable[[], Any]
 
-@dataclass
-class Turns:
-    """Seconds of both sides, turn by turn."""
 
-    ours: list[float] = field(default_factory=list)
-    upstream: list[float] = field(default_factory=list)
+class InterleavedTimer:
+    """Time alternatives in turns; in each turn another one goes first."""
 
-    def take(self, ours: Callable[[], Any], upstream: Callable[[], Any] | None) -> tuple[Any, Any]:
-        """Let both do their work once, each first every other time; return what they made."""
-        if upstream is None:
-            return timed(ours, self.ours), None
-        if len(self.ours) % 2:
-            theirs = timed(upstream, self.upstream)
-            return timed(ours, self.ours), theirs
-        mine = timed(ours, self.ours)
-        return mine, timed(upstream, self.upstream)
+    def __init__(self) -> None:
+        self.seconds: dict[str, list[float]] = {}
 
-    def row(self, audio_seconds: float, together: bool = False) -> dict[str, Any]:
-        """Real-time factors: seconds of work for a second of audio.
+    def run(self, work: Mapping[str, Work]) -> dict[str, Any]:
+        """Run every alternative once; return the results by name."""
+        names = list(work)
+        first = len(self.seconds.get(names[0], ())) % len(names)
+        results = {}
+        for name in names[first:] + names[:first]:
+            start = time.perf_counter()
+            results[name] = work[name]()
+            self.seconds.setdefault(name, []).append(time.perf_counter() - start)
+        return results
+
+    def row(self, audio_seconds: float, parts: bool = False) -> dict[str, Any]:
+        """Return real-time factors by name, and how much slower than codectool the others are.
 
         Args:
-            audio_seconds: of one turn, or of all where each turn is another part of the work.
-            together: whether the turns are such parts; then they are added up.
+            audio_seconds: audio of one turn, or of all turns if these are parts of the work.
+            parts: add the turns up instead of taking the least.
         """
-        whole = sum if together else min
-        row: dict[str, Any] = {"turns": len(self.ours), "ours": whole(self.ours) / audio_seconds}
-        if self.upstream:
-            both = zip(self.ours, self.upstream, strict=True)
-            ratios = [theirs / mine for mine, theirs in both]
-            row["upstream"] = whole(self.upstream) / audio_seconds
-            row["ratio"] = whole(self.upstream) / whole(self.ours)
-            row["ratios"] = [min(ratios), max(ratios)]
+        total = sum if parts else min
+        rtf = {name: total(times) / audio_seconds for name, times in self.seconds.items()}
+        row: dict[str, Any] = {"turns": len(self.seconds["codectool"]), "rtf": rtf, "ratios": {}}
+        for name in rtf.keys() - {"codectool"}:
+            pairs = zip(self.seconds[name], self.seconds["codectool"], strict=True)
+            ratios = [other / ours for other, ours in pairs]
+            row["ratios"][name] = [rtf[name] / rtf["codectool"], min(ratios), max(ratios)]
         return row
-
-
-def timed(work: Callable[[], Any], seconds: list[float]) -> Any:
-    """Do work once and note how long it took."""
-    start = time.perf_counter()
-    made = work()
-    seconds.append(time.perf_counter() - start)
-    return made
-
-
-def least(work: Callable[[], Any], rounds: int) -> float:
-    """Seconds of the fastest of several rounds, one more for a start."""
-    seconds: list[float] = []
-    for _ in range(rounds + 1):
-        timed(work, seconds)
-    return min(seconds[1:])
 
 
 @contextmanager
 def threads(count: int) -> Iterator[None]:
-    """Let PyTorch use so many threads meanwhile."""
+    """Set the number of PyTorch's threads."""
     before = torch.get_num_threads()
     torch.set_num_threads(count)
     try:
@@ -85,40 +69,48 @@ def threads(count: int) -> Iterator[None]:
 
 
 @torch.inference_mode()
-def peaks(size: int, rounds: int, shrink: int = 1) -> dict[str, float]:
-    """Floating-point operations per second that this process reaches, with its threads.
+def peak_rates(size: int = 2048, rounds: int = 5, shrink: int = 1) -> dict[str, float]:
+    """Return the floating-point operations per second of matrix products and convolutions.
 
     Args:
-        size: rows and columns of the matrices of ``sgemm``.
-        rounds: of which the fastest counts.
-        shrink: divides the length of the convolutions; ``convolution`` is the fastest of them.
+        size: rows and columns of the matrices.
+        rounds: repetitions, of which the fastest counts.
+        shrink: divides the length of the convolutions.
     """
     a, b = torch.rand(size, size), torch.rand(size, size)
-    rates = {"sgemm": 2 * size**3 / least(lambda: a @ b, rounds), "convolution": 0.0}
+    rates = {"sgemm": 2 * size**3 / _fastest(lambda: a @ b, rounds), "convolution": 0.0}
     for channels, kernel, length in CONVOLUTIONS:
         x = torch.rand(1, channels, length // shrink)
         weight = torch.rand(channels, channels, kernel)
-        seconds = least(lambda x=x, w=weight: F.conv1d(x, w, padding=w.shape[2] // 2), rounds)
+        seconds = _fastest(lambda x=x, w=weight: F.conv1d(x, w, padding=w.shape[2] // 2), rounds)
         operations = 2 * channels**2 * kernel * x.shape[-1]
         rates["convolution"] = max(rates["convolution"], operations / seconds)
     return rates
 
 
+def _fastest(work: Work, rounds: int) -> float:
+    timer = InterleavedTimer()
+    for _ in range(rounds + 1):
+        timer.run({"codectool": work})
+    return min(timer.seconds["codectool"][1:])
+
+
 def machine() -> dict[str, Any]:
-    """What the figures were taken on."""
+    """Describe the machine."""
     return {
         "processor": _processor(),
         "cores": os.cpu_count(),
         "torch": torch.__version__,
         "python": platform.python_version(),
         "vectors": torch.backends.cpu.get_cpu_capability(),
+        "load": round(os.getloadavg()[0], 2),
     }
 
 
 def _processor() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.is_file():
-        for line in info.read_text().splitlines():
-            if line.startswith("model name"):
-                return line.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
+    path = Path("/proc/cpuinfo")
+    lines = path.read_text().splitlines() if path.is_file() else []
+    fields = {key.strip(): value.strip() for key, _, value in (x.partition(":") for x in lines)}
+    known = {"avx2", "avx512f", "amx_bf16"} & set(fields.get("flags", "").split())
+    name = fields.get("model name", platform.processor() or platform.machine())
+    return f"{name} ({', '.join(sorted(known))})" if known else name
