@@ -1,23 +1,26 @@
-# Everything runs in .venv, which `make install` sets up once per change of pyproject.toml.
+# Everything runs in .venv, which `make install` creates again when pyproject.toml changes.
 
 PYTHON ?= python3
 BIN := .venv/bin
 CLIP := assets/speech_espeak.flac
 
-.PHONY: help install test lint types format demo bench clean
+.PHONY: help install test test-fast lint types format docs demo bench clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
 
-install: .venv/.installed  ## set up .venv with codectool and what its tests need
+install: .venv/.installed  ## create .venv with codectool and everything its tests need
 
 .venv/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
-test: install  ## run the tests
+test: install  ## run all tests
 	$(BIN)/python -m pytest
+
+test-fast: install  ## run the tests that are not marked slow, on all cores
+	$(BIN)/python -m pytest -m "not slow" -n auto
 
 lint: install types  ## check style and types
 	$(BIN)/ruff format --check
@@ -26,11 +29,14 @@ lint: install types  ## check style and types
 types: install  ## check types
 	$(BIN)/mypy
 
-format: install  ## put the code into shape
+format: install  ## format the code
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-demo: install  ## encode a bundled clip, show the file, decode it
+docs: install  ## regenerate docs/reference/cli.md and config.md
+	$(BIN)/python docs/reference/generate.py
+
+demo: install  ## encode a bundled clip, show its metadata, verify and decode it
 	@mkdir -p demo
 	$(BIN)/codectool encode $(CLIP) demo/speech.hcd --tag "title=codectool demo" --overwrite
 	$(BIN)/codectool info demo/speech.hcd
@@ -38,11 +44,8 @@ demo: install  ## encode a bundled clip, show the file, decode it
 	$(BIN)/codectool decode demo/speech.hcd demo/speech.wav --overwrite
 	@ls -l $(CLIP) demo/speech.hcd demo/speech.wav
 
-bench: install  ## print the figures of the README and of docs/performance.md (half an hour)
-	$(BIN)/python -m benchmarks.bitpack
-	$(BIN)/python -m benchmarks.start
-	$(BIN)/python -m benchmarks.sizes
-	$(BIN)/python -m benchmarks.speed --clips 16 --json bench.json
+bench: install  ## print the tables of docs/design/performance.md (half an hour)
+	$(BIN)/python -m benchmarks codecs --clips 16 --json bench.json
 
-clean:  ## remove what make has made
+clean:  ## remove generated files
 	rm -rf .venv demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -28,7 +28,7 @@ from benchmarks.reference_models import (
 from codectool.audio.samples import resample
 from codectool.checkpoints.load import read_weights
 from codectool.checkpoints.native import write_model
-from codectool.codec import Clip, Codec
+from codectool.codec import Codec, PreparedClip
 from codectool.codecs.hac.codec import fold
 from codectool.codecs.hac.config import load_preset
 from codectool.codecs.hac.network import HacNetwork
@@ -87,10 +87,9 @@ class SystemUnderTest:
         hop = self.codec.hop_length
         return torch.from_numpy(wave[: len(wave) // hop * hop].copy())[None, None]
 
-    def padded(self, clip: Clip) -> Tensor:
+    def padded(self, clip: PreparedClip) -> Tensor:
         """Return a mono clip as the model gets it, ``(1, 1, F * hop_length)``."""
-        wave = torch.from_numpy(clip.native)[None]
-        return F.pad(wave, (0, clip.frames * self.codec.hop_length - wave.shape[-1]))
+        return torch.from_numpy(clip.samples)[None]
 
     def operations(self) -> dict[str, float]:
         """Return the floating-point operations per second of audio, by direction.
@@ -218,13 +217,13 @@ def find_speech(path: Path) -> list[Path]:
     return [path.parent / line for line in path.read_text("utf-8").splitlines() if line]
 
 
-def short_clips(codec: Codec, wave: Wave, lengths: Sequence[float]) -> list[Clip]:
+def short_clips(codec: Codec, wave: Wave, lengths: Sequence[float]) -> list[PreparedClip]:
     """Cut speech into clips of the given lengths in seconds."""
     ends = np.cumsum([round(length * codec.sample_rate) for length in lengths])
     return [codec.prepare(part, codec.sample_rate) for part in np.split(wave, ends)[:-1]]
 
 
-def mixed_clips(codec: Codec, files: Sequence[Path], count: int) -> list[Clip]:
+def mixed_clips(codec: Codec, files: Sequence[Path], count: int) -> list[PreparedClip]:
     """Return clips of 0.3 to 8 s from files spread over the list."""
     random = np.random.default_rng(0)
     clips = []
@@ -235,9 +234,9 @@ def mixed_clips(codec: Codec, files: Sequence[Path], count: int) -> list[Clip]:
     return clips
 
 
-def batches(clips: Sequence[Clip], seconds: float) -> list[list[Clip]]:
+def batches(clips: Sequence[PreparedClip], seconds: float) -> list[list[PreparedClip]]:
     """Group clips of similar length into batches of at most ``seconds`` of audio."""
-    groups: list[list[Clip]] = [[]]
+    groups: list[list[PreparedClip]] = [[]]
     for clip in sorted(clips, key=lambda clip: clip.seconds):
         if groups[-1] and sum(other.seconds for other in [*groups[-1], clip]) > seconds:
             groups.append([])

@@ -1,0 +1,128 @@
+"""Generate cli.md and config.md from the code: ``python docs/reference/generate.py [--check]``."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, get_args, get_type_hints
+
+import click
+import msgspec
+
+from codectool.cli import COMMANDS, codectool
+from codectool.training.config import TrainingConfig
+
+FOLDER = Path(__file__).parent
+
+
+def cli() -> str:
+    """Return cli.md: the `--help` text of every command."""
+    root = click.Context(codectool, info_name="codectool")
+    parts = [
+        "# Command line\n\nGenerated from `--help` by `make docs`.\n",
+        _help("codectool", codectool.get_help(root)),
+    ]
+    for name in COMMANDS:
+        command = codectool.get_command(root, name)
+        assert command is not None
+        context = click.Context(command, info_name=name, parent=root, max_content_width=100)
+        parts.append(_help(f"codectool {name}", command.get_help(context)))
+    return "\n".join(parts)
+
+
+def _help(title: str, text: str) -> str:
+    return f"## {title}\n\n```text\n{text}\n```\n"
+
+
+def config() -> str:
+    """Return config.md: every key of a training config with type, default and meaning."""
+    parts = [
+        "# Training config\n\n"
+        "Generated from the config classes by `make docs`. A config is a JSON file; bundled ones are in\n"
+        "`codectool/configs/`. `--set training.batch_size=16` changes a key, `--print-config` shows the\n"
+        "whole config. Keys without a default are required.\n"
+    ]
+    for cls in _classes(TrainingConfig):
+        parts.append(_table(cls))
+    return "\n".join(parts)
+
+
+def _classes(root: type) -> Iterator[type]:
+    """Yield a config class and all classes it refers to, each once."""
+    queue, seen = [root], set()
+    while queue:
+        cls = queue.pop(0)
+        if cls in seen:
+            continue
+        seen.add(cls)
+        yield cls
+        for hint in get_type_hints(cls, include_extras=True).values():
+            queue += [inner for inner in _inner(hint) if inner not in seen]
+
+
+def _inner(hint: Any) -> list[type]:
+    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+        return [hint]
+    return [cls for argument in get_args(hint) for cls in _inner(argument)]
+
+
+def _table(cls: type) -> str:
+    documented = _attributes(cls)
+    tag = cls.__struct_config__.tag
+    title = f'`"kind": "{tag}"`' if tag else _words(cls.__name__)
+    rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
+    hints = get_type_hints(cls)
+    for field in msgspec.structs.fields(cls):
+        meaning = documented.get(field.name, "")
+        assert meaning, f"{cls.__name__}.{field.name} has no description"
+        default = "" if field.required else f"`{_default(field)}`"
+        rows.append(f"| `{field.name}` | {_type(hints[field.name])} | {default} | {meaning} |")
+    summary = inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0].replace("\n", " ")
+    return f"## {title}\n\n{summary}\n\n" + "\n".join(rows) + "\n"
+
+
+def _attributes(cls: type) -> dict[str, str]:
+    """Return the descriptions in the `Attributes:` section of a docstring."""
+    found: dict[str, str] = {}
+    for base in reversed(cls.__mro__):
+        text = inspect.cleandoc(base.__doc__ or "") if issubclass(base, msgspec.Struct) else ""
+        _, _, section = text.partition("Attributes:\n")
+        for match in re.finditer(r"^    (\w+): (.*(?:\n      .*)*)", section, re.MULTILINE):
+            found[match[1]] = re.sub(r"\s+", " ", match[2]).replace("|", "\\|")
+    return found
+
+
+def _default(field: Any) -> Any:
+    import json
+
+    value = field.default
+    if value is msgspec.NODEFAULT:
+        value = field.default_factory()
+    return json.dumps(msgspec.to_builtins(value))
+
+
+def _type(hint: Any) -> str:
+    text = str(hint) if get_args(hint) else hint.__name__
+    text = re.sub(r"typing\.|codectool\.[\w.]*\.|collections\.abc\.", "", text)
+    text = re.sub(r"Literal\[([^\]]*)\]", lambda m: " or ".join(m[1].split(", ")), text)
+    text = text.replace(", ...]", "]").replace("tuple[", "list[").replace("NoneType", "null")
+    return f"`{text.replace('None', 'null')}`".replace(" | ", " or ")
+
+
+def _words(name: str) -> str:
+    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).capitalize()
+
+
+PAGES = {"cli.md": cli, "config.md": config}
+
+if __name__ == "__main__":
+    for name, page in PAGES.items():
+        path, text = FOLDER / name, page()
+        if "--check" in sys.argv:
+            if path.read_text("utf-8") != text:
+                sys.exit(f"{path}: not current; run `make docs`")
+        else:
+            path.write_text(text, "utf-8")
