@@ -1,11 +1,16 @@
-"""Batches of signals of equal length for tests of codec models."""
+"""Batches of signals of equal length, and streams in pieces, for tests of codec models."""
 
 from __future__ import annotations
+
+import itertools
+from collections.abc import Sequence
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from codectool.codecs.base import CodecModel
+from codectool.codecs.stream import Stream
 
 
 def encode_batch(model: CodecModel, waves: Tensor) -> Tensor:
@@ -16,3 +21,14 @@ def encode_batch(model: CodecModel, waves: Tensor) -> Tensor:
 def decode_batch(model: CodecModel, codes: Tensor) -> Tensor:
     """Decode ``(B, K', F)`` to ``(B, 1, N)``."""
     return torch.stack(model.decode(list(codes)))
+
+
+def push_in_pieces(stream: Stream[Any], x: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Everything that a stream returns for ``x`` in pieces of these sizes, over and over."""
+    parts, start = [], 0
+    for size in itertools.cycle(sizes):
+        if start >= x.shape[-1]:
+            break
+        parts.append(stream.push(x[..., start : start + size]))
+        start += size
+    return torch.cat([*parts, stream.flush()], dim=-1)

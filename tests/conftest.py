@@ -9,9 +9,8 @@ import torch
 
 from codectool.checkpoints.native import write_model
 from codectool.codec import Codec
-from codectool.codecs.hac.codec import untrained
-from codectool.codecs.hac.config import load_preset
 from codectool.loading import load
+from tests.hac_models import load_preset, untrained
 
 GOLDEN = Path(__file__).parent / "golden"
 SHARED = Path(__file__).parents[2] / "shared"

@@ -19,10 +19,9 @@ from codectool.checkpoints.fingerprint import fingerprint
 from codectool.checkpoints.load import load_model
 from codectool.checkpoints.native import METADATA_KEY, read_native, write_model, write_native
 from codectool.checkpoints.published import canonical_name, model_name, read_published
-from codectool.codecs.hac.codec import untrained
-from codectool.codecs.hac.config import load_preset
 from codectool.errors import CheckpointError, ConfigError
 from tests.conftest import GOLDEN
+from tests.hac_models import load_preset, untrained
 
 BIGCODEC = GOLDEN / "bigcodec_micro.pt"
 SUPERCODEC = GOLDEN / "supercodec_micro"

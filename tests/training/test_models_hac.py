@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import pytest
 import torch
+from msgspec.structs import replace
 
 from codectool.codecs.hac.config import HacConfig
 from codectool.errors import CheckpointError
@@ -18,6 +17,7 @@ from codectool.training.models.hac import (
     SCALES_FREEZE,
     HacTrainee,
 )
+from tests.batches import decode_batch, encode_batch
 from tests.training.one_batch import SAMPLE_RATE, learn, voice
 
 TINY = HacConfig(
@@ -66,8 +66,8 @@ def test_the_inference_copy_makes_the_same() -> None:
     before = {name: tensor.clone() for name, tensor in trainee.state_dict().items()}
     made = trainee.eval()(voice())
     codec = trainee.codec()
-    assert torch.equal(codec.encode(voice()), made.codes)
-    audio = codec.decode(made.codes)[..., : made.audio.shape[-1]]
+    assert torch.equal(encode_batch(codec, voice()), made.codes)
+    audio = decode_batch(codec, made.codes)[..., : made.audio.shape[-1]]
     torch.testing.assert_close(audio, made.audio, rtol=1e-4, atol=1e-5)
     for name, tensor in trainee.state_dict().items():
         assert torch.equal(tensor, before[name]), name
@@ -115,11 +115,13 @@ def test_weights_for_inference_can_be_trained_further() -> None:
     assert trainee.training
     assert all(a is b for a, b in zip(trainee.parameters(), parameters, strict=True))
     again = trainee.codec()
-    codes = codec.encode(voice())
-    assert torch.equal(again.encode(voice()), codes)
-    torch.testing.assert_close(again.decode(codes), codec.decode(codes), rtol=1e-4, atol=1e-5)
+    codes = encode_batch(codec, voice())
+    assert torch.equal(encode_batch(again, voice()), codes)
+    torch.testing.assert_close(
+        decode_batch(again, codes), decode_batch(codec, codes), rtol=1e-4, atol=1e-5
+    )
     # it learns on from where it stood
-    loss = float((codec.decode(codes)[..., :-40] - voice()[..., :-40]).abs().mean())
+    loss = float((decode_batch(codec, codes)[..., :-40] - voice()[..., :-40]).abs().mean())
     made = trainee(voice())
     assert float((made.audio - made.target).abs().mean().detach()) == pytest.approx(loss, rel=0.2)
 

@@ -1,4 +1,4 @@
-"""Snake, the periodic activation of arXiv 2006.08195, with one learned frequency per channel."""
+"""Activations of HAC, each with one learned parameter per channel: Snake and SMU."""
 
 from __future__ import annotations
 
@@ -7,10 +7,59 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
+from typing_extensions import override
+
+
+class Activation(nn.Module):
+    """Base of the activations, ``(..., C)`` -> ``(..., C)``."""
+
+    def absorb_division_(self, divisor: Tensor) -> None:
+        """Change the parameter so that the input no longer has to be divided by ``divisor``.
+
+        The output becomes ``divisor`` times larger, which the next matrix has to undo.
+        """
+        raise NotImplementedError
+
+
+class Snake(Activation):
+    """Periodic activation ``x + sin(alpha x)^2 / alpha`` (arXiv 2006.08195), alpha > 0 learned.
+
+    The logarithm of alpha is learned, as in BigVGAN (arXiv 2206.04658), and starts at 0.
+    """
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.log_alpha = nn.Parameter(torch.zeros(channels))
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        return snake(x, self.log_alpha)
+
+    @override
+    @torch.no_grad()
+    def absorb_division_(self, divisor: Tensor) -> None:
+        # snake_alpha(x / d) = snake_(alpha / d)(x) / d
+        self.log_alpha.sub_(divisor.log())
+
+
+def snake(x: Tensor, log_alpha: Tensor) -> Tensor:
+    """Apply ``x + sin(alpha x)^2 / alpha``, computed as ``x + (1 - cos(2 alpha x)) / (2 alpha)``.
+
+    Args:
+        x: ``(..., C)``.
+        log_alpha: ``(C,)``, the natural logarithm of alpha.
+    """
+    if torch.compiler.is_compiling():
+        # the compiler fuses the plain formula, and it also saves only x for the backward pass
+        half_period = 0.5 * torch.exp(-log_alpha)
+        x32 = x.float()
+        return (x32 + half_period * (1 - torch.cos(x32 / half_period))).to(x.dtype)
+    y: Tensor = _SnakeFunction.apply(x, log_alpha)
+    return y
 
 
 class _SnakeFunction(torch.autograd.Function):
-    """Snake with its derivative written out, so that only the input is kept for the backward pass.
+    """Snake with an explicit derivative, so that only the input is saved for the backward pass.
 
     With ``alpha = exp(a)`` and ``s = (1 - cos(2 alpha x)) / (2 alpha)``:
 
@@ -34,60 +83,19 @@ class _SnakeFunction(torch.autograd.Function):
         (grad,) = grads
         half_period = (0.5 * torch.exp(-log_alpha)).to(x.dtype)
         angle = x / half_period
-        weighted_sine = angle.sin().mul_(grad)
-        # h (cos - 1) is -s; what multiplies the incoming gradient is summed over all but channels
-        rest = angle.cos_().sub_(1.0).mul_(half_period).mul_(grad)
-        rest.addcmul_(x, weighted_sine)
-        grad_alpha = rest.flatten(0, -2).sum(0, dtype=torch.float32)
-        return weighted_sine.add_(grad), grad_alpha.to(log_alpha.dtype)
+        grad_sine = angle.sin().mul_(grad)
+        # h (cos - 1) equals -s; the gradient of a is summed over all axes but the channels
+        grad_a = angle.cos_().sub_(1.0).mul_(half_period).mul_(grad)
+        grad_a.addcmul_(x, grad_sine)
+        grad_log_alpha = grad_a.flatten(0, -2).sum(0, dtype=torch.float32)
+        return grad_sine.add_(grad), grad_log_alpha.to(log_alpha.dtype)
 
 
-def snake(x: Tensor, log_alpha: Tensor) -> Tensor:
-    """Apply ``x + sin(alpha x)^2 / alpha``, computed as ``x + (1 - cos(2 alpha x)) / (2 alpha)``.
+class Smu(Activation):
+    """Smooth maximum unit (arXiv 2111.04682) of slopes 0.25 and 1, with learned sharpness mu.
 
-    Args:
-        x: ``(..., channels)``.
-        log_alpha: ``(channels,)``, the natural logarithm of alpha.
-    """
-    if (
-        torch.compiler.is_compiling()
-    ):  # a compiler fuses the plain formula, and keeps only x as well
-        half_period = 0.5 * torch.exp(-log_alpha)
-        wide = x.float()
-        return (wide + half_period * (1 - torch.cos(wide / half_period))).to(x.dtype)
-    y: Tensor = _SnakeFunction.apply(x, log_alpha)
-    return y
-
-
-class Snake(nn.Module):
-    """Snake with a learned frequency for each channel, ``(..., channels)`` to the same shape.
-
-    The logarithm of the frequency is learned (as in BigVGAN, arXiv 2206.04658) and starts at 0.
-    """
-
-    def __init__(self, channels: int) -> None:
-        super().__init__()
-        self.log_alpha = nn.Parameter(torch.zeros(channels))
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Apply to ``(..., channels)``."""
-        return snake(x, self.log_alpha)
-
-    @torch.no_grad()
-    def absorb_(self, sigma: Tensor) -> None:
-        """Take over a division of the input by ``sigma``.
-
-        ``snake_alpha(x / sigma) = snake_(alpha / sigma)(x) / sigma``: afterwards the output is
-        ``sigma`` times what it was, which the following matrix has to undo.
-        """
-        self.log_alpha.sub_(sigma.log())
-
-
-class Smu(nn.Module):
-    """Smooth maximum unit (arXiv 2111.04682) of slopes 0.25 and 1, ``(..., C)`` to the same shape.
-
-    The sharpness mu of each channel is learned and starts at 1; the very large start that is also
-    seen in use makes it a leaky ReLU whose mu gets no gradient.
+    mu starts at 1. With a very large start, as in some implementations, SMU is a leaky ReLU whose
+    mu gets no gradient.
     """
 
     SLOPE = 0.25
@@ -96,14 +104,14 @@ class Smu(nn.Module):
         super().__init__()
         self.mu = nn.Parameter(torch.ones(channels))
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
-        """Apply to ``(..., C)``."""
-        rise = 1 - self.SLOPE
-        bend = torch.erf(x * (self.mu * rise))
-        y: Tensor = 0.5 * x * ((1 + self.SLOPE) + rise * bend)
+        slope_change = 1 - self.SLOPE
+        smooth_sign = torch.erf(x * (self.mu * slope_change))
+        y: Tensor = 0.5 * x * ((1 + self.SLOPE) + slope_change * smooth_sign)
         return y
 
+    @override
     @torch.no_grad()
-    def absorb_(self, sigma: Tensor) -> None:
-        """Take over a division of the input by ``sigma``; the output grows by ``sigma``."""
-        self.mu.div_(sigma)
+    def absorb_division_(self, divisor: Tensor) -> None:
+        self.mu.div_(divisor)

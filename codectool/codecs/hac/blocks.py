@@ -1,13 +1,8 @@
-"""Causal building blocks of HAC on features ``(batch, time, channels)``.
+"""Causal blocks of HAC on features ``(B, T, C)``, with explicit state.
 
-Every block takes its input and the end of what came before, and returns its output and the new
-end, so one piece of code serves training (one call per crop), files and streams. A start state of
+Every block maps its input and a state, the end of the input so far, to its output and the new
+state. The same code therefore serves training (one call per crop), files and streams. A state of
 zeros stands for silence before the beginning.
-
-Blocks come as trained, with running scales and gains; `Stack.fold_` moves both into the weights for
-inference, `codectool.codecs.hac.unfold` back out of them.
-
-Letters used in shapes: B batch, T time, C channels.
 """
 
 from __future__ import annotations
@@ -17,28 +12,28 @@ from collections.abc import Iterator, Sequence
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
-from codectool.codecs.hac.activations import Smu, Snake
+from codectool.codecs.hac.activations import Activation
 from codectool.codecs.hac.layers import (
     ActivatedPointwise,
-    Branch,
     Foldable,
     Pointwise,
+    PointwiseMLP,
     RunningScale,
-    depthwise,
-    sigma_of,
-    take_sigma,
+    ScaledLayer,
+    depthwise_conv,
 )
 
 State = list[Tensor]
 
 
-class Block(Foldable, ABC):
-    """A causal layer that carries the end of its input from call to call.
+class Block(nn.Module, ABC):
+    """Causal layer whose memory of the past is an argument and a result.
 
     Attributes:
-        state_shape: what is carried for one item: ``(frames, ...)``; ``(0,)`` for nothing.
-        macs: multiplications with a weight per input frame.
+        state_shape: shape of the state of one item, frames first; ``(0,)`` if there is none.
+        macs: multiply-accumulate operations with weights per input frame.
         down: input frames per output frame.
         up: output frames per input frame.
     """
@@ -50,15 +45,19 @@ class Block(Foldable, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute the frames of ``x``, which follow those of ``state``; return the new state."""
+        """Compute the frames of ``x``, which follow those of ``state``.
+
+        Returns:
+            The output, and the new state: a view of a tensor as long as ``x`` and ``state``.
+        """
 
     def first_input(self, frame: int) -> int:
-        """Number of the earliest input frame that output frame ``frame`` depends on."""
+        """Return the index of the earliest input frame that output frame ``frame`` depends on."""
         return frame * self.down // self.up
 
 
 class Stack(nn.Module):
-    """Named blocks, one after the other."""
+    """Named blocks in sequence; the state is the list of their states."""
 
     def __init__(self, blocks: Sequence[tuple[str, Block]]) -> None:
         super().__init__()
@@ -66,136 +65,47 @@ class Stack(nn.Module):
             self.add_module(name, block)
 
     def named_blocks(self) -> Iterator[tuple[str, Block]]:
-        """Names and blocks in the order of computation."""
+        """Iterate over names and blocks in the order of computation."""
         for name, block in self.named_children():
             assert isinstance(block, Block)
             yield name, block
 
-    def start(self, batch: int, device: torch.device) -> State:
-        """State before the first frame."""
-        return [
-            torch.zeros(batch, *block.state_shape, device=device)
-            for _, block in self.named_blocks()
-        ]
-
-    def forward(self, x: Tensor, state: State) -> tuple[Tensor, State]:
-        """As `Block.forward`, through all blocks."""
-        after: State = []
-        for (_, block), before in zip(self.named_blocks(), state, strict=True):
-            x, end = block(x, before)
-            after.append(end)
-        return x, after
+    @override
+    def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
+        """Run all blocks; ``state`` None stands for the start of the signal."""
+        new_state: State = []
+        for index, (_, block) in enumerate(self.named_blocks()):
+            if state is None:
+                before = torch.zeros(len(x), *block.state_shape, device=x.device)
+            else:
+                before = state[index]
+            x, after = block(x, before)
+            new_state.append(after)
+        return x, new_state
 
     def first_input(self, frame: int) -> int:
-        """As `Block.first_input`, through all blocks."""
+        """Return the index of the earliest input frame that output frame ``frame`` depends on."""
         for _, block in reversed(list(self.named_blocks())):
             frame = block.first_input(frame)
         return frame
 
+    def macs_per_second(self, frame_rate: float) -> float:
+        """Return the multiply-accumulate operations per second of audio.
+
+        Args:
+            frame_rate: input frames per second.
+        """
+        total = 0.0
+        for _, block in self.named_blocks():
+            total += block.macs * frame_rate
+            frame_rate *= block.up / block.down
+        return total
+
     def fold_(self) -> None:
-        """Fold everything inside."""
+        """Fold all scales and gains into the weights."""
         for module in list(self.modules()):
             if isinstance(module, Foldable):
                 module.fold_()
-
-
-class Unit(Block):
-    """Residual unit: depthwise over time, then two matrices with an activation between them.
-
-        y = x + g * PW2( act( PW1( DW( S(x) ) ) ) )
-
-    Args:
-        channels: of input and output.
-        activation: of the wide side.
-        hidden: width of the wide side.
-        kernel: frames that the depthwise convolution sees.
-        dilation: distance between them.
-    """
-
-    def __init__(
-        self, channels: int, activation: nn.Module, hidden: int, kernel: int, dilation: int = 1
-    ) -> None:
-        super().__init__()
-        self.dilation = dilation
-        self.state_shape = ((kernel - 1) * dilation, channels)
-        self.macs = channels * (kernel + 2 * hidden)
-        self.scale: nn.Module = RunningScale()
-        self.depthwise = nn.Parameter(torch.randn(channels, kernel) * kernel**-0.5)
-        self.branch = Branch(channels, activation, hidden)
-
-    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """``(B, T, C)`` -> ``(B, T, C)``."""
-        seen = torch.cat([state, self.scale(x)], dim=1)
-        swept = depthwise(seen, self.depthwise, dilation=self.dilation)
-        return x + self.branch(swept), seen[:, x.shape[1] :]
-
-    def first_input(self, frame: int) -> int:
-        """The reach of the depthwise convolution."""
-        return frame - self.state_shape[0]
-
-    @torch.no_grad()
-    def fold_(self) -> None:
-        """Fold the scale into the depthwise convolution."""
-        self.depthwise.div_(take_sigma(self))
-
-    @torch.no_grad()
-    def unfold_(self) -> None:
-        """Undo `fold_`."""
-        self.depthwise.mul_(sigma_of(self))
-
-
-class Down(Block):
-    """Fewer frames: ``DWs( PW( act( S(x) ) ) )``, the depthwise kernel being twice the stride.
-
-    With frames taken in groups of ``stride``, output frame t weighs group t and group t - 1.
-    """
-
-    def __init__(self, channels: int, activation: Snake | Smu, out: int, stride: int) -> None:
-        super().__init__()
-        self.down = stride
-        self.state_shape = (stride, out)
-        self.macs = out * (channels + 2)
-        self.entry = ActivatedPointwise(activation, channels, out)
-        self.depthwise = nn.Parameter(torch.randn(out, 2 * stride) * (2 * stride) ** -0.5)
-        self.bias = nn.Parameter(torch.zeros(out))
-
-    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """``(B, T stride, C)`` -> ``(B, T, out)``."""
-        seen = torch.cat([state, self.entry(x)], dim=1)
-        y = depthwise(seen, self.depthwise, self.bias, stride=self.down)
-        return y, seen[:, -self.down :]
-
-    def first_input(self, frame: int) -> int:
-        """Two strides before the end of the output frame."""
-        return (frame - 1) * self.down
-
-
-class Up(Block):
-    """More frames: ``DWTs( PW( act( S(x) ) ) )``, the matrix at the low rate where it is cheap.
-
-    The transposed depthwise kernel is twice the stride, so every output frame weighs two input
-    frames: ``z[t s + j] = w0[j] x[t] + w1[j] x[t - 1] + b``.
-    """
-
-    def __init__(self, channels: int, activation: Snake | Smu, out: int, stride: int) -> None:
-        super().__init__()
-        self.up = stride
-        self.state_shape = (1, out)
-        self.macs = out * (channels + 2 * stride)
-        self.entry = ActivatedPointwise(activation, channels, out)
-        self.depthwise = nn.Parameter(torch.randn(2, stride, out) * 2**-0.5)
-        self.bias = nn.Parameter(torch.zeros(out))
-
-    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """``(B, T, C)`` -> ``(B, T stride, out)``."""
-        seen = torch.cat([state, self.entry(x)], dim=1)
-        now, before = seen[:, 1:, None, :], seen[:, :-1, None, :]
-        y = torch.addcmul(now * self.depthwise[0] + self.bias, before, self.depthwise[1])
-        return y.flatten(1, 2), seen[:, -1:]
-
-    def first_input(self, frame: int) -> int:
-        """The frame before the one it lies in."""
-        return frame // self.up - 1
 
 
 class Stem(Block):
@@ -212,27 +122,152 @@ class Stem(Block):
         self.macs = out * taps
         self.transform = Pointwise(self.kernel, out)
 
+    @override
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """``(B, T stride, 1)`` -> ``(B, T, out)``."""
         seen = torch.cat([state, x], dim=1)
         frames = seen.squeeze(2).unfold(1, self.kernel, self.down)
         return self.transform(frames), seen[:, seen.shape[1] - self.state_shape[0] :]
 
+    @override
     def first_input(self, frame: int) -> int:
-        """All taps."""
         return frame * self.down - self.state_shape[0]
+
+
+class ResidualUnit(ScaledLayer, Block):
+    """``x + MLP( DW( S(x) ) )`` on ``(B, T, C)``, DW being a depthwise convolution over time.
+
+    Args:
+        channels: channels of input and output.
+        activation: activation of the MLP.
+        hidden: width of the MLP.
+        kernel: frames that the convolution sees.
+        dilation: distance between these frames.
+    """
+
+    def __init__(
+        self, channels: int, activation: nn.Module, hidden: int, kernel: int, dilation: int = 1
+    ) -> None:
+        super().__init__()
+        self.dilation = dilation
+        self.state_shape = ((kernel - 1) * dilation, channels)
+        self.macs = channels * (kernel + 2 * hidden)
+        self.scale = RunningScale()
+        self.depthwise = nn.Parameter(torch.randn(channels, kernel) * kernel**-0.5)
+        self.branch = PointwiseMLP(channels, activation, hidden)
+
+    @override
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        seen = torch.cat([state, self.scale(x)], dim=1)
+        convolved = depthwise_conv(seen, self.depthwise, dilation=self.dilation)
+        return x + self.branch(convolved), seen[:, x.shape[1] :]
+
+    @override
+    def first_input(self, frame: int) -> int:
+        return frame - self.state_shape[0]
+
+    @override
+    def absorb_division_(self, divisor: Tensor) -> None:
+        self.depthwise.div_(divisor)
+
+
+class Downsample(Block):
+    """``(B, T stride, C)`` -> ``(B, T, out)``: ``DW( PW( act( S(x) ) ) )``.
+
+    The kernel of the depthwise convolution DW is two strides long.
+    """
+
+    def __init__(self, channels: int, activation: Activation, out: int, stride: int) -> None:
+        super().__init__()
+        self.down = stride
+        self.state_shape = (stride, out)
+        self.macs = out * (channels + 2)
+        self.entry = ActivatedPointwise(activation, channels, out)
+        self.depthwise = nn.Parameter(torch.randn(out, 2 * stride) * (2 * stride) ** -0.5)
+        self.bias = nn.Parameter(torch.zeros(out))
+
+    @override
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        seen = torch.cat([state, self.entry(x)], dim=1)
+        y = depthwise_conv(seen, self.depthwise, self.bias, stride=self.down)
+        return y, seen[:, -self.down :]
+
+    @override
+    def first_input(self, frame: int) -> int:
+        return (frame - 1) * self.down
+
+
+class OutputProjection(Block):
+    """``PW( act( S(x) ) )``, the encoder's last layer; computed in float32 under autocast too."""
+
+    def __init__(self, channels: int, activation: Activation, out: int) -> None:
+        super().__init__()
+        self.macs = channels * out
+        self.entry = ActivatedPointwise(activation, channels, out, bias=True)
+
+    @override
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.autocast(x.device.type, enabled=False):
+            return self.entry(x.float()), state
+
+
+class TokenMixer(Block):
+    """Causal convolution over the few channels of the tokens: the decoder's first layer."""
+
+    def __init__(self, channels: int, out: int, kernel: int) -> None:
+        super().__init__()
+        self.kernel = kernel
+        self.state_shape = (kernel - 1, channels)
+        self.macs = kernel * channels * out
+        self.pointwise = Pointwise(kernel * channels, out)
+
+    @override
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        seen = torch.cat([state, x], dim=1)
+        shifted = [seen[:, tap : tap + x.shape[1]] for tap in range(self.kernel)]
+        return self.pointwise(torch.cat(shifted, dim=-1)), seen[:, x.shape[1] :]
+
+    @override
+    def first_input(self, frame: int) -> int:
+        return frame - (self.kernel - 1)
+
+
+class Upsample(Block):
+    """``(B, T, C)`` -> ``(B, T stride, out)``: ``DWT( PW( act( S(x) ) ) )``.
+
+    The matrix is applied at the low rate, where it is cheap. The kernel of the transposed depthwise
+    convolution DWT is two strides long, so every output frame weighs two input frames:
+    ``y[t s + j] = w0[j] x[t] + w1[j] x[t - 1] + b``.
+    """
+
+    def __init__(self, channels: int, activation: Activation, out: int, stride: int) -> None:
+        super().__init__()
+        self.up = stride
+        self.state_shape = (1, out)
+        self.macs = out * (channels + 2 * stride)
+        self.entry = ActivatedPointwise(activation, channels, out)
+        self.depthwise = nn.Parameter(torch.randn(2, stride, out) * 2**-0.5)
+        self.bias = nn.Parameter(torch.zeros(out))
+
+    @override
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        seen = torch.cat([state, self.entry(x)], dim=1)
+        now, before = seen[:, 1:, None, :], seen[:, :-1, None, :]
+        y = torch.addcmul(now * self.depthwise[0] + self.bias, before, self.depthwise[1])
+        return y.flatten(1, 2), seen[:, -1:]
+
+    @override
+    def first_input(self, frame: int) -> int:
+        return frame // self.up - 1
 
 
 class Head(Block):
     """Features ``(B, T, C)`` to samples ``(B, T stride, 1)``: the transposed lapped transform.
 
-    In float32 under autocast too: the rounding of its output would be a noise over all frequencies.
-
-    Each frame makes ``taps`` strides of samples, from its own onward; each sample is the sum of
-    what ``taps`` frames made.
+    Each frame contributes to ``taps`` strides of samples, from its own onward. Computed in float32
+    under autocast too: rounding the output would add broadband noise.
     """
 
-    def __init__(self, channels: int, activation: Snake | Smu, stride: int, taps: int) -> None:
+    def __init__(self, channels: int, activation: Activation, stride: int, taps: int) -> None:
         super().__init__()
         self.up = stride
         self.taps = taps
@@ -242,53 +277,18 @@ class Head(Block):
         with torch.no_grad():
             self.entry.pointwise.weight.div_(taps**0.5)  # unit variance of a sum of `taps` frames
 
+    @override
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """``(B, T, C)`` -> ``(B, T stride, 1)``."""
         with torch.autocast(x.device.type, enabled=False):
-            made = torch.cat([state, self.entry(x.float())], dim=1)
+            seen = torch.cat([state, self.entry(x.float())], dim=1)
         frames = x.shape[1]
-        late = [
-            made[:, self.taps - 1 - tap :][:, :frames, tap * self.up : (tap + 1) * self.up]
+        parts = [
+            seen[:, self.taps - 1 - tap :][:, :frames, tap * self.up : (tap + 1) * self.up]
             for tap in range(self.taps)
         ]
-        wave = torch.stack(late).sum(0)
-        return wave.flatten(1).unsqueeze(2), made[:, frames:]
+        wave = torch.stack(parts).sum(0)
+        return wave.flatten(1).unsqueeze(2), seen[:, frames:]
 
+    @override
     def first_input(self, frame: int) -> int:
-        """All taps."""
         return frame // self.up - (self.taps - 1)
-
-
-class Project(Block):
-    """The last layer before the bits: ``PW( act( S(x) ) )``, in float32 under autocast too."""
-
-    def __init__(self, channels: int, activation: Snake | Smu, out: int) -> None:
-        super().__init__()
-        self.macs = channels * out
-        self.entry = ActivatedPointwise(activation, channels, out, bias=True)
-
-    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """``(B, T, C)`` -> ``(B, T, out)``."""
-        with torch.autocast(x.device.type, enabled=False):
-            return self.entry(x.float()), state
-
-
-class TokenMixer(Block):
-    """Full causal convolution over the few channels of the tokens: the decoder's first layer."""
-
-    def __init__(self, channels: int, out: int, kernel: int) -> None:
-        super().__init__()
-        self.kernel = kernel
-        self.state_shape = (kernel - 1, channels)
-        self.macs = kernel * channels * out
-        self.pointwise = Pointwise(kernel * channels, out)
-
-    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """``(B, T, C)`` -> ``(B, T, out)``."""
-        seen = torch.cat([state, x], dim=1)
-        shifted = [seen[:, tap : tap + x.shape[1]] for tap in range(self.kernel)]
-        return self.pointwise(torch.cat(shifted, dim=-1)), seen[:, x.shape[1] :]
-
-    def first_input(self, frame: int) -> int:
-        """The whole kernel."""
-        return frame - (self.kernel - 1)

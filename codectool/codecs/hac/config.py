@@ -1,67 +1,68 @@
-"""Hyper-parameters of the two kinds of HAC: one works on samples, one on spectra."""
+"""Hyper-parameters of the two kinds of HAC: on samples and on short-time spectra."""
 
 from __future__ import annotations
 
-import json
 import math
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, fields
-from importlib.resources import files
-from typing import Any, TypeVar
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from codectool.errors import ConfigError
+from codectool.schema import TaggedConfig, from_json
 from codectool.tokens import MAX_CODEBOOK_BITS, MAX_SAMPLE_RATE
 
-MAX_SIZE = 65_536  # of any width, stride, kernel or count: far above anything sensible
-MAX_ITEMS = 16  # of any list
-MAX_UNITS = 64  # of one stage
-COUNTS = ("encoder_units", "decoder_units", "encoder_depth", "decoder_depth")
-MAX_DELAY_FRAMES = 75
+# The limits are far above anything sensible: a config from elsewhere must not exhaust memory.
+Size = Annotated[int, Meta(ge=1, le=65_536)]
+Sizes = Annotated[tuple[Size, ...], Meta(max_length=16)]
+NumUnits = Annotated[int, Meta(ge=1, le=64)]
+NumBits = Annotated[int, Meta(ge=1, le=MAX_CODEBOOK_BITS)]
+SampleRate = Annotated[int, Meta(ge=1, le=MAX_SAMPLE_RATE)]
 
 
-@dataclass(frozen=True)
-class HacConfig:
+class HacConfig(TaggedConfig, tag="waveform", frozen=True):
     """HAC on samples: 75 tokens of 18 bits per second in the published presets.
 
-    Encoder stages go from the stem towards the tokens, decoder stages from the tokens towards the
+    Encoder stages are listed from the stem to the tokens, decoder stages from the tokens to the
     head. Stage i of the encoder starts with stride i; the decoder undoes the strides in reverse.
 
     Attributes:
-        sample_rate: in Hz.
-        num_bits: binary scalars per token.
-        lookahead: tokens that the decoder waits for before it makes the samples of a token.
-        strides: the first is the stem's and the head's; their product is the hop.
+        sample_rate: sampling rate in Hz.
+        num_bits: bits per token.
+        lookahead: later tokens that the decoder needs for the samples of a token.
+        strides: the first belongs to stem and head; their product is the hop length.
         taps: strides of samples that one frame of the stem or the head spans.
-        kernel: frames that a unit's depthwise convolution sees.
+        kernel: frames that the depthwise convolution of a residual unit sees.
         token_kernel: tokens that the decoder's first layer sees.
         encoder_channels: width of each stage.
         encoder_hidden: width inside the residual units of each stage.
-        encoder_dilations: dilations of each stage's units, one unit per number.
-        decoder_channels: likewise for the decoder.
-        decoder_hidden: likewise.
-        decoder_dilations: likewise.
+        encoder_dilations: dilations of the residual units of each stage, one unit per number.
+        decoder_channels: width of each stage.
+        decoder_hidden: width inside the residual units of each stage.
+        decoder_dilations: dilations of the residual units of each stage.
     """
 
-    sample_rate: int
-    num_bits: int
-    lookahead: int
-    strides: tuple[int, ...]
-    taps: int
-    kernel: int
-    token_kernel: int
-    encoder_channels: tuple[int, ...]
-    encoder_hidden: tuple[int, ...]
-    encoder_dilations: tuple[tuple[int, ...], ...]
-    decoder_channels: tuple[int, ...]
-    decoder_hidden: tuple[int, ...]
-    decoder_dilations: tuple[tuple[int, ...], ...]
+    sample_rate: SampleRate
+    num_bits: NumBits
+    lookahead: Annotated[int, Meta(ge=0, le=75)]
+    strides: Sizes
+    taps: Size
+    kernel: Size
+    token_kernel: Size
+    encoder_channels: Sizes
+    encoder_hidden: Sizes
+    encoder_dilations: Annotated[tuple[Sizes, ...], Meta(max_length=16)]
+    decoder_channels: Sizes
+    decoder_hidden: Sizes
+    decoder_dilations: Annotated[tuple[Sizes, ...], Meta(max_length=16)]
 
     def __post_init__(self) -> None:
-        check_sizes(self, may_be_zero=("lookahead",))
-        lists = [field.name for field in fields(self) if field.type != "int"]
-        check_lengths(self, lists)
-        if self.lookahead > MAX_DELAY_FRAMES:
-            raise ConfigError(f"lookahead {self.lookahead} is above {MAX_DELAY_FRAMES} tokens")
+        names = ["channels", "hidden", "dilations"]
+        _check_stages(
+            self,
+            "strides",
+            *(f"{part}_{name}" for part in ("encoder", "decoder") for name in names),
+        )
 
     @property
     def hop_length(self) -> int:
@@ -78,64 +79,58 @@ class HacConfig:
         """Tokens needed beyond those that the samples fill."""
         return 0
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
-        return to_json("waveform", self)
 
-
-@dataclass(frozen=True)
-class SpectralHacConfig:
+class SpectralHacConfig(TaggedConfig, tag="spectral", frozen=True):
     """HAC on short-time spectra: 200 tokens of 18 bits per second in the published presets.
 
-    Stages are counted from the spectrum towards the tokens, for the decoder as well.
+    Stages are listed from the spectrum to the tokens, for the decoder too.
 
     Attributes:
-        sample_rate: in Hz.
-        num_bits: binary scalars per token.
+        sample_rate: sampling rate in Hz.
+        num_bits: bits per token.
         hop_length: samples per frame; one frame is one token.
         window: samples that one spectrum sees; its Nyquist bin is dropped.
-        strides: over frequency, between two stages.
+        strides: strides over frequency between the stages.
         channels: width of each stage.
         hidden: width inside the residual units of each stage.
         encoder_units: residual units of each stage of the encoder.
-        decoder_units: likewise for the decoder.
-        time_kernel: frames that a unit sees.
-        frequency_kernel: frequencies that a unit sees.
-        depth_channels: width of the stage without frequency axis next to the tokens.
-        depth_hidden: width inside its units.
-        depth_kernel: frames that its units see.
-        encoder_depth: its units in the encoder.
-        decoder_depth: its units in the decoder.
-        mixing: units mix the channels between their two depthwise convolutions (v1.2).
-        response_norm: units normalise the response over frequency (v1.3).
+        decoder_units: residual units of each stage of the decoder.
+        time_kernel: frames that a residual unit sees.
+        frequency_kernel: frequencies that a residual unit sees.
+        depth_channels: width of the stage next to the tokens, which has no frequency axis.
+        depth_hidden: width inside the residual units of this stage.
+        depth_kernel: frames that these residual units see.
+        encoder_depth: number of these residual units in the encoder.
+        decoder_depth: number of these residual units in the decoder.
+        mixing: whether units mix the channels between their two depthwise convolutions (v1.2).
+        response_norm: whether units normalise the response over frequency (v1.3).
     """
 
-    sample_rate: int
-    num_bits: int
-    hop_length: int
-    window: int
-    strides: tuple[int, ...]
-    channels: tuple[int, ...]
-    hidden: tuple[int, ...]
-    encoder_units: tuple[int, ...]
-    decoder_units: tuple[int, ...]
-    time_kernel: int
-    frequency_kernel: int
-    depth_channels: int
-    depth_hidden: int
-    depth_kernel: int
-    encoder_depth: int
-    decoder_depth: int
+    sample_rate: SampleRate
+    num_bits: NumBits
+    hop_length: Size
+    window: Size
+    strides: Sizes
+    channels: Sizes
+    hidden: Sizes
+    encoder_units: Annotated[tuple[NumUnits, ...], Meta(max_length=16)]
+    decoder_units: Annotated[tuple[NumUnits, ...], Meta(max_length=16)]
+    time_kernel: Size
+    frequency_kernel: Size
+    depth_channels: Size
+    depth_hidden: Size
+    depth_kernel: Size
+    encoder_depth: NumUnits
+    decoder_depth: NumUnits
     mixing: bool
     response_norm: bool
 
     def __post_init__(self) -> None:
-        check_sizes(self)
-        check_lengths(self, ["channels", "hidden", "encoder_units", "decoder_units"])
+        _check_stages(self, "channels", "hidden", "encoder_units", "decoder_units")
         if len(self.strides) != len(self.channels) - 1:
             raise ConfigError(
-                f"strides has {len(self.strides)} numbers, one less than channels "
-                f"would be {len(self.channels) - 1}"
+                f"strides must have {len(self.channels) - 1} numbers, one less than channels, "
+                f"not {len(self.strides)}"
             )
         if self.window % (2 * self.hop_length):
             raise ConfigError(
@@ -150,7 +145,7 @@ class SpectralHacConfig:
 
     @property
     def num_bins(self) -> int:
-        """Frequencies of a spectrum, without the Nyquist frequency."""
+        """Frequency bins of a spectrum, without the Nyquist bin."""
         return self.window // 2
 
     @property
@@ -163,96 +158,24 @@ class SpectralHacConfig:
         """Tokens needed beyond those that the samples fill, to complete the overlap."""
         return self.delay_frames
 
-    def to_dict(self) -> dict[str, Any]:
-        """As JSON values."""
-        return to_json("spectral", self)
-
 
 AnyHacConfig = HacConfig | SpectralHacConfig
-_Config = TypeVar("_Config", HacConfig, SpectralHacConfig)
 
 
-def parse_config(config: Mapping[str, Any]) -> AnyHacConfig:
-    """Read hyper-parameters as `to_dict` gives them, or a whole preset that holds them.
+def parse_config(values: Mapping[str, Any]) -> AnyHacConfig:
+    """Read hyper-parameters from JSON values.
 
     Raises:
-        ConfigError: a key is missing, unknown or of the wrong type, or no such model can be.
+        ConfigError: A key is missing, unknown or of the wrong type, or the values do not fit each
+            other.
     """
-    values = dict(config)
-    if isinstance(values.get("model"), Mapping):
-        values = dict(values["model"])
-    kind = values.pop("kind", None)
-    if kind == "waveform":
-        return _from_json(HacConfig, values)
-    if kind == "spectral":
-        return _from_json(SpectralHacConfig, values)
-    raise ConfigError(f'kind of HAC must be "waveform" or "spectral", not {kind!r}')
+    config: AnyHacConfig = from_json(AnyHacConfig, values)
+    return config
 
 
-def load_preset(name: str) -> AnyHacConfig:
-    """Read the hyper-parameters of a preset that comes with codectool, for example ``hac``."""
-    path = files("codectool") / "configs" / f"{name}.json"
-    if not path.is_file():
-        raise ConfigError(f"there is no preset {name!r}")
-    preset = json.loads(path.read_text(encoding="utf-8"))
-    if preset.get("family") != "hac":
-        raise ConfigError(f"preset {name!r} is of family {preset.get('family')!r}, not 'hac'")
-    return parse_config(preset)
-
-
-def to_json(kind: str, config: AnyHacConfig) -> dict[str, Any]:
-    """Fields as JSON values: tuples become lists."""
-    values: dict[str, Any] = json.loads(json.dumps(asdict(config)))
-    return {"kind": kind, **values}
-
-
-def _from_json(cls: type[_Config], values: dict[str, Any]) -> _Config:
-    types = {field.name: str(field.type) for field in fields(cls)}
-    for problem, names in (
-        ("unknown", values.keys() - types.keys()),
-        ("missing", types.keys() - values.keys()),
-    ):
-        if names:
-            raise ConfigError(f"{problem} hyper-parameters of HAC: {', '.join(sorted(names))}")
-    return cls(**{name: _typed(name, kind, values[name]) for name, kind in types.items()})
-
-
-def _typed(name: str, kind: str, value: Any) -> Any:
-    """Check ``value`` against the annotation ``kind``; lists become tuples."""
-    if kind.startswith("tuple") and isinstance(value, list | tuple) and len(value) <= MAX_ITEMS:
-        inner = kind.removeprefix("tuple[").removesuffix(", ...]")
-        return tuple(_typed(name, inner, item) for item in value)
-    if kind == "bool" and isinstance(value, bool):
-        return value
-    if kind == "int" and isinstance(value, int) and not isinstance(value, bool):
-        return value
-    wanted = kind.replace("tuple[", "list of ").replace(", ...]", "")
-    raise ConfigError(f"hyper-parameter {name} of HAC must be {wanted}, not {value!r:.60}")
-
-
-def check_sizes(config: AnyHacConfig, may_be_zero: tuple[str, ...] = ()) -> None:
-    """Check that every number is positive and of a sensible size."""
-    limits = {"sample_rate": MAX_SAMPLE_RATE, "num_bits": MAX_CODEBOOK_BITS}
-    limits |= dict.fromkeys(COUNTS, MAX_UNITS)
-    for name, value in asdict(config).items():
-        low = 0 if name in may_be_zero else 1
-        high = limits.get(name, MAX_SIZE)
-        for number in _numbers(value):
-            if not low <= number <= high:
-                raise ConfigError(
-                    f"hyper-parameter {name} of HAC must be in {low}..{high}, not {number}"
-                )
-
-
-def check_lengths(config: AnyHacConfig, names: list[str]) -> None:
-    """Check that lists with one entry per stage agree and are not empty."""
+def _check_stages(config: AnyHacConfig, *names: str) -> None:
+    """Check that the lists with one entry per stage are equally long and not empty."""
     lengths = {name: len(getattr(config, name)) for name in names}
     if len(set(lengths.values())) != 1 or 0 in lengths.values():
         found = ", ".join(f"{name} {length}" for name, length in lengths.items())
-        raise ConfigError(f"stages of HAC disagree in number: {found}")
-
-
-def _numbers(value: Any) -> list[int]:
-    if isinstance(value, tuple):
-        return [number for item in value for number in _numbers(item)]
-    return [] if isinstance(value, bool) else [value]
+        raise ConfigError(f"lists with one entry per stage must have equal lengths: {found}")

@@ -1,69 +1,106 @@
-"""The blocks of the wave kind once more, for one signal on a CPU: short pieces at little cost.
+"""CPU form of the waveform HAC for one signal, with little overhead per chunk.
 
-A token of one signal is a few hundred small products. Called as modules they cost more to begin
-than to compute. Here every block has its memory laid out beforehand (see `rings`), its weights
-turned to the order in which products are quickest, and as few operations as possible
-(see `step_layers`). Results agree with the blocks within rounding.
+One token takes a few hundred small operations, and as PyTorch modules they spend more time on
+dispatch than on arithmetic. Here weights are copied once into the layout with the fastest products,
+buffers are allocated once per stream, and torch is called for matrix products only where they are
+large. `Executor` has the interface of `Stack`, and results agree within rounding.
 
-Letters used in shapes: T frames of one piece, C channels.
+How the activation is cheaper: with h = 1 / (2 alpha) and u = x / h, Snake is
+``x + h (1 - cos(x / h)) = h (u - cos u) + h``. The division by h goes into the layer before it, the
+factor h and the constant into the layer after it; what is left to compute is ``u - cos u``.
 """
 
 from __future__ import annotations
 
 import copy
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
+from typing_extensions import Self, override
 
 from codectool.codecs.hac.activations import Snake
 from codectool.codecs.hac.blocks import (
     Block,
-    Down,
+    Downsample,
     Head,
-    Project,
+    OutputProjection,
+    ResidualUnit,
     Stack,
-    State,
     Stem,
     TokenMixer,
-    Unit,
-    Up,
+    Upsample,
 )
-from codectool.codecs.hac.layers import ActivatedPointwise, Pointwise
+from codectool.codecs.hac.layers import Pointwise
 from codectool.codecs.hac.network import Shift
 
 Array = npt.NDArray[np.float32]
+State = list[Array]
+
+SMALL_ROWS = 2  # up to this number of rows, NumPy's loop is faster than a BLAS product
+LARGE_SIZE = 8192  # from this number of values, one pass per tap is faster than one for all taps
+
+
+class Executor:
+    """Compiled operations with buffers for chunks of one length.
+
+    Args:
+        ops: operations from `compile_stack`.
+        frames: input frames per chunk.
+        out_channels: channels of the output.
+    """
+
+    def __init__(self, ops: Sequence[Op], frames: int, out_channels: int) -> None:
+        workspace = Workspace()
+        self._ops: list[Op] = []
+        for op in ops:
+            self._ops.append(op.allocated(frames, workspace))
+            frames = frames // op.down * op.up
+        self._out_shape = (1, frames, out_channels)
+
+    @torch.no_grad()
+    def __call__(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
+        """Compute one chunk ``(1, T, C)``; ``state`` None stands for the start of the signal."""
+        y = torch.empty(self._out_shape)
+        self._ops[0].input_buffer.tensor.copy_(x[0])
+        outputs = [op.input_buffer for op in self._ops[1:]] + [as_buffer(y[0])]
+        if state is None:
+            state = [np.zeros(op.state_shape, np.float32) for op in self._ops]
+        with np.errstate(all="ignore"):  # infinite values pass without a warning, as in torch
+            steps = zip(self._ops, state, outputs, strict=True)
+            return y, [op(before, out) for op, before, out in steps]
+
+
+def compile_stack(stack: Stack) -> list[Op]:
+    """Copy the weights of a folded stack into operations."""
+    with torch.no_grad():
+        return [OPS[type(block)](block) for _, block in stack.named_blocks()]
 
 
 class Buffer(NamedTuple):
-    """One piece of memory under two names: torch multiplies matrices, numpy does the rest.
-
-    Attributes:
-        tensor: ``(T, C)``.
-        array: the same numbers.
-    """
+    """One piece of memory as a tensor, for matrix products, and as an array, for all else."""
 
     tensor: Tensor
     array: Array
 
 
 def as_buffer(tensor: Tensor) -> Buffer:
-    """Name the memory of a CPU tensor twice."""
+    """Return the memory of a CPU tensor in both forms."""
     return Buffer(tensor, tensor.numpy())
 
 
-class Scratch:
-    """Buffers that nobody needs any longer than one step: each name is the same memory for all."""
+class Workspace:
+    """Buffers that are needed only within one operation; all operations share them by name."""
 
     def __init__(self) -> None:
         self._memory: dict[str, Tensor] = {}
 
     def take(self, name: str, frames: int, channels: int) -> Buffer:
-        """A buffer ``(T, C)`` of undefined content, shared with all others of the name."""
+        """Return a buffer ``(T, C)`` with undefined content."""
         size = frames * channels
         memory = self._memory.get(name)
         if memory is None or memory.numel() < size:
@@ -71,65 +108,34 @@ class Scratch:
         return as_buffer(memory[:size].view(frames, channels))
 
 
-class Ring:
-    """The end of a signal and the piece that follows it, rows of one buffer.
+class History:
+    """Past frames and the current chunk in one buffer, so that a window can span both.
 
-        | reach | piece | piece | ... | piece |
+        | past: reach frames | chunk: T frames |
+                   | future past: reach frames |
 
-    Pieces are written one after the other, so that each finds the frames before it in place. Only
-    after the last one the end of the signal is moved to the front.
-
-    Args:
-        reach: frames of the past that are needed.
-        frames: frames of a piece.
-        channels: of each frame.
+    Attributes:
+        past: frames before the chunk, ``(reach, C)``.
+        chunk: the chunk, ``(T, C)``.
+        end: the past of the next chunk, ``(reach, C)``.
     """
 
-    def __init__(self, reach: int, frames: int, channels: int) -> None:
-        self.reach = reach
-        self.frames = frames
-        self.turns = max(1, -(-reach // frames))
-        self.turn = 0
-        self.rows = torch.zeros(reach + self.turns * frames, channels)
-        self.pieces = [
-            as_buffer(self.rows[reach + turn * frames :][:frames]) for turn in range(self.turns)
-        ]
+    def __init__(self, reach: int, channels: int, frames: int) -> None:
+        self._frames = frames
+        self._rows = torch.zeros(reach + frames, channels)
+        self.past: Array = self._rows[:reach].numpy()
+        self.chunk = as_buffer(self._rows[reach:])
+        self.end: Array = self._rows[frames:].numpy()
 
-    @property
-    def piece(self) -> Buffer:
-        """Where the next piece is written, ``(T, C)``."""
-        return self.pieces[self.turn]
-
-    def windows(self, taps: int, dilation: int = 1, stride: int = 1) -> list[Buffer]:
-        """For each turn what each output frame sees: views ``(T / stride, K, C)``."""
-        channels = self.rows.shape[1]
-        size = (self.frames // stride, taps, channels)
-        steps = (stride * channels, dilation * channels, 1)
-        return [
-            as_buffer(self.rows.as_strided(size, steps, turn * self.frames * channels))
-            for turn in range(self.turns)
-        ]
-
-    def advance(self) -> None:
-        """Let the piece be part of the past."""
-        self.turn += 1
-        if self.turn == self.turns:
-            self.rows[: self.reach] = self.rows[self.turns * self.frames :]
-            self.turn = 0
-
-    def past(self) -> Tensor:
-        """The frames before the next piece, ``(reach, C)``: a view."""
-        return self.rows[self.turn * self.frames :][: self.reach]
-
-
-LONG = 8192  # numbers in a piece from which one pass per tap is quicker than one for all taps
-FEW = 2  # rows for which a matrix is multiplied without a library
+    def windows(self, taps: int, dilation: int = 1, stride: int = 1) -> Buffer:
+        """Return a view ``(T / stride, taps, C)``: the frames that each output frame sees."""
+        channels = self._rows.shape[1]
+        size = (self._frames // stride, taps, channels)
+        return as_buffer(self._rows.as_strided(size, (stride * channels, dilation * channels, 1)))
 
 
 class Affine:
-    """A matrix and a bias, by one of two ways to multiply.
-
-    For one or two rows a plain pass over the matrix is quicker than any library's product.
+    """Matrix product and bias.
 
     Args:
         weight: ``(out, fan_in)``.
@@ -141,400 +147,270 @@ class Affine:
         self.bias = as_buffer(bias.float())
 
     def __call__(self, x: Buffer, out: Buffer) -> None:
-        """Multiply rows ``(T, fan_in)`` and add the bias: ``(T, out)``."""
-        if len(x.array) > FEW:
+        """Compute ``(T, fan_in)`` -> ``(T, out)``."""
+        if len(x.array) > SMALL_ROWS:
             torch.addmm(self.bias.tensor, x.tensor, self.weight.tensor, out=out.tensor)
             return
         np.einsum("tc,ch->th", x.array, self.weight.array, out=out.array)
         np.add(out.array, self.bias.array, out=out.array)
 
 
-def affine(pointwise: Pointwise, scale: Tensor | None = None) -> Affine:
-    """A layer, each of its outputs multiplied by ``scale`` if there is one."""
-    assert pointwise.bias is not None
-    weight, bias = pointwise.weight.double(), pointwise.bias.double()
-    if scale is not None:
-        weight, bias = weight * scale[:, None], bias * scale
-    return Affine(weight, bias)
-
-
-def after_snake(half_period: Tensor, pointwise: Pointwise) -> Affine:
-    """A layer behind the activation, as applied to ``u - cos u``."""
-    weight = pointwise.weight.double()
-    bias = weight @ half_period
-    if pointwise.bias is not None:
-        bias = bias + pointwise.bias
-    return Affine(weight * half_period, bias)
-
-
 def half_period(activation: nn.Module) -> Tensor:
-    """The h of an activation, float64 ``(H,)``."""
+    """Return the h of a Snake in float64, ``(C,)``."""
     assert isinstance(activation, Snake)
     return 0.5 * torch.exp(-activation.log_alpha.double())
 
 
-def bend(angle: Array, cosine: Array) -> None:
-    """Replace u by ``u - cos u``."""
+def affine_before_snake(layer: Pointwise, half: Tensor) -> Affine:
+    """Return ``u = layer(x) / h``."""
+    assert layer.bias is not None
+    frequency = 1 / half
+    return Affine(layer.weight.double() * frequency[:, None], layer.bias.double() * frequency)
+
+
+def affine_after_snake(layer: Pointwise, half: Tensor) -> Affine:
+    """Return ``layer(h v + h)`` as a function of ``v = u - cos u``."""
+    weight = layer.weight.double()
+    bias = weight @ half
+    if layer.bias is not None:
+        bias = bias + layer.bias
+    return Affine(weight * half, bias)
+
+
+def snake_(angle: Array, cosine: Array) -> None:
+    """Replace ``angle`` u by ``u - cos u``, using ``cosine`` as scratch memory."""
     np.cos(angle, out=cosine)
     np.subtract(angle, cosine, out=angle)
 
 
-def sweep(window: Buffer, taps: Buffer, out: Buffer) -> None:
-    """Weigh the K frames ``(T, K, C)`` of each output frame by ``(K, C)`` and add them up."""
-    if out.array.size < LONG:
-        np.einsum("tkc,kc->tc", window.array, taps.array, out=out.array)
+def depthwise_conv(windows: Buffer, taps: Buffer, out: Buffer) -> None:
+    """Weight the frames ``(T, K, C)`` that each output frame sees by ``(K, C)`` and add them up."""
+    if out.array.size < LARGE_SIZE:
+        np.einsum("tkc,kc->tc", windows.array, taps.array, out=out.array)
         return
-    torch.mul(window.tensor[:, 0], taps.tensor[0], out=out.tensor)
+    torch.mul(windows.tensor[:, 0], taps.tensor[0], out=out.tensor)
     for tap in range(1, len(taps.tensor)):
-        out.tensor.addcmul_(window.tensor[:, tap], taps.tensor[tap])
+        out.tensor.addcmul_(windows.tensor[:, tap], taps.tensor[tap])
 
 
-def taps_of(weight: Tensor) -> Buffer:
-    """Depthwise weights ``(C, K)`` as ``(K, C)``."""
+def transposed_taps(weight: Tensor) -> Buffer:
+    """Copy depthwise weights ``(C, K)`` to ``(K, C)``."""
     return as_buffer(weight.T.clone(memory_format=torch.contiguous_format))
 
 
-class Entry:
-    """See `ActivatedPointwise`."""
-
-    def __init__(self, layer: ActivatedPointwise) -> None:
-        half = half_period(layer.activation)
-        self.frequency = (1 / half).float()
-        self.affine = after_snake(half, layer.pointwise)
-
-    def allocate(self, frames: int, scratch: Scratch) -> Buffer:
-        """Lay out the memory; return where the input goes."""
-        width = len(self.frequency)
-        self.angle = scratch.take("angle", frames, width)
-        self.cosine = scratch.take("cosine", frames, width)
-        return scratch.take("inlet", frames, width)
-
-    def __call__(self, given: Buffer, out: Buffer) -> None:
-        """Compute ``(T, C)`` -> ``(T, out)``."""
-        torch.mul(given.tensor, self.frequency, out=self.angle.tensor)
-        bend(self.angle.array, self.cosine.array)
-        self.affine(self.angle, out)
-
-
-class Step(ABC):
-    """One block of an inference model, and from `begin` on its memory for one stream.
+class Op(ABC):
+    """Operation of one block, first with its weights only, after `allocated` with buffers too.
 
     Attributes:
-        inlet: where the input of the next piece is to be written, ``(T, C)``.
-        ring: what it remembers; None for nothing.
+        input_buffer: where the input is written before the call, ``(T, C)``.
+        history: past of the input or of an intermediate result; None without memory.
     """
 
-    ring: Ring | None = None
+    input_buffer: Buffer
+    history: History | None = None
 
-    def begin(self, frames: int, scratch: Scratch) -> Step:
-        """A copy of the same weights for a stream in pieces of ``frames`` input frames."""
-        step = copy.copy(self)
-        step.allocate(frames, scratch)
-        return step
+    def __init__(self, block: Block) -> None:
+        self.state_shape = block.state_shape
+        self.down, self.up = block.down, block.up
+
+    def allocated(self, frames: int, workspace: Workspace) -> Self:
+        """Return a copy with the same weights and buffers for chunks of ``frames`` frames."""
+        op = copy.copy(self)
+        if len(self.state_shape) == 2:
+            op.history = History(*self.state_shape, frames)
+        op.allocate(frames, workspace)
+        return op
+
+    def __call__(self, state: Array, out: Buffer) -> Array:
+        """Compute the output frames of `input_buffer`; return the new state."""
+        if self.history is None:
+            self.run(out)
+            return state
+        np.copyto(self.history.past, state)
+        self.run(out)
+        end: Array = self.history.end.copy()
+        return end
 
     @abstractmethod
-    def allocate(self, frames: int, scratch: Scratch) -> None:
-        """Lay out the memory."""
-
-    @property
-    @abstractmethod
-    def inlet(self) -> Buffer:
-        """Where the input goes."""
+    def allocate(self, frames: int, workspace: Workspace) -> None:
+        """Set `input_buffer` and other buffers; `history` exists already."""
 
     @abstractmethod
     def run(self, out: Buffer) -> None:
-        """Compute the output frames of what was written to `inlet`."""
+        """Compute the output from `input_buffer` and `history`."""
 
 
-class RingStep(Step):
-    """A step whose input is what it remembers."""
-
-    ring: Ring
-
-    @property
-    def inlet(self) -> Buffer:
-        """The next rows of the ring."""
-        return self.ring.piece
-
-
-class FlatStep(Step):
-    """A step that forgets its input.
-
-    Attributes:
-        given: the memory of `inlet`.
-    """
-
-    given: Buffer
-
-    @property
-    def inlet(self) -> Buffer:
-        """Memory shared with the other steps."""
-        return self.given
-
-
-class ShiftStep(FlatStep):
-    """See `Shift`."""
+class ShiftOp(Op):
+    """Compiled `Shift`."""
 
     def __init__(self, block: Shift) -> None:
+        super().__init__(block)
         self.offset: Array = block.offset.numpy().copy()
 
-    def allocate(self, frames: int, scratch: Scratch) -> None:
-        """As `Step.allocate`."""
-        self.given = scratch.take("inlet", frames, 1)
+    @override
+    def allocate(self, frames: int, workspace: Workspace) -> None:
+        self.input_buffer = workspace.take("input", frames, 1)
 
+    @override
     def run(self, out: Buffer) -> None:
-        """As `Step.run`."""
-        np.add(self.given.array, self.offset, out=out.array)
+        np.add(self.input_buffer.array, self.offset, out=out.array)
 
 
-class FramingStep(RingStep):
-    """See `Stem` and `TokenMixer`: one matrix for all that a frame sees."""
+class FramesOp(Op):
+    """Compiled `Stem` or `TokenMixer`: one matrix for all that a frame sees."""
+
+    history: History
 
     def __init__(self, block: Stem | TokenMixer) -> None:
-        self.kernel, self.stride = block.kernel, block.down
-        self.reach, self.channels = block.state_shape
-        self.affine = affine(block.transform if isinstance(block, Stem) else block.pointwise)
+        super().__init__(block)
+        self.kernel = block.kernel
+        layer = block.transform if isinstance(block, Stem) else block.pointwise
+        assert layer.bias is not None
+        self.affine = Affine(layer.weight, layer.bias)
 
-    def allocate(self, frames: int, scratch: Scratch) -> None:
-        """As `Step.allocate`."""
-        self.ring = Ring(self.reach, frames, self.channels)
-        self.windows = self.ring.windows(self.kernel, stride=self.stride)
-        self.seen = scratch.take("seen", frames // self.stride, self.kernel * self.channels)
-        self.frames_seen = self.seen.array.reshape(-1, self.kernel, self.channels)
+    @override
+    def allocate(self, frames: int, workspace: Workspace) -> None:
+        self.input_buffer = self.history.chunk
+        self.windows = self.history.windows(self.kernel, stride=self.down).array
+        count, kernel, channels = self.windows.shape
+        self.seen = workspace.take("seen", count, kernel * channels)
 
+    @override
     def run(self, out: Buffer) -> None:
-        """As `Step.run`."""
-        np.copyto(self.frames_seen, self.windows[self.ring.turn].array)
+        np.copyto(self.seen.array.reshape(self.windows.shape), self.windows)
         self.affine(self.seen, out)
 
 
-class UnitStep(RingStep):
-    """See `Unit`."""
+class ResidualUnitOp(Op):
+    """Compiled `ResidualUnit`."""
 
-    def __init__(self, block: Unit) -> None:
-        half = half_period(block.branch.activation)
-        self.reach, self.channels = block.state_shape
-        self.dilation = block.dilation
-        self.taps = taps_of(block.depthwise)
-        self.widen = affine(block.branch.widen, 1 / half)
-        self.narrow = after_snake(half, block.branch.narrow)
+    history: History
 
-    def allocate(self, frames: int, scratch: Scratch) -> None:
-        """As `Step.allocate`."""
-        self.ring = Ring(self.reach, frames, self.channels)
-        self.windows = self.ring.windows(len(self.taps.array), self.dilation)
-        self.swept = scratch.take("swept", frames, self.channels)
-        self.angle = scratch.take("angle", frames, len(self.widen.bias.array))
-        self.cosine = scratch.take("cosine", frames, len(self.widen.bias.array))
-
-    def run(self, out: Buffer) -> None:
-        """As `Step.run`."""
-        sweep(self.windows[self.ring.turn], self.taps, self.swept)
-        self.widen(self.swept, self.angle)
-        bend(self.angle.array, self.cosine.array)
-        self.narrow(self.angle, out)
-        np.add(out.array, self.ring.piece.array, out=out.array)
-
-
-class EntryStep(FlatStep):
-    """A step that begins with an activation; see `Project`, which is nothing else."""
-
-    def __init__(self, block: Project | Down | Up | Head) -> None:
-        self.entry = Entry(block.entry)
-
-    def allocate(self, frames: int, scratch: Scratch) -> None:
-        """As `Step.allocate`."""
-        self.entry = copy.copy(self.entry)
-        self.given = self.entry.allocate(frames, scratch)
-
-    def run(self, out: Buffer) -> None:
-        """As `Step.run`."""
-        self.entry(self.given, out)
-
-
-class DownStep(EntryStep):
-    """See `Down`."""
-
-    ring: Ring
-
-    def __init__(self, block: Down) -> None:
+    def __init__(self, block: ResidualUnit) -> None:
         super().__init__(block)
-        self.stride = block.down
-        self.taps = taps_of(block.depthwise)
+        half = half_period(block.branch.activation)
+        self.dilation = block.dilation
+        self.taps = transposed_taps(block.depthwise)
+        self.widen = affine_before_snake(block.branch.widen, half)
+        self.narrow = affine_after_snake(block.branch.narrow, half)
+
+    @override
+    def allocate(self, frames: int, workspace: Workspace) -> None:
+        self.input_buffer = self.history.chunk
+        self.windows = self.history.windows(len(self.taps.array), self.dilation)
+        hidden = len(self.widen.bias.array)
+        self.convolved = workspace.take("convolved", frames, self.taps.array.shape[1])
+        self.angle = workspace.take("angle", frames, hidden)
+        self.cosine = workspace.take("cosine", frames, hidden)
+
+    @override
+    def run(self, out: Buffer) -> None:
+        depthwise_conv(self.windows, self.taps, self.convolved)
+        self.widen(self.convolved, self.angle)
+        snake_(self.angle.array, self.cosine.array)
+        self.narrow(self.angle, out)
+        np.add(out.array, self.input_buffer.array, out=out.array)
+
+
+class ActivatedPointwiseOp(Op):
+    """Compiled `OutputProjection`, and the first part of the blocks that change the rate."""
+
+    def __init__(self, block: OutputProjection | Downsample | Upsample | Head) -> None:
+        super().__init__(block)
+        half = half_period(block.entry.activation)
+        self.frequency = (1 / half).float()
+        self.affine = affine_after_snake(block.entry.pointwise, half)
+
+    @override
+    def allocate(self, frames: int, workspace: Workspace) -> None:
+        width = len(self.frequency)
+        self.input_buffer = workspace.take("input", frames, width)
+        self.angle = workspace.take("angle", frames, width)
+        self.cosine = workspace.take("cosine", frames, width)
+
+    @override
+    def run(self, out: Buffer) -> None:
+        torch.mul(self.input_buffer.tensor, self.frequency, out=self.angle.tensor)
+        snake_(self.angle.array, self.cosine.array)
+        self.affine(self.angle, out)
+
+
+class DownsampleOp(ActivatedPointwiseOp):
+    """Compiled `Downsample`."""
+
+    history: History
+
+    def __init__(self, block: Downsample) -> None:
+        super().__init__(block)
+        self.taps = transposed_taps(block.depthwise)
         self.bias: Array = block.bias.numpy().copy()
 
-    def allocate(self, frames: int, scratch: Scratch) -> None:
-        """As `Step.allocate`."""
-        super().allocate(frames, scratch)
-        self.ring = Ring(self.stride, frames, len(self.bias))
-        self.windows = self.ring.windows(2 * self.stride, stride=self.stride)
+    @override
+    def allocate(self, frames: int, workspace: Workspace) -> None:
+        super().allocate(frames, workspace)
+        self.windows = self.history.windows(len(self.taps.array), stride=self.down).array
 
+    @override
     def run(self, out: Buffer) -> None:
-        """As `Step.run`."""
-        self.entry(self.given, self.ring.piece)
-        window = self.windows[self.ring.turn].array
-        np.einsum("tkc,kc->tc", window, self.taps.array, out=out.array)
+        super().run(self.history.chunk)
+        np.einsum("tkc,kc->tc", self.windows, self.taps.array, out=out.array)
         np.add(out.array, self.bias, out=out.array)
 
 
-class UpStep(EntryStep):
-    """See `Up`."""
+class UpsampleOp(ActivatedPointwiseOp):
+    """Compiled `Upsample`."""
 
-    ring: Ring
+    history: History
 
-    def __init__(self, block: Up) -> None:
+    def __init__(self, block: Upsample) -> None:
         super().__init__(block)
         self.now, self.before = block.depthwise.clone().unbind(0)
         self.bias = block.bias.clone()
 
-    def allocate(self, frames: int, scratch: Scratch) -> None:
-        """As `Step.allocate`."""
-        super().allocate(frames, scratch)
-        self.ring = Ring(1, frames, len(self.bias))
-        self.windows = self.ring.windows(2)
+    @override
+    def allocate(self, frames: int, workspace: Workspace) -> None:
+        super().allocate(frames, workspace)
+        self.windows = self.history.windows(2).tensor[:, :, None]
 
+    @override
     def run(self, out: Buffer) -> None:
-        """As `Step.run`."""
-        self.entry(self.given, self.ring.piece)
-        window = self.windows[self.ring.turn].tensor[:, :, None]
-        spread = out.tensor.view(len(window), *self.now.shape)
-        torch.addcmul(self.bias, window[:, 1], self.now, out=spread)
-        spread.addcmul_(window[:, 0], self.before)
+        super().run(self.history.chunk)
+        y = out.tensor.view(len(self.windows), *self.now.shape)
+        torch.addcmul(self.bias, self.windows[:, 1], self.now, out=y)
+        y.addcmul_(self.windows[:, 0], self.before)
 
 
-class HeadStep(EntryStep):
-    """See `Head`."""
+class HeadOp(ActivatedPointwiseOp):
+    """Compiled `Head`."""
 
-    ring: Ring
+    history: History
 
     def __init__(self, block: Head) -> None:
         super().__init__(block)
-        self.stride, self.taps = block.up, block.taps
+        self.taps = block.taps
 
-    def allocate(self, frames: int, scratch: Scratch) -> None:
-        """As `Step.allocate`."""
-        super().allocate(frames, scratch)
-        width = self.taps * self.stride
-        self.ring = Ring(self.taps - 1, frames, width)
-        # k frames after the earliest that counts, its part is k strides before the last one
-        size = (frames, self.taps, self.stride)
-        self.parts: list[Array] = [
-            self.ring.rows.as_strided(
-                size, (width, width - self.stride, 1), turn * frames * width + width - self.stride
-            ).numpy()
-            for turn in range(self.ring.turns)
-        ]
+    @override
+    def allocate(self, frames: int, workspace: Workspace) -> None:
+        super().allocate(frames, workspace)
+        # The samples of a frame sum one stride of each of the last `taps` rows: the last stride of
+        # the oldest row, ..., the first stride of the current row. `parts` is a view (T, taps, up).
+        windows = self.history.windows(self.taps).array
+        strides = windows.reshape(frames, self.taps, self.taps, self.up)[:, :, ::-1]
+        self.parts: Array = strides.diagonal(axis1=1, axis2=2).transpose(0, 2, 1)
 
+    @override
     def run(self, out: Buffer) -> None:
-        """As `Step.run`."""
-        self.entry(self.given, self.ring.piece)
-        parts = self.parts[self.ring.turn]
-        np.einsum("tkj->tj", parts, out=out.array.reshape(len(parts), self.stride))
+        super().run(self.history.chunk)
+        np.einsum("tkj->tj", self.parts, out=out.array.reshape(len(self.parts), self.up))
 
 
-STEPS: dict[type[Block], Callable[[Any], Step]] = {
-    Shift: ShiftStep,
-    Stem: FramingStep,
-    TokenMixer: FramingStep,
-    Unit: UnitStep,
-    Down: DownStep,
-    Up: UpStep,
-    Head: HeadStep,
-    Project: EntryStep,
+OPS: dict[type[Block], Callable[[Any], Op]] = {
+    Shift: ShiftOp,
+    Stem: FramesOp,
+    TokenMixer: FramesOp,
+    ResidualUnit: ResidualUnitOp,
+    Downsample: DownsampleOp,
+    OutputProjection: ActivatedPointwiseOp,
+    Upsample: UpsampleOp,
+    Head: HeadOp,
 }
-
-Compiled = list[tuple[Block, Step]]
-
-
-@torch.no_grad()
-def prepare(stack: Stack) -> Compiled:
-    """Copy the weights of a folded stack of the wave kind into steps."""
-    return [(block, STEPS[type(block)](block)) for _, block in stack.named_blocks()]
-
-
-class Runner(ABC):
-    """A stack and what it remembers of the pieces so far."""
-
-    @abstractmethod
-    def __call__(self, x: Tensor) -> Tensor:
-        """Compute the next piece ``(B, T, C)``."""
-
-    @abstractmethod
-    def state(self) -> State:
-        """A copy of what is remembered, as `Stack.start` lays it out."""
-
-    @abstractmethod
-    def load(self, state: State) -> None:
-        """Go on from a state instead, which stays as it is."""
-
-
-class BlockRunner(Runner):
-    """The blocks, one call each."""
-
-    def __init__(self, stack: Stack, batch: int, device: torch.device) -> None:
-        self.stack = stack
-        self._state = stack.start(batch, device)
-
-    def __call__(self, x: Tensor) -> Tensor:
-        """As `Runner.__call__`."""
-        y: Tensor
-        y, after = self.stack(x, self._state)
-        # copies, so that the state does not keep the whole piece in memory
-        self._state = [end.clone() for end in after]
-        return y
-
-    def state(self) -> State:
-        """As `Runner.state`."""
-        return list(self._state)
-
-    def load(self, state: State) -> None:
-        """As `Runner.load`."""
-        self._state = state
-
-
-class StepRunner(Runner):
-    """Steps in memory of their own, for pieces of one length.
-
-    Args:
-        prepared: from `prepare`.
-        frames: input frames of each piece.
-        channels: of the output.
-    """
-
-    def __init__(self, prepared: Compiled, frames: int, channels: int) -> None:
-        scratch = Scratch()
-        self.shapes = [block.state_shape for block, _ in prepared]
-        self.steps = []
-        for block, step in prepared:
-            self.steps.append(step.begin(frames, scratch))
-            frames = frames // block.down * block.up
-        self.shape = (1, frames, channels)
-
-    @torch.no_grad()
-    def __call__(self, x: Tensor) -> Tensor:
-        """As `Runner.__call__`, one signal only."""
-        made = torch.empty(self.shape)
-        self.steps[0].inlet.tensor.copy_(x[0])
-        outlets = [step.inlet for step in self.steps[1:]]
-        # infinities pass through without a word, as they do in torch
-        with np.errstate(all="ignore"):
-            for step, outlet in zip(self.steps, [*outlets, as_buffer(made[0])], strict=True):
-                step.run(outlet)
-        for step in self.steps:
-            if step.ring is not None:
-                step.ring.advance()
-        return made
-
-    def state(self) -> State:
-        """As `Runner.state`."""
-        return [
-            torch.zeros(1, *shape) if step.ring is None else step.ring.past()[None].clone()
-            for step, shape in zip(self.steps, self.shapes, strict=True)
-        ]
-
-    @torch.no_grad()
-    def load(self, state: State) -> None:
-        """As `Runner.load`."""
-        for step, end in zip(self.steps, state, strict=True):
-            if step.ring is not None:
-                step.ring.past().copy_(end[0])

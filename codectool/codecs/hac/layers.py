@@ -1,80 +1,106 @@
-"""The parts that the blocks of HAC are made of; none of them looks across time but `depthwise`.
+"""Layers that the blocks of HAC are built from; only `depthwise_conv` looks across time.
 
-A running scale and a gain exist for training only: `Foldable.fold_` moves them into the weights,
-`Foldable.unfold_` out of them again.
-
-Letters used in shapes: B batch, T time, C channels.
+Training divides features by running scales and multiplies residuals by gains. Inference does
+without both: `Foldable.fold_` moves them into the weights, `Foldable.unfold_` undoes that.
 """
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import override
 
-from codectool.codecs.hac.activations import Smu, Snake
+from codectool.codecs.hac.activations import Activation
 from codectool.nn.distributed import all_reduce_mean
 
 
-def running_weight(count: Tensor) -> Tensor:
-    """Weight of the ``count``-th batch in a running average: a plain mean first, then 1 %."""
-    return (1 / count).clamp(min=0.01)
+class RunningNorm(nn.Module, ABC):
+    """Base of the normalisations by running averages over the training batches.
 
+    Training and inference use the same averages, so that inference can fold them into weights. They
+    are constants for the gradient.
 
-class RunningScale(nn.Module):
-    """Divide by a running root mean square: one scalar, no learned parameter.
-
-    The feature map gets unit variance whatever the depth, with the same (averaged) scale in
-    training and inference, so that it can be folded into the weights. The scale is a constant for
-    the gradient. It moves only in training steps while `updating` is true.
+    Attributes:
+        updating: whether training steps update the averages; evaluation never does.
+        count: number of batches averaged so far.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.updating = True
-        self.mean_square: Tensor
         self.count: Tensor
-        self.register_buffer("mean_square", torch.ones(()))
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
-        """Scale a feature map of any shape."""
         if self.training and self.updating:
             with torch.no_grad():
-                norm = torch.linalg.vector_norm(x.detach(), dtype=torch.float32)
-                mean_square = all_reduce_mean(norm.square() / x.numel())
                 self.count += 1
-                self.mean_square.lerp_(mean_square, running_weight(self.count))
-        return x / self.sigma()
+                # the plain mean of the first 100 batches, then exponential with weight 1 %
+                self.update_(x.detach(), (1 / self.count).clamp(min=0.01))
+        return self.normalise(x)
 
-    def sigma(self) -> Tensor:
-        """The divisor."""
+    @abstractmethod
+    def update_(self, x: Tensor, weight: Tensor) -> None:
+        """Move the averages towards the statistics of ``x``."""
+
+    @abstractmethod
+    def normalise(self, x: Tensor) -> Tensor:
+        """Normalise by the averages as they are."""
+
+
+class RunningScale(RunningNorm):
+    """Division by a running root mean square: one scalar for any shape, no learned parameter.
+
+    It gives features unit variance at any depth.
+    """
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.mean_square: Tensor
+        self.register_buffer("mean_square", torch.ones(()))
+
+    @override
+    def update_(self, x: Tensor, weight: Tensor) -> None:
+        norm = torch.linalg.vector_norm(x, dtype=torch.float32)
+        self.mean_square.lerp_(all_reduce_mean(norm.square() / x.numel()), weight)
+
+    @override
+    def normalise(self, x: Tensor) -> Tensor:
+        return x / self.divisor()
+
+    def divisor(self) -> Tensor:
+        """Return the root mean square."""
         return torch.sqrt(self.mean_square + 1e-8)
 
 
 class Pointwise(nn.Module):
-    """Matrix product over the last axis, weights of variance 1 / fan-in at the start."""
+    """Matrix product over the last axis, initialised with weights of variance 1 / fan-in."""
 
     def __init__(self, fan_in: int, out: int, bias: bool = True) -> None:
         super().__init__()
         self.weight = nn.Parameter(torch.randn(out, fan_in) * fan_in**-0.5)
         self.bias = nn.Parameter(torch.zeros(out)) if bias else None
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
-        """``(..., fan_in)`` -> ``(..., out)``."""
         return F.linear(x, self.weight, self.bias)
 
 
-def depthwise(
+def depthwise_conv(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1, dilation: int = 1
 ) -> Tensor:
-    """Convolve each channel of ``(B, T, C)`` over time by its own row of ``weight`` ``(C, k)``.
+    """Convolve each channel of ``(B, T, C)`` over time with its own row of ``weight`` ``(C, k)``.
 
-    Written as an image of height 1, which reaches the fast path for channels that lie together.
-    A compiler does better with a sum of shifted signals, which it fuses with what stands around it.
+    Returns:
+        ``(B, T', C)`` with ``T' = (T - (k - 1) dilation - 1) // stride + 1``.
     """
-    if torch.compiler.is_compiling():
+    if torch.compiler.is_compiling():  # a compiler fuses the sum with the operations around it
         return _shifted_sum(x, weight, bias, stride, dilation)
+    # An image of height 1: PyTorch has a fast path for two-dimensional signals, channels last.
     image = x.transpose(1, 2).unsqueeze(2)
     kernel = weight[:, None, None, :]
     y = F.conv2d(image, kernel, bias, (1, stride), (0, 0), (1, dilation), len(weight))
@@ -84,59 +110,80 @@ def depthwise(
 def _shifted_sum(
     x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, dilation: int
 ) -> Tensor:
-    last = x.shape[1] - (weight.shape[1] - 1) * dilation  # one past the last start of a kernel
+    starts = x.shape[1] - (weight.shape[1] - 1) * dilation  # positions where the kernel fits
     total = x.new_zeros(()) if bias is None else bias
     for tap in range(weight.shape[1]):
         first = tap * dilation
-        total = total + x[:, first : first + last : stride] * weight[:, tap]
+        total = total + x[:, first : first + starts : stride] * weight[:, tap]
     return total
 
 
-class Foldable(nn.Module):
-    """A layer with running scales or gains that inference does without."""
+class Foldable(nn.Module, ABC):
+    """Layer with a running scale or a gain that its weights can take over."""
 
+    @abstractmethod
     def fold_(self) -> None:
-        """Move them into the weights: the same result with fewer operations."""
+        """Move the scale or gain into the weights: the same result with fewer operations."""
 
+    @abstractmethod
     def unfold_(self) -> None:
-        """Turn folded weights into those that go with the scales and gains there are now."""
+        """Turn folded weights into weights for the current scale or for a new gain."""
 
 
-class ActivatedPointwise(Foldable):
-    """``PW( act( S(x) ) )``: how features reach a layer that changes their rate or meaning."""
+class ScaledLayer(Foldable):
+    """Layer that divides its input by a running scale."""
 
-    def __init__(self, activation: Snake | Smu, fan_in: int, out: int, bias: bool = False) -> None:
+    scale: nn.Module
+
+    @abstractmethod
+    def absorb_division_(self, divisor: Tensor) -> None:
+        """Change the weights so that the input no longer has to be divided by ``divisor``."""
+
+    @override
+    @torch.no_grad()
+    def fold_(self) -> None:
+        self.absorb_division_(self._divisor())
+        self.scale = nn.Identity()
+
+    @override
+    @torch.no_grad()
+    def unfold_(self) -> None:
+        self.absorb_division_(1 / self._divisor())
+
+    def _divisor(self) -> Tensor:
+        assert isinstance(self.scale, RunningScale)
+        return self.scale.divisor()
+
+
+class ActivatedPointwise(ScaledLayer):
+    """``PW( act( S(x) ) )``, where features change their rate or meaning.
+
+    S is the running scale, PW a matrix product.
+    """
+
+    def __init__(self, activation: Activation, fan_in: int, out: int, bias: bool = False) -> None:
         super().__init__()
-        self.scale: nn.Module = RunningScale()
+        self.scale = RunningScale()
         self.activation = activation
         self.pointwise = Pointwise(fan_in, out, bias)
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
-        """``(..., fan_in)`` -> ``(..., out)``."""
         y: Tensor = self.pointwise(self.activation(self.scale(x)))
         return y
 
-    @torch.no_grad()
-    def fold_(self) -> None:
-        """Fold the scale into the activation and into the matrix behind it."""
-        sigma = take_sigma(self)
-        self.activation.absorb_(sigma)
-        self.pointwise.weight.div_(sigma)
-
-    @torch.no_grad()
-    def unfold_(self) -> None:
-        """Undo `fold_`."""
-        sigma = sigma_of(self)
-        self.activation.absorb_(1 / sigma)
-        self.pointwise.weight.mul_(sigma)
+    @override
+    def absorb_division_(self, divisor: Tensor) -> None:
+        self.activation.absorb_division_(divisor)
+        self.pointwise.weight.div_(divisor)
 
 
-class Branch(Foldable):
-    """The wide part of a residual unit: ``g * PW2( act( PW1(x) ) )``.
+class PointwiseMLP(Foldable):
+    """``g * PW2( act( PW1(x) ) )``: the wide part of a residual unit.
 
-    The activation, the costliest operation, stands once on the wide side, as in ConvNeXt. The gain
-    g of each channel starts at 0.1: small enough for a deep stack to start near the identity, yet
-    all weights get a gradient in the first step.
+    The activation, the most expensive operation, occurs only once, on the wide side, as in
+    ConvNeXt. The gain g of each channel starts at 0.1: small enough for a deep stack to start near
+    the identity, and large enough for all weights to get a gradient in the first step.
     """
 
     def __init__(self, channels: int, activation: nn.Module, hidden: int) -> None:
@@ -146,40 +193,28 @@ class Branch(Foldable):
         self.narrow = Pointwise(hidden, channels)
         self.gain: nn.Parameter | None = nn.Parameter(torch.full((channels,), 0.1))
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
-        """``(..., C)`` -> ``(..., C)``."""
         y: Tensor = self.narrow(self.activation(self.widen(x)))
         return y if self.gain is None else y * self.gain
 
+    @override
     @torch.no_grad()
     def fold_(self) -> None:
-        """Fold the gain into the second matrix."""
         assert self.gain is not None
-        assert self.narrow.bias is not None
-        self.narrow.weight.mul_(self.gain[:, None])
-        self.narrow.bias.mul_(self.gain)
+        self._multiply_rows(self.gain)
         self.gain = None
 
+    @override
     @torch.no_grad()
     def unfold_(self) -> None:
-        """Choose gains that leave rows of norm 1, which is about what they begin with."""
+        # gains that leave rows of norm 1, about what rows have at initialisation
         assert self.gain is not None
-        assert self.narrow.bias is not None
         norms = torch.linalg.vector_norm(self.narrow.weight, dim=1)
         self.gain.copy_(torch.where(norms > 0, norms, 1.0))
-        self.narrow.weight.div_(self.gain[:, None])
-        self.narrow.bias.div_(self.gain)
+        self._multiply_rows(1 / self.gain)
 
-
-def take_sigma(layer: Foldable) -> Tensor:
-    """Remove the running scale of a layer that is being folded and return its divisor."""
-    sigma = sigma_of(layer)
-    layer.scale = nn.Identity()
-    return sigma
-
-
-def sigma_of(layer: Foldable) -> Tensor:
-    """Divisor of the running scale of a layer."""
-    scale = layer.scale
-    assert isinstance(scale, RunningScale)
-    return scale.sigma()
+    def _multiply_rows(self, factors: Tensor) -> None:
+        assert self.narrow.bias is not None
+        self.narrow.weight.mul_(factors[:, None])
+        self.narrow.bias.mul_(factors)

@@ -1,10 +1,10 @@
 """Binary scalar quantization without a codebook: the sign of each channel is its bit.
 
-In the manner of MaskBit (arXiv 2409.16211) and LFQ (arXiv 2310.05737). Signs are taken after a
-whitening that follows the data by exponential moving averages: it puts the threshold where each
-bit is balanced, so that no bit can stay constant, and removes the linear dependence between bits.
+Follows MaskBit (arXiv 2409.16211) and LFQ (arXiv 2310.05737). Signs are taken after a whitening
+computed from exponential moving averages: it puts the threshold where each bit is balanced, so that
+no bit can stay constant, and removes the linear dependence between bits.
 
-Letters used in shapes: B batch, T time, K bits per token.
+Shapes: ``(B, T, K)`` with K the bits per token.
 """
 
 from __future__ import annotations
@@ -14,19 +14,21 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import override
 
 from codectool.nn.distributed import all_reduce_mean
 
-# Keeps the whitening finite. It must stay far below the smallest variance that carries bits: with
-# 1 % of the mean, the strongest direction of a trained encoder pushed all others below the floor.
+# Floor of the variances, relative to their mean, that keeps the whitening finite. It must be far
+# below the smallest variance that carries bits: with a floor of 1 %, one strong direction of a
+# trained encoder pushed all others below it.
 WHITENING_FLOOR = 1e-4
 
 
 def signs_to_index(values: Tensor) -> Tensor:
-    """Number the sign patterns, channel 0 being the most significant bit.
+    """Return the index of each sign pattern; channel 0 is the most significant bit.
 
     Args:
-        values: ``(..., K)``; above zero is bit 1, anything else bit 0.
+        values: ``(..., K)``; a value above zero is bit 1, any other bit 0.
 
     Returns:
         int64 ``(...)`` in ``0 .. 2^K - 1``.
@@ -54,15 +56,15 @@ def index_to_signs(index: Tensor, num_bits: int) -> Tensor:
 
 @dataclass(frozen=True)
 class BinaryOutput:
-    """What the bottleneck hands to the decoder and to the training loss.
+    """Bits for the decoder and quantities for the training loss.
 
     Attributes:
-        signs: ``(B, T, K)`` of -1 and +1; their gradient is passed straight to `values`.
+        signs: ``(B, T, K)`` of -1 and +1, with a straight-through gradient to `values`.
         values: ``(B, T, K)``, whitened, before the sign is taken.
         commitment: mean squared distance of `values` from their signs.
-        sample_entropy: mean uncertainty of one bit of one token in nats, to be made small.
-        batch_entropy: spread of the tokens over their codes in nats per bit, to be made large.
-        whiteness: distance of the input's mean and covariance from zero and identity.
+        sample_entropy: mean entropy of one bit of one token in nats, to be minimised.
+        batch_entropy: entropy of the mean code distribution in nats per bit, to be maximised.
+        decorrelation: distance of the input's mean and covariance from zero and identity.
     """
 
     signs: Tensor
@@ -70,20 +72,20 @@ class BinaryOutput:
     commitment: Tensor
     sample_entropy: Tensor
     batch_entropy: Tensor
-    whiteness: Tensor
+    decorrelation: Tensor
 
 
 def bit_entropy(logits: Tensor) -> Tensor:
-    """Entropy in nats of ``sigmoid(logits)``, elementwise and safe for any size of logit."""
+    """Return the entropy in nats of ``sigmoid(logits)``, elementwise, stable for any logit."""
     size = logits.abs()
     return F.softplus(-size) + size * torch.sigmoid(-size)
 
 
 def group_entropy(logits: Tensor, group_bits: int) -> Tensor:
-    """Entropy of the mean code distribution in nats per bit, at most ``ln 2``.
+    """Return the entropy of the mean code distribution in nats per bit, at most ``ln 2``.
 
-    All ``2^K`` codes would be far too many, so bits are taken in groups that are treated apart, as
-    BSQ does (arXiv 2406.07548).
+    All ``2^K`` codes would be far too many, so the bits are split into groups with an entropy each,
+    as in BSQ (arXiv 2406.07548).
 
     Args:
         logits: ``(N, K)``, one row per token.
@@ -100,13 +102,12 @@ def group_entropy(logits: Tensor, group_bits: int) -> Tensor:
     return total / logits.shape[-1]
 
 
-def whiteness(rows: Tensor) -> Tensor:
-    """How far rows ``(N, K)`` are from white: ``(|mean|^2 + |covariance - I|^2) / K``.
+def decorrelation(rows: Tensor) -> Tensor:
+    """Return how far rows ``(N, K)`` are from white: ``(|mean|^2 + |covariance - I|^2) / K``.
 
-    The whitening makes the bits blind to mean and covariance of what goes in, and it follows late:
-    whoever grows a direction of the input gains until the averages have caught up. Nothing else
-    holds such growth back, which ends with one direction that all bits depend on.
-    Covariance terms in the manner of VICReg (arXiv 2105.04906, section 4.1).
+    Without this loss nothing limits the growth of single directions of the input: the whitening
+    undoes it, but only after its averages have caught up, and until then growth pays. It ends with
+    one direction that all bits depend on. Covariance term as in VICReg (arXiv 2105.04906, 4.1).
     """
     num_rows, width = rows.shape
     mean = all_reduce_mean(rows.mean(0))
@@ -125,10 +126,10 @@ class BinaryBottleneck(nn.Module):
         e = A (p - mu)                         A and mu are constants for the gradient
         q = +1 where e > 0, else -1
 
-    Everything is computed in float32, whatever autocast says: a sign has no tolerance.
+    Computed in float32 under autocast too: rounding can flip a sign.
 
     Attributes:
-        updating: whether training steps update the averages; they never move in evaluation.
+        updating: whether training steps update the averages; evaluation never does.
         min_weight: smallest weight of a new batch in the averages; the n-th has at least 1/n.
     """
 
@@ -147,8 +148,8 @@ class BinaryBottleneck(nn.Module):
         self.register_buffer("whitening", torch.eye(num_bits))
         self.register_buffer("count", torch.zeros((), dtype=torch.int64))
 
+    @override
     def forward(self, projected: Tensor) -> BinaryOutput:
-        """Quantize ``(B, T, K)``."""
         with torch.autocast(projected.device.type, enabled=False):
             projected = projected.float()
             if self.training and self.updating:
@@ -162,12 +163,17 @@ class BinaryBottleneck(nn.Module):
                 commitment=(values - hard).square().mean(),
                 sample_entropy=bit_entropy(logits).mean(),
                 batch_entropy=group_entropy(logits, self.group_bits),
-                whiteness=whiteness(projected.flatten(0, -2)),
+                decorrelation=decorrelation(projected.flatten(0, -2)),
             )
 
     @torch.no_grad()
     def whiten_projection_(self, weight: Tensor, bias: Tensor) -> None:
-        """Make the projection ``(K, C)``, ``(K,)`` before the bottleneck do the whitening too."""
+        """Fold the whitening into the projection before the bottleneck.
+
+        Args:
+            weight: ``(K, C)``, changed in place.
+            bias: ``(K,)``, changed in place.
+        """
         bias.copy_(self.whitening @ (bias - self.mean))
         weight.copy_(self.whitening @ weight)
 
@@ -178,11 +184,10 @@ class BinaryBottleneck(nn.Module):
         self.mean.lerp_(all_reduce_mean(rows.mean(0)), weight)
         centred = rows - self.mean
         self.covariance.lerp_(all_reduce_mean(centred.T @ centred / len(rows)), weight)
-        # float64: the smallest of the roots decides how well the bits are decorrelated
-        # NaN and infinity make the mean, and so the loss, what they are; they only must not reach
-        # `eigh`, which would raise
+        # float64, because the smallest eigenvalues decide how well the bits are decorrelated; NaN
+        # and infinity would make `eigh` raise, and still reach the loss through the mean
         covariance = self.covariance.double().nan_to_num(0.0, 0.0, 0.0)
         floor = WHITENING_FLOOR * covariance.diagonal().mean()
-        sizes, directions = torch.linalg.eigh(covariance)
-        root = directions * (sizes.clamp(min=0) + floor).rsqrt() @ directions.T
+        variances, directions = torch.linalg.eigh(covariance)
+        root = directions * (variances.clamp(min=0) + floor).rsqrt() @ directions.T
         self.whitening.copy_(root)

@@ -13,7 +13,7 @@ from codectool.codecs.hac.codec import HacCodec, fold
 from codectool.codecs.hac.config import AnyHacConfig
 from codectool.codecs.hac.network import HacNetwork
 from codectool.codecs.hac.quantizer import signs_to_index
-from codectool.codecs.hac.unfold import load_folded_, settle_
+from codectool.codecs.hac.unfold import calibrate_, load_folded_
 from codectool.training.trainee import Reconstruction, Trainee
 
 # The scales of the features follow every step at first, then every fourth, and stand still for the
@@ -52,7 +52,7 @@ class HacTrainee(Trainee):
             penalties={
                 "commitment": bits.commitment,
                 "entropy": self.entropy_boost * entropy,
-                "whiteness": bits.whiteness,
+                "whiteness": bits.decorrelation,
             },
             codes=signs_to_index(bits.values.detach()).unsqueeze(1),
         )
@@ -85,7 +85,7 @@ class HacTrainee(Trainee):
 
     def settle(self, crops: Callable[[], Tensor]) -> None:
         """Measure the scales."""
-        settle_(self.network, crops())
+        calibrate_(self.network, crops())
 
     def decayed(self, name: str, parameter: Tensor) -> bool:
         """Matrices and depthwise kernels decay; biases, gains and frequencies do not."""

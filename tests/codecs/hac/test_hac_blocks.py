@@ -1,12 +1,34 @@
-"""Each block against the plain convolution that it stands for."""
+"""Each block is compared with the plain convolution that it implements."""
 
 import pytest
 import torch
 from torch.nn import functional as F
 
-from codectool.codecs.hac.activations import Snake
-from codectool.codecs.hac.blocks import Down, Head, Stack, Stem, TokenMixer, Unit, Up
-from codectool.codecs.hac.spectral import FrequencyDown, FrequencyUp
+from codectool.codecs.hac.activations import Smu, Snake
+from codectool.codecs.hac.blocks import (
+    Downsample,
+    Head,
+    OutputProjection,
+    ResidualUnit,
+    Stack,
+    Stem,
+    TokenMixer,
+    Upsample,
+)
+from codectool.codecs.hac.network import Shift
+from codectool.codecs.hac.spectral import (
+    STFT,
+    BinGain,
+    FrequencyDownsample,
+    FrequencyUpsample,
+    InverseSTFT,
+    LastSpectrumConv,
+    Merge,
+    SpectrumConv,
+    SpectrumUnit,
+    Split,
+)
+from tests.hac_models import small_preset
 
 
 @pytest.fixture(autouse=True)
@@ -15,34 +37,33 @@ def seed():
 
 
 def run(block, x):
-    stack = Stack([("only", block.eval())])
-    return stack(x, stack.start(len(x), x.device))[0]
+    return Stack([("only", block.eval())])(x)[0]
 
 
-def test_unit():
-    block = Unit(6, Snake(12), hidden=12, kernel=7, dilation=3)
+def test_residual_unit_is_a_dilated_causal_convolution_and_an_mlp():
+    block = ResidualUnit(6, Snake(12), hidden=12, kernel=7, dilation=3)
     x = torch.randn(2, 40, 6)
-    swept = F.conv1d(F.pad(x.mT, (18, 0)), block.depthwise[:, None], dilation=3, groups=6).mT
-    torch.testing.assert_close(run(block, x), x + block.branch(swept), atol=1e-5, rtol=1e-5)
+    convolved = F.conv1d(F.pad(x.mT, (18, 0)), block.depthwise[:, None], dilation=3, groups=6).mT
+    torch.testing.assert_close(run(block, x), x + block.branch(convolved), atol=1e-5, rtol=1e-5)
 
 
-def test_down():
-    block = Down(6, Snake(6), 8, stride=5)
+def test_downsample_is_a_strided_convolution():
+    block = Downsample(6, Snake(6), 8, stride=5)
     x = torch.randn(2, 40, 6)
     entry = F.pad(block.entry(x).mT, (5, 0))
     expected = F.conv1d(entry, block.depthwise[:, None], block.bias, stride=5, groups=8).mT
     torch.testing.assert_close(run(block, x), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_up():
-    block = Up(6, Snake(6), 8, stride=4)
+def test_upsample_is_a_transposed_convolution():
+    block = Upsample(6, Snake(6), 8, stride=4)
     x = torch.randn(2, 10, 6)
     kernel = block.depthwise.permute(2, 0, 1).reshape(8, 1, 8)
     expected = F.conv_transpose1d(block.entry(x).mT, kernel, block.bias, stride=4, groups=8)
     torch.testing.assert_close(run(block, x), expected[..., :40].mT, atol=1e-5, rtol=1e-5)
 
 
-def test_stem():
+def test_stem_is_a_strided_convolution():
     block = Stem(6, stride=8, taps=4)
     x = torch.randn(2, 80, 1)
     weight, bias = block.transform.weight[:, None], block.transform.bias
@@ -50,16 +71,16 @@ def test_stem():
     torch.testing.assert_close(run(block, x), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_head():
+def test_head_is_a_transposed_convolution():
     block = Head(6, Snake(6), stride=8, taps=4)
     x = torch.randn(2, 10, 6)
-    wide = block.entry.activation(block.entry.scale(x))
+    activated = block.entry.activation(block.entry.scale(x))
     weight = block.entry.pointwise.weight.T[:, None]
-    expected = F.conv_transpose1d(wide.mT, weight, stride=8)[..., :80].mT
+    expected = F.conv_transpose1d(activated.mT, weight, stride=8)[..., :80].mT
     torch.testing.assert_close(run(block, x), expected, atol=1e-5, rtol=1e-5)
 
 
-def test_token_mixer():
+def test_token_mixer_is_a_causal_convolution():
     block = TokenMixer(5, 7, kernel=3)
     x = torch.randn(2, 10, 5)
     kernel = block.pointwise.weight.reshape(7, 3, 5).mT
@@ -68,8 +89,8 @@ def test_token_mixer():
 
 
 @pytest.mark.parametrize("stride", [3, 4])
-def test_frequency_down(stride):
-    block = FrequencyDown(6, 8, stride, num_bins=24)
+def test_frequency_downsample_is_a_strided_convolution_over_frequency(stride):
+    block = FrequencyDownsample(6, 8, stride, num_bins=24)
     x = torch.randn(2, 3, 24, 6)
     below = stride // 2
     entry = F.pad(block.entry(x).flatten(0, 1).mT, (below, stride - below))
@@ -78,8 +99,8 @@ def test_frequency_down(stride):
 
 
 @pytest.mark.parametrize("stride", [3, 4])
-def test_frequency_up_is_the_transpose_of_down(stride):
-    block = FrequencyUp(6, 8, stride, num_bins=6)
+def test_frequency_upsample_is_the_transpose_of_downsample(stride):
+    block = FrequencyUpsample(6, 8, stride, num_bins=6)
     x = torch.randn(2, 3, 6, 6)
     kernel = block.depthwise.permute(2, 0, 1).reshape(8, 1, 2 * stride)
     entry = block.entry(x).flatten(0, 1).mT
@@ -88,21 +109,56 @@ def test_frequency_up_is_the_transpose_of_down(stride):
     torch.testing.assert_close(run(block, x).flatten(0, 1), expected, atol=1e-5, rtol=1e-5)
 
 
-@pytest.mark.parametrize(
-    ("block", "inputs"),
-    [
-        (Unit(4, Snake(4), 4, kernel=7, dilation=2), (30, 4)),
-        (Down(4, Snake(4), 4, stride=5), (30, 4)),
-        (Up(4, Snake(4), 4, stride=5), (6, 4)),
-        (Stem(4, stride=8, taps=4), (80, 1)),
-        (Head(4, Snake(4), stride=8, taps=4), (10, 4)),
-        (TokenMixer(4, 4, kernel=3), (10, 4)),
-    ],
-    ids=lambda value: type(value).__name__,
-)
-def test_reach_is_as_stated(block, inputs):
+WAVE_BLOCKS = [  # block, shape of the input of one item
+    (lambda: ResidualUnit(4, Snake(4), 4, kernel=7, dilation=2), (30, 4)),
+    (lambda: Downsample(4, Snake(4), 4, stride=5), (30, 4)),
+    (lambda: Upsample(4, Snake(4), 4, stride=5), (6, 4)),
+    (lambda: Stem(4, stride=8, taps=4), (80, 1)),
+    (lambda: Head(4, Snake(4), stride=8, taps=4), (10, 4)),
+    (lambda: TokenMixer(4, 4, kernel=3), (10, 4)),
+]
+OTHER_BLOCKS = [
+    (lambda: OutputProjection(4, Snake(4), 4), (10, 4)),
+    (lambda: Shift(torch.ones(1)), (10, 1)),
+    (lambda: STFT(16, 4), (40, 1)),
+    (lambda: InverseSTFT(16, 4), (10, 8, 2)),
+    (lambda: BinGain(torch.rand(8, 1)), (10, 8, 2)),
+    (lambda: SpectrumConv(2, 4, 8), (10, 8, 2)),
+    (lambda: LastSpectrumConv(4, Smu(4), 2, 8), (10, 8, 4)),
+    (lambda: SpectrumUnit(small_preset("hac-3.6-v12"), 0, 8), (10, 8, 4)),
+    (lambda: SpectrumUnit(small_preset("hac-3.6-v13"), 0, 8), (10, 8, 4)),
+    (lambda: FrequencyDownsample(4, 6, 4, 8), (10, 8, 4)),
+    (lambda: FrequencyUpsample(4, 6, 4, 8), (10, 8, 4)),
+    (lambda: Merge(4, 8, 6), (10, 8, 4)),
+    (lambda: Split(6, 4, 8), (10, 6)),
+]
+
+
+def block_id(value):
+    return type(value()).__name__ if callable(value) else ""
+
+
+@pytest.mark.parametrize(("build", "inputs"), WAVE_BLOCKS, ids=block_id)
+def test_first_input_is_the_earliest_frame_with_a_gradient(build, inputs):
+    block = build()
     x = torch.randn(1, *inputs, requires_grad=True)
     y = run(block, x)
-    frame = y.shape[1] - 1 - (block.up - 1)  # the first of the last input frame's
+    frame = y.shape[1] - 1 - (block.up - 1)  # the first output frame of the last input frame
     y[:, frame].sum().backward()
     assert x.grad[0].abs().sum(-1).nonzero()[0].item() == block.first_input(frame)
+
+
+@pytest.mark.parametrize(("build", "inputs"), WAVE_BLOCKS + OTHER_BLOCKS, ids=block_id)
+@torch.no_grad()
+def test_block_gives_the_same_output_in_chunks(build, inputs):
+    block = build()
+    stack = Stack([("only", block.eval())])
+    x = torch.randn(2, *inputs)
+    expected, end = stack(x)
+    parts, state = [], None
+    for chunk in torch.split(x, 2 * block.down, dim=1):
+        y, state = stack(chunk, state)
+        parts.append(y)
+    torch.testing.assert_close(torch.cat(parts, dim=1), expected, atol=1e-5, rtol=1e-5)
+    torch.testing.assert_close(state, end, atol=1e-5, rtol=1e-5)
+    assert state[0].shape == (2, *block.state_shape)

@@ -1,19 +1,16 @@
+"""`HacCodec` on random weights: causality, context, chunks, loading."""
+
 import numpy as np
 import pytest
 import torch
 
-from codectool.codecs.hac.codec import (
-    BLOCK_FRAMES,
-    HacCodec,
-    HacStreamDecoder,
-    HacStreamEncoder,
-    untrained,
-)
-from codectool.codecs.hac.config import load_preset
+from codectool.codecs.hac.codec import CHUNK_FRAMES, HacCodec, run_chunk
 from codectool.codecs.hac.quantizer import index_to_signs, signs_to_index
 from codectool.errors import CheckpointError, ConfigError
+from codectool.schema import to_json
 from codectool.tokens import TokenLayout, Tokens
-from tests.batches import decode_batch, encode_batch
+from tests.batches import decode_batch, encode_batch, push_in_pieces
+from tests.hac_models import load_preset, untrained
 
 HOP = 320
 
@@ -34,21 +31,13 @@ def full():
 
 
 @torch.no_grad()
-def values_by_block(codec, wave, sizes):
-    state, values = codec.start_encoder(len(wave)), []
-    for block in wave.split([size * HOP for size in sizes], dim=-1):
-        new, state = codec.encode_values(block, state)
-        values.append(new)
-    return torch.cat(values, dim=1)
-
-
-@torch.no_grad()
-def audio_by_block(codec, codes, sizes):
-    state, audio = codec.start_decoder(len(codes)), []
-    for block in codes.split(sizes, dim=-1):
-        new, state = codec.decode_block(block, state)
-        audio.append(new)
-    return torch.cat(audio, dim=-1)
+def run_in_chunks(stack, x, sizes):
+    """The plain modules on chunks of these sizes, with carried state."""
+    state, parts = None, []
+    for chunk in torch.split(x, sizes, dim=1):
+        y, state = run_chunk(stack, chunk, state)
+        parts.append(y)
+    return torch.cat(parts, dim=1)
 
 
 def random_sizes(total, seed=0):
@@ -58,7 +47,7 @@ def random_sizes(total, seed=0):
     return sizes
 
 
-def test_facts(full):
+def test_codec_facts_are_those_of_the_preset(full):
     assert (full.family, full.sample_rate, full.hop_length) == ("hac", 24000, 320)
     assert (full.codebook_sizes, full.min_frames, full.segment_frames) == ((2**18,), 1, None)
 
@@ -67,12 +56,12 @@ def test_facts(full):
     ("samples", "frames"),
     [(0, 0), (1, 1), (319, 1), (320, 1), (321, 2), (24000, 75), (264000, 825)],
 )
-def test_frames_of_a_length(tiny, samples, frames):
+def test_num_frames_rounds_up(tiny, samples, frames):
     assert tiny.num_frames(samples) == tiny.reference_frames(samples) == frames
 
 
 @pytest.mark.parametrize("frames", [0, 1, 2, 73, 74, 75, 76, 825])
-def test_whole_frames_in_whole_frames_out(tiny, frames):
+def test_encode_and_decode_keep_the_number_of_frames(tiny, frames):
     codes = encode_batch(tiny, noise(frames))
     assert codes.shape == (1, 1, frames)
     assert codes.dtype == torch.int64
@@ -81,7 +70,7 @@ def test_whole_frames_in_whole_frames_out(tiny, frames):
     assert audio.dtype == torch.float32
 
 
-def test_tokens_of_an_untrained_model_are_diverse(tiny):
+def test_untrained_model_has_diverse_tokens(tiny):
     codes = encode_batch(tiny, noise(300))
     assert len(codes.unique()) > 250
     frequency = (index_to_signs(codes[:, 0], 18) > 0).float().mean((0, 1))
@@ -89,19 +78,15 @@ def test_tokens_of_an_untrained_model_are_diverse(tiny):
     assert frequency.max() < 0.8
 
 
-def test_same_seed_same_model():
+def test_untrained_model_depends_on_its_seed_only():
+    before = torch.get_rng_state()
     states = [untrained(load_preset("hac-tiny"), seed).state_dict() for seed in (3, 3, 4)]
     same = [all(torch.equal(states[0][n], other[n]) for n in other) for other in states]
     assert same == [True, True, False]
-
-
-def test_untrained_leaves_the_global_random_numbers_alone():
-    before = torch.get_rng_state()
-    untrained(load_preset("hac-tiny"))
     assert torch.equal(before, torch.get_rng_state())
 
 
-def test_first_channel_is_the_first_bit_of_the_stream(tiny):
+def test_first_channel_is_the_first_bit_of_a_token(tiny):
     signs = -torch.ones(1, 1, 18)
     signs[..., 0] = 1
     codes = signs_to_index(signs).view(1, 1, 1)
@@ -123,19 +108,16 @@ def test_encoder_is_causal(tiny, frame):
 
 
 @pytest.mark.parametrize("frame", [2, 3, 40, 80])
-def test_decoder_looks_two_tokens_ahead_and_no_further(tiny, frame):
+def test_decoder_looks_two_tokens_ahead(tiny, frame):
     codes = encode_batch(tiny, noise(100))
     changed = codes.clone()
     changed[..., frame] ^= 2**18 - 1
-    first = (
-        ((decode_batch(tiny, codes) - decode_batch(tiny, changed)).abs() > 0)[0, 0]
-        .nonzero()[0]
-        .item()
-    )
+    difference = (decode_batch(tiny, codes) - decode_batch(tiny, changed)).abs()[0, 0]
+    first = (difference > 0).nonzero()[0].item()
     assert (frame - 2) * HOP <= first < (frame - 1) * HOP
 
 
-def test_stated_context_is_enough_to_decode_a_stretch(tiny):
+def test_decode_context_is_sufficient(tiny):
     codes = encode_batch(tiny, noise(200))
     before, after = tiny.decode_context.before, tiny.decode_context.after
     whole = decode_batch(tiny, codes)[..., 150 * HOP : 160 * HOP]
@@ -144,21 +126,17 @@ def test_stated_context_is_enough_to_decode_a_stretch(tiny):
     torch.testing.assert_close(part, whole, atol=1e-6, rtol=0)
 
 
-def test_nothing_before_the_stated_context_matters(tiny):
+def test_decode_context_is_necessary(tiny):
     codes = encode_batch(tiny, noise(200))
+    expected = decode_batch(tiny, codes)[..., 150 * HOP :]
     changed = codes.clone()
     changed[..., : 150 - tiny.decode_context.before] ^= 2**18 - 1
-    start = 150 * HOP
-    assert torch.equal(
-        decode_batch(tiny, codes)[..., start:], decode_batch(tiny, changed)[..., start:]
-    )
+    assert torch.equal(decode_batch(tiny, changed)[..., 150 * HOP :], expected)
     changed[..., 150 - tiny.decode_context.before] ^= 2**18 - 1
-    assert not torch.equal(
-        decode_batch(tiny, codes)[..., start:], decode_batch(tiny, changed)[..., start:]
-    )
+    assert not torch.equal(decode_batch(tiny, changed)[..., 150 * HOP :], expected)
 
 
-def test_neither_length_nor_neighbours_change_a_token_or_a_sample(tiny):
+def test_tokens_and_samples_depend_neither_on_length_nor_on_the_batch(tiny):
     wave = noise(160, batch=3)
     codes = encode_batch(tiny, wave)
     assert torch.equal(encode_batch(tiny, wave[:1, :, : 100 * HOP]), codes[:1, :, :100])
@@ -167,67 +145,75 @@ def test_neither_length_nor_neighbours_change_a_token_or_a_sample(tiny):
     torch.testing.assert_close(alone[..., : 98 * HOP], audio[1:2, :, : 98 * HOP], atol=1e-6, rtol=0)
 
 
-def test_stream_in_canonical_blocks_is_bit_exact(full):
+@pytest.mark.parametrize("cpu_fast_path", [True, False])
+def test_streams_equal_encode_and_decode_bit_for_bit(full, monkeypatch, cpu_fast_path):
+    monkeypatch.setattr(full, "cpu_fast_path", cpu_fast_path)
     wave = noise(190)
-    codes = full.encode(wave)
-    encoder, decoder = HacStreamEncoder(full), HacStreamDecoder(full)
-    parts = [encoder.push(piece) for piece in wave.split(7777, dim=-1)] + [encoder.flush()]
-    assert torch.equal(torch.cat(parts, dim=-1), codes)
-    audio = [decoder.push(part) for part in parts] + [decoder.flush()]
-    assert torch.equal(torch.cat(audio, dim=-1), full.decode(codes))
+    codes = encode_batch(full, wave)
+    assert torch.equal(push_in_pieces(full.stream_encoder(), wave, [7777]), codes)
+    audio = push_in_pieces(full.stream_decoder(), codes, [24, 25, 1])
+    assert torch.equal(audio, decode_batch(full, codes))
 
 
-def test_bare_blocks_are_bit_exact_too(full):
+@torch.no_grad()
+def test_modules_in_chunks_equal_encode_and_decode_bit_for_bit(full, monkeypatch):
+    monkeypatch.setattr(full, "cpu_fast_path", False)
     wave = noise(150)
-    codes = full.encode(wave)
-    values = values_by_block(full, wave, [BLOCK_FRAMES] * 2)
+    codes = encode_batch(full, wave)
+    values = run_in_chunks(full.encoder, wave.mT, CHUNK_FRAMES * HOP)
     assert torch.equal(signs_to_index(values).unsqueeze(1), codes)
-    audio = audio_by_block(full, codes, [BLOCK_FRAMES] * 2)
-    assert torch.equal(audio[..., 2 * HOP :], full.decode(codes)[..., : -2 * HOP])
+    audio = run_in_chunks(full.decoder, index_to_signs(codes[:, 0], 18), CHUNK_FRAMES).mT
+    assert torch.equal(audio[..., 2 * HOP :], decode_batch(full, codes)[..., : -2 * HOP])
 
 
 @pytest.mark.parametrize("size", [1, 3, 15, "random"])
-def test_other_block_sizes_agree_within_rounding(full, size):
-    wave = noise(75, seed=2)
+def test_modules_in_other_chunks_agree_within_rounding(full, size):
+    wave = noise(75, seed=2).mT
     sizes = random_sizes(75) if size == "random" else [size] * (75 // size)
-    expected = values_by_block(full, wave, [75])
-    values = values_by_block(full, wave, sizes)
-    assert (values - expected).abs().max() < 1e-5  # features are of size 1
+    expected = run_in_chunks(full.encoder, wave, [75 * HOP])
+    values = run_in_chunks(full.encoder, wave, [size * HOP for size in sizes])
+    assert (values - expected).abs().max() < 1e-5  # features have variance 1
     flipped = (values > 0) != (expected > 0)
     assert (expected[flipped].abs() < 1e-5).all()
-    codes = signs_to_index(expected).unsqueeze(1)
-    difference = audio_by_block(full, codes, sizes) - audio_by_block(full, codes, [75])
-    assert difference.abs().max() < 2e-6
+    signs = torch.where(expected > 0, 1.0, -1.0)
+    audio = run_in_chunks(full.decoder, signs, sizes)
+    assert (audio - run_in_chunks(full.decoder, signs, [75])).abs().max() < 2e-6
 
 
-@pytest.mark.parametrize("block_frames", [1, 4])
-def test_streams_of_small_blocks_give_every_sample(tiny, block_frames):
+@pytest.mark.parametrize("chunk_frames", [1, 4])
+def test_stream_in_small_chunks_returns_every_sample(tiny, chunk_frames):
     wave = noise(31)[..., :-100]
-    encoder = HacStreamEncoder(tiny, block_frames=block_frames)
-    codes = torch.cat([encoder.push(wave[..., :5000]), encoder.push(wave[..., 5000:])], dim=-1)
-    codes = torch.cat([codes, encoder.flush()], dim=-1)
-    padded = torch.nn.functional.pad(wave, (0, 100))
-    assert torch.equal(codes, encode_batch(tiny, padded))
-    decoder = HacStreamDecoder(tiny, block_frames=block_frames)
-    now = decoder.push(codes)
-    assert now.shape[-1] == (31 // block_frames * block_frames - 2) * HOP  # two tokens late
-    audio = torch.cat([now, decoder.flush()], dim=-1)
+    codes = push_in_pieces(tiny.stream_encoder(chunk_frames), wave, [5000, 10**6])
+    assert torch.equal(codes, encode_batch(tiny, torch.nn.functional.pad(wave, (0, 100))))
+    decoder = tiny.stream_decoder(chunk_frames)
+    first = decoder.push(codes)
+    assert first.shape[-1] == (31 // chunk_frames * chunk_frames - 2) * HOP  # two tokens late
+    audio = torch.cat([first, decoder.flush()], dim=-1)
     torch.testing.assert_close(audio, decode_batch(tiny, codes), atol=2e-6, rtol=0)
 
 
-def test_no_look_ahead_is_a_model_too():
-    values = {**load_preset("hac-tiny").to_dict(), "lookahead": 0}
+@pytest.mark.parametrize("cpu_fast_path", [True, False])
+def test_streams_without_input_return_nothing(tiny, monkeypatch, cpu_fast_path):
+    monkeypatch.setattr(tiny, "cpu_fast_path", cpu_fast_path)
+    for stream, x in (
+        (tiny.stream_encoder(), torch.zeros(1, 1, 0)),
+        (tiny.stream_decoder(), torch.zeros(1, 1, 0, dtype=torch.int64)),
+    ):
+        assert stream.push(x).shape == stream.flush().shape == (1, 1, 0)
+
+
+def test_codec_without_lookahead_decodes_without_delay():
+    values = {**to_json(load_preset("hac-tiny")), "lookahead": 0}
     base = untrained(load_preset("hac-tiny"))
     codec = HacCodec.from_state(base.state_dict(), values)
     assert codec.decode_context.after == 0
     codes = encode_batch(codec, noise(20))
-    late = base.decode(codes)
-    torch.testing.assert_close(
-        decode_batch(codec, codes)[..., 2 * HOP :], late[..., : -2 * HOP], atol=1e-6, rtol=0
-    )
+    late = decode_batch(codec, codes)[..., 2 * HOP :]
+    expected = decode_batch(base, codes)[..., : -2 * HOP]
+    torch.testing.assert_close(late, expected, atol=1e-6, rtol=0)
 
 
-def test_state_and_hyper_parameters_make_the_same_model(tiny):
+def test_state_and_hyper_parameters_define_the_model(tiny):
     state, wave = tiny.state_dict(), noise(80)
     again = HacCodec.from_state(state, tiny.hyper_parameters)
     codes = encode_batch(tiny, wave)
@@ -239,7 +225,7 @@ def test_state_and_hyper_parameters_make_the_same_model(tiny):
     assert all(torch.equal(again.state_dict()[name], state[name]) for name in state)
 
 
-def test_bfloat16_tensors_are_computed_with_in_float32(tiny):
+def test_bfloat16_tensors_are_loaded_as_float32(tiny):
     state = {name: tensor.bfloat16() for name, tensor in tiny.state_dict().items()}
     codec = HacCodec.from_state(state, tiny.hyper_parameters)
     assert {tensor.dtype for tensor in codec.state_dict().values()} == {torch.float32}
@@ -251,7 +237,7 @@ def test_loading_needs_hyper_parameters(tiny):
         HacCodec.from_state(tiny.state_dict(), None)
 
 
-def test_tensors_that_do_not_fit_are_named(tiny):
+def test_loading_names_every_tensor_that_does_not_fit(tiny):
     state = dict(tiny.state_dict())
     del state["encoder.stem.transform.bias"]
     state["encoder.oddity"] = torch.zeros(1)
@@ -262,7 +248,7 @@ def test_tensors_that_do_not_fit_are_named(tiny):
         assert part in str(caught.value)
 
 
-def test_runs_under_autocast(tiny):
+def test_codec_runs_under_autocast(tiny):
     with torch.autocast("cpu", dtype=torch.bfloat16):
         codes = encode_batch(tiny, noise(80))
         audio = decode_batch(tiny, codes)

@@ -1,13 +1,13 @@
 import pytest
 import torch
 
-from codectool.codecs.hac.codec import HacCodec, fold, layer_costs
-from codectool.codecs.hac.config import load_preset
+from codectool.codecs.hac.codec import HacCodec, fold
 from codectool.codecs.hac.layers import RunningScale
 from codectool.codecs.hac.network import HacNetwork, WaveNorm
 from tests.batches import decode_batch, encode_batch
+from tests.hac_models import load_preset
 
-# name, frames per second, parameters, million multiply-adds per second, floats of state
+# name, output frames per second, parameters, million MACs per second, values of state
 ENCODER = [
     ("stem", 3000, 1584, 4.6, 24),
     ("unit0_0", 3000, 5136, 14.8, 288),
@@ -55,10 +55,12 @@ def count(module):
 
 
 def table(stack, rate):
-    return [
-        (c.name, c.rate, c.parameters, round(c.macs / 1e6, 1), c.state)
-        for c in layer_costs(stack, rate)
-    ]
+    rows = []
+    for name, block in stack.named_blocks():
+        macs = round(block.macs * rate / 1e6, 1)
+        rate = rate * block.up / block.down
+        rows.append((name, rate, count(block), macs, torch.Size(block.state_shape).numel()))
+    return rows
 
 
 @pytest.fixture(scope="module")
@@ -66,43 +68,36 @@ def full():
     return build("hac")
 
 
-def test_layers_cost_what_the_design_says(full):
+def test_layers_have_the_published_costs(full):
     assert table(full.encoder, 24000) == ENCODER
     assert table(full.decoder, 75) == DECODER
 
 
-def test_sums_of_the_full_model(full):
+def test_full_model_has_the_published_costs(full):
     codec = fold(full)
     assert (count(full.encoder), count(full.decoder)) == (1_262_210, 2_795_904)
     assert count(codec) == 4_054_706
-    encoder, decoder = layer_costs(codec.encoder, 24000), layer_costs(codec.decoder, 75)
-    assert sum(c.state for c in encoder) == 16_856
-    assert sum(c.state for c in decoder) == 42_484
-    assert round(sum(c.macs for c in encoder) / 1e6) == 213
-    assert round(sum(c.macs for c in decoder) / 1e6) == 428
+    assert round(codec.encoder.macs_per_second(24000) / 1e6) == 213
+    assert round(codec.decoder.macs_per_second(75) / 1e6) == 428
+    _, state = codec.encoder(torch.zeros(1, 320, 1))
+    assert sum(part.numel() for part in state) == 16_856
+    _, state = codec.decoder(torch.ones(1, 1, 18))
+    assert sum(part.numel() for part in state) == 42_484
 
 
-def test_history_of_the_full_model(full):
+def test_full_model_has_the_published_receptive_field(full):
     codec = fold(full)
     assert 320 - codec.encoder.first_input(0) == 13_392
-    # first sample of a token: 98 tokens back, two of which are made up for by the look-ahead
+    # the first sample of a token depends on 98 tokens before, two of which are its look-ahead
     assert codec.decoder.first_input(0) == -98
     assert (codec.decode_context.before, codec.decode_context.after) == (96, 2)
 
 
-def test_state_holds_as_many_numbers_as_counted(full):
-    codec = fold(full)
-    _, state = codec.encode_values(torch.zeros(1, 1, 320), codec.start_encoder())
-    assert sum(end.numel() for end in state) == 16_856
-    _, state = codec.decode_signs(torch.ones(1, 1, 18), codec.start_decoder())
-    assert sum(end.numel() for end in state) == 42_484
-
-
-def test_tiny_is_tiny():
+def test_tiny_preset_is_small():
     assert 250_000 < count(build("hac-tiny")) < 350_000
 
 
-def test_features_have_unit_variance_at_any_depth():
+def test_running_scales_give_features_unit_variance():
     network = build("hac-tiny").train()
     seen = {}
 
@@ -117,7 +112,7 @@ def test_features_have_unit_variance_at_any_depth():
     assert all(0.99 < value < 1.01 for value in seen.values())
 
 
-def test_normalisation_follows_the_data():
+def test_wave_norm_removes_mean_and_scale():
     norm = WaveNorm().train()
     wave = 0.3 * noise(2, 1, 24000) + 0.02
     for _ in range(3):
@@ -127,7 +122,7 @@ def test_normalisation_follows_the_data():
     torch.testing.assert_close(norm.restore(normal), wave)
 
 
-def test_statistics_stand_still_when_told_and_in_evaluation():
+def test_statistics_move_only_in_training_and_only_if_tracked():
     network = build("hac-tiny").train()
     network(noise(1, 1, 9600))
     before = {name: value.clone() for name, value in network.named_buffers()}
@@ -152,7 +147,7 @@ def test_every_parameter_gets_a_gradient_in_the_first_step():
     assert dead == []
 
 
-def test_target_is_the_input_as_early_as_the_output_is_late():
+def test_target_is_aligned_with_the_output():
     network = build("hac-tiny").eval()
     wave = noise(1, 1, 9600)
     output = network(wave)
@@ -163,12 +158,12 @@ def test_target_is_the_input_as_early_as_the_output_is_late():
 
 
 @pytest.mark.parametrize("name", ["hac-tiny", "hac-3.6-v12", "hac-3.6-v13"])
-def test_folding_changes_nothing(name):
+def test_folded_codec_computes_the_same_function(name):
     network = build(name).train()
     with torch.no_grad():
         for step in range(2):
             network(noise(1, 1, 24000, seed=step) + 0.05)
-            for parameter in network.parameters():  # away from the zeros and ones of the start
+            for parameter in network.parameters():  # away from the initial zeros and ones
                 parameter += 0.05 * torch.randn(
                     parameter.shape, generator=torch.Generator().manual_seed(step)
                 )
@@ -177,9 +172,9 @@ def test_folding_changes_nothing(name):
         wave = noise(1, 1, 24000, seed=9)
         expected = network.eval()(wave)
         codec = fold(network)
-        values, _ = codec.encode_values(wave, codec.start_encoder())
+        values, _ = codec.encoder(wave.mT)
         signs = torch.where(expected.bottleneck.values > 0, 1.0, -1.0)
-        decoded, _ = codec.decode_signs(signs, codec.start_decoder())
+        decoded = codec.decoder(signs)[0].mT
     delay = codec.delay_frames * codec.hop_length
     for found, wanted in (
         (values, expected.bottleneck.values),
@@ -188,7 +183,7 @@ def test_folding_changes_nothing(name):
         assert (found - wanted).abs().max() < 1e-5 * wanted.abs().max()
 
 
-def test_folding_leaves_the_trained_network_alone():
+def test_fold_does_not_change_the_network():
     network = build("hac-tiny")
     before = {name: value.clone() for name, value in network.state_dict().items()}
     assert isinstance(fold(network), HacCodec)
@@ -197,7 +192,7 @@ def test_folding_leaves_the_trained_network_alone():
     assert all(torch.equal(before[name], after[name]) for name in before)
 
 
-def test_trains_under_autocast():
+def test_network_trains_under_autocast():
     network = build("hac-tiny").train()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output = network(noise(1, 1, 9600))

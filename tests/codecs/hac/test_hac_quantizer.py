@@ -6,10 +6,10 @@ import torch
 from codectool.codecs.hac.quantizer import (
     BinaryBottleneck,
     bit_entropy,
+    decorrelation,
     group_entropy,
     index_to_signs,
     signs_to_index,
-    whiteness,
 )
 
 
@@ -18,7 +18,7 @@ def noise(*shape, seed=0):
 
 
 def correlated_noise(seed):
-    """Unbalanced, mixed channels of very different size, as a projection gives at the start."""
+    """Unbalanced, mixed channels of very different size, as from an untrained projection."""
     mixing = noise(18, 18, seed=100) * torch.logspace(-2, 1, 18)
     return noise(4, 75, 18, seed=seed) @ mixing + 5
 
@@ -38,7 +38,7 @@ def test_index_and_signs_are_inverse():
     assert torch.equal(signs_to_index(index_to_signs(index, 18)), index)
 
 
-def test_every_bit_is_balanced_and_uncorrelated_after_50_steps():
+def test_bits_are_balanced_and_uncorrelated_after_50_steps():
     bottleneck = BinaryBottleneck(18).train()
     for step in range(50):
         bottleneck(correlated_noise(step))
@@ -50,12 +50,12 @@ def test_every_bit_is_balanced_and_uncorrelated_after_50_steps():
     assert correlation.abs().sum() / (18 * 17) < 0.25
 
 
-def test_without_whitening_the_same_data_has_constant_bits():
+def test_bits_of_the_same_data_without_whitening_are_constant():
     bits = (correlated_noise(1000).flatten(0, 1) > 0).double().mean(0)
     assert bits.max() > 0.95
 
 
-def test_gradient_passes_straight_through():
+def test_signs_have_a_straight_through_gradient():
     projected = noise(2, 5, 6).requires_grad_()
     bottleneck = BinaryBottleneck(6).eval()
     output = bottleneck(projected)
@@ -64,7 +64,7 @@ def test_gradient_passes_straight_through():
     torch.testing.assert_close(projected.grad, torch.ones(2, 5, 6))
 
 
-def test_averages_move_only_in_training_and_only_if_asked():
+def test_averages_move_only_in_training_and_only_if_updating():
     bottleneck = BinaryBottleneck(6)
     for training, updating, moved in ((False, True, 0), (True, False, 0), (True, True, 1)):
         bottleneck.train(training).updating = updating
@@ -72,7 +72,7 @@ def test_averages_move_only_in_training_and_only_if_asked():
         assert bottleneck.count == moved
 
 
-def test_first_batch_is_whitened_at_once():
+def test_first_batch_is_whitened():
     bottleneck = BinaryBottleneck(6).train()
     mixing = torch.eye(6) + 0.3 * noise(6, 6, seed=3)
     values = bottleneck(noise(4, 500, 6) @ mixing + 2).values.flatten(0, 1)
@@ -80,7 +80,7 @@ def test_first_batch_is_whitened_at_once():
     assert (torch.cov(values.T) - torch.eye(6)).abs().max() < 0.1  # not 0: the floor
 
 
-def test_projection_takes_over_the_whitening():
+def test_projection_absorbs_the_whitening():
     bottleneck = BinaryBottleneck(6).train()
     bottleneck(noise(4, 100, 6) @ noise(6, 6, seed=3) + 2)
     bottleneck.eval()
@@ -90,7 +90,7 @@ def test_projection_takes_over_the_whitening():
     torch.testing.assert_close(x @ weight.T + bias, expected, atol=1e-4, rtol=1e-4)
 
 
-def test_stays_in_float32_under_autocast():
+def test_bottleneck_computes_in_float32_under_autocast():
     bottleneck = BinaryBottleneck(6).train()
     with torch.autocast("cpu", dtype=torch.bfloat16):
         output = bottleneck(noise(2, 5, 6).bfloat16())
@@ -98,7 +98,7 @@ def test_stays_in_float32_under_autocast():
     assert bottleneck.whitening.dtype == torch.float32
 
 
-def test_bit_entropy_of_known_odds():
+def test_bit_entropy_of_known_logits():
     torch.testing.assert_close(bit_entropy(torch.tensor([0.0])), torch.tensor([math.log(2)]))
     assert bit_entropy(torch.tensor([-200.0, 200.0])).max() < 1e-6
 
@@ -110,33 +110,35 @@ def test_group_entropy_of_known_codes(group_bits):
     assert group_entropy(everything[:1], group_bits) < 1e-6
 
 
-def test_group_entropy_sees_dependent_bits_where_single_bits_look_perfect():
+def test_group_entropy_detects_dependent_bits():
     twins = torch.tensor([[50.0, 50.0], [-50.0, -50.0]])
     torch.testing.assert_close(group_entropy(twins, 1), torch.tensor(math.log(2)))
     torch.testing.assert_close(group_entropy(twins, 2), torch.tensor(math.log(2) / 2))
 
 
-def test_whiteness_is_zero_for_white_input_and_grows_with_what_is_not() -> None:
+def test_decorrelation_is_zero_for_white_rows_only() -> None:
     rows = torch.linalg.qr(torch.randn(600, 4, generator=torch.Generator().manual_seed(0)))[0]
     rows = rows - rows.mean(0)
     covariance = rows.T @ rows / len(rows)
     white = rows @ torch.linalg.inv(torch.linalg.cholesky(covariance)).T
-    assert float(whiteness(white)) == pytest.approx(0, abs=1e-8)
-    assert float(whiteness(white + 2)) == pytest.approx(4.0, rel=1e-4)  # |mean|^2 / K = 4 * 4 / 4
+    assert float(decorrelation(white)) == pytest.approx(0, abs=1e-8)
+    assert float(decorrelation(white + 2)) == pytest.approx(
+        4.0, rel=1e-4
+    )  # |mean|^2 / K = 4 * 4 / 4
     # twice the size: covariance 4 I, so |3 I|^2 / 4 = 4 * 9 / 4
-    assert float(whiteness(2 * white)) == pytest.approx(9.0, rel=1e-4)
+    assert float(decorrelation(2 * white)) == pytest.approx(9.0, rel=1e-4)
 
 
-def test_one_strong_direction_does_not_silence_the_others() -> None:
-    """With a floor relative to the strongest direction, all bits would come to depend on it."""
+def test_one_strong_direction_leaves_the_bits_independent() -> None:
+    """With a floor relative to the strongest direction, all bits would depend on it."""
     torch.manual_seed(0)
     bottleneck = BinaryBottleneck(6).train()
     bottleneck.min_weight = 0.05
     scale = torch.tensor([100.0, 1, 1, 1, 1, 1])
-    turn = torch.linalg.qr(torch.randn(6, 6))[0]
+    rotation = torch.linalg.qr(torch.randn(6, 6))[0]
     for _ in range(60):
-        bottleneck(torch.randn(8, 75, 6) * scale @ turn)
-    output = bottleneck.eval()(torch.randn(8, 75, 6) * scale @ turn)
+        bottleneck(torch.randn(8, 75, 6) * scale @ rotation)
+    output = bottleneck.eval()(torch.randn(8, 75, 6) * scale @ rotation)
     bits = (output.values.flatten(0, 1) > 0).float()
     correlation = torch.corrcoef(bits.T).fill_diagonal_(0)
     assert float(correlation.abs().max()) < 0.2

@@ -2,14 +2,14 @@ import pytest
 import torch
 
 from codectool.codecs.hac.blocks import Stack
-from codectool.codecs.hac.codec import HacCodec, HacStreamDecoder, layer_costs, untrained
-from codectool.codecs.hac.config import load_preset, parse_config
+from codectool.codecs.hac.codec import HacCodec
 from codectool.codecs.hac.network import HacNetwork
-from codectool.codecs.hac.spectral import ResponseNorm, Spectrum, Synthesis
-from tests.batches import decode_batch, encode_batch
+from codectool.codecs.hac.spectral import STFT, InverseSTFT, ResponseNorm
+from tests.batches import decode_batch, encode_batch, push_in_pieces
+from tests.hac_models import load_preset, small_preset, untrained
 
 HOP = 120
-# preset: parameters, folded parameters, million multiply-adds of encoder and decoder
+# preset: parameters, folded parameters, million MACs per second of encoder and decoder
 COSTS = {
     "hac-3.6-v12": (5_952_052, 5_948_292, 1667, 1941),
     "hac-3.6-v13": (3_623_396, 3_620_788, 913, 1114),
@@ -21,68 +21,54 @@ def noise(frames, batch=1, seed=0):
     return 0.1 * torch.randn(batch, 1, frames * HOP, generator=generator)
 
 
-def small(name):
-    """The preset with a few percent of its width."""
-    values = {
-        **load_preset(name).to_dict(),
-        "channels": [4, 4, 8, 8],
-        "hidden": [4, 4, 8, 16],
-        "depth_channels": 24,
-        "depth_hidden": 32,
-    }
-    return parse_config(values)
-
-
 @pytest.fixture(scope="module", params=COSTS)
 def codec(request):
-    return untrained(small(request.param))
+    return untrained(small_preset(request.param))
 
 
 def run(block, x):
-    stack = Stack([("only", block)])
-    return stack(x, stack.start(len(x), x.device))[0]
+    return Stack([("only", block)])(x)[0]
 
 
 @pytest.mark.parametrize("name", COSTS)
-def test_counts_of_the_published_sizes(name):
+def test_presets_have_the_published_costs(name):
     with torch.device("meta"):
         network = HacNetwork(load_preset(name))
         folded = HacCodec(network.config, *network.fold())
-    encoder, decoder = layer_costs(network.encoder, 200), layer_costs(network.decoder, 200)
     assert (
         sum(p.numel() for p in network.parameters()),
         sum(p.numel() for p in folded.parameters()),
-        round(sum(c.macs for c in encoder) / 1e6),
-        round(sum(c.macs for c in decoder) / 1e6),
+        round(network.encoder.macs_per_second(200) / 1e6),
+        round(network.decoder.macs_per_second(200) / 1e6),
     ) == COSTS[name]
 
 
-def test_facts(codec):
+def test_codec_facts_are_those_of_the_preset(codec):
     assert (codec.sample_rate, codec.hop_length, codec.codebook_sizes) == (24000, 120, (2**18,))
     assert codec.decode_context.after == 3
 
 
 @pytest.mark.parametrize(("samples", "frames"), [(0, 0), (1, 4), (120, 4), (121, 5), (24000, 203)])
-def test_three_more_tokens_complete_the_overlap(codec, samples, frames):
+def test_three_extra_tokens_complete_the_overlap(codec, samples, frames):
     assert codec.num_frames(samples) == codec.reference_frames(samples) == frames
 
 
-def test_analysis_and_synthesis_give_the_signal_back_three_hops_late():
+def test_inverse_stft_restores_the_signal_three_hops_late():
     wave = noise(20).mT
-    again = run(Synthesis(480, HOP), run(Spectrum(480, HOP), wave))
-    # the dropped Nyquist bin is the only loss: compare below it
+    again = run(InverseSTFT(480, HOP), run(STFT(480, HOP), wave))
+    # only the dropped Nyquist bin is lost, so compare below it
     wave, again = (torch.fft.rfft(x[0, :, 0])[:-80] for x in (wave[:, : -3 * HOP], again[:, 360:]))
     assert (wave - again).abs().max() < 0.05 * wave.abs().max()
 
 
-def test_a_tone_comes_back_exactly():
+def test_inverse_stft_restores_a_tone_exactly():
     time = torch.arange(20 * HOP) / 24000
     wave = torch.sin(2 * torch.pi * 440 * time).view(1, -1, 1)
-    again = run(Synthesis(480, HOP), run(Spectrum(480, HOP), wave))
+    again = run(InverseSTFT(480, HOP), run(STFT(480, HOP), wave))
     torch.testing.assert_close(again[:, 720:], wave[:, 360:-360], atol=1e-4, rtol=0)
 
 
-def test_response_norm_without_frequencies_is_x_times_its_relative_size():
+def test_response_norm_without_frequencies_scales_by_relative_magnitude():
     norm = ResponseNorm(3, over_frequency=False)
     x = torch.tensor([[[1.0, -2.0, 3.0]]])
     assert torch.equal(norm(x), x)
@@ -90,7 +76,7 @@ def test_response_norm_without_frequencies_is_x_times_its_relative_size():
     torch.testing.assert_close(norm(x), x + x * x.abs() / 2)
 
 
-def test_response_norm_sees_one_frame_only():
+def test_response_norm_depends_on_one_frame_only():
     norm = ResponseNorm(3, over_frequency=True)
     norm.gamma.data.fill_(1.0)
     x = torch.randn(1, 4, 5, 3, generator=torch.Generator().manual_seed(0))
@@ -98,7 +84,7 @@ def test_response_norm_sees_one_frame_only():
 
 
 @pytest.mark.parametrize("frames", [0, 1, 3, 75, 80])
-def test_whole_frames_in_whole_frames_out(codec, frames):
+def test_encode_and_decode_keep_the_number_of_frames(codec, frames):
     codes = encode_batch(codec, noise(frames))
     assert codes.shape == (1, 1, frames)
     assert decode_batch(codec, codes).shape == (1, 1, frames * HOP)
@@ -113,7 +99,7 @@ def test_encoder_is_causal(codec):
     assert not torch.equal(before[..., 40:], after[..., 40:])
 
 
-def test_decoder_needs_the_stated_context_and_no_more(codec):
+def test_decode_context_is_sufficient_and_necessary(codec):
     codes = encode_batch(codec, noise(120))
     before, after = codec.decode_context.before, codec.decode_context.after
     start = (100 - before) * HOP
@@ -127,25 +113,24 @@ def test_decoder_needs_the_stated_context_and_no_more(codec):
     torch.testing.assert_close(part, whole, atol=1e-6, rtol=0)
 
 
-@pytest.mark.parametrize("block_frames", [1, 15, 75])
-def test_streams_agree_with_files(codec, block_frames):
+@pytest.mark.parametrize("chunk_frames", [1, 15, 75])
+def test_streams_agree_with_encode_and_decode(codec, chunk_frames):
     wave = noise(90)
     with torch.no_grad():
-        state, values = codec.start_encoder(), []
-        for block in wave.split(block_frames * HOP, dim=-1):
-            new, state = codec.encode_values(block, state)
-            values.append(new)
-        expected, _ = codec.encode_values(wave, codec.start_encoder())
+        state, values = None, []
+        for chunk in wave.mT.split(chunk_frames * HOP, dim=1):
+            y, state = codec.encoder(chunk, state)
+            values.append(y)
+        expected, _ = codec.encoder(wave.mT)
     torch.testing.assert_close(torch.cat(values, dim=1), expected, atol=1e-5, rtol=0)
     codes = encode_batch(codec, wave)
-    stream = HacStreamDecoder(codec, block_frames=block_frames)
-    audio = torch.cat([stream.push(codes), stream.flush()], dim=-1)
+    audio = push_in_pieces(codec.stream_decoder(chunk_frames), codes, [90])
     torch.testing.assert_close(
-        audio, decode_batch(codec, codes), atol=0 if block_frames == 75 else 2e-6, rtol=0
+        audio, decode_batch(codec, codes), atol=0 if chunk_frames == 75 else 2e-6, rtol=0
     )
 
 
-def test_state_and_hyper_parameters_make_the_same_model(codec):
+def test_state_and_hyper_parameters_define_the_model(codec):
     again = HacCodec.from_state(codec.state_dict(), codec.hyper_parameters)
     codes = encode_batch(codec, noise(80))
     assert torch.equal(encode_batch(again, noise(80)), codes)
@@ -155,7 +140,7 @@ def test_state_and_hyper_parameters_make_the_same_model(codec):
 @pytest.mark.parametrize("name", COSTS)
 def test_every_parameter_gets_a_gradient_in_the_first_step(name):
     torch.manual_seed(0)
-    network = HacNetwork(small(name)).train()
+    network = HacNetwork(small_preset(name)).train()
     output = network(noise(100, batch=2))
     assert output.audio.shape == output.target.shape == (2, 1, 97 * HOP)
     (output.audio - output.target).abs().mean().backward()

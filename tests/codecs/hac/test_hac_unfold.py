@@ -3,23 +3,15 @@ import torch
 
 from codectool.checkpoints import bundled
 from codectool.checkpoints.native import read_native
-from codectool.codecs.hac.codec import HacCodec, fold, untrained
-from codectool.codecs.hac.config import load_preset, parse_config
-from codectool.codecs.hac.layers import Branch, RunningScale
+from codectool.codecs.hac.codec import HacCodec, fold
+from codectool.codecs.hac.layers import PointwiseMLP, RunningScale
 from codectool.codecs.hac.network import HacNetwork
-from codectool.codecs.hac.unfold import SEEN, load_folded_, settle_
+from codectool.codecs.hac.unfold import SEEN_BATCHES, calibrate_, load_folded_
 from codectool.nn.loading import TensorMismatchError
 from tests.batches import decode_batch, encode_batch
+from tests.hac_models import small_preset, untrained
 
-KINDS = ["hac-tiny", "hac-3.6-v12", "hac-3.6-v13"]
-
-
-def small(name):
-    values = load_preset(name).to_dict()
-    if values["kind"] == "spectral":
-        values |= {"channels": [4, 4, 8, 8], "hidden": [4, 4, 8, 16]}
-        values |= {"depth_channels": 24, "depth_hidden": 32}
-    return parse_config(values)
+PRESETS = ["hac-tiny", "hac-3.6-v12", "hac-3.6-v13"]
 
 
 def noise(seconds=0.5, batch=12, seed=0):
@@ -31,7 +23,7 @@ def unfolded(codec, waves=None):
     network = HacNetwork(codec.config).train()
     load_folded_(network, codec.state_dict())
     if waves is not None:
-        settle_(network, waves)
+        calibrate_(network, waves)
     return network
 
 
@@ -43,18 +35,18 @@ def assert_same(codec, other, wave):
     )
 
 
-@pytest.fixture(scope="module", params=KINDS)
+@pytest.fixture(scope="module", params=PRESETS)
 def codec(request):
-    return untrained(small(request.param))
+    return untrained(small_preset(request.param))
 
 
-@pytest.mark.parametrize("settled", [False, True])
-def test_folded_again_it_is_the_same_codec(codec, settled):
-    network = unfolded(codec, noise() if settled else None)
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_unfolded_network_folds_to_the_same_codec(codec, calibrated):
+    network = unfolded(codec, noise() if calibrated else None)
     assert_same(codec, fold(network), noise(1.0, batch=1, seed=1))
 
 
-def test_the_shipped_weights_come_through():
+def test_bundled_weights_survive_unfolding():
     _, state, config = read_native(bundled.default("hac").path)
     codec = HacCodec.from_state(state, config)
     folded = fold(unfolded(codec, noise(batch=2)))
@@ -63,13 +55,13 @@ def test_the_shipped_weights_come_through():
         torch.testing.assert_close(folded.state_dict()[name], tensor, rtol=1e-4, atol=1e-6)
 
 
-def test_features_have_unit_variance_and_rows_unit_norm(codec):
+def test_calibration_gives_features_unit_variance_and_rows_unit_norm(codec):
     network = unfolded(codec, noise()).eval()
     seen = []
     for module in network.modules():
         if isinstance(module, RunningScale):
             module.register_forward_hook(lambda _m, _i, y: seen.append(y.square().mean().item()))
-        if isinstance(module, Branch):
+        if isinstance(module, PointwiseMLP):
             norms = torch.linalg.vector_norm(module.narrow.weight, dim=1)
             torch.testing.assert_close(norms, torch.ones_like(norms))
     with torch.no_grad():
@@ -78,23 +70,23 @@ def test_features_have_unit_variance_and_rows_unit_norm(codec):
     assert all(0.9 < value < 1.1 for value in seen), seen
 
 
-def test_the_next_batch_moves_the_statistics_a_little_only(codec):
+def test_next_batch_moves_the_statistics_only_a_little(codec):
     network = unfolded(codec, noise())
     scale = next(m for m in network.modules() if isinstance(m, RunningScale))
     before = scale.mean_square.clone()
     with torch.no_grad():
         network.train()(3 * noise())
-    assert scale.count == SEEN + 1
+    assert scale.count == SEEN_BATCHES + 1
     assert before < scale.mean_square < 1.2 * before
 
 
-def test_silence_leaves_divisors_as_they_are(codec):
+def test_calibration_on_silence_keeps_the_function(codec):
     network = unfolded(codec, torch.zeros(1, 1, 12000))
     assert all(torch.isfinite(tensor).all() for tensor in network.state_dict().values())
     assert_same(codec, fold(network), noise(1.0, batch=1, seed=1))
 
 
-def test_tensors_of_another_model_are_refused_and_change_nothing(codec):
+def test_tensors_of_another_model_are_refused_without_a_change(codec):
     network = HacNetwork(codec.config)
     before = {name: tensor.clone() for name, tensor in network.state_dict().items()}
     state = codec.state_dict()
