@@ -19,7 +19,7 @@ from codectool._version import __version__
 
 if TYPE_CHECKING:
     from codectool.codec import Codec
-    from codectool.container.io import read, write
+    from codectool.container import read, write
     from codectool.errors import CodectoolError
     from codectool.loading import load
     from codectool.tokens import TokenLayout, Tokens
@@ -38,8 +38,8 @@ __all__ = [
 _MODULES = {
     "Codec": "codec",
     "load": "loading",
-    "read": "container.io",
-    "write": "container.io",
+    "read": "container",
+    "write": "container",
     "CodectoolError": "errors",
     "TokenLayout": "tokens",
     "Tokens": "tokens",

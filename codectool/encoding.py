@@ -9,7 +9,7 @@ from typing import BinaryIO
 
 from codectool.audio.source import AudioSource, open_audio
 from codectool.codec import Codec
-from codectool.container import Header, Writer, write_tokens
+from codectool.container import Header, Writer, write
 from codectool.errors import UsageError
 from codectool.files import atomic_output
 from codectool.streaming import Codes, StreamEncoder
@@ -66,7 +66,7 @@ def encode_file(
     """
     with open_audio(source, str(source)) as audio, atomic_output(target, overwrite) as file:
         tokens = encode_source(codec, audio, tags=tags, exact=exact)
-        write_tokens(file, tokens, block_frames)
+        write(file, tokens, block_frames=block_frames)
         return Encoded(tokens.num_samples, tokens.sample_rate, file.tell())
 
 

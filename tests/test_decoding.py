@@ -21,7 +21,7 @@ from codectool.codec import Codec
 from codectool.codecs.base import Context
 from codectool.codecs.bigcodec.config import BigCodecConfig, DecoderConfig, EncoderConfig
 from codectool.codecs.bigcodec.model import BigCodec
-from codectool.container import Header, Reader, write_tokens
+from codectool.container import Header, Reader, write
 from codectool.decoding import DecodeRange, Decoding, decode_file, plan_range
 from codectool.encoding import encode_live
 from codectool.errors import DamagedError, FingerprintError, TruncatedError, UsageError
@@ -64,7 +64,7 @@ def as_file(data: bytes, pipe: bool) -> BinaryIO:
 
 def stored(tokens: Tokens, block_frames: int | None = None) -> bytes:
     file = io.BytesIO()
-    write_tokens(file, tokens, block_frames)
+    write(file, tokens, block_frames=block_frames)
     return file.getvalue()
 
 

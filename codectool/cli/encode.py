@@ -151,7 +151,7 @@ def encode(
         run_folder(source, target, batch, device, overwrite, settings, begin)
     target = choose_output(source, target, ".hcd", overwrite)
 
-    from codectool.container import write_tokens
+    from codectool.container import write
     from codectool.encoding import Encoded, encode_live, encode_source, live_seconds
 
     with open_input(source) as (file, name), _opened(file, name, raw) as audio:
@@ -182,7 +182,7 @@ def encode(
             with working(f"encoding {name}"):
                 tokens = encode_source(codec, audio, tags=tag_table, exact=exact)
             packed = io.BytesIO()
-            write_tokens(packed, tokens, block_frames)
+            write(packed, tokens, block_frames=block_frames)
             encoded = Encoded(tokens.num_samples, tokens.sample_rate, packed.tell())
             write_output(target, packed.getbuffer(), overwrite)
     seconds = time.perf_counter() - started

@@ -180,29 +180,20 @@ def header_check(data: bytes) -> int:
     return binascii.crc_hqx(data, 0xFFFF)
 
 
-def first_block_check(fields: bytes, payload: bytes) -> int:
-    """Return the CRC-32 of block 0, which is stored in the header and identifies the file.
-
-    Args:
-        fields: all header bytes before this check.
-        payload: packed tokens of block 0.
-    """
-    return zlib.crc32(payload, zlib.crc32(fields + struct.pack("<Q", 0)))
-
-
 def block_check(fields: bytes, first_check: int, index: int, payload: bytes) -> int:
-    """Return the CRC-32 of block ``index`` >= 1 or of the final record.
+    """Return the CRC-32 of a block, or of the final record of a stream.
 
     The check includes the header and the index, so that it fails for a block of another file or
-    from another position.
+    from another position. The check of block 0, the first-block check, is stored in the header.
 
     Args:
         fields: all header bytes before the first-block check.
-        first_check: the first-block check.
-        index: block number; for the final record the number of full blocks before it.
+        first_check: the first-block check; not used for block 0.
+        index: block number; for the final record the number of full blocks.
         payload: packed tokens; all bytes of the final record.
     """
-    return zlib.crc32(payload, zlib.crc32(fields + struct.pack("<IQ", first_check, index)))
+    prefix = fields + (struct.pack("<I", first_check) if index else b"") + struct.pack("<Q", index)
+    return zlib.crc32(payload, zlib.crc32(prefix))
 
 
 def section_check(first_check: int, start: bytes, payload: bytes) -> int:

@@ -1,4 +1,4 @@
-"""`Reader`: read tokens from a file or a pipe, block by block, and verify every check.
+"""Read `.hcd` files and pipes: all tokens with `read`, or block by block with `Reader`.
 
 Positions of blocks (P bytes of tokens in a full block; the check of block 0 is in the header)::
 
@@ -9,8 +9,10 @@ Positions of blocks (P bytes of tokens in a full block; the check of block 0 is 
 from __future__ import annotations
 
 import itertools
+import os
 from collections.abc import Iterator
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple, cast
 
 import numpy as np
@@ -27,7 +29,6 @@ from codectool.container.layout import (
     MAX_VARINT_BYTES,
     block_check,
     checksum_error,
-    first_block_check,
 )
 from codectool.container.sections import parse_sections
 from codectool.container.source import ByteSource, RecordingReader
@@ -370,12 +371,8 @@ class Reader:
         if len(data) < size + check_size:
             raise self._truncated_error(index)
         payload = data[:size]
-        if index:
-            computed = block_check(self._fields, self._first_check, index, payload)
-            stored = CHECK32.parse(data[size:])
-        else:
-            computed = first_block_check(self._fields, payload)
-            stored = self._first_check
+        computed = block_check(self._fields, self._first_check, index, payload)
+        stored = CHECK32.parse(data[size:]) if index else self._first_check
         return self._verify(index, frames, position, payload, computed, stored)
 
     def _verify(
@@ -454,13 +451,23 @@ class Reader:
         return f"{clock}:{tenths // 10:02}.{tenths % 10}"
 
 
-def read_tokens(file: BinaryIO, name: str = "<stream>") -> Tokens:
-    """Read all tokens of a file or a pipe.
+def read(source: str | os.PathLike[str] | BinaryIO) -> Tokens:
+    """Read all tokens of a `.hcd` file.
+
+    Args:
+        source: a path, or a binary file object or pipe that stands at the start of the file.
 
     Raises:
-        NotHcdError, UnsupportedError, DamagedError, TruncatedError: see `codectool.errors`.
+        ContainerError: the file cannot be read, or is damaged anywhere.
     """
-    reader = Reader(file, name)
+    if isinstance(source, str | os.PathLike):
+        path = Path(source)
+        try:
+            with path.open("rb") as file:
+                return read(file)
+        except OSError as error:
+            raise ContainerError(f"{path}: {error.strerror or error}") from error
+    reader = Reader(source, str(getattr(source, "name", "<stream>")))
     codes = reader.read_all()
     return Tokens(
         codes=codes,

@@ -1,9 +1,11 @@
-"""`Writer`: write tokens to a file or a pipe, block by block, without seeking."""
+"""Write `.hcd` files and pipes: all tokens with `write`, or block by block with `Writer`."""
 
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Mapping
+from pathlib import Path
 from types import TracebackType
 from typing import BinaryIO
 
@@ -20,12 +22,11 @@ from codectool.container.layout import (
     FINAL_RECORD,
     FULL_BLOCK,
     block_check,
-    first_block_check,
     header_check,
 )
 from codectool.container.sections import build_sections
 from codectool.errors import ContainerError
-from codectool.files import write_all
+from codectool.files import atomic_output, write_all
 from codectool.tokens import Tokens, check_codes
 
 
@@ -162,7 +163,7 @@ class Writer:
         marker = FULL_BLOCK if self.header.num_samples is None and not final else b""
         if self._num_blocks == 0:
             self._fields = build_fields(self.header, sections=bool(self._tags))
-            self._first_check = first_block_check(self._fields, payload)
+            self._first_check = block_check(self._fields, 0, 0, payload)
             head = self._fields + CHECK32.build(self._first_check)
             head += CHECK16.build(header_check(head))
             if self._tags:
@@ -178,17 +179,32 @@ class Writer:
             flush()
 
 
-def write_tokens(file: BinaryIO, tokens: Tokens, block_frames: int | None = None) -> None:
+def write(
+    target: str | os.PathLike[str] | BinaryIO,
+    tokens: Tokens,
+    tags: Mapping[str, str] | None = None,
+    *,
+    block_frames: int | None = None,
+) -> None:
     """Write the tokens of one signal as a file of known length.
 
     Args:
-        file: file object to write to; it is not moved back.
+        target: a path, whose file is replaced atomically, or a binary file object or pipe, which
+            stays open and is not moved back.
         tokens: tokens to write.
+        tags: text tags to store in addition to ``tokens.tags``.
         block_frames: frames per block; None is the default, about 24 s.
 
     Raises:
-        ContainerError: the tokens do not fit the format.
+        ContainerError: the tokens or tags do not fit the format.
+        UsageError: the file cannot be created.
     """
+    if isinstance(target, str | os.PathLike):
+        with atomic_output(Path(target), overwrite=True) as file:
+            write(file, tokens, tags, block_frames=block_frames)
+        return
+    if tags:
+        tokens = dataclasses.replace(tokens, tags={**tokens.tags, **tags})
     try:
         header = Header(
             layout=tokens.layout,
@@ -202,6 +218,6 @@ def write_tokens(file: BinaryIO, tokens: Tokens, block_frames: int | None = None
         header = dataclasses.replace(header, num_samples=tokens.num_samples, extra_frames=extra)
     except ValueError as error:
         raise ContainerError(str(error)) from error
-    writer = Writer(file, header, tokens.tags)
+    writer = Writer(target, header, tokens.tags)
     writer.write(tokens.codes)
     writer.close()

@@ -22,8 +22,7 @@ from codectool.audio.samples import MAX_SAMPLES, Samples
 from codectool.audio.sink import audio_bytes, check_format
 from codectool.audio.source import open_audio
 from codectool.codec import Codec, PreparedClip
-from codectool.container import Reader, write_tokens
-from codectool.container import io as hcd
+from codectool.container import Reader, read, write
 from codectool.decoding import decode_file
 from codectool.encoding import encode_file
 from codectool.errors import CodectoolError, ContainerError
@@ -181,7 +180,7 @@ class Encoding(Work[PreparedClip, Tokens]):
     def pack(self, output: Tokens) -> tuple[memoryview, float]:
         """Tokens to bytes."""
         packed = io.BytesIO()
-        write_tokens(packed, output, self.options.block_frames)
+        write(packed, output, block_frames=self.options.block_frames)
         return packed.getbuffer(), output.duration
 
     def alone(self, source: Path, target: Path) -> Done:
@@ -224,7 +223,7 @@ class Decoding(Work[Tokens, Decoded]):
     def load(self, source: Path) -> Tokens:
         """All tokens, every check passed."""
         try:
-            tokens = hcd.read(source)
+            tokens = read(source)
         except ContainerError as error:
             if self.options.conceal:
                 raise NotInBatch from error

@@ -12,7 +12,7 @@ import pytest
 import soundfile
 
 from codectool.cli.evaluate_tokens import print_token_usage
-from codectool.container import io as hcd
+from codectool.container import write
 from codectool.errors import UsageError
 from codectool.evaluation.systems.spec import CodecSpec, SystemSpec
 from tests.cli.conftest import Run
@@ -29,8 +29,8 @@ def coded(tmp_path: Path) -> Path:
     """Two files of a second each: a codebook with both entries used, and one with a single one."""
     folder = tmp_path / "coded"
     (folder / "b").mkdir(parents=True)
-    hcd.write(folder / "a.hcd", clip([[0] * 80, [7] * 80], (1, 3)))
-    hcd.write(folder / "b/c.hcd", clip([[1] * 80, [7] * 80], (1, 3)))
+    write(folder / "a.hcd", clip([[0] * 80, [7] * 80], (1, 3)))
+    write(folder / "b/c.hcd", clip([[1] * 80, [7] * 80], (1, 3)))
     return folder
 
 
@@ -68,8 +68,8 @@ def test_tokens_csv_and_markdown(run: Run, coded: Path) -> None:
 
 
 def test_tokens_of_different_models_are_separate(run: Run, coded: Path) -> None:
-    hcd.write(coded / "z.hcd", clip([[0, 1]], (18,), "hac", "ffffffff"))
-    hcd.write(coded / "zz.hcd", clip([[0, 1]], (1,)))
+    write(coded / "z.hcd", clip([[0, 1]], (18,), "hac", "ffffffff"))
+    write(coded / "zz.hcd", clip([[0, 1]], (1,)))
     models = json.loads(run("evaluate", coded, "--tokens", "--json").text)
     assert [(model["codec"], model["coded_bits"], model["clips"]) for model in models] == [
         ("bigcodec", 4, 2),
@@ -79,7 +79,7 @@ def test_tokens_of_different_models_are_separate(run: Run, coded: Path) -> None:
 
 
 def test_tokens_of_files_without_frames(run: Run, tmp_path: Path) -> None:
-    hcd.write(tmp_path / "empty.hcd", clip([[], []], (3, 18)))
+    write(tmp_path / "empty.hcd", clip([[], []], (3, 18)))
     result = run("evaluate", tmp_path, "--tokens", "--json")
     assert (result.code, result.err) == (0, "")
     (model,) = json.loads(result.text)
@@ -127,7 +127,7 @@ def test_tokens_list_is_relative_to_the_folder_or_the_current_one(
 
 def test_tokens_reports_listed_files_that_cannot_be_read(run: Run, coded: Path) -> None:
     outside = coded.parent / "outside.hcd"
-    hcd.write(outside, clip([[0], [7]], (1, 3)))
+    write(outside, clip([[0], [7]], (1, 3)))
     names = f"a.hcd\ngone.hcd\n{outside}\n"
     options = ("--tokens", "--json", "--files-from", "-")
     result = run("evaluate", coded, *options, stdin=names.encode())

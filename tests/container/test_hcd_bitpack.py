@@ -68,7 +68,7 @@ def test_pack_accepts_any_integer_type(dtype):
 
 @pytest.mark.parametrize("bad", [-1, 8192])
 def test_pack_rejects_a_token_that_does_not_fit(bad):
-    with pytest.raises(ValueError, match=r"stream 0 are not all in 0\.\.8191"):
+    with pytest.raises(ValueError, match=r"codebook 0 are not all in 0\.\.8191"):
         pack_codes(np.array([[[0, bad]]]), (13,))
 
 

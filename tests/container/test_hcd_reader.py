@@ -12,7 +12,7 @@ from hcd_samples import (
     stream,
 )
 
-from codectool.container import Header, Reader, Writer, read_tokens
+from codectool.container import Header, Reader, Writer, read
 from codectool.errors import (
     ContainerError,
     DamagedError,
@@ -137,7 +137,7 @@ def test_reader_reads_an_operating_system_pipe():
     sender = threading.Thread(target=send)
     sender.start()
     with open(to_read, "rb", buffering=0) as source:
-        tokens = read_tokens(source)
+        tokens = read(source)
     sender.join()
     assert np.array_equal(tokens.codes, LONG_STREAM.codes)
     assert tokens.num_samples == 199_000

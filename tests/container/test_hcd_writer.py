@@ -21,7 +21,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from independent_reader import read_hcd
 
-from codectool.container import Header, Reader, Writer, read_tokens, write_tokens
+import codectool
+from codectool.container import Header, Reader, Writer, read
 from codectool.errors import ContainerError, TokensError
 from codectool.tokens import TokenLayout, Tokens
 
@@ -128,7 +129,7 @@ def test_round_trip(layout, rate, channels, num_samples, extra, segment, block, 
         )
         codes = random_codes(layout, channels, header.num_frames)
         data = write(header, codes, tags)
-    tokens = read_tokens(io.BytesIO(data))
+    tokens = read(io.BytesIO(data))
     assert np.array_equal(tokens.codes, codes)
     assert (tokens.layout, tokens.sample_rate) == (layout, rate)
     assert (tokens.num_samples, tokens.segment_frames) == (num_samples, segment)
@@ -146,9 +147,9 @@ def test_round_trip_of_tokens():
         tags=TAGS,
     )
     file = io.BytesIO()
-    write_tokens(file, tokens, block_frames=4)
+    codectool.write(file, tokens, block_frames=4)
     file.seek(0)
-    again = read_tokens(file)
+    again = read(file)
     assert np.array_equal(again.codes, tokens.codes)
     for name in ("layout", "fingerprint", "sample_rate", "num_samples", "segment_frames", "tags"):
         assert getattr(again, name) == getattr(tokens, name)
@@ -267,13 +268,13 @@ def test_exception_leaves_a_truncated_file():
     assert reader.truncated is not None
 
 
-def test_write_tokens_rejects_tokens_that_do_not_fit():
+def test_write_rejects_tokens_that_do_not_fit():
     fields = {"layout": BIGCODEC, "fingerprint": "0123abcd", "sample_rate": 16_000}
     with pytest.raises(TokensError, match="4 frames are too few for 1000 samples"):
         Tokens(np.zeros((1, 1, 4), np.int32), num_samples=1_000, **fields)
     tokens = Tokens(np.zeros((1, 1, 4), np.int32), num_samples=800, **fields)
     with pytest.raises(ContainerError, match=r"not in 1\.\.1048576"):
-        write_tokens(io.BytesIO(), tokens, block_frames=1 << 21)
+        codectool.write(io.BytesIO(), tokens, block_frames=1 << 21)
 
 
 @pytest.mark.parametrize(

@@ -11,14 +11,14 @@ import numpy as np
 
 import codectool
 from codectool.codec import Codec
-from codectool.container import write_tokens
+from codectool.container import write
 from codectool.tokens import Tokens
 from tests.signals import speechlike
 
 
 def stored(tokens: Tokens) -> bytes:
     file = io.BytesIO()
-    write_tokens(file, tokens)
+    write(file, tokens)
     return file.getvalue()
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from codectool.container import io as hcd
+from codectool.container import write
 from codectool.errors import UsageError
 from codectool.evaluation.tokens.files import read_tokens
 from tests.cli.test_start import modules_after
@@ -23,7 +23,7 @@ def folder(tmp_path: Path) -> Path:
     for number, name in enumerate(["b.hcd", "a/c.HCD", "a/b/d.hcd"]):
         path = tmp_path / "coded" / name
         path.parent.mkdir(parents=True, exist_ok=True)
-        hcd.write(path, clip([[number]], (2,)))
+        write(path, clip([[number]], (2,)))
     return tmp_path / "coded"
 
 
@@ -45,7 +45,7 @@ def test_read_tokens_of_a_list_keeps_its_order(folder: Path) -> None:
 
 
 def test_read_tokens_of_a_file_without_frames(tmp_path: Path) -> None:
-    hcd.write(tmp_path / "empty.hcd", clip(np.zeros((2, 0)), (2, 3)))
+    write(tmp_path / "empty.hcd", clip(np.zeros((2, 0)), (2, 3)))
     (tokens,) = read_tokens(tmp_path, None, no_errors)
     assert tokens.codes.shape == (1, 2, 0)
 

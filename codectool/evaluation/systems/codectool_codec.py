@@ -11,7 +11,7 @@ from typing_extensions import override
 from codectool.audio.files import read_audio
 from codectool.audio.sink import audio_bytes
 from codectool.codec import Codec
-from codectool.container import io as hcd
+from codectool.container import read, write
 from codectool.evaluation.metrics.base import Wave
 from codectool.evaluation.systems.system import CodecCost, Coded, System
 
@@ -36,9 +36,9 @@ class CodectoolSystem(System):
         tokens = self.codec.encode(wave, rate)
         encode_seconds = self._clock() - started
         file = io.BytesIO()
-        hcd.write(file, tokens)
+        write(file, tokens)
         file.seek(0)
-        tokens = hcd.read(file)
+        tokens = read(file)
         started = self._clock()
         audio = self.codec.decode(tokens)
         decode_seconds = self._clock() - started

@@ -6,7 +6,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from codectool.audio.discovery import find_files, names_in
-from codectool.container import io as hcd
+from codectool.container import read
 from codectool.errors import ContainerError, UsageError
 from codectool.tokens import Tokens
 
@@ -40,7 +40,7 @@ def read_tokens(
     for name in names:
         path = folder / name
         try:
-            tokens = hcd.read(path)
+            tokens = read(path)
         except ContainerError as error:
             on_error(name, str(error).removeprefix(f"{path}: "))
             continue
