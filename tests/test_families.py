@@ -1,4 +1,4 @@
-"""Facts about codec families are stated once: in the folder of the family."""
+"""Metadata of codec families are stated once: in the folder of the family."""
 
 from __future__ import annotations
 

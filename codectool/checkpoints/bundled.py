@@ -65,7 +65,7 @@ class BundledWeights:
 
 
 def where_to_get(weights: BundledWeights) -> str:
-    """Return what to do to get weights that are not on this machine, for error messages."""
+    """Return how to get weights that are not on this machine, for error messages."""
     return (
         f"get assets/weights/{weights.file} ({weights.size / 1e6:.1f} MB) from the codectool "
         "repository and name it with `--checkpoint PATH`"

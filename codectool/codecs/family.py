@@ -1,6 +1,6 @@
-"""`CodecFamily`: the facts about a codec that are known without PyTorch.
+"""`CodecFamily`: metadata of a codec, without PyTorch.
 
-Each codec states them once, as `FAMILY` in the `__init__.py` of its folder.
+Each codec states it once, as `FAMILY` in the `__init__.py` of its folder.
 """
 
 from __future__ import annotations

@@ -9,7 +9,7 @@ from codectool.errors import UsageError
 if TYPE_CHECKING:
     from codectool.codecs.family import CodecFamily
 
-# Where each family states its facts: paths, so that `--help` imports neither PyTorch nor NumPy.
+# Where each family states its metadata: paths, so that `--help` imports neither PyTorch nor NumPy.
 # The first is the default. The order is the order of help texts.
 FAMILIES = {
     "hac": "codectool.codecs.hac:FAMILY",

@@ -37,9 +37,9 @@ def changed(path: Path, target: Path, change: Any) -> Path:
 @pytest.mark.parametrize("path", [BIGCODEC, SUPERCODEC / "g_00000001"])
 def test_model_name_and_canonical_name_are_inverse(path: Path) -> None:
     family, state, _ = read_published(path)
-    ours = [model_name(family, name) for name in state]
-    assert [canonical_name(family, name) for name in ours] == list(state)
-    assert len(set(ours)) == len(ours)
+    names = [model_name(family, name) for name in state]
+    assert [canonical_name(family, name) for name in names] == list(state)
+    assert len(set(names)) == len(names)
 
 
 def test_missing_unexpected_and_misshapen_tensors_are_named(tmp_path: Path) -> None:

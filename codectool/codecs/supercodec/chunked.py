@@ -12,7 +12,6 @@ one is asked for: its memory may be reused.
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from typing import NamedTuple, cast
@@ -43,9 +42,9 @@ Read = Callable[[], Iterable[Tensor]]  # starts to read a signal: chunks (T, C) 
 
 
 class FusionInput(NamedTuple):
-    """A chunk of the two signals that a block fuses, ``(T, C)`` each; ``a`` in parts."""
+    """A chunk of the two signals that a block fuses, ``(T, C)`` each; ``a`` in two parts."""
 
-    a: list[Tensor]
+    a: tuple[Tensor, Tensor]
     b: Tensor
     last: bool
 
@@ -90,14 +89,17 @@ def _fusion_inputs(block: BackProjectionBlock, read: Read) -> Iterator[FusionInp
     """Run a block up to its fusion."""
     resample, project_back, resample_difference = map(_streaming, block.resamplers)
     refine = StreamingResidualStack(block.res_one)
-    waiting = Fifo()
+    waiting: Tensor | None = None  # rows of `a` whose rows of `b` are not known yet
     for buffer, last in _rechunk(read(), _block_chunk_rows(block)):
-        a = resample.push(buffer)
-        project_back.subtract(a, buffer.rows)
+        resampled = resample.push(buffer)
+        project_back.subtract(resampled, buffer.rows)
         refine.push(buffer, last)
         b = resample_difference.push(buffer).rows
-        waiting.put(a.rows)
-        yield FusionInput(waiting.take(len(b)), b, last)
+        a = resampled.rows
+        waiting = a[:0] if waiting is None else waiting
+        count = len(b) - len(waiting)  # at least 0: a chunk is longer than what layers hold back
+        yield FusionInput((waiting, a[:count]), b, last)
+        waiting = a[count:]
 
 
 def _fusion_weights(
@@ -134,17 +136,17 @@ def _fuse(
         yield buffer.rows
 
 
-def _rechunk(pieces: Iterable[Tensor], rows: int) -> Iterator[tuple[RowBuffer, bool]]:
-    """Cut a signal into chunks of ``rows`` rows; the last one holds the rest, perhaps nothing.
+def _rechunk(parts: Iterable[Tensor], rows: int) -> Iterator[tuple[RowBuffer, bool]]:
+    """Cut a signal into chunks of ``rows`` rows; the last one holds the rest, 0 rows or more.
 
     Yields:
         The chunk, always in the same buffer, and whether it is the last one.
     """
     chunker: Chunker[Tensor] = Chunker(rows, axis=0, concatenate=torch.cat)
     buffer: RowBuffer | None = None
-    for piece in pieces:
-        buffer = buffer or RowBuffer(rows, like=piece)
-        for chunk in chunker.push(piece):
+    for part in parts:
+        buffer = buffer or RowBuffer(rows, like=part)
+        for chunk in chunker.push(part):
             yield buffer.fill(chunk), False
     if buffer is not None:
         yield buffer.fill(cast(Tensor, chunker.flush())), True
@@ -213,28 +215,6 @@ class RowBuffer:
         """Hold ``count`` rows from ``back`` rows before the first one, written by `with_past`."""
         self._start -= back
         self._stop = self._start + count
-
-
-class Fifo:
-    """Queue of rows ``(T, C)``."""
-
-    def __init__(self) -> None:
-        self._parts: deque[Tensor] = deque()
-
-    def put(self, rows: Tensor) -> None:
-        """Add rows at the end."""
-        self._parts.append(rows)
-
-    def take(self, count: int) -> list[Tensor]:
-        """Remove ``count`` rows from the front and return them, in parts; they must be there."""
-        found = []
-        while count:
-            part = self._parts.popleft()
-            found.append(part[:count])
-            if len(part) > count:
-                self._parts.appendleft(part[count:])
-            count -= len(found[-1])
-        return found
 
 
 class StreamingConv1d:
@@ -357,7 +337,7 @@ class StreamingResidualConv1d:
         self._delayed = weight.new_empty(0, weight.shape[2])  # input without its output yet
 
     def push(self, buffer: RowBuffer, last: bool) -> None:
-        """Replace the rows by the outputs that are known: a dilation behind until the last."""
+        """Replace the rows by the outputs that are known, a dilation behind the input."""
         work, dilation = self._workspace, self._dilation
         work.fill(self._past)
         F.leaky_relu_(work.append(len(buffer.rows)).copy_(buffer.rows), SLOPE)

@@ -82,7 +82,7 @@ def assert_nearest_codes(model: SuperCodec, wave: Tensor, codes: Tensor) -> None
 
 
 def reader(wave: Tensor, sizes: list[int]) -> Callable[[], Iterator[Tensor]]:
-    """Return a function that reads a signal in pieces of these sizes, repeated."""
+    """Return a function that reads a signal in parts of these sizes, repeated."""
 
     def read() -> Iterator[Tensor]:
         first, number = 0, 0
