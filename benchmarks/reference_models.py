@@ -407,7 +407,7 @@ class ReferenceHac(ReferenceModel):
 
     def latent(self, wave: Tensor) -> Tensor:
         net = self.network
-        return net.bottleneck(_run(net.encoder, net.norm(_run(net.analysis, wave.mT)))).values
+        return net.bottleneck(net.encoder(net.norm(net.analysis(wave.mT)[0]))[0]).values
 
     def quantize(self, latent: Tensor) -> Tensor:
         return signs_to_index(latent).unsqueeze(1)
@@ -423,12 +423,8 @@ class ReferenceHac(ReferenceModel):
         net = self.network
         signs = index_to_signs(codes[:, 0], net.config.num_bits)
         late = F.pad(signs, (0, 0, 0, net.config.delay_frames))
-        wave = _run(net.synthesis, net.norm.restore(_run(net.decoder, late))).mT
+        wave = net.synthesis(net.norm.restore(net.decoder(late)[0]))[0].mT
         return wave[..., net.config.delay_frames * net.config.hop_length :]
-
-
-def _run(stack: nn.Module, x: Tensor) -> Tensor:
-    return stack(x, stack.start(len(x), x.device))[0]
 
 
 def _fill(model: nn.Module, state: State) -> None:

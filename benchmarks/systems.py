@@ -16,7 +16,6 @@ import numpy.typing as npt
 import soundfile
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 import codectool
 from benchmarks.reference_models import (
@@ -30,10 +29,9 @@ from codectool.checkpoints.load import read_weights
 from codectool.checkpoints.native import write_model
 from codectool.codec import Codec, PreparedClip
 from codectool.codecs.hac.codec import fold
-from codectool.codecs.hac.config import load_preset
-from codectool.codecs.hac.network import HacNetwork
 from codectool.errors import UsageError
 from tests import recipe
+from tests.hac_models import load_preset, untrained_network
 
 ROOT = Path(__file__).parents[1]
 GOLDEN = ROOT / "tests" / "golden"
@@ -103,22 +101,13 @@ class SystemUnderTest:
                 "encode": (model.encoder, self.codec.sample_rate),
                 "decode": (model.decoder, self.codec.frame_rate),
             }
-            return {name: stack_operations(*side) for name, side in sides.items()}
+            return {name: 2 * stack.macs_per_second(rate) for name, (stack, rate) in sides.items()}
         frames = 20
         wave = torch.zeros(1, 1, frames * self.codec.hop_length)
         encoded = OperationCounter(self.reference, self.reference.encode, wave)
         decoded = OperationCounter(self.reference, self.reference.decode, encoded.output)
         rate = self.codec.frame_rate / frames
         return {"encode": encoded.operations * rate, "decode": decoded.operations * rate}
-
-
-def stack_operations(stack: nn.Module, rate: float) -> float:
-    """Return the operations per second of a HAC stack that takes ``rate`` frames per second."""
-    operations = 0.0
-    for _, block in stack.named_blocks():
-        operations += 2 * block.macs * rate
-        rate = rate * block.up / block.down
-    return operations
 
 
 class OperationCounter:
@@ -183,17 +172,9 @@ def _open_hac(checkpoint: Path | None, folder: Path, tiny: bool) -> SystemUnderT
     if checkpoint is not None:
         codec = codectool.load("hac", checkpoint, device="cpu")
         return SystemUnderTest("hac", checkpoint, codec, None)
-    config = load_preset("hac-tiny" if tiny else "hac")
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(0)
-        network = HacNetwork(config).train()
-        for _ in range(4):  # running statistics of noise, so that bits are balanced
-            level = 10 ** torch.empty(4, 1, 32).uniform_(-2, -0.5)
-            noise = torch.randn(4, 1, 64 * config.hop_length)
-            with torch.no_grad():
-                network(noise * F.interpolate(level, noise.shape[-1]))
+    network = untrained_network(load_preset("hac-tiny" if tiny else "hac"))
     path = folder / "hac.safetensors"
-    write_model(path, fold(network.eval()), overwrite=True)
+    write_model(path, fold(network), overwrite=True)
     codec = codectool.load("hac", path, device="cpu")
     return SystemUnderTest("hac-tiny" if tiny else "hac", path, codec, ReferenceHac(network))
 
