@@ -79,21 +79,16 @@ def compare(
         raise UsageError("A and B cannot both be stdin; give a file name for one of them")
     if picture is not None:
         check_picture(picture, (first, second), overwrite)
-    selected, left_out = select_metrics(metrics)
-    infos = [
-        info
-        for metric in selected
-        for info in metric.outputs
-        if not metrics or info.name in metrics
-    ]
-    for line in left_out:
+    selection = select_metrics(metrics)
+    infos = selection.infos
+    for line in selection.left_out:
         warn(line)
     with working(f"comparing {second} with {first}"):
         reference, degraded = _read(first), _read(second)
         delay = find_delay(reference.at(RATE), degraded.at(RATE)) / RATE if align else 0.0
         # drawn first, so that a missing matplotlib is reported before the slow metrics
         image = _draw(reference, degraded, (first, second), delay) if picture else b""
-        values, notes = compute_metrics(reference, degraded, selected, delay)
+        values, notes = compute_metrics(reference, degraded, selection.metrics, delay)
     _warn_about_lengths(reference, degraded, (first, second), delay)
     if picture is not None:
         write_output(picture, memoryview(image), overwrite)
@@ -105,7 +100,7 @@ def compare(
             "delay_ms": 1000 * delay if align else None,
             "metrics": {info.name: values[info.name] for info in infos},
             "notes": {info.name: notes[info.name] for info in infos if info.name in notes},
-            "left_out": left_out,
+            "left_out": selection.left_out,
         }
         click.echo(json.dumps(result))
         return

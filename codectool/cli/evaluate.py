@@ -211,16 +211,14 @@ def evaluate(
     from codectool.evaluation.metrics.registry import select_metrics
     from codectool.evaluation.run import EvaluationConfig, evaluate
 
-    selected, left_out = select_metrics(metrics)
-    for line in left_out:
+    selection = select_metrics(metrics)
+    for line in selection.left_out:
         warn(line)
     evaluation_config = EvaluationConfig(
         references,
         systems,
         [_named_folder(text) for text in folders],
-        selected,
-        metrics,
-        left_out,
+        selection,
         files,
         cast("Align", align),
     )

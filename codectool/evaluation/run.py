@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, TypeVar
@@ -19,12 +19,12 @@ from codectool.cores import cores
 from codectool.errors import CodectoolError
 from codectool.evaluation import alignment, tasks
 from codectool.evaluation.alignment import Correlation, best_delay
-from codectool.evaluation.metrics.base import Metric
+from codectool.evaluation.metrics.registry import Selection
 from codectool.evaluation.pairs import find_partners, find_references, key_of
 from codectool.evaluation.results import Clip, Evaluation, Problem, Score, summarise
 from codectool.evaluation.systems.spec import SystemSpec, check_names
 from codectool.evaluation.systems.system import CodecCost
-from codectool.evaluation.tasks import CodecTask, PairScores, PairTask, ProbeTask, Task
+from codectool.evaluation.tasks import CodecTask, PairTask, ProbeTask, Task
 from codectool.evaluation.workers import Workers
 
 Align = Literal["system", "clip", "off"]
@@ -40,9 +40,7 @@ class EvaluationConfig:
         references: folder of the recordings.
         systems: systems to run on the recordings.
         folders: name and folder of audio that is already coded.
-        metrics: metrics to compute.
-        only: names of the requested values; empty for all that the metrics compute.
-        left_out: one line for each metric that cannot be computed here.
+        selection: metrics to compute; see `select_metrics`.
         files: references to use, as paths; None for all audio in the folder.
         align: compensate one delay per system, one per clip, or none.
     """
@@ -50,9 +48,7 @@ class EvaluationConfig:
     references: Path
     systems: Sequence[SystemSpec]
     folders: Sequence[tuple[str, Path]]
-    metrics: Sequence[type[Metric]]
-    only: Sequence[str] = ()
-    left_out: Sequence[str] = ()
+    selection: Selection
     files: Sequence[str] | None = None
     align: Align = "system"
 
@@ -96,7 +92,7 @@ def evaluate(
         costs, files = _code(config.systems, clips, outputs, runner)
         files |= _match(config.folders, clips, runner)
         pairs = [
-            PairTask(system, clip.name, clip.path, paths[clip.name], tuple(config.metrics))
+            PairTask(system, clip.name, clip.path, paths[clip.name], config.selection.metrics)
             for system, paths in files.items()
             for clip in clips
             if clip.name in paths
@@ -108,27 +104,24 @@ def evaluate(
             for pair, found in runner.run("scoring", tasks.score_pair, aligned)
         }
     reasons = {(problem.system, problem.clip): problem.reason for problem in runner.problems}
-    metrics = [
-        info
-        for metric in config.metrics
-        for info in metric.outputs
-        if not config.only or info.name in config.only
-    ]
     systems = []
-    for system, paths in files.items():
+    for system in files:
         delay = delays[system]
         results = []
         for clip in clips:
             key = system, clip.name
-            reason = reasons.get(key, "was not scored")
-            results.append(_score(clip.name, paths, scores.get(key), costs.get(key), reason))
+            cost = vars(costs[key]) if key in costs else {}
+            if key in scores:
+                results.append(replace(scores[key], **cost))
+            else:
+                results.append(Score(clip.name, problem=reasons.get(key, "was not scored")))
         delay_ms = None if delay is None else 1000 * delay
-        systems.append(summarise(system, clips, results, metrics, delay_ms))
+        systems.append(summarise(system, clips, results, config.selection.infos, delay_ms))
     return Evaluation(
         tuple(clips),
-        tuple(metrics),
+        config.selection.infos,
         tuple(systems),
-        tuple(config.left_out),
+        config.selection.left_out,
         tuple(runner.problems),
     )
 
@@ -238,20 +231,6 @@ def _delays(
         counts[pair.system] += 1
     delays = {name: best_delay(total, counts[name]) for name, total in sums.items()}
     return {name: delays.get(name, 0) / alignment.RATE for name in systems}
-
-
-def _score(
-    clip: str,
-    paths: Mapping[str, Path],
-    scores: PairScores | None,
-    cost: CodecCost | None,
-    reason: str,
-) -> Score:
-    if scores is None:
-        return Score(clip, problem=reason)
-    delay_ms = 1000 * scores.delay_seconds
-    costs = {} if cost is None else vars(cost)
-    return Score(clip, paths[clip], scores.values, scores.notes, delay_ms, **costs)
 
 
 def folder_name(system: str) -> str:

@@ -8,9 +8,10 @@ from pathlib import Path
 
 from codectool.audio.sink import audio_bytes
 from codectool.evaluation import alignment
-from codectool.evaluation.alignment import Correlation, best_delay, correlate
+from codectool.evaluation.alignment import Correlation, correlate, find_delay
 from codectool.evaluation.metrics.base import Metric
 from codectool.evaluation.metrics.compute import compute_metrics
+from codectool.evaluation.results import Score
 from codectool.evaluation.signals import Signal, read_signal
 from codectool.evaluation.systems.spec import SystemSpec
 from codectool.evaluation.systems.system import CodecCost, System
@@ -75,15 +76,6 @@ class PairTask(Task):
         return read_signal(self.reference), read_signal(self.degraded)
 
 
-@dataclass(frozen=True)
-class PairScores:
-    """Metrics of a pair; see `codectool.evaluation.results.Score`."""
-
-    values: dict[str, float | None]
-    notes: dict[str, str]
-    delay_seconds: float
-
-
 def probe(task: ProbeTask) -> float:
     """Return the length of a recording in seconds; raises what `read_signal` raises."""
     return read_signal(task.path).seconds
@@ -110,16 +102,16 @@ def correlate_pair(task: PairTask) -> Correlation:
     return correlate(reference, degraded)
 
 
-def score_pair(task: PairTask) -> PairScores:
-    """Compute the metrics of two files."""
+def score_pair(task: PairTask) -> Score:
+    """Compute the metrics of two files; the score does not contain the cost of coding."""
     reference, degraded = task.read()
     delay = task.delay_seconds
     if delay is None:
-        found = correlate(reference.at(alignment.RATE), degraded.at(alignment.RATE))
-        delay = best_delay(found) / alignment.RATE
+        pair = reference.at(alignment.RATE), degraded.at(alignment.RATE)
+        delay = find_delay(*pair) / alignment.RATE
     values, notes = compute_metrics(reference, degraded, task.metrics, delay)
     longer = degraded.seconds - delay - reference.seconds
     if abs(longer) > LENGTH_TOLERANCE_SECONDS:
         word = "longer" if longer > 0 else "shorter"
         notes["length"] = f"is {abs(longer):.2f} s {word} than its reference"
-    return PairScores(values, notes, delay)
+    return Score(task.clip, task.degraded, values, notes, 1000 * delay)

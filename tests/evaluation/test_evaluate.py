@@ -15,6 +15,7 @@ from codectool.errors import UsageError
 from codectool.evaluation import tables
 from codectool.evaluation.metrics.base import Metric
 from codectool.evaluation.metrics.mel import MelDistance
+from codectool.evaluation.metrics.registry import Selection
 from codectool.evaluation.results import Evaluation, SystemResult
 from codectool.evaluation.run import EvaluationConfig, ProgressCallback, evaluate, folder_name
 from codectool.evaluation.systems.spec import CodecSpec, SystemSpec
@@ -55,7 +56,9 @@ def run(
     **options: object,
 ) -> Evaluation:
     named = [("x", degraded)] if isinstance(degraded, Path) else degraded
-    config = EvaluationConfig(references, systems, named, metrics, **options)  # type: ignore[arg-type]
+    infos = tuple(info for metric in metrics for info in metric.outputs)
+    selection = Selection(metrics, infos)
+    config = EvaluationConfig(references, systems, named, selection, **options)  # type: ignore[arg-type]
     return evaluate(config, outputs, 1)
 
 
@@ -171,7 +174,9 @@ def test_system_and_folder_in_one_evaluation(checkpoints: dict[str, Path], tmp_p
     (references / "bad.wav").write_text("no audio")
     spec = SystemSpec("hac/1", codec=CodecSpec(None, checkpoints["hac"], device="cpu"))
     steps: list[object] = []
-    config = EvaluationConfig(references, [spec], [("coded", degraded)], [Error])
+    config = EvaluationConfig(
+        references, [spec], [("coded", degraded)], Selection((Error,), Error.outputs)
+    )
     progress = ProgressCallback(lambda *step: steps.append(step), lambda: steps.append(1))
     found = evaluate(config, tmp_path / "kept", 2, progress)
     system, folder = found.systems

@@ -13,7 +13,7 @@ from codectool.evaluation.alignment import RATE, find_delay
 from codectool.evaluation.signals import Signal
 from codectool.evaluation.systems import external, ffmpeg
 from codectool.evaluation.systems.codectool_codec import round_to_16_bits
-from codectool.evaluation.systems.ffmpeg import AMR_NB, AMR_WB
+from codectool.evaluation.systems.ffmpeg import FFMPEG_CODECS
 from codectool.evaluation.systems.ogg import packet_sizes
 from codectool.evaluation.systems.spec import CodecSpec, SystemSpec, check_names
 
@@ -132,11 +132,11 @@ def test_packet_sizes_of_ogg_pages() -> None:
 def test_amr_payload_bits_by_mode() -> None:
     """RFC 4867: a mode 0 frame of AMR-WB is 132 bits in 17 bytes, of AMR 95 bits in 12."""
     wide = b"#!AMR-WB\n" + (bytes([0 << 3]) + bytes(17)) * 3 + bytes([15 << 3])
-    assert AMR_WB.payload_bits(wide) == 3 * 132
+    assert FFMPEG_CODECS["amrwb"].payload_bits(wide) == 3 * 132
     narrow = b"#!AMR\n" + bytes([0]) + bytes(12) + bytes([7 << 3]) + bytes(31) + bytes([8 << 3])
-    assert AMR_NB.payload_bits(narrow) == 95 + 244 + 39
+    assert FFMPEG_CODECS["amrnb"].payload_bits(narrow) == 95 + 244 + 39
     with pytest.raises(CodectoolError, match="not an AMR file"):
-        AMR_NB.payload_bits(b"RIFF")
+        FFMPEG_CODECS["amrnb"].payload_bits(b"RIFF")
 
 
 def test_codectool_codec_as_a_system(checkpoints: dict[str, Path]) -> None:

@@ -98,24 +98,24 @@ def test_dead_by_chance_is_the_expected_number_of_unused_entries() -> None:
 def test_constant_bits_have_no_entropy() -> None:
     for token in (0, 0b101101, ALL_ONES):
         usage = binary([token] * 9)
-        assert list(usage.bit_entropies) == [0] * 18
-        assert list(usage.conditional_entropies) == [0] * 18
+        assert usage.bit_entropies == [0] * 18
+        assert usage.conditional_entropies == [0] * 18
         assert (usage.tokens, usage.distinct, usage.entropy) == (9, 1, 0)
         assert (usage.bit_entropy_min, usage.bit_entropy_mean) == (0, 0)
 
 
 def test_bit_entropies_start_with_the_most_significant_bit() -> None:
     usage = binary([0, 1 << 17] * 8)
-    assert usage.bit_entropies == (1, *[0] * 17)
+    assert usage.bit_entropies == [1, *[0] * 17]
     assert usage.bit_entropy_mean == pytest.approx(1 / 18)
-    assert binary([0, 1] * 8).bit_entropies == (*[0] * 17, 1)
+    assert binary([0, 1] * 8).bit_entropies == [*[0] * 17, 1]
 
 
 def test_alternating_bits_have_no_conditional_entropy() -> None:
     """All bits of a group of six are equal, so that the group has an entropy of one bit."""
     usage = binary([0, ALL_ONES] * 32)
-    assert list(usage.bit_entropies) == [1] * 18
-    assert list(usage.conditional_entropies) == [0] * 18
+    assert usage.bit_entropies == [1] * 18
+    assert usage.conditional_entropies == [0] * 18
     assert usage.distinct == 2
     assert usage.entropy == pytest.approx(3 * (1 + correction(2, 64)))
 
@@ -126,14 +126,14 @@ def test_conditional_entropy_uses_only_the_previous_frame() -> None:
     65 frames make 64 pairs, equally many of each kind.
     """
     usage = binary(np.arange(65) % 4)
-    assert usage.conditional_entropies == (*[0] * 16, 1, 0)
-    assert binary(np.arange(64) % 4).bit_entropies == (*[0] * 16, 1, 1)
+    assert usage.conditional_entropies == [*[0] * 16, 1, 0]
+    assert binary(np.arange(64) % 4).bit_entropies == [*[0] * 16, 1, 1]
 
 
 def test_binary_codebook_with_each_value_once_has_full_entropy() -> None:
     """17 bits are groups of 6, 6 and 5, each limited to its bits."""
     usage = binary(np.arange(2**17), bits=17)
-    assert list(usage.bit_entropies) == [1] * 17
+    assert usage.bit_entropies == [1] * 17
     assert usage.distinct == 2**17
     assert usage.entropy == 17
 
@@ -161,18 +161,18 @@ def test_pairs_do_not_cross_clips() -> None:
     """Ones, then zeros: constant within each clip."""
     ones, zeros = [ALL_ONES] * 4, [0] * 4
     assert binary(ones + zeros).conditional_entropy > 1
-    assert list(binary(ones, zeros).conditional_entropies) == [0] * 18
-    assert list(binary(ones, zeros).bit_entropies) == [1] * 18
+    assert binary(ones, zeros).conditional_entropies == [0] * 18
+    assert binary(ones, zeros).bit_entropies == [1] * 18
 
 
 def test_pairs_do_not_cross_channels() -> None:
-    assert list(binary([[ALL_ONES] * 4, [0] * 4]).conditional_entropies) == [0] * 18
+    assert binary([[ALL_ONES] * 4, [0] * 4]).conditional_entropies == [0] * 18
 
 
 def test_clips_of_one_frame_have_no_pairs() -> None:
     usage = binary([ALL_ONES], [0], [0])
     assert usage.tokens == 3
-    assert list(usage.conditional_entropies) == [0] * 18
+    assert usage.conditional_entropies == [0] * 18
 
 
 def test_clips_and_channels_are_added() -> None:
@@ -188,7 +188,7 @@ def test_clips_and_channels_are_added() -> None:
 def test_order_of_clips_does_not_matter() -> None:
     rng = np.random.default_rng(0)
     clips = [rng.integers(0, 2**18, size) for size in (5, 300, 1)]
-    assert binary(*clips) == binary(*reversed(clips))
+    assert binary(*clips).to_json() == binary(*reversed(clips)).to_json()
 
 
 @pytest.mark.parametrize("bits", [3, 18])

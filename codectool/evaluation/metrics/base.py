@@ -5,7 +5,6 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from importlib.util import find_spec
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -79,8 +78,3 @@ class Metric(ABC):
     def names(cls) -> set[str]:
         """Return the names of `outputs`."""
         return {info.name for info in cls.outputs}
-
-    @classmethod
-    def missing_packages(cls) -> list[str]:
-        """Return the `packages` that are not installed."""
-        return [name for name in cls.packages if find_spec(name) is None]

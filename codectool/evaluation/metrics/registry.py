@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
 
 from codectool.errors import UsageError
 from codectool.evaluation.metrics.base import Metric, MetricInfo
@@ -33,9 +35,24 @@ METRIC_INFO: dict[str, MetricInfo] = {
 }
 
 
+@dataclass(frozen=True)
+class Selection:
+    """Metrics to compute.
+
+    Attributes:
+        metrics: the metrics, in the order of tables.
+        infos: the requested values, in the order of tables.
+        left_out: one line for each metric that was requested but cannot be used.
+    """
+
+    metrics: tuple[type[Metric], ...]
+    infos: tuple[MetricInfo, ...]
+    left_out: tuple[str, ...] = ()
+
+
 def select_metrics(
     names: Collection[str] = (), metrics: Sequence[type[Metric]] = METRICS
-) -> tuple[list[type[Metric]], list[str]]:
+) -> Selection:
     """Select the metrics that compute the requested values and can be used here.
 
     A metric is skipped if others already compute its values: `VisqolPolynomial` replaces `Visqol`
@@ -45,10 +62,6 @@ def select_metrics(
     Args:
         names: requested values; empty selects all.
         metrics: metrics to select from.
-
-    Returns:
-        The selected metrics in the order of ``metrics``, and one line for each that was requested
-        but cannot be used.
 
     Raises:
         UsageError: a name is unknown, or none of the requested metrics can be used.
@@ -79,12 +92,14 @@ def select_metrics(
             left_out.append(f"{titles} {'is' if len(lost) == 1 else 'are'} left out: {problem}")
     if not selected:
         raise UsageError("; ".join(left_out))
-    return [metric for metric in metrics if metric in selected], left_out
+    ordered = tuple(metric for metric in metrics if metric in selected)
+    infos = (info for metric in ordered for info in metric.outputs if info.name in wanted)
+    return Selection(ordered, tuple(infos), tuple(left_out))
 
 
 def _problem(metric: type[Metric]) -> str:
     """Return why a metric cannot be used; empty if it can."""
-    missing = metric.missing_packages()
+    missing = [name for name in metric.packages if find_spec(name) is None]
     if missing:
         return f"package `{missing[0]}` is missing; run `pip install 'codectool[eval]'`"
     try:

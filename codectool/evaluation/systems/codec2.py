@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import ClassVar
 
 import numpy as np
@@ -9,7 +10,7 @@ from typing_extensions import override
 
 from codectool.errors import UsageError
 from codectool.evaluation.metrics.base import Wave
-from codectool.evaluation.systems.external import RawExternalCodec
+from codectool.evaluation.systems.external import ExternalCodec
 
 RATE = 8000
 # Bits and milliseconds per frame; in a file each frame is padded to whole bytes.
@@ -24,15 +25,17 @@ FRAMES = {
 }
 
 
-class Codec2(RawExternalCodec):
-    """Codec2 in one of its modes.
+class Codec2(ExternalCodec):
+    """Codec2 in one of its modes; its programs read and write raw 16-bit samples.
 
     Args:
         mode: bits per second, as `c2enc` names it.
     """
 
     programs: ClassVar[dict[str, str]] = {"c2enc": "codec2", "c2dec": "codec2"}
+    source = "in.raw"
     packed = "bits.c2"
+    decoded = "out.raw"
     model_rate = RATE
 
     def __init__(self, mode: str) -> None:
@@ -50,6 +53,14 @@ class Codec2(RawExternalCodec):
         # c2enc drops an incomplete frame, and c2dec keeps the last frame to itself
         missing = -len(samples) % self._frame_samples + self._frame_samples
         return np.pad(samples, (0, missing))
+
+    @override
+    def write(self, samples: Wave, rate: int) -> bytes:
+        return np.clip(np.rint(samples * 32768), -32768, 32767).astype("<i2").tobytes()
+
+    @override
+    def read(self, path: Path, rate: int) -> tuple[Wave, int]:
+        return np.fromfile(path, "<i2").astype(np.float32) / np.float32(32768), rate
 
     @override
     def encoder(self, rate: int) -> list[str]:

@@ -9,7 +9,6 @@ from abc import abstractmethod
 from pathlib import Path
 from typing import ClassVar
 
-import numpy as np
 from typing_extensions import override
 
 from codectool.audio.files import read_audio
@@ -34,9 +33,9 @@ class ExternalCodec(System):
     """
 
     programs: ClassVar[dict[str, str]]
-    source: ClassVar[str] = "in.wav"
+    source: str = "in.wav"
     packed: str
-    decoded: ClassVar[str] = "out.wav"
+    decoded: str = "out.wav"
     model_rate: int | None = None
 
     def __init__(self) -> None:
@@ -90,21 +89,6 @@ class ExternalCodec(System):
         """Read `decoded` as samples ``(N,)`` and their rate."""
         samples, found = read_audio(path, "decoded audio")
         return samples.mean(axis=0), found
-
-
-class RawExternalCodec(ExternalCodec):
-    """An external codec that reads and writes raw 16-bit samples, little-endian."""
-
-    source: ClassVar[str] = "in.raw"
-    decoded: ClassVar[str] = "out.raw"
-
-    @override
-    def write(self, samples: Wave, rate: int) -> bytes:
-        return np.clip(np.rint(samples * 32768), -32768, 32767).astype("<i2").tobytes()
-
-    @override
-    def read(self, path: Path, rate: int) -> tuple[Wave, int]:
-        return np.fromfile(path, "<i2").astype(np.float32) / np.float32(32768), rate
 
 
 def run(command: list[str], folder: Path) -> float:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import ClassVar
 
 from typing_extensions import override
@@ -13,6 +14,10 @@ from codectool.errors import CodectoolError, UsageError
 from codectool.evaluation.systems.external import ExternalCodec
 
 FFMPEG = ["ffmpeg", "-hide_banner", "-loglevel", "error", "-nostdin", "-y"]
+NB_BITS = (95, 103, 118, 134, 148, 159, 204, 244, 39)
+WB_BITS = (132, 177, 253, 285, 317, 365, 397, 461, 477, 40)
+NB_KBPS = ("4.75", "5.15", "5.9", "6.7", "7.4", "7.95", "10.2", "12.2")
+WB_KBPS = ("6.6", "8.85", "12.65", "14.25", "15.85", "18.25", "19.85", "23.05", "23.85")
 
 
 @dataclass(frozen=True)
@@ -34,46 +39,38 @@ class FfmpegCodec:
     payload_bits: Callable[[bytes], float]
 
 
-@dataclass(frozen=True)
-class AmrFormat:
-    """AMR storage format (RFC 4867, section 5): a magic number, then frames.
+def _amr_payload_bits(magic: bytes, mode_bits: tuple[int, ...], file: bytes) -> float:
+    """Return the number of bits in all frames of an AMR file (RFC 4867, section 5).
 
-    Each frame begins with a byte that contains its mode.
+    A file is a magic number and frames. Each frame begins with a byte that contains its mode.
 
-    Attributes:
+    Args:
         magic: first bytes of a file.
         mode_bits: bits of a frame by mode, without padding to whole bytes; the last is silence.
+        file: the file.
+
+    Raises:
+        CodectoolError: the file does not begin with the magic number.
     """
+    if not file.startswith(magic):
+        raise CodectoolError(f"not an AMR file: it does not begin with {magic!r}")
+    bits, at = 0, len(magic)
+    while at < len(file):
+        mode = file[at] >> 3 & 15
+        if mode < len(mode_bits):  # frames of other modes are empty
+            bits += mode_bits[mode]
+            at += -(-mode_bits[mode] // 8)
+        at += 1
+    return float(bits)
 
-    magic: bytes
-    mode_bits: tuple[int, ...]
-
-    def payload_bits(self, file: bytes) -> float:
-        """Return the number of bits in all frames, without padding.
-
-        Raises:
-            CodectoolError: the file does not begin with the magic number.
-        """
-        if not file.startswith(self.magic):
-            raise CodectoolError(f"not an AMR file: it does not begin with {self.magic!r}")
-        bits, at = 0, len(self.magic)
-        while at < len(file):
-            mode = file[at] >> 3 & 15
-            if mode < len(self.mode_bits):  # frames of other modes are empty
-                bits += self.mode_bits[mode]
-                at += -(-self.mode_bits[mode] // 8)
-            at += 1
-        return float(bits)
-
-
-AMR_NB = AmrFormat(b"#!AMR\n", (95, 103, 118, 134, 148, 159, 204, 244, 39))
-AMR_WB = AmrFormat(b"#!AMR-WB\n", (132, 177, 253, 285, 317, 365, 397, 461, 477, 40))
-NB_KBPS = ("4.75", "5.15", "5.9", "6.7", "7.4", "7.95", "10.2", "12.2")
-WB_KBPS = ("6.6", "8.85", "12.65", "14.25", "15.85", "18.25", "19.85", "23.05", "23.85")
 
 FFMPEG_CODECS = {
-    "amrnb": FfmpegCodec("libopencore_amrnb", "amr", 8000, NB_KBPS, AMR_NB.payload_bits),
-    "amrwb": FfmpegCodec("libvo_amrwbenc", "awb", 16000, WB_KBPS, AMR_WB.payload_bits),
+    "amrnb": FfmpegCodec(
+        "libopencore_amrnb", "amr", 8000, NB_KBPS, partial(_amr_payload_bits, b"#!AMR\n", NB_BITS)
+    ),
+    "amrwb": FfmpegCodec(
+        "libvo_amrwbenc", "awb", 16000, WB_KBPS, partial(_amr_payload_bits, b"#!AMR-WB\n", WB_BITS)
+    ),
     "gsm": FfmpegCodec("libgsm", "gsm", 8000, ("",), lambda file: 8.0 * len(file)),
 }
 

@@ -1,10 +1,16 @@
-"""Sizes of the packets in an Ogg file."""
+"""Payload of Ogg files."""
 
 from __future__ import annotations
 
 from codectool.errors import CodectoolError
 
 PAGE_HEADER_BYTES = 27
+HEADER_PACKETS = 2  # of Opus and of Speex: header and comments
+
+
+def payload_bits(file: bytes) -> float:
+    """Return the bits of all audio packets of an Opus or Speex file."""
+    return 8 * sum(packet_sizes(file)[HEADER_PACKETS:])
 
 
 def packet_sizes(file: bytes) -> list[int]:

@@ -8,9 +8,8 @@ from typing_extensions import override
 
 from codectool.errors import UsageError
 from codectool.evaluation.systems.external import ExternalCodec
-from codectool.evaluation.systems.ogg import packet_sizes
+from codectool.evaluation.systems.ogg import payload_bits
 
-HEADER_PACKETS = 2  # OpusHead and OpusTags
 KBPS_MIN, KBPS_MAX = 6, 256  # range of `opusenc` for one channel
 
 
@@ -47,4 +46,4 @@ class Opus(ExternalCodec):
 
     @override
     def payload_bits(self, packed: bytes) -> float:
-        return 8 * sum(packet_sizes(packed)[HEADER_PACKETS:])
+        return payload_bits(packed)

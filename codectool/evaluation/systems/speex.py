@@ -8,9 +8,8 @@ from typing_extensions import override
 
 from codectool.errors import UsageError
 from codectool.evaluation.systems.external import ExternalCodec
-from codectool.evaluation.systems.ogg import packet_sizes
+from codectool.evaluation.systems.ogg import payload_bits
 
-HEADER_PACKETS = 2  # header and comment
 QUALITIES = [str(quality) for quality in range(11)]
 
 
@@ -43,4 +42,4 @@ class Speex(ExternalCodec):
 
     @override
     def payload_bits(self, packed: bytes) -> float:
-        return 8 * sum(packet_sizes(packed)[HEADER_PACKETS:])
+        return payload_bits(packed)

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -24,34 +23,36 @@ Codes = npt.NDArray[np.integer[Any]]
 Counts = npt.NDArray[np.int64]
 
 
-@dataclass(frozen=True)
 class CodebookUsage:
-    """Usage of one codebook; all values are 0 without tokens.
+    """Usage of one codebook; all statistics are 0 without tokens.
 
-    Attributes:
+    Args:
         size: number of entries.
-        tokens: number of tokens.
-        counts: tokens per used entry, most frequent first, int64 ``(used,)``.
-        empirical_entropy: entropy of the entry frequencies in bits per token; too low for few
-            tokens.
-        entropy: entropy with the Miller-Madow correction, at most `coded_bits`.
     """
 
-    size: int
-    tokens: int
-    counts: Counts
-    empirical_entropy: float
-    entropy: float
+    def __init__(self, size: int) -> None:
+        self.size = size
+        self.coded_bits = (size - 1).bit_length()  # bits per token in a file
+        self._counts = np.zeros(size, np.int64)
+
+    def add(self, codes: Codes) -> None:
+        """Count tokens ``(C, F)``."""
+        self._counts += np.bincount(codes.ravel(), minlength=self.size)
 
     @property
-    def coded_bits(self) -> int:
-        """Bits per token in a file."""
-        return (self.size - 1).bit_length()
+    def counts(self) -> Counts:
+        """Tokens per used entry, most frequent first, ``(used,)``."""
+        return np.sort(self._counts[self._counts > 0])[::-1]
+
+    @property
+    def tokens(self) -> int:
+        """Number of tokens."""
+        return int(self._counts.sum())
 
     @property
     def used(self) -> int:
         """Number of entries that occur."""
-        return len(self.counts)
+        return int((self._counts > 0).sum())
 
     @property
     def dead(self) -> int:
@@ -62,6 +63,16 @@ class CodebookUsage:
     def dead_by_chance(self) -> float:
         """Expected number of unused entries if all were equally likely."""
         return float(self.size * (1 - 1 / self.size) ** self.tokens)
+
+    @property
+    def empirical_entropy(self) -> float:
+        """Entropy of the entry frequencies in bits per token; too low for few tokens."""
+        return empirical_entropy(self._counts)
+
+    @property
+    def entropy(self) -> float:
+        """Entropy with the Miller-Madow correction, at most `coded_bits`."""
+        return corrected_entropy(self._counts)
 
     @property
     def perplexity(self) -> float:
@@ -84,31 +95,46 @@ class CodebookUsage:
         }
 
 
-@dataclass(frozen=True)
 class BinaryUsage:
-    """Usage of one binary codebook; all values are 0 without tokens.
+    """Usage of one binary codebook; all statistics are 0 without tokens.
 
-    Attributes:
-        tokens: number of tokens.
-        distinct: number of different tokens.
-        bit_entropies: entropy of each bit, most significant first, 0 to 1.
-        conditional_entropies: entropy of each bit given the same bit one frame earlier.
-        empirical_entropy: sum of the entropies of neighbouring groups of six bits, in bits per
-            token; too high where groups depend on each other.
-        entropy: the same sum with the Miller-Madow correction, each group at most its bits.
+    Args:
+        coded_bits: bits per token in a file.
     """
 
-    tokens: int
-    distinct: int
-    bit_entropies: tuple[float, ...]
-    conditional_entropies: tuple[float, ...]
-    empirical_entropy: float
-    entropy: float
+    def __init__(self, coded_bits: int) -> None:
+        self.coded_bits = coded_bits
+        self.tokens = 0
+        self._pairs = np.zeros((coded_bits, 2, 2), np.int64)  # (bit, previous value, value)
+        self._ones = np.zeros(coded_bits, np.int64)
+        widths = [min(GROUP_BITS, coded_bits - i) for i in range(0, coded_bits, GROUP_BITS)]
+        self._groups = [np.zeros(1 << width, np.int64) for width in widths]
+        self._codes: list[Codes] = []  # kept to count distinct tokens
+
+    def add(self, codes: Codes) -> None:
+        """Count tokens ``(C, F)``; pairs do not cross channels or clips."""
+        self.tokens += codes.size
+        self._codes.append(codes.flatten())  # a copy: a view would keep all codebooks in memory
+        bits = ((codes[..., None] >> np.arange(self.coded_bits)[::-1]) & 1).astype(np.uint8)
+        self._ones += bits.sum(axis=(0, 1), dtype=np.int64)
+        pairs = 4 * np.arange(self.coded_bits) + 2 * bits[:, :-1] + bits[:, 1:]
+        counts = np.bincount(pairs.ravel(), minlength=4 * self.coded_bits)
+        self._pairs += counts.reshape(self._pairs.shape)
+        shift = self.coded_bits
+        for counts in self._groups:
+            shift -= len(counts).bit_length() - 1
+            group = (codes.ravel() >> shift) & (len(counts) - 1)
+            counts += np.bincount(group, minlength=len(counts))
 
     @property
-    def coded_bits(self) -> int:
-        """Bits per token in a file."""
-        return len(self.bit_entropies)
+    def distinct(self) -> int:
+        """Number of different tokens."""
+        return len(np.unique(np.concatenate(self._codes)))
+
+    @property
+    def bit_entropies(self) -> list[float]:
+        """Entropy of each bit, most significant first, 0 to 1."""
+        return [empirical_entropy(np.array([self.tokens - n, n])) for n in self._ones]
 
     @property
     def bit_entropy_min(self) -> float:
@@ -121,9 +147,31 @@ class BinaryUsage:
         return sum(self.bit_entropies) / self.coded_bits
 
     @property
+    def conditional_entropies(self) -> list[float]:
+        """Entropy of each bit given the same bit one frame earlier."""
+        # H(value | previous) = H(previous, value) - H(previous)
+        return [
+            max(0.0, empirical_entropy(pair.ravel()) - empirical_entropy(pair.sum(axis=1)))
+            for pair in self._pairs
+        ]
+
+    @property
     def conditional_entropy(self) -> float:
         """Sum of `conditional_entropies`."""
         return sum(self.conditional_entropies)
+
+    @property
+    def empirical_entropy(self) -> float:
+        """Sum of the entropies of neighbouring groups of six bits, in bits per token.
+
+        It is too high where groups depend on each other.
+        """
+        return sum(map(empirical_entropy, self._groups))
+
+    @property
+    def entropy(self) -> float:
+        """The same sum with the Miller-Madow correction, each group at most its bits."""
+        return sum(map(corrected_entropy, self._groups))
 
     def to_json(self) -> dict[str, Any]:
         """Convert to JSON values."""
@@ -137,50 +185,49 @@ class BinaryUsage:
             "distinct": self.distinct,
             "bit_entropy_min": self.bit_entropy_min,
             "bit_entropy_mean": self.bit_entropy_mean,
-            "bit_entropies": list(self.bit_entropies),
-            "conditional_entropies": list(self.conditional_entropies),
+            "bit_entropies": self.bit_entropies,
+            "conditional_entropies": self.conditional_entropies,
         }
 
 
-@dataclass(frozen=True)
 class TokenUsage:
     """Statistics of the tokens of one model over all clips.
 
-    Attributes:
+    Args:
         layout: layout of the tokens.
         fingerprint: fingerprint of the weights.
+
+    Attributes:
+        name: codec and weights: ``bigcodec 1f0a3c5e``.
         clips: number of clips.
         seconds: seconds of audio, summed over channels.
         frames: number of frames, summed over channels.
+        coded_bits: bits per frame in a file.
+        coded_kbps: bit rate of one channel in kbit/s, without container.
         codebooks: usage of each codebook.
     """
 
-    layout: TokenLayout
-    fingerprint: str
-    clips: int
-    seconds: float
-    frames: int
-    codebooks: tuple[CodebookUsage | BinaryUsage, ...]
+    def __init__(self, layout: TokenLayout, fingerprint: str) -> None:
+        self.layout = layout
+        self.fingerprint = fingerprint
+        self.name = f"{layout.family} {fingerprint}"
+        self.clips, self.frames, self.seconds = 0, 0, 0.0
+        self.coded_bits = layout.bits_per_frame
+        self.coded_kbps = layout.bit_rate / 1000
+        self.codebooks = [_usage(1 << bits) for bits in layout.bits_per_codebook]
 
-    @property
-    def name(self) -> str:
-        """Codec and weights: ``bigcodec 1f0a3c5e``."""
-        return f"{self.layout.family} {self.fingerprint}"
-
-    @property
-    def coded_bits(self) -> int:
-        """Bits per frame in a file."""
-        return self.layout.bits_per_frame
+    def add(self, tokens: Tokens) -> None:
+        """Count the tokens of a clip."""
+        self.clips += 1
+        self.frames += tokens.num_channels * tokens.num_frames
+        self.seconds += tokens.num_channels * tokens.duration
+        for k, codebook in enumerate(self.codebooks):
+            codebook.add(tokens.codes[:, k])
 
     @property
     def entropy(self) -> float:
         """Bits per frame that an ideal entropy coder of order 0 would need."""
         return sum(codebook.entropy for codebook in self.codebooks)
-
-    @property
-    def coded_kbps(self) -> float:
-        """Bit rate of one channel in kbit/s, without container."""
-        return self.layout.bit_rate / 1000
 
     @property
     def entropy_kbps(self) -> float:
@@ -205,6 +252,12 @@ class TokenUsage:
         }
 
 
+def _usage(codebook_size: int) -> CodebookUsage | BinaryUsage:
+    if codebook_size > MAX_CODEBOOK_SIZE:
+        return BinaryUsage((codebook_size - 1).bit_length())
+    return CodebookUsage(codebook_size)
+
+
 def token_usage(clips: Iterable[Tokens]) -> list[TokenUsage]:
     """Compute statistics for each model, in order of first appearance.
 
@@ -213,13 +266,13 @@ def token_usage(clips: Iterable[Tokens]) -> list[TokenUsage]:
     Args:
         clips: tokens of each clip; consumed one by one, and not kept.
     """
-    models: dict[tuple[TokenLayout, str], _ModelCounter] = {}
+    models: dict[tuple[TokenLayout, str], TokenUsage] = {}
     for tokens in clips:
         key = tokens.layout, tokens.fingerprint
         if key not in models:
-            models[key] = _ModelCounter(*key)
+            models[key] = TokenUsage(*key)
         models[key].add(tokens)
-    return [model.result() for model in models.values()]
+    return list(models.values())
 
 
 def codebook_usage(codes: Codes, codebook_sizes: Sequence[int]) -> dict[str, float]:
@@ -252,9 +305,8 @@ def codebook_usage(codes: Codes, codebook_sizes: Sequence[int]) -> dict[str, flo
     values: dict[str, float] = {}
     total = 0.0
     for k, (row, size) in enumerate(zip(codes, codebook_sizes, strict=True)):
-        counter = _counter(size)
-        counter.add(row[None])
-        usage = counter.result()
+        usage = _usage(size)
+        usage.add(row[None])
         total += usage.empirical_entropy
         if isinstance(usage, CodebookUsage):
             values |= {f"perplexity_{k}": usage.perplexity, f"dead_codes_{k}": usage.dead}
@@ -266,93 +318,6 @@ def codebook_usage(codes: Codes, codebook_sizes: Sequence[int]) -> dict[str, flo
                 "bits_given_previous": usage.conditional_entropy,
             }
     return values | {"bits_per_token": total}
-
-
-class _ModelCounter:
-    """Counts the tokens of one model, clip by clip."""
-
-    def __init__(self, layout: TokenLayout, fingerprint: str) -> None:
-        self.layout, self.fingerprint = layout, fingerprint
-        self.clips, self.frames, self.seconds = 0, 0, 0.0
-        self.counters = [_counter(1 << bits) for bits in layout.bits_per_codebook]
-
-    def add(self, tokens: Tokens) -> None:
-        self.clips += 1
-        self.frames += tokens.num_channels * tokens.num_frames
-        self.seconds += tokens.num_channels * tokens.duration
-        for k, counter in enumerate(self.counters):
-            counter.add(tokens.codes[:, k])
-
-    def result(self) -> TokenUsage:
-        return TokenUsage(
-            self.layout,
-            self.fingerprint,
-            self.clips,
-            self.seconds,
-            self.frames,
-            tuple(counter.result() for counter in self.counters),
-        )
-
-
-def _counter(codebook_size: int) -> _CodebookCounter | _BinaryCounter:
-    if codebook_size > MAX_CODEBOOK_SIZE:
-        return _BinaryCounter((codebook_size - 1).bit_length())
-    return _CodebookCounter(codebook_size)
-
-
-class _CodebookCounter:
-    def __init__(self, size: int) -> None:
-        self.counts = np.zeros(size, np.int64)
-
-    def add(self, codes: Codes) -> None:
-        """Count tokens ``(C, F)``."""
-        self.counts += np.bincount(codes.ravel(), minlength=len(self.counts))
-
-    def result(self) -> CodebookUsage:
-        return CodebookUsage(
-            size=len(self.counts),
-            tokens=int(self.counts.sum()),
-            counts=np.sort(self.counts[self.counts > 0])[::-1],
-            empirical_entropy=empirical_entropy(self.counts),
-            entropy=corrected_entropy(self.counts),
-        )
-
-
-class _BinaryCounter:
-    def __init__(self, width: int) -> None:
-        self.width = width
-        self.ones = np.zeros(width, np.int64)
-        self.pairs = np.zeros((width, 2, 2), np.int64)  # (bit, previous value, value)
-        edges = range(0, width, GROUP_BITS)
-        self.groups = [np.zeros(1 << min(GROUP_BITS, width - first), np.int64) for first in edges]
-        self.codes: list[Codes] = []  # kept to count distinct tokens
-
-    def add(self, codes: Codes) -> None:
-        """Count tokens ``(C, F)``; pairs do not cross channels or clips."""
-        self.codes.append(codes.flatten())  # a copy: a view would keep all codebooks in memory
-        for row in codes:
-            bits = ((row[:, None] >> np.arange(self.width - 1, -1, -1)) & 1).astype(np.uint8)
-            self.ones += bits.sum(axis=0, dtype=np.int64)
-            pairs = 4 * np.arange(self.width) + 2 * bits[:-1] + bits[1:]
-            counts = np.bincount(pairs.ravel(), minlength=4 * self.width)
-            self.pairs += counts.reshape(self.pairs.shape)
-        shift = self.width
-        for counts in self.groups:
-            shift -= len(counts).bit_length() - 1
-            group = (codes.ravel() >> shift) & (len(counts) - 1)
-            counts += np.bincount(group, minlength=len(counts))
-
-    def result(self) -> BinaryUsage:
-        tokens = sum(map(len, self.codes))
-        bits = np.stack([tokens - self.ones, self.ones], axis=1)
-        return BinaryUsage(
-            tokens=tokens,
-            distinct=len(np.unique(np.concatenate(self.codes))),
-            bit_entropies=tuple(map(empirical_entropy, bits)),
-            conditional_entropies=tuple(map(_conditional_entropy, self.pairs)),
-            empirical_entropy=sum(map(empirical_entropy, self.groups)),
-            entropy=sum(map(corrected_entropy, self.groups)),
-        )
 
 
 def empirical_entropy(counts: npt.NDArray[np.integer[Any]]) -> float:
@@ -382,8 +347,3 @@ def corrected_entropy(counts: npt.NDArray[np.integer[Any]]) -> float:
     used = int((counts > 0).sum())
     corrected = empirical_entropy(counts) + (used - 1) / (2 * total * math.log(2))
     return min(math.log2(len(counts)), corrected)
-
-
-def _conditional_entropy(counts: Counts) -> float:
-    """Return H(second | first) in bits of counted pairs ``(2, 2)``."""
-    return max(0.0, empirical_entropy(counts.ravel()) - empirical_entropy(counts.sum(axis=1)))

@@ -11,7 +11,7 @@ from codectool.errors import UsageError
 from codectool.evaluation.metrics.base import Metric, MetricInfo, Values, Wave
 from codectool.evaluation.metrics.mel import MelDistance
 from codectool.evaluation.metrics.pesq import PesqNarrowband, PesqWideband
-from codectool.evaluation.metrics.registry import METRIC_INFO, METRICS, select_metrics
+from codectool.evaluation.metrics.registry import METRIC_INFO, METRICS, Selection, select_metrics
 from codectool.evaluation.metrics.si_sdr import SiSdr
 from codectool.evaluation.metrics.stoi import Stoi
 from codectool.evaluation.metrics.visqol import Visqol, VisqolPolynomial
@@ -50,7 +50,12 @@ def _no_packages(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_select_metrics_computes_the_requested_values(
     names: list[str], metrics: list[type[Metric]]
 ) -> None:
-    assert select_metrics(names) == (metrics, [])
+    selection = select_metrics(names)
+    assert selection.metrics == tuple(metrics)
+    assert [info.name for info in selection.infos] == sorted(
+        names or METRIC_INFO, key=list(METRIC_INFO).index
+    )
+    assert selection.left_out == ()
 
 
 def test_select_metrics_rejects_unknown_name() -> None:
@@ -78,10 +83,10 @@ def test_select_metrics_leaves_out_missing_packages(
     package: str, metrics: list[type[Metric]], line: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(sys.modules, package, None)
-    selected, left_out = select_metrics(metrics=[*metrics, SiSdr])
-    assert selected == [SiSdr]
-    assert len(left_out) == 1
-    assert left_out[0].startswith(line)
+    selection = select_metrics(metrics=[*metrics, SiSdr])
+    assert selection.metrics == (SiSdr,)
+    (left_out,) = selection.left_out
+    assert left_out.startswith(line)
 
 
 @pytest.mark.parametrize("names", [[], ["visqol", "visqol_poly"]])
@@ -91,14 +96,14 @@ def test_select_metrics_replaces_a_metric_that_cannot_be_used(
     for package in ("visqol", "ai_edge_litert"):
         pytest.importorskip(package, reason=f"package {package} is not installed")
     both = [Visqol, VisqolPolynomial]
-    assert select_metrics(names, both) == ([Visqol], [])
+    assert select_metrics(names, both) == Selection((Visqol,), Visqol.outputs)
     monkeypatch.setitem(sys.modules, "ai_edge_litert", None)
-    selected, left_out = select_metrics(names, both)
-    assert selected == [VisqolPolynomial]
-    assert left_out == [
+    line = (
         "ViSQOL is left out: package `ai_edge_litert` is missing; "
         "run `pip install 'codectool[eval]'`"
-    ]
+    )
+    expected = Selection((VisqolPolynomial,), VisqolPolynomial.outputs, (line,))
+    assert select_metrics(names, both) == expected
 
 
 class Broken(Metric):
@@ -119,7 +124,8 @@ def test_select_metrics_leaves_out_broken_packages() -> None:
     line = (
         "broken is left out: `numpy` cannot be loaded (libgone.so: cannot open shared object file)"
     )
-    assert select_metrics(metrics=[Broken, SiSdr]) == ([SiSdr], [line])
+    selection = select_metrics(metrics=[Broken, SiSdr])
+    assert selection == Selection((SiSdr,), SiSdr.outputs, (line,))
     with pytest.raises(UsageError) as caught:
         select_metrics(metrics=[Broken])
     assert str(caught.value) == line
