@@ -17,15 +17,15 @@ from typing_extensions import override
 from codectool.codecs.base import CodecModel, Context, Latency
 from codectool.codecs.bigcodec.alias_free import REACH, AliasFreeSnake
 from codectool.codecs.bigcodec.config import BigCodecConfig, DecoderConfig, EncoderConfig
-from codectool.codecs.bigcodec.packed import PackedLSTM
 from codectool.codecs.bigcodec.quantizer import FactorizedQuantizer
 from codectool.codecs.bigcodec.streaming import (
-    NetworkState,
     Residual,
     Sequential,
+    StreamingLSTM,
     StreamingModule,
-    StreamingNetwork,
+    StreamState,
     Tiled,
+    run_batch,
     streaming_form,
 )
 from codectool.codecs.segments import segment_decoder, segment_encoder
@@ -42,10 +42,6 @@ LSTM_WARM_UP_SECONDS = 8
 CPU_CHUNK_FRAMES = 80
 DEVICE_CHUNK_FRAMES = 800
 UNLIMITED_FRAMES = 1 << 40
-# Columns that a block processes at a time on a CPU: few enough for the cache, but enough to make
-# reading the weights worthwhile.
-TILE_VALUES = 192_000
-MIN_TILE_COLUMNS = 400
 
 
 class ResidualUnit(nn.Module):
@@ -68,7 +64,7 @@ class ResidualUnit(nn.Module):
 
     def streaming_form(self) -> StreamingModule:
         """Return a streaming module with the same weights."""
-        return Residual(streaming_form(self.block))
+        return Residual(Sequential(map(streaming_form, self.block)))
 
 
 class ResidualLSTM(nn.Module):
@@ -86,14 +82,39 @@ class ResidualLSTM(nn.Module):
         output, _ = self.lstm(x.transpose(1, 2))
         return x + cast(Tensor, output).transpose(1, 2)
 
+    def streaming_form(self) -> StreamingModule:
+        """Return a streaming module with the same weights."""
+        return StreamingLSTM(self.lstm)
 
-class DownBlock(nn.Module):
+
+class _Block(nn.Module):
+    """Layers that change the rate.
+
+    Args:
+        columns: columns of input that are processed at a time on a CPU.
+        layers: the layers.
+    """
+
+    def __init__(self, columns: int, *layers: nn.Module):
+        super().__init__()
+        self._columns = columns
+        self.block = nn.Sequential(*layers)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``(B, C, T)`` -> ``(B, C', T')``."""
+        return cast(Tensor, self.block(x))
+
+    def streaming_form(self) -> StreamingModule:
+        """Return a streaming module with the same weights."""
+        return Tiled(map(streaming_form, self.block), self._columns)
+
+
+class DownBlock(_Block):
     """Residual units, activation, strided convolution that doubles the channels."""
 
     def __init__(self, channels: int, stride: int, dilations: tuple[int, ...]):
-        super().__init__()
-        self.tile_columns = max(MIN_TILE_COLUMNS, TILE_VALUES // channels)
-        self.block = nn.Sequential(
+        super().__init__(
+            _tile_columns(channels),
             *(ResidualUnit(channels, dilation) for dilation in dilations),
             AliasFreeSnake(channels),
             weight_normed(
@@ -103,23 +124,13 @@ class DownBlock(nn.Module):
             ),
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, T)`` -> ``(B, 2C, T / stride)``."""
-        return cast(Tensor, self.block(x))
 
-    def streaming_form(self) -> StreamingModule:
-        """Return a streaming module with the same weights."""
-        return Tiled(streaming_form(self.block), self.tile_columns)
-
-
-class UpBlock(nn.Module):
+class UpBlock(_Block):
     """Activation, transposed convolution that halves the channels, residual units."""
 
     def __init__(self, channels: int, stride: int, dilations: tuple[int, ...]):
-        super().__init__()
-        output_columns = max(MIN_TILE_COLUMNS, TILE_VALUES // (channels // 2))
-        self.tile_columns = max(1, output_columns // stride)
-        self.block = nn.Sequential(
+        super().__init__(
+            max(1, _tile_columns(channels // 2) // stride),
             AliasFreeSnake(channels),
             weight_normed(
                 nn.ConvTranspose1d(
@@ -134,13 +145,10 @@ class UpBlock(nn.Module):
             *(ResidualUnit(channels // 2, dilation) for dilation in dilations),
         )
 
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, T)`` -> ``(B, C / 2, T * stride)``."""
-        return cast(Tensor, self.block(x))
 
-    def streaming_form(self) -> StreamingModule:
-        """Return a streaming module with the same weights."""
-        return Tiled(streaming_form(self.block), self.tile_columns)
+def _tile_columns(channels: int) -> int:
+    """Return the columns that fit the cache, but enough to make reading the weights worthwhile."""
+    return max(400, 192_000 // channels)
 
 
 class Encoder(nn.Module):
@@ -196,19 +204,6 @@ def _lstm_layers(config: EncoderConfig | DecoderConfig, width: int) -> list[nn.M
     return [ResidualLSTM(width, config.rnn_num_layers, config.rnn_bidirectional)]
 
 
-def _streaming_network(layers: nn.Sequential, columns_per_frame: int) -> StreamingNetwork:
-    """Return the streaming form of an encoder or decoder, split at its LSTM."""
-    lstm: PackedLSTM | None = None
-    front: list[StreamingModule] = []
-    back: list[StreamingModule] = []
-    for layer in layers:
-        if isinstance(layer, ResidualLSTM):
-            lstm = PackedLSTM(layer.lstm)
-        else:
-            (front if lstm is None else back).append(streaming_form(layer))
-    return StreamingNetwork(Sequential(front), lstm, Sequential(back), columns_per_frame)
-
-
 class BigCodec(CodecModel):
     """Encoder, quantizer and decoder.
 
@@ -227,8 +222,7 @@ class BigCodec(CodecModel):
         self.hop_length = config.hop_length
         self.codebook_sizes = (decoder.codebook_size,) * decoder.vq_num_quantizers
         self.decode_context = self._context()
-        self._networks: tuple[StreamingNetwork, StreamingNetwork] | None = None
-        self._networks_device = torch.device("cpu")
+        self._networks: dict[torch.device, tuple[Sequential, Sequential]] = {}
         self.encoder = Encoder(encoder)
         self.quantizer = ResidualQuantizer(
             FactorizedQuantizer(decoder.vq_dim, decoder.codebook_dim, decoder.codebook_size)
@@ -279,9 +273,9 @@ class BigCodec(CodecModel):
             return [self.quantize(self.latent(wave[None]).mT)[0] for wave in waves]
         if len(waves) == 1:
             return [_run_stream(self.stream_encoder(), waves[0])]
-        latents = self.networks[0].run_batch(
-            [wave.mT for wave in waves], self.chunk_frames, self.device.type != "cpu"
-        )
+        signals = [wave.mT for wave in waves]
+        chunk_size = self.chunk_frames * self.hop_length
+        latents = run_batch(self.networks[0], signals, chunk_size, self.device.type != "cpu")
         return [self.quantize(latent[None])[0] for latent in latents]
 
     @torch.no_grad()
@@ -291,11 +285,9 @@ class BigCodec(CodecModel):
             return [self.decoder(self.dequantize(item[None]).mT)[0].float() for item in codes]
         if len(codes) == 1:
             return [_run_stream(self.stream_decoder(), codes[0])]
-        waves = self.networks[1].run_batch(
-            [self.dequantize(item[None])[0] for item in codes],
-            self.chunk_frames,
-            self.device.type != "cpu",
-        )
+        latents = [self.dequantize(item[None])[0] for item in codes]
+        chunk_size = self.chunk_frames
+        waves = run_batch(self.networks[1], latents, chunk_size, self.device.type != "cpu")
         return [wave.mT.float() for wave in waves]
 
     @override
@@ -307,7 +299,7 @@ class BigCodec(CodecModel):
             1, len(self.codebook_sizes), 0, dtype=torch.int64, device=self.device
         )
 
-        def step(wave: Tensor, state: NetworkState, last: bool) -> tuple[Tensor, NetworkState]:
+        def step(wave: Tensor, state: StreamState, last: bool) -> tuple[Tensor, StreamState]:
             latent, state = network.forward(wave.mT, state, last)
             return self.quantize(latent) if latent.shape[1] else no_codes, state
 
@@ -320,7 +312,7 @@ class BigCodec(CodecModel):
             return segment_decoder(self, UNLIMITED_FRAMES)
         network = self.networks[1]
 
-        def step(codes: Tensor, state: NetworkState, last: bool) -> tuple[Tensor, NetworkState]:
+        def step(codes: Tensor, state: StreamState, last: bool) -> tuple[Tensor, StreamState]:
             wave, state = network.forward(self.dequantize(codes), state, last)
             return wave.mT.float(), state
 
@@ -348,17 +340,21 @@ class BigCodec(CodecModel):
         return CPU_CHUNK_FRAMES if self.device.type == "cpu" else DEVICE_CHUNK_FRAMES
 
     @property
-    def networks(self) -> tuple[StreamingNetwork, StreamingNetwork]:
-        """Streaming forms of encoder and decoder; their packed weights are made once."""
-        if self._networks is None or self._networks_device != self.device:
-            self._networks, self._networks_device = self._make_networks(), self.device
-        return self._networks
+    def networks(self) -> tuple[Sequential, Sequential]:
+        """Streaming forms of encoder and decoder; they pack their weights when first used."""
+        if self.device not in self._networks:
+            encoder = Sequential(map(streaming_form, self.encoder.block))
+            decoder = Sequential(map(streaming_form, self.decoder.model))
+            self._networks = {self.device: (encoder, decoder)}
+        return self._networks[self.device]
 
-    def _make_networks(self) -> tuple[StreamingNetwork, StreamingNetwork]:
-        return (
-            _streaming_network(self.encoder.block, self.hop_length),
-            _streaming_network(self.decoder.model, 1),
-        )
+    @override
+    def train(self, mode: bool = True) -> BigCodec:
+        self._networks = {}  # the weights may change
+        return super().train(mode)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_networks": {}}  # packed weights cannot be copied
 
     @property
     def _bidirectional(self) -> bool:
@@ -370,21 +366,12 @@ class BigCodec(CodecModel):
         on_cpu = self.device.type == "cpu"
         return not self._bidirectional and (self.cpu_fast_path or not on_cpu)
 
-    @override
-    def train(self, mode: bool = True) -> BigCodec:
-        self._networks = None  # the weights may change now
-        return super().train(mode)
-
-    def __getstate__(self) -> dict[str, Any]:
-        # packed weights cannot be copied
-        return {**self.__dict__, "_networks": None}
-
     @property
     @override
     def latency(self) -> Latency:
         if self._bidirectional:
             return Latency(encoder=None, decoder=None)
-        encoder, decoder = self._make_networks()
+        encoder, decoder = self.networks
         return Latency(
             encoder=encoder.required_input(1) - self.hop_length,
             decoder=(decoder.required_input(self.hop_length) - 1) * self.hop_length,

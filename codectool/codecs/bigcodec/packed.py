@@ -17,7 +17,7 @@ from torch.nn import functional as F
 LSTM_MODE = 2  # PyTorch's number for LSTM among its recurrent networks
 TYPICAL_COLUMNS = 400  # oneDNN chooses the layout of the weights for a signal of this length
 
-LSTMState = tuple[Tensor, Tensor]  # h and c, (layers, B, H) each
+LSTMState = tuple[Tensor, ...]  # h and c, (layers, B, H) each; empty before the first column
 
 
 def can_use_packed(x: Tensor) -> bool:
@@ -102,13 +102,10 @@ class PackedLSTM:
     def __init__(self, lstm: nn.LSTM) -> None:
         self._lstm = lstm
 
-    def initial_state(self, x: Tensor) -> LSTMState:
-        """Return the state before the first column of ``x``, ``(B, T, C)``: zeros."""
-        zeros = x.new_zeros(self._lstm.num_layers, len(x), self._lstm.hidden_size)
-        return zeros, zeros
-
-    def __call__(self, x: Tensor, state: LSTMState) -> tuple[Tensor, LSTMState]:
+    def __call__(self, x: Tensor, state: LSTMState = ()) -> tuple[Tensor, LSTMState]:
         """Return the output ``(B, T, H)`` for ``(B, T, C)``, T > 0, and the state after it."""
+        zeros = x.new_zeros(self._lstm.num_layers, len(x), self._lstm.hidden_size)
+        state = state or (zeros, zeros)
         if not can_use_packed(x):
             return cast(tuple[Tensor, LSTMState], self._lstm(x, state))
         columns = x.transpose(0, 1).contiguous()

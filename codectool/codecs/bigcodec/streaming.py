@@ -5,8 +5,7 @@ now known and the new state. The state holds the columns that later output depen
 is computed twice, and the output depends on the chunk sizes only by rounding. The signals of a
 batch may have different lengths.
 
-Read `StreamingModule` first, then `StreamingConv`, which does most of the work; `StreamingNetwork`
-is the encoder or the decoder.
+Read `StreamingModule` first, then `StreamingConv`, which does most of the work.
 """
 
 from __future__ import annotations
@@ -15,15 +14,15 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from itertools import pairwise
-from typing import Protocol, cast
+from itertools import groupby, pairwise
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from typing_extensions import override
 
-from codectool.codecs.bigcodec.packed import LSTMState, PackedConv, PackedLSTM
+from codectool.codecs.bigcodec.packed import PackedConv, PackedLSTM
 
 Kernel = Callable[[Tensor], Tensor]
 
@@ -33,13 +32,14 @@ class StreamState:
     """State of a streaming module between two chunks of a batch of signals.
 
     Attributes:
-        buffer: input columns that are still needed, ``(B, T, C)``; None before the first column.
+        buffers: input columns that are still needed, ``(B, T, C)``, or h and c of an LSTM; empty
+            before the first column.
         position: index in the signal of the first buffered column; negative in the left padding.
         lengths: length of each signal in columns; None if all of them end with the last chunk.
         inner: states of the modules inside.
     """
 
-    buffer: Tensor | None = None
+    buffers: tuple[Tensor, ...] = ()
     position: int = 0
     lengths: tuple[int, ...] | None = None
     inner: tuple[StreamState, ...] = ()
@@ -124,12 +124,12 @@ class StreamingConv(StreamingModule):
 
     @override
     def initial_state(self, lengths: Sequence[int] | None = None) -> StreamState:
-        return StreamState(None, -self._left, None if lengths is None else tuple(lengths))
+        return StreamState((), -self._left, None if lengths is None else tuple(lengths))
 
     @override
     def forward(self, x: Tensor, state: StreamState, last: bool) -> tuple[Tensor, StreamState]:
         y = x.new_empty(len(x), 0, self._out_channels)
-        if state.buffer is None and not x.shape[1]:
+        if not state.buffers and not x.shape[1]:
             return y, state
         columns = self._join(x, state, last)
         windows = max(0, (columns.shape[1] - self._span) // self._stride + 1)
@@ -140,8 +140,8 @@ class StreamingConv(StreamingModule):
             before = self._trim if state.position == -self._left else 0
             after = self._upsampling - self._trim if last else 0
             y = y[:, before : y.shape[1] - after]
-        buffer, position = columns[:, done:].clone(), state.position + done
-        return y, replace(state, buffer=buffer, position=position)
+        buffers, position = (columns[:, done:].clone(),), state.position + done
+        return y, replace(state, buffers=buffers, position=position)
 
     @override
     def output_length(self, length: int) -> int:
@@ -154,7 +154,7 @@ class StreamingConv(StreamingModule):
 
     def _join(self, x: Tensor, state: StreamState, last: bool) -> Tensor:
         """Return the buffered columns, ``x``, and the padding at the ends of the signal."""
-        before = self._pad(x[:, :1], self._left) if state.buffer is None else state.buffer
+        before = state.buffers[0] if state.buffers else self._pad(x[:, :1], self._left)
         columns = torch.cat((before, x), 1) if before.shape[1] else x
         if last and self._right:
             columns = torch.cat((columns, self._pad(columns[:, -1:], self._right)), 1)
@@ -202,6 +202,9 @@ class Sequential(StreamingModule):
     def __init__(self, modules: Iterable[StreamingModule]) -> None:
         self._modules = list(modules)
 
+    def __iter__(self) -> Iterator[StreamingModule]:
+        return iter(self._modules)
+
     @override
     def initial_state(self, lengths: Sequence[int] | None = None) -> StreamState:
         states = []
@@ -244,68 +247,87 @@ class Residual(StreamingModule):
 
     @override
     def forward(self, x: Tensor, state: StreamState, last: bool) -> tuple[Tensor, StreamState]:
-        waiting = x if state.buffer is None else torch.cat((state.buffer, x), 1)
+        waiting = torch.cat((*state.buffers, x), 1)
         y, inner = self._module.forward(x, state.inner[0], last)
         y.add_(waiting[:, : y.shape[1]])
-        return y, StreamState(waiting[:, y.shape[1] :].clone(), inner=(inner,))
+        return y, StreamState((waiting[:, y.shape[1] :].clone(),), inner=(inner,))
 
     @override
     def required_input(self, columns: int) -> int:
         return max(columns, self._module.required_input(columns))
 
 
-class Tiled(StreamingModule):
-    """A module that gets few columns at a time on a CPU, so that activations stay in the cache.
+class Tiled(Sequential):
+    """Modules that get few columns at a time on a CPU, so that activations stay in the cache.
 
     Args:
-        module: the module.
+        modules: the modules.
         columns: input columns at a time.
     """
 
-    def __init__(self, module: StreamingModule, columns: int) -> None:
-        self._module, self._columns = module, columns
-
-    @override
-    def initial_state(self, lengths: Sequence[int] | None = None) -> StreamState:
-        return self._module.initial_state(lengths)
+    def __init__(self, modules: Iterable[StreamingModule], columns: int) -> None:
+        super().__init__(modules)
+        self._columns = columns
 
     @override
     def forward(self, x: Tensor, state: StreamState, last: bool) -> tuple[Tensor, StreamState]:
         if x.device.type != "cpu" or x.shape[1] <= self._columns:
-            return self._module.forward(x, state, last)
-        return run_in_chunks(self._module, x, state, last, self._columns)
+            return super().forward(x, state, last)
+        return run_in_chunks(super().forward, x, state, last, self._columns)
+
+
+class StreamingLSTM(StreamingModule):
+    """A unidirectional LSTM with as many hidden units as channels, plus its input."""
+
+    def __init__(self, lstm: nn.LSTM) -> None:
+        self._lstm = PackedLSTM(lstm)
 
     @override
-    def output_length(self, length: int) -> int:
-        return self._module.output_length(length)
+    def forward(self, x: Tensor, state: StreamState, last: bool) -> tuple[Tensor, StreamState]:
+        if not x.shape[1]:
+            return x, state
+        y, buffers = self._lstm(x, state.buffers)
+        return x + y, StreamState(buffers)
 
-    @override
-    def required_input(self, columns: int) -> int:
-        return self._module.required_input(columns)
+    def run_batch(self, signals: Sequence[Tensor], chunk_size: int) -> list[Tensor]:
+        """Process signals ``(T_i, C)`` of any lengths as one batch.
+
+        A chunk ends after ``chunk_size`` columns or where a signal ends, which then leaves the
+        batch.
+        """
+        order = sorted(range(len(signals)), key=lambda i: len(signals[i]), reverse=True)
+        longest = len(signals[order[0]])
+        stops = sorted({len(signal) for signal in signals} | set(range(0, longest, chunk_size)))
+        outputs: list[list[Tensor]] = [[] for _ in signals]
+        state = StreamState()
+        for start, stop in pairwise(stops):
+            order = [i for i in order if len(signals[i]) >= stop]
+            x = torch.stack([signals[i][start:stop] for i in order])
+            state = StreamState(tuple(b[:, : len(order)].contiguous() for b in state.buffers))
+            y, state = self.forward(x, state, False)
+            for i, row in zip(order, y, strict=True):
+                outputs[i].append(row)
+        return [torch.cat(rows) for rows in outputs]
+
+
+Forward = Callable[[Tensor, StreamState, bool], tuple[Tensor, StreamState]]
 
 
 def run_in_chunks(
-    module: StreamingModule, x: Tensor, state: StreamState, last: bool, size: int
+    forward: Forward, x: Tensor, state: StreamState, last: bool, size: int
 ) -> tuple[Tensor, StreamState]:
-    """Run ``module.forward`` on chunks of ``size`` columns of ``x``, T > 0."""
+    """Call `StreamingModule.forward` for chunks of ``size`` columns of ``x``, T > 0."""
     *chunks, final = torch.split(x, size, 1)
     outputs = []
     for chunk in chunks:
-        y, state = module.forward(chunk, state, False)
+        y, state = forward(chunk, state, False)
         outputs.append(y)
-    y, state = module.forward(final, state, last)
+    y, state = forward(final, state, last)
     return torch.cat((*outputs, y), 1), state
 
 
-class HasStreamingForm(Protocol):
-    """A PyTorch module that also runs in chunks."""
-
-    def streaming_form(self) -> StreamingModule:
-        """Return a streaming module with the same weights."""
-
-
 def streaming_form(module: nn.Module) -> StreamingModule:
-    """Return a streaming module with the weights of a layer of PyTorch, or of one that has it."""
+    """Return a streaming module with the same weights, which may be converted on first use."""
     match module:
         case nn.Conv1d():
             return _conv(module)
@@ -313,9 +335,8 @@ def streaming_form(module: nn.Module) -> StreamingModule:
             return _transposed_conv(module)
         case nn.Tanh():
             return Pointwise(torch.tanh)
-        case nn.Sequential():
-            return Sequential(map(streaming_form, module))
-    return cast(HasStreamingForm, module).streaming_form()
+    form: StreamingModule = cast(Any, module).streaming_form()  # a method of BigCodec's own layers
+    return form
 
 
 def _conv(conv: nn.Conv1d) -> StreamingModule:
@@ -350,70 +371,33 @@ def _transposed_conv(conv: nn.ConvTranspose1d) -> StreamingModule:
     return StreamingConv(make_kernel, channels, 2, left=1, right=1, upsampling=stride, trim=trim)
 
 
-@dataclass(frozen=True)
-class NetworkState:
-    """State of a `StreamingNetwork`; see `StreamState`."""
+def run_batch(
+    network: Sequential, signals: Sequence[Tensor], chunk_size: int, batch_convolutions: bool
+) -> list[Tensor]:
+    """Process whole signals of any lengths; each result is the same as for the signal alone.
 
-    front: StreamState
-    lstm: LSTMState | None
-    back: StreamState
+    An LSTM always processes all signals as one batch, because reading its weights takes most of
+    its time.
 
-
-@dataclass(frozen=True)
-class StreamingNetwork:
-    """An encoder or decoder: layers, a residual LSTM on frames, layers.
-
-    Attributes:
-        front: returns one column per frame.
-        lstm: None for a model without LSTM.
-        back: takes one column per frame.
-        columns_per_frame: input columns of ``front`` per frame.
+    Args:
+        network: encoder or decoder.
+        signals: ``(T_i, C)``, at least one, each of at least one frame.
+        chunk_size: columns per chunk.
+        batch_convolutions: run other layers on signals of similar length as one batch, too.
     """
-
-    front: StreamingModule
-    lstm: PackedLSTM | None
-    back: StreamingModule
-    columns_per_frame: int
-
-    def initial_state(self) -> NetworkState:
-        """Return the state before the first chunk of one signal."""
-        return NetworkState(self.front.initial_state(), None, self.back.initial_state())
-
-    def forward(self, x: Tensor, state: NetworkState, last: bool) -> tuple[Tensor, NetworkState]:
-        """Process the next columns ``(1, T, C)`` of one signal; see `StreamingModule.forward`."""
-        x, front = self.front.forward(x, state.front, last)
-        lstm = state.lstm
-        if self.lstm is not None and x.shape[1]:
-            y, lstm = self.lstm(x, lstm or self.lstm.initial_state(x))
-            x = x + y
-        x, back = self.back.forward(x, state.back, last)
-        return x, NetworkState(front, lstm, back)
-
-    def required_input(self, columns: int) -> int:
-        """Return how many first input columns the first ``columns`` output columns depend on."""
-        return self.front.required_input(self.back.required_input(columns))
-
-    def run_batch(
-        self, signals: Sequence[Tensor], chunk_frames: int, batch_convolutions: bool
-    ) -> list[Tensor]:
-        """Process whole signals of any lengths; each result is the same as for the signal alone.
-
-        The LSTM always processes all signals as one batch, because reading its weights takes most
-        of its time.
-
-        Args:
-            signals: ``(T_i, C)``, each of at least one frame; at least one.
-            chunk_frames: frames per chunk.
-            batch_convolutions: also run ``front`` and ``back`` on signals of similar length as one
-                batch.
-        """
-        groups = [[i] for i in range(len(signals))]
-        if batch_convolutions:
-            groups = list(_group_by_length([len(signal) for signal in signals]))
-        frames = _run_groups(self.front, signals, groups, chunk_frames * self.columns_per_frame)
-        if self.lstm is not None:
-            frames = _add_lstm(self.lstm, frames, chunk_frames)
-        return _run_groups(self.back, frames, groups, chunk_frames)
+    groups = [[i] for i in range(len(signals))]
+    if batch_convolutions:
+        groups = list(_group_by_length([len(signal) for signal in signals]))
+    outputs = list(signals)
+    for is_lstm, modules in groupby(network, lambda module: isinstance(module, StreamingLSTM)):
+        if is_lstm:
+            for lstm in modules:
+                outputs = cast(StreamingLSTM, lstm).run_batch(outputs, chunk_size)
+        else:
+            part = Sequential(modules)
+            outputs = _run_groups(part, outputs, groups, chunk_size)
+            chunk_size = part.output_length(chunk_size)
+    return outputs
 
 
 def _group_by_length(lengths: Sequence[int]) -> Iterator[list[int]]:
@@ -439,27 +423,7 @@ def _run_groups(
         lengths = [len(signals[i]) for i in group]
         batch = pad_sequence([signals[i] for i in group], batch_first=True)
         state = module.initial_state(lengths if len(set(lengths)) > 1 else None)
-        y, _ = run_in_chunks(module, batch, state, True, chunk_size)
+        y, _ = run_in_chunks(module.forward, batch, state, True, chunk_size)
         for i, length, row in zip(group, lengths, y, strict=True):
             outputs[i] = row[: module.output_length(length)]
     return [outputs[i] for i in range(len(signals))]
-
-
-def _add_lstm(lstm: PackedLSTM, signals: Sequence[Tensor], chunk_size: int) -> list[Tensor]:
-    """Add the output of the LSTM to signals ``(T_i, C)``.
-
-    A chunk ends after ``chunk_size`` columns or where a signal ends, which then leaves the batch.
-    """
-    order = sorted(range(len(signals)), key=lambda i: len(signals[i]), reverse=True)
-    longest = len(signals[order[0]])
-    stops = sorted({len(signal) for signal in signals} | set(range(0, longest, chunk_size)))
-    outputs: list[list[Tensor]] = [[] for _ in signals]
-    state: LSTMState | None = None
-    for start, stop in pairwise(stops):
-        order = [i for i in order if len(signals[i]) >= stop]
-        x = torch.stack([signals[i][start:stop] for i in order])
-        h, c = state or lstm.initial_state(x)
-        y, state = lstm(x, (h[:, : len(order)].contiguous(), c[:, : len(order)].contiguous()))
-        for i, row in zip(order, x + y, strict=True):
-            outputs[i].append(row)
-    return [torch.cat(rows) for rows in outputs]

@@ -13,6 +13,7 @@ from codectool.codec import Codec
 from codectool.codecs.base import Latency
 from codectool.codecs.bigcodec.config import BigCodecConfig, DecoderConfig, EncoderConfig
 from codectool.codecs.bigcodec.model import CPU_CHUNK_FRAMES, BigCodec
+from codectool.codecs.bigcodec.streaming import run_batch
 from codectool.codecs.stream import Stream
 from tests.batches import decode_batch, encode_batch
 from tests.recipe import BIGCODEC
@@ -80,7 +81,8 @@ def run_stream(stream: Stream[Any], signal: Tensor, sizes: list[int]) -> Tensor:
 
 
 def streaming_latent(model: BigCodec, wave: Tensor) -> Tensor:
-    (latent,) = model.networks[0].run_batch([wave[0].mT], CPU_CHUNK_FRAMES, False)
+    chunk_size = CPU_CHUNK_FRAMES * model.hop_length
+    (latent,) = run_batch(model.networks[0], [wave[0].mT], chunk_size, False)
     return latent.mT[None]
 
 
@@ -147,12 +149,13 @@ def test_batch_of_any_lengths_matches_single_signals(
 ) -> None:
     encoder, decoder = small.networks
     waves = [noise(frames, small.hop_length)[0] for frames in LENGTHS]
-    latents = encoder.run_batch([wave.mT for wave in waves], CPU_CHUNK_FRAMES, batch_convolutions)
+    signals, chunk_size = [wave.mT for wave in waves], CPU_CHUNK_FRAMES * small.hop_length
+    latents = run_batch(encoder, signals, chunk_size, batch_convolutions)
     for wave, latent in zip(waves, latents, strict=True):
         assert torch.equal(small.quantize(latent[None]), encode_batch(small, wave[None]))
     codes = [random_codes(small, frames) for frames in LENGTHS]
     latents = [small.dequantize(item)[0] for item in codes]
-    decoded = decoder.run_batch(latents, CPU_CHUNK_FRAMES, batch_convolutions)
+    decoded = run_batch(decoder, latents, CPU_CHUNK_FRAMES, batch_convolutions)
     for item, found in zip(codes, decoded, strict=True):
         torch.testing.assert_close(found.mT, decode_batch(small, item)[0], atol=1e-5, rtol=0)
 
@@ -286,9 +289,8 @@ def test_golden_model_in_batches_matches_plain_modules(codecs: dict[str, Codec])
     assert isinstance(model, BigCodec)
     waves = [noise(frames, model.hop_length)[0] for frames in (1, 30, 12)]
     for batch_convolutions in (False, True):
-        latents = model.networks[0].run_batch(
-            [wave.mT for wave in waves], CPU_CHUNK_FRAMES, batch_convolutions
-        )
+        signals, chunk_size = [wave.mT for wave in waves], CPU_CHUNK_FRAMES * model.hop_length
+        latents = run_batch(model.networks[0], signals, chunk_size, batch_convolutions)
         for wave, latent in zip(waves, latents, strict=True):
             expected = model.quantize(model.latent(wave[None]).mT)
             assert torch.equal(model.quantize(latent[None]), expected)

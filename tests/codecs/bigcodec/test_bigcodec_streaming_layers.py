@@ -126,7 +126,7 @@ def test_composed_layers_match_plain_modules() -> None:
     inner = Sequential([streaming_form(module), Pointwise(torch.tanh)])
     x = torch.randn(1, 130, 6)
     whole = x + module(x.mT).mT.tanh()
-    for layer in (Residual(inner), Tiled(Residual(inner), 16)):
+    for layer in (Residual(inner), Tiled([Residual(inner)], 16)):
         assert layer.required_input(20) == 23
         torch.testing.assert_close(run_chunks(layer, x, [50, 1]), whole, atol=1e-5, rtol=1e-5)
 
@@ -137,9 +137,9 @@ def test_state_has_constant_size() -> None:
     state = layer.initial_state()
     for _ in range(5):
         _, state = layer.forward(torch.randn(1, 200, 6), state, False)
-        assert state.buffer is not None
-        assert state.buffer.shape == (1, 54, 6)
-        assert state.buffer.untyped_storage().nbytes() == 4 * state.buffer.numel()
+        (buffer,) = state.buffers
+        assert buffer.shape == (1, 54, 6)
+        assert buffer.untyped_storage().nbytes() == 4 * buffer.numel()
 
 
 @torch.inference_mode()
@@ -173,8 +173,7 @@ def test_packed_lstm_continues_from_its_state() -> None:
     lstm = nn.LSTM(6, 6, 2, batch_first=True)
     packed = PackedLSTM(lstm)
     x = torch.randn(3, 9, 6)
-    state = packed.initial_state(x)
-    first, state = packed(x[:, :4], state)
+    first, state = packed(x[:, :4])
     second, (h, c) = packed(x[:, 4:], state)
     expected, (last_h, last_c) = lstm(x)
     torch.testing.assert_close(torch.cat((first, second), 1), expected)
