@@ -65,7 +65,7 @@ def load_tensors(model: nn.Module, state: Mapping[str, Tensor]) -> None:
         state: float tensors by the names of ``model.state_dict()``; converted to float32.
 
     Raises:
-        TensorMismatchError: names or shapes do not match; the model is unchanged.
+        TensorMismatchError: Names or shapes do not match; the model is unchanged.
     """
     _check(model, state)
     model.load_state_dict({name: tensor.float() for name, tensor in state.items()}, assign=True)
@@ -80,7 +80,7 @@ def copy_tensors(model: nn.Module, state: Mapping[str, Tensor]) -> None:
         state: float tensors by the names of ``model.state_dict()``.
 
     Raises:
-        TensorMismatchError: names or shapes do not match; the model is unchanged.
+        TensorMismatchError: Names or shapes do not match; the model is unchanged.
     """
     _check(model, state)
     model.load_state_dict(state)
@@ -99,7 +99,7 @@ def _check(model: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 
 def skip_init(state: Mapping[str, Tensor]) -> TorchFunctionMode:
-    """Return a context in which new modules are not initialised, and not much larger than needed.
+    """Return a context in which new modules are not initialised and limited in size.
 
     The meta device would also do, but its first arithmetic imports the compiler, which takes a
     second. Allocated memory that is never written costs nothing.
@@ -109,7 +109,7 @@ def skip_init(state: Mapping[str, Tensor]) -> TorchFunctionMode:
             them; without this limit a hostile config could allocate any amount of memory.
 
     Raises:
-        CheckpointError: inside the context, if the model is too large.
+        CheckpointError: Inside the context, if the model is too large.
     """
     return _SkipInit(2 * sum(tensor.numel() for tensor in state.values()) + EXTRA_VALUES)
 

@@ -1,4 +1,4 @@
-"""Weight norm (Salimans and Kingma, arXiv 1602.07868): live in training, folded for inference.
+"""Weight norm (arXiv 1602.07868): live in training, folded for inference.
 
 Published checkpoints name its tensors ``weight_g`` and ``weight_v``; PyTorch's parametrization has
 other names. Only this file knows both.

@@ -75,9 +75,9 @@ class AliasFreeSnake(nn.Module):
         upsample = StreamingConv(
             lambda: _Upsample(self),
             channels,
-            TAPS // 2,
+            span=TAPS // 2,
+            stride=1,
             left=REACH,
-            right=REACH,
             replicate=True,
             upsampling=2,
             trim=1,
@@ -85,10 +85,9 @@ class AliasFreeSnake(nn.Module):
         downsample = StreamingConv(
             lambda: PackedConv(self.down_taps.expand(channels, 1, TAPS), None, 2, groups=channels),
             channels,
-            TAPS,
+            span=TAPS,
             stride=2,
             left=TAPS // 2 - 1,
-            right=TAPS // 2 - 1,
             replicate=True,
         )
         return Sequential([upsample, Pointwise(_SnakeInPlace(self)), downsample])

@@ -48,7 +48,7 @@ class EncoderConfig(Config, frozen=True):
 
 
 class DecoderConfig(Config, frozen=True):
-    """Section ``codec_decoder``, which includes the quantizer; see `EncoderConfig` for other keys.
+    """Section ``codec_decoder``, with the quantizer; see `EncoderConfig` for other keys.
 
     Attributes:
         upsample_initial_channel: channels of the first layer.
@@ -110,7 +110,7 @@ class BigCodecConfig(Config, frozen=True):
         """Read a config in the layout that the authors publish.
 
         Raises:
-            ConfigError: a key is missing, unknown, of the wrong type or out of range.
+            ConfigError: A key is missing, unknown, of the wrong type or out of range.
         """
         config = {key: value for key, value in config.items() if key not in IGNORED_KEYS}
         decoder = config.get("codec_decoder")
@@ -133,7 +133,7 @@ class BigCodecConfig(Config, frozen=True):
         assumed: no shape depends on them.
 
         Raises:
-            ConfigError: the tensors are not a BigCodec model.
+            ConfigError: The tensors are not a BigCodec model.
         """
         shapes = {to_old_name(name): tuple(tensor.shape) for name, tensor in state.items()}
         try:

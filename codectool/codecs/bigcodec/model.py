@@ -64,7 +64,7 @@ class ResidualUnit(nn.Module):
 
     def streaming_form(self) -> StreamingModule:
         """Return a streaming module with the same weights."""
-        return Residual(Sequential(map(streaming_form, self.block)))
+        return Residual(map(streaming_form, self.block))
 
 
 class ResidualLSTM(nn.Module):

@@ -8,7 +8,7 @@ devices, and in other precisions, PyTorch's functions are called.
 from __future__ import annotations
 
 from functools import cached_property
-from typing import Any, cast
+from typing import cast
 
 import torch
 from torch import Tensor, nn
@@ -51,12 +51,8 @@ class PackedConv:
     ) -> None:
         self._weight = weight.detach().unsqueeze(2)  # an image of height 1
         self._bias = None if bias is None else bias.detach()
-        self._options: dict[str, Any] = {
-            "stride": (1, stride),
-            "padding": (0, 0),
-            "dilation": (1, dilation),
-            "groups": groups,
-        }
+        # padding, stride, dilation, groups: the order of oneDNN's functions
+        self._geometry = ((0, 0), (1, stride), (1, dilation), groups)
         self._matrix: Tensor | None = None
         if weight.shape[2] == stride == groups == 1:
             self._matrix = weight.detach()[:, :, 0].T.contiguous()
@@ -69,25 +65,18 @@ class PackedConv:
         image = x.unsqueeze(1).permute(0, 3, 1, 2)
         if can_use_packed(x):
             y: Tensor = torch.ops.mkldnn._convolution_pointwise(
-                image,
-                self._packed_weight,
-                self._bias,
-                **self._options,
-                attr="none",
-                scalars=[],
-                algorithm="",
+                image, self._packed_weight, self._bias, *self._geometry, "none", [], ""
             )
         else:
-            y = F.conv2d(image, self._weight, self._bias, **self._options)
+            padding, stride, dilation, groups = self._geometry
+            y = F.conv2d(image, self._weight, self._bias, stride, padding, dilation, groups)
         return y.permute(0, 2, 3, 1).contiguous().squeeze(1)
 
     @cached_property
     def _packed_weight(self) -> Tensor:
-        channels = self._weight.shape[1] * self._options["groups"]
+        channels = self._weight.shape[1] * self._geometry[3]
         packed = torch.ops.mkldnn._reorder_convolution_weight(
-            self._weight.contiguous(),
-            **self._options,
-            input_size=(1, channels, 1, TYPICAL_COLUMNS),
+            self._weight.contiguous(), *self._geometry, (1, channels, 1, TYPICAL_COLUMNS)
         )
         return cast(Tensor, packed)
 

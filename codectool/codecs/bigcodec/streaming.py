@@ -12,10 +12,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby, pairwise
-from typing import Any, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -27,8 +27,7 @@ from codectool.codecs.bigcodec.packed import PackedConv, PackedLSTM
 Kernel = Callable[[Tensor], Tensor]
 
 
-@dataclass(frozen=True)
-class StreamState:
+class StreamState(NamedTuple):
     """State of a streaming module between two chunks of a batch of signals.
 
     Attributes:
@@ -82,88 +81,85 @@ class StreamingModule(ABC):
         return columns
 
 
+@dataclass(frozen=True, eq=False)
 class StreamingConv(StreamingModule):
     """A function of a sliding window, such as a convolution.
 
     If it upsamples, each window makes several columns, and there is one window more than columns:
     the windows extend beyond both ends of the signal, and what they make outside is trimmed.
 
-    Args:
+    Attributes:
         make_kernel: returns the function of all windows in ``(B, T, C)``; called once, when it is
             first needed.
         out_channels: channels of the output.
         span: columns in a window.
         stride: columns from one window to the next.
         left: columns of padding before the signal.
-        right: columns of padding after it.
         replicate: pad with the first and last column instead of zeros.
         upsampling: columns made from each window.
         trim: columns made before the start of the signal.
     """
 
-    def __init__(
-        self,
-        make_kernel: Callable[[], Kernel],
-        out_channels: int,
-        span: int,
-        stride: int = 1,
-        *,
-        left: int,
-        right: int,
-        replicate: bool = False,
-        upsampling: int = 1,
-        trim: int = 0,
-    ) -> None:
-        self._make_kernel, self._out_channels = make_kernel, out_channels
-        self._span, self._stride, self._left, self._right = span, stride, left, right
-        self._replicate, self._upsampling, self._trim = replicate, upsampling, trim
+    make_kernel: Callable[[], Kernel]
+    out_channels: int
+    span: int
+    stride: int
+    left: int
+    replicate: bool = False
+    upsampling: int = 1
+    trim: int = 0
+
+    @cached_property
+    def right(self) -> int:
+        """Columns of padding after the signal."""
+        return self.span - self.stride - self.left + (self.upsampling > 1)
 
     @cached_property
     def _kernel(self) -> Kernel:
-        return self._make_kernel()
+        return self.make_kernel()
 
     @override
     def initial_state(self, lengths: Sequence[int] | None = None) -> StreamState:
-        return StreamState((), -self._left, None if lengths is None else tuple(lengths))
+        return StreamState((), -self.left, None if lengths is None else tuple(lengths))
 
     @override
     def forward(self, x: Tensor, state: StreamState, last: bool) -> tuple[Tensor, StreamState]:
-        y = x.new_empty(len(x), 0, self._out_channels)
         if not state.buffers and not x.shape[1]:
-            return y, state
+            return x.new_empty(len(x), 0, self.out_channels), state
         columns = self._join(x, state, last)
-        windows = max(0, (columns.shape[1] - self._span) // self._stride + 1)
-        done = windows * self._stride
-        if windows:
-            y = self._kernel(columns[:, : done - self._stride + self._span])
-        if self._upsampling > 1:
-            before = self._trim if state.position == -self._left else 0
-            after = self._upsampling - self._trim if last else 0
-            y = y[:, before : y.shape[1] - after]
-        buffers, position = (columns[:, done:].clone(),), state.position + done
-        return y, replace(state, buffers=buffers, position=position)
+        windows = max(0, (columns.shape[1] - self.span) // self.stride + 1)
+        done = windows * self.stride
+        buffers = (columns[:, done:].clone(),)
+        after = StreamState(buffers, state.position + done, state.lengths)
+        if not windows:
+            return x.new_empty(len(x), 0, self.out_channels), after
+        y = self._kernel(columns[:, : done - self.stride + self.span])
+        if self.upsampling > 1:
+            start = self.trim if state.position == -self.left else 0
+            y = y[:, start : y.shape[1] - (self.upsampling - self.trim) * last]
+        return y, after
 
     @override
     def output_length(self, length: int) -> int:
-        return length // self._stride * self._upsampling
+        return length // self.stride * self.upsampling
 
     @override
     def required_input(self, columns: int) -> int:
-        last_window = (columns - 1 + self._trim) // self._upsampling
-        return last_window * self._stride + self._span - self._left
+        last_window = (columns - 1 + self.trim) // self.upsampling
+        return last_window * self.stride + self.span - self.left
 
     def _join(self, x: Tensor, state: StreamState, last: bool) -> Tensor:
         """Return the buffered columns, ``x``, and the padding at the ends of the signal."""
-        before = state.buffers[0] if state.buffers else self._pad(x[:, :1], self._left)
+        before = state.buffers[0] if state.buffers else self._pad(x[:, :1], self.left)
         columns = torch.cat((before, x), 1) if before.shape[1] else x
-        if last and self._right:
-            columns = torch.cat((columns, self._pad(columns[:, -1:], self._right)), 1)
-        if state.lengths is not None and self._right:
+        if last and self.right:
+            columns = torch.cat((columns, self._pad(columns[:, -1:], self.right)), 1)
+        if state.lengths is not None and self.right:
             self._pad_ended(columns, [length - state.position for length in state.lengths])
         return columns
 
     def _pad(self, column: Tensor, width: int) -> Tensor:
-        if self._replicate:
+        if self.replicate:
             return column.expand(-1, width, -1)
         return column.new_zeros(len(column), width, column.shape[2])
 
@@ -172,12 +168,12 @@ class StreamingConv(StreamingModule):
         places = [
             (item, column, max(0, end - 1))
             for item, end in enumerate(ends)
-            for column in range(max(0, end), min(end + self._right, columns.shape[1]))
+            for column in range(max(0, end), min(end + self.right, columns.shape[1]))
         ]
         if places:
             indices = torch.tensor(places).to(columns.device, non_blocking=True)
             items, targets, edges = indices.unbind(1)
-            padding = columns[items, edges] if self._replicate else columns.new_zeros(())
+            padding = columns[items, edges] if self.replicate else columns.new_zeros(())
             columns[items, targets] = padding
 
 
@@ -220,7 +216,7 @@ class Sequential(StreamingModule):
         for module, before in zip(self._modules, state.inner, strict=True):
             x, after = module.forward(x, before, last)
             states.append(after)
-        return x, replace(state, inner=tuple(states))
+        return x, StreamState(state.buffers, inner=tuple(states))
 
     @override
     def output_length(self, length: int) -> int:
@@ -235,26 +231,19 @@ class Sequential(StreamingModule):
         return columns
 
 
-class Residual(StreamingModule):
-    """A module plus its input, which is buffered until the module's output is known."""
-
-    def __init__(self, module: StreamingModule) -> None:
-        self._module = module
-
-    @override
-    def initial_state(self, lengths: Sequence[int] | None = None) -> StreamState:
-        return StreamState(inner=(self._module.initial_state(lengths),))
+class Residual(Sequential):
+    """Modules whose output is added to their input, which is buffered until then."""
 
     @override
     def forward(self, x: Tensor, state: StreamState, last: bool) -> tuple[Tensor, StreamState]:
         waiting = torch.cat((*state.buffers, x), 1)
-        y, inner = self._module.forward(x, state.inner[0], last)
+        y, state = super().forward(x, state, last)
         y.add_(waiting[:, : y.shape[1]])
-        return y, StreamState((waiting[:, y.shape[1] :].clone(),), inner=(inner,))
+        return y, StreamState((waiting[:, y.shape[1] :].clone(),), inner=state.inner)
 
     @override
     def required_input(self, columns: int) -> int:
-        return max(columns, self._module.required_input(columns))
+        return max(columns, super().required_input(columns))
 
 
 class Tiled(Sequential):
@@ -341,14 +330,12 @@ def streaming_form(module: nn.Module) -> StreamingModule:
 
 def _conv(conv: nn.Conv1d) -> StreamingModule:
     (width,), (stride,), (dilation,) = conv.kernel_size, conv.stride, conv.dilation
-    span, left = (width - 1) * dilation + 1, int(conv.padding[0])
     return StreamingConv(
         lambda: PackedConv(conv.weight, conv.bias, stride, dilation),
-        conv.out_channels,
-        span,
-        stride,
-        left=left,
-        right=span - stride - left,
+        out_channels=conv.out_channels,
+        span=(width - 1) * dilation + 1,
+        stride=stride,
+        left=int(conv.padding[0]),
     )
 
 
@@ -368,7 +355,7 @@ def _transposed_conv(conv: nn.ConvTranspose1d) -> StreamingModule:
         return lambda columns: packed(columns).view(len(columns), -1, channels)
 
     trim = int(conv.padding[0])
-    return StreamingConv(make_kernel, channels, 2, left=1, right=1, upsampling=stride, trim=trim)
+    return StreamingConv(make_kernel, channels, 2, 1, left=1, upsampling=stride, trim=trim)
 
 
 def run_batch(

@@ -1,4 +1,4 @@
-"""Codebook of SuperCodec: nearest codeword by Euclidean distance, learned by moving averages."""
+"""Codebook of SuperCodec: nearest codeword by distance, learned by moving averages."""
 
 from __future__ import annotations
 

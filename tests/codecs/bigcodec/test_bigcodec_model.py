@@ -1,4 +1,4 @@
-"""BigCodec in chunks, in variable-length batches and as plain modules: same codes and samples."""
+"""BigCodec in chunks and in variable-length batches against the plain modules."""
 
 from __future__ import annotations
 

@@ -11,7 +11,6 @@ from codectool.codecs.bigcodec.packed import PackedConv, PackedLSTM
 from codectool.codecs.bigcodec.streaming import (
     Pointwise,
     Residual,
-    Sequential,
     StreamingModule,
     StreamState,
     Tiled,
@@ -123,7 +122,7 @@ def test_required_input_is_exact(name: str) -> None:
 def test_composed_layers_match_plain_modules() -> None:
     torch.manual_seed(0)
     module = nn.Conv1d(6, 6, 7, padding=3)
-    inner = Sequential([streaming_form(module), Pointwise(torch.tanh)])
+    inner = [streaming_form(module), Pointwise(torch.tanh)]
     x = torch.randn(1, 130, 6)
     whole = x + module(x.mT).mT.tanh()
     for layer in (Residual(inner), Tiled([Residual(inner)], 16)):

@@ -1,4 +1,4 @@
-"""SuperCodec's codebook: golden steps of the reference implementation, k-means, two processes."""
+"""SuperCodec's codebook: golden training steps, k-means, two processes."""
 
 from __future__ import annotations
 
