@@ -93,28 +93,27 @@ class _WavSink:
         if rate > MAX_WAV_RATE:
             raise _unsupported(rate, channels, "wav", subtype, "the rate exceeds the header field")
         self._file = file
-        self._format = SUBTYPES[subtype], rate, channels
-        self._subtype = subtype
+        self._format = subtype, rate, channels
         self._announced = num_samples
         self._written = 0
         self._begin = file.tell() if file.seekable() else None
         write_all(file, wav_header(*self._format, num_samples))
 
     def write(self, samples: Samples) -> None:
-        form, rate, channels = self._format
+        subtype, rate, channels = self._format
         packed = io.BytesIO()
         with soundfile.SoundFile(
-            packed, "w", rate, channels, self._subtype, endian="LITTLE", format="RAW"
+            packed, "w", rate, channels, subtype, endian="LITTLE", format="RAW"
         ) as sound:
             sound.write(samples.T)
         data = packed.getbuffer()
-        assert len(data) == samples.size * form.num_bytes
+        assert len(data) == samples.size * SUBTYPES[subtype][1]
         write_all(self._file, data)
         self._written += samples.shape[1]
 
     def close(self) -> None:
-        form, _, channels = self._format
-        if self._written * form.num_bytes * channels % 2:
+        subtype, _, channels = self._format
+        if self._written * SUBTYPES[subtype][1] * channels % 2:
             write_all(self._file, b"\0")
         if self._announced != self._written and self._begin is not None:
             end = self._file.tell()

@@ -15,7 +15,7 @@ import numpy as np
 import soundfile
 
 from codectool.audio.samples import Samples, check_finite
-from codectool.audio.wav import PcmFormat, read_wav_header
+from codectool.audio.wav import SUBTYPES, read_wav_header
 from codectool.errors import AudioError
 
 CHUNK_SAMPLES = 1 << 16  # per channel
@@ -83,7 +83,7 @@ class PcmSource:
 
     Args:
         file: file object that stands at the first sample.
-        form: format of a sample.
+        subtype: libsndfile's name of the sample format.
         sample_rate: in Hz.
         channels: number of interleaved channels.
         name: name in error messages.
@@ -95,7 +95,7 @@ class PcmSource:
     def __init__(
         self,
         file: BinaryIO,
-        form: PcmFormat,
+        subtype: str,
         sample_rate: int,
         channels: int,
         name: str,
@@ -107,12 +107,12 @@ class PcmSource:
         self.num_samples: int | None = None
         # `read1` returns what is there: a microphone delivers little at a time.
         self._read = getattr(file, "read1", file.read)
-        self._form = form
+        self._subtype = subtype
         self._left = num_bytes
 
     def chunks(self) -> Iterator[Samples]:
         """Yield samples as they arrive; an incomplete sample at the end is dropped."""
-        frame = self._form.num_bytes * self.channels
+        frame = SUBTYPES[self._subtype][1] * self.channels
         rest = b""
         position = 0
         while data := self._read_bytes(frame * CHUNK_SAMPLES - len(rest)):
@@ -120,10 +120,23 @@ class PcmSource:
             size = len(data) // frame * frame
             rest = data[size:]
             if size:
-                samples = self._form.decode(data[:size]).reshape(-1, self.channels).T
+                samples = np.ascontiguousarray(self._decode(data[:size]).T)
                 check_finite(samples, self.name, position)
                 position += samples.shape[1]
-                yield np.ascontiguousarray(samples)
+                yield samples
+
+    def _decode(self, data: bytes) -> Samples:
+        samples: Samples = soundfile.read(
+            io.BytesIO(data),
+            dtype="float32",
+            always_2d=True,
+            samplerate=self.sample_rate,
+            channels=self.channels,
+            format="RAW",
+            subtype=self._subtype,
+            endian="LITTLE",
+        )[0]
+        return samples
 
     def _read_bytes(self, size: int) -> bytes:
         if self._left is not None:
@@ -150,8 +163,8 @@ def open_audio(file: Path | BinaryIO, name: str) -> Iterator[AudioSource]:
         return
     head = file.read(12)
     if head[:4] in (b"RIFF", b"RF64") and head[8:] == b"WAVE":
-        form, rate, channels, num_bytes = read_wav_header(file, head, name)
-        yield PcmSource(file, form, rate, channels, name, num_bytes)
+        subtype, rate, channels, num_bytes = read_wav_header(file, head, name)
+        yield PcmSource(file, subtype, rate, channels, name, num_bytes)
         return
     with tempfile.SpooledTemporaryFile(SPOOL_BYTES) as spool:
         spool.write(head)
