@@ -8,7 +8,7 @@ from __future__ import annotations
 import math
 import shutil
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -287,6 +287,7 @@ def decode_file(
     force: bool = False,
     conceal: bool = False,
     overwrite: bool = False,
+    check: Callable[[], None] | None = None,
 ) -> Decoding:
     """Decode a `.hcd` file to an audio file, in memory that does not grow with it.
 
@@ -300,6 +301,7 @@ def decode_file(
         force: decode tokens of different weights.
         conceal: write silence for damaged blocks instead of refusing the file.
         overwrite: replace an existing target.
+        check: called after each chunk; may raise to stop.
 
     Returns:
         The finished `Decoding`, with its length and its damage.
@@ -312,12 +314,16 @@ def decode_file(
         reader = Reader(cast(BinaryIO, file), str(source), damaged="keep" if conceal else "raise")
         decoding = Decoding(codec, reader, native_rate=native_rate, force=force)
         with atomic_output(target, overwrite) as output:
-            write_audio(output, decoding, container, subtype)
+            write_audio(output, decoding, container, subtype, check)
     return decoding
 
 
 def write_audio(
-    file: BinaryIO, decoding: Decoding, container: str = "wav", subtype: str | None = None
+    file: BinaryIO,
+    decoding: Decoding,
+    container: str = "wav",
+    subtype: str | None = None,
+    check: Callable[[], None] | None = None,
 ) -> int:
     """Write audio to a file, each chunk as soon as it is decoded.
 
@@ -326,6 +332,7 @@ def write_audio(
         decoding: a `Decoding` that has returned no chunks yet.
         container: ``"wav"`` or ``"flac"``.
         subtype: libsndfile's name of the sample format; None is 16 bit.
+        check: called after each chunk; may raise to stop.
 
     Returns:
         Samples per channel that were written.
@@ -335,7 +342,7 @@ def write_audio(
     """
     if container == "flac" and not file.seekable():
         with tempfile.TemporaryFile() as spool:
-            written = write_audio(cast(BinaryIO, spool), decoding, container, subtype)
+            written = write_audio(cast(BinaryIO, spool), decoding, container, subtype, check)
             spool.seek(0)
             shutil.copyfileobj(spool, file)
             return written
@@ -343,6 +350,8 @@ def write_audio(
     sink = open_sink(file, rate, channels, decoding.num_samples, container, subtype)
     written = 0
     for chunk in decoding.chunks():
+        if check is not None:
+            check()
         if chunk.shape[1]:
             sink.write(chunk)
             file.flush()

@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+from codectool.audio.samples import Samples
 from codectool.audio.source import AudioSource, open_audio
 from codectool.codec import Codec
 from codectool.container import Header, Writer, write
@@ -48,6 +49,7 @@ def encode_file(
     block_frames: int | None = None,
     exact: bool = False,
     overwrite: bool = False,
+    check: Callable[[], None] | None = None,
 ) -> Encoded:
     """Encode an audio file to a `.hcd` file.
 
@@ -59,13 +61,14 @@ def encode_file(
         block_frames: frames per block of the file; None is about 24 s.
         exact: encode the whole signal as one segment; see `encode_source`.
         overwrite: replace an existing target.
+        check: called before each chunk; may raise to stop.
 
     Raises:
         AudioError: the source cannot be read, or a sample is NaN or infinite.
         UsageError: the target exists or cannot be created.
     """
     with open_audio(source, str(source)) as audio, atomic_output(target, overwrite) as file:
-        tokens = encode_source(codec, audio, tags=tags, exact=exact)
+        tokens = encode_source(codec, audio, tags=tags, exact=exact, check=check)
         write(file, tokens, block_frames=block_frames)
         return Encoded(tokens.num_samples, tokens.sample_rate, file.tell())
 
@@ -76,6 +79,7 @@ def encode_source(
     *,
     tags: Mapping[str, str] | None = None,
     exact: bool = False,
+    check: Callable[[], None] | None = None,
 ) -> Tokens:
     """Encode everything that a source returns.
 
@@ -85,19 +89,27 @@ def encode_source(
         tags: text metadata to store.
         exact: encode the whole signal as one segment, whatever its length, if the model has
             segments. The source is then read several times.
+        check: called before each chunk; may raise to stop.
 
     Raises:
         AudioError: the source cannot be read, or a sample is NaN or infinite.
         UsageError: ``exact`` with a source that can be read only once.
     """
+
+    def chunks() -> Iterator[Samples]:
+        for chunk in audio.chunks():
+            if check is not None:
+                check()
+            yield chunk
+
     if exact and codec.padding == "lossless" and codec.model.segment_frames is not None:
         if not audio.seekable:
             raise UsageError(
                 f"{audio.name}: `--exact` reads its input several times, which a pipe cannot do; "
                 "give a file"
             )
-        return codec.encode_whole_signal(audio.chunks, audio.sample_rate, audio.channels, tags)
-    return codec.encode_chunks(audio.chunks(), audio.sample_rate, audio.channels, tags)
+        return codec.encode_whole_signal(chunks, audio.sample_rate, audio.channels, tags)
+    return codec.encode_chunks(chunks(), audio.sample_rate, audio.channels, tags)
 
 
 def encode_live(
