@@ -30,7 +30,8 @@ def renamed_keywords(**names: str) -> Callable[[Callable[P, R]], Callable[P, R]]
                         raise TypeError(f"`{old}` is the old name of `{new}`; give only `{new}`")
                     warn_renamed(old, new)
                     value: Any = kwargs.pop(old)
-                    kwargs[new] = RENAMED_VALUES.get(value, value)
+                    renamed = RENAMED_VALUES.get(value) if isinstance(value, str) else None
+                    kwargs[new] = renamed or value
             return function(*args, **kwargs)
 
         return call
