@@ -1,10 +1,9 @@
-"""Folders and lists of files as INPUT: options, and the way to `codectool.pipeline`."""
+"""Options of folder runs (`encode`, `decode`, `reconstruct`), and how the commands start one."""
 
 from __future__ import annotations
 
 import functools
 import json
-import math
 import os
 import signal
 import sys
@@ -13,27 +12,28 @@ from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, redirect_stdout
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, NoReturn, TextIO, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
-from codectool.cli.console import Settings, note, say, warn
-from codectool.cli.options import PIPE, open_input
+from codectool.cli.console import Settings, at_terminal, note, say, warn
+from codectool.cli.options import PIPE, finite, open_input
 from codectool.errors import UsageError
 
 if TYPE_CHECKING:
     from codectool.codec import Codec
-    from codectool.pipeline.executor import Start
-    from codectool.pipeline.operations import Work
+    from codectool.pipeline.executor import EngineFactory
+    from codectool.pipeline.operations import AnyOperation
     from codectool.pipeline.report import Report, Result
 
 Function = TypeVar("Function", bound=Callable[..., Any])
 EXIT_TERMINATED = 128 + signal.SIGTERM
+SHOW_CURSOR = b"\x1b[?25h"
 
 
 @dataclass(frozen=True)
 class BatchOptions:
-    """Options that only folders and lists have."""
+    """Options that only folder runs have."""
 
     files_from: Path | None
     workers: int | None
@@ -46,38 +46,39 @@ class BatchOptions:
     ray_actors: int | None
 
     @property
-    def with_ray(self) -> bool:
-        """Whether Ray does the work.
+    def uses_ray(self) -> bool:
+        """Return whether to use Ray.
 
         Raises:
-            UsageError: it does not, but one of its options is given.
+            UsageError: Ray is not used, but one of its options is given.
         """
         if self.engine == "ray":
             return True
         if self.ray_address is not None or self.ray_actors is not None:
-            raise UsageError("`--ray-address` and `--ray-actors` go with `--engine ray`")
+            raise UsageError("`--ray-address` and `--ray-actors` need `--engine ray`")
         return False
 
-    def own_device(self, device: str) -> str:
-        """Where this process has its codec: it only asks for facts if Ray does the work."""
-        return "cpu" if self.with_ray else device
+    def local_device(self, device: str) -> str:
+        """Return the device of this process, which only reads metadata of the codec with Ray."""
+        return "cpu" if self.uses_ray else device
 
-    def wanted(self, source: Path) -> bool:
-        """Whether INPUT is a folder or a list.
+    def is_folder_run(self, source: Path) -> bool:
+        """Return whether INPUT is a folder, or the start of a list of files.
 
         Raises:
-            UsageError: it is one file, but one of these options is given.
+            UsageError: INPUT is a single file, but an option of folder runs is given.
         """
         if self.files_from is not None or source.is_dir():
             return True
-        for option, value in _named(self):
+        for name, value in vars(self).items():
             if value:
-                raise UsageError(f"{source}: is no folder, which `{option}` is for")
+                option = "--" + name.removeprefix("as_").replace("_", "-")
+                raise UsageError(f"{source}: is not a folder; `{option}` needs a folder")
         return False
 
 
 def batch_options(function: Function) -> Function:
-    """All of `BatchOptions`, as ``batch``."""
+    """Add all options of `BatchOptions`, passed as the argument ``batch``."""
     names = [field.name for field in fields(BatchOptions)]
 
     @functools.wraps(function)
@@ -91,52 +92,50 @@ def batch_options(function: Function) -> Function:
             "--ray-actors",
             type=click.IntRange(1, 65536),
             metavar="N",
-            help="Ray: processes with a codec each; default one per GPU, without GPUs as many as "
-            "the CPUs have room for.",
+            help="Ray: number of processes. Default: one per GPU, or as many as fit on the CPUs.",
         ),
         click.option(
             "--ray-address",
             metavar="ADDRESS",
-            help="Ray: cluster to join, `auto` or HOST:PORT; default: started here for the run.",
+            help="Ray: cluster to join, `auto` or HOST:PORT. Default: start Ray on this machine.",
         ),
         click.option(
             "--engine",
             type=click.Choice(["local", "ray"]),
-            help="Folders: threads of this process (default), or Ray, on machines that see the "
-            "same files.",
+            help="Folders: use threads of this process (default), or a Ray cluster with a shared "
+            "file system.",
         ),
+        click.option("--json", "as_json", is_flag=True, help="Folders: print totals as JSON."),
         click.option(
-            "--json", "as_json", is_flag=True, help="Folders: print the totals as JSON at the end."
-        ),
-        click.option(
-            "--profile", is_flag=True, help="Folders: tell at the end what the model waited for."
+            "--profile", is_flag=True, help="Folders: report how long the model waited for I/O."
         ),
         click.option(
             "--report",
             type=click.Path(path_type=Path, dir_okay=False),
             metavar="JSONL",
-            help="Folders: write a line of JSON about each file.",
+            help="Folders: write one line of JSON per file.",
         ),
         click.option(
             "--batch-seconds",
             type=click.FloatRange(0.0, min_open=True),
-            callback=_finite,
+            callback=finite,
             metavar="S",
-            help="Folders: most audio that goes through the model at once; default 40, on a GPU "
-            "400. A longer file goes alone, window by window.",
+            help="Folders: maximum seconds of audio per batch; longer files are streamed. "
+            "Default: 40, on a GPU 400.",
         ),
         click.option(
             "--workers",
             type=click.IntRange(1, 256),
             metavar="N",
-            help="Folders: threads that read, and as many that write.",
+            help="Folders: number of reader threads, and of writer threads. Default: one per "
+            "core, at most 8.",
         ),
         click.option(
             "--files-from",
             type=click.Path(path_type=Path),
             metavar="LIST",
-            help="Only the files of this list, one per line, all below INPUT; `-` is standard "
-            "input.",
+            help="Process only the files of this list, all inside INPUT; any list that `train` "
+            "reads. `-` is stdin.",
         ),
     ):
         decorated = decorator(decorated)
@@ -150,64 +149,69 @@ def run_folder(
     device: str,
     overwrite: bool,
     settings: Settings,
-    begin: Callable[[Path, list[str] | None], Work[Any, Any]],
+    make_operation: Callable[[Path, list[str] | None], AnyOperation],
 ) -> NoReturn:
-    """Work on a folder and leave the process with its exit code.
+    """Run an operation on a folder and exit with its exit code.
 
     Args:
-        source: INPUT, a folder; `-` together with a list is where the program runs.
+        source: INPUT, a folder; `-` with a list stands for the current directory.
         target: OUTPUT, a folder.
-        batch: the options.
+        batch: options of folder runs.
         device: where the model runs.
-        overwrite: make everything anew.
-        settings: of the command line.
-        begin: makes the work, given the folder and the list.
+        overwrite: remake all outputs.
+        settings: options of all commands.
+        make_operation: returns the operation for a folder and the files of the list.
 
     Raises:
-        UsageError: OUTPUT is missing or a file, or there is nothing to do.
+        UsageError: OUTPUT is missing or a file, or there are no inputs.
     """
     from codectool.cli.progress import BatchProgress
-    from codectool.pipeline.run import Observer, RunOptions, run
+    from codectool.pipeline.run import Callbacks, RunOptions, run
 
     if target is None or target == PIPE:
-        raise UsageError(f"{source}: is a folder; name a folder for the outputs, too")
+        raise UsageError(f"{source}: is a folder; name a folder for the outputs too")
     if target.exists() and not target.is_dir():
         raise UsageError(f"{target}: is a file; name a folder for the outputs")
     folder = Path() if source == PIPE else source
     if not folder.is_dir():
         raise UsageError(f"{source}: there is no such folder")
     files = None if batch.files_from is None else read_files_from(batch.files_from, folder)
-    how = RunOptions(files, batch.workers, batch.batch_seconds, overwrite)
+    run_options = RunOptions(files, batch.workers, batch.batch_seconds, overwrite)
     engine = _engine(batch, device)
-    with _terminable(), ExitStack() as stack:
+    with _stoppable(), ExitStack() as stack:
         if engine is not None:
-            # deaths of workers are told by Ray on standard output, where totals go
+            # Ray reports dead workers on stdout, which belongs to the totals
             stack.enter_context(redirect_stdout(sys.stderr))
-        work = begin(folder, files)
-        lines = _open_report(batch.report, stack)
-        progress = stack.enter_context(BatchProgress(work.verb))
+        operation = make_operation(folder, files)
+        lines = None
+        if batch.report is not None:
+            lines = stack.enter_context(batch.report.open("w", encoding="utf-8"))
+        progress = stack.enter_context(BatchProgress(operation.name))
 
-        def tell(result: Result) -> None:
+        def on_result(result: Result) -> None:
             progress.add(result)
             if lines is not None:
-                lines.write(result.to_json(rate=work.compresses) + "\n")
+                lines.write(result.to_json(operation.has_bitrate) + "\n")
                 lines.flush()
 
-        observer = Observer(progress.found, progress.planned, tell)
-        report = run(work, folder, target, how, observer, engine)
-    _tell(report, work, batch, settings)
+        callbacks = Callbacks(progress.found, progress.planned, on_result)
+        report = run(operation, folder, target, run_options, callbacks, engine)
+    _print_report(report, operation.has_bitrate, batch, settings)
     sys.exit(report.exit_code)
 
 
-def _engine(batch: BatchOptions, device: str) -> Start | None:
-    """Ray if it is asked for; None is this process."""
-    if not batch.with_ray:
-        return None
-    from codectool.pipeline.ray.cluster import import_ray
-    from codectool.pipeline.ray.engine import on_ray
+def read_files_from(path: Path, folder: Path) -> list[str]:
+    """Return the files of a list given as `--files-from`, which may be stdin.
 
-    import_ray()  # before a codec is loaded in vain
-    return on_ray(batch.ray_address, batch.ray_actors, device)
+    Args:
+        path: the list.
+        folder: INPUT, which comes first when relative paths are resolved.
+    """
+    from codectool.audio.discovery import parse_list
+
+    folders = [Path(os.path.abspath(start)) for start in (folder, path.parent, Path())]
+    with open_input(path) as (file, name):
+        return [str(entry.path) for entry in parse_list(file, name, folders, lengths=False)]
 
 
 def load_decoder(
@@ -216,12 +220,12 @@ def load_decoder(
     """Load the weights that the first readable `.hcd` file of a folder names.
 
     Args:
-        folder: of the inputs.
-        files: of a list; None is all that are there.
-        load: from fingerprint, family and the name of the file to the codec.
+        folder: folder of the inputs.
+        files: files to try; None for all in the folder.
+        load: returns the codec for a fingerprint, a family and the name of the file.
 
     Raises:
-        UsageError: there is none.
+        UsageError: no file can be read.
     """
     from codectool.audio.discovery import find_names
     from codectool.container import Reader
@@ -235,61 +239,53 @@ def load_decoder(
         except (CodectoolError, OSError):
             continue
         return load(header.fingerprint, header.layout.family, str(path))
-    raise UsageError(f"{folder}: no .hcd file is there that says which weights made it")
+    raise UsageError(f"{folder}: contains no readable .hcd file, which would name the weights")
 
 
-def _finite(_ctx: click.Context, _param: click.Parameter, value: float | None) -> float | None:
-    if value is not None and not math.isfinite(value):
-        raise click.BadParameter(f"{value} is no number of seconds")
-    return value
+def _engine(batch: BatchOptions, device: str) -> EngineFactory | None:
+    """Return the Ray engine, or None for threads of this process."""
+    if not batch.uses_ray:
+        return None
+    from codectool.pipeline.ray.cluster import import_ray
+    from codectool.pipeline.ray.engine import on_ray
 
-
-def _named(batch: BatchOptions) -> Iterator[tuple[str, Any]]:
-    for name, value in vars(batch).items():
-        yield "--" + name.removeprefix("as_").replace("_", "-"), value
-
-
-def read_files_from(path: Path, folder: Path) -> list[str]:
-    """Return the paths of a list of `--files-from`, which may be standard input.
-
-    Args:
-        path: the list.
-        folder: INPUT; relative paths start there, at the folder of the list or at the current one.
-    """
-    from codectool.audio.discovery import parse_list
-
-    folders = [Path(os.path.abspath(start)) for start in (folder, path.parent, Path())]
-    with open_input(path) as (file, name):
-        return [str(entry.path) for entry in parse_list(file, name, folders, lengths=False)]
-
-
-def _open_report(path: Path | None, stack: ExitStack) -> TextIO | None:
-    return None if path is None else stack.enter_context(path.open("w", encoding="utf-8"))
+    import_ray()  # fails before the codec is loaded
+    return on_ray(batch.ray_address, batch.ray_actors, device)
 
 
 @contextmanager
-def _terminable() -> Iterator[None]:
-    """SIGTERM ends a run as Ctrl-C does."""
-    received: list[int] = []  # what is raised may come out as another KeyboardInterrupt: Ray's own
+def _stoppable() -> Iterator[None]:
+    """Stop a run on Ctrl-C or SIGTERM when its threads allow it, and at once on a second one."""
+    received: list[int] = []
 
     def stop(number: int, _: object) -> NoReturn:
         received.append(number)
+        if len(received) > 1:  # safe at any time: outputs are renamed when they are complete
+            if at_terminal():
+                os.write(sys.stderr.fileno(), SHOW_CURSOR)
+            os._exit(128 + number)
+        if at_terminal():  # `click.echo` is not safe in a signal handler
+            message = b"\nstopping after the current batches; press Ctrl-C again to quit at once\n"
+            os.write(sys.stderr.fileno(), message)
         raise KeyboardInterrupt
 
-    previous = signal.signal(signal.SIGTERM, stop)
+    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield
     except KeyboardInterrupt:
-        note("stopped; the same command goes on")
-        if received:
+        note("stopped; repeat the command to continue")
+        if signal.SIGTERM in received:
             sys.exit(EXIT_TERMINATED)
         raise
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        for number, handler in previous.items():
+            signal.signal(number, handler)
 
 
-def _tell(report: Report, work: Work[Any, Any], batch: BatchOptions, settings: Settings) -> None:
-    """Say how it went: failures always, a line for people, totals for programs."""
+def _print_report(
+    report: Report, with_bitrate: bool, batch: BatchOptions, settings: Settings
+) -> None:
+    """Print failures and totals to stderr, and totals as JSON to stdout."""
     for result in report.damaged:
         for sentence in result.damage:
             warn(sentence)
@@ -301,4 +297,4 @@ def _tell(report: Report, work: Work[Any, Any], batch: BatchOptions, settings: S
         click.echo(report.profile(), err=True)
     note(str(report))
     if batch.as_json:
-        click.echo(json.dumps(report.to_json(rate=work.compresses)))
+        click.echo(json.dumps(report.to_json(with_bitrate)))

@@ -25,7 +25,7 @@ from codectool.errors import UsageError
 
 if TYPE_CHECKING:
     from codectool.codec import Codec
-    from codectool.pipeline.operations import Decoding as FolderWork
+    from codectool.pipeline.operations import DecodeOperation
 
 
 def _seconds(_ctx: click.Context, _param: click.Parameter, value: str | None) -> float | None:
@@ -119,27 +119,27 @@ def decode(
 
         if model is not None and model != family:
             raise UsageError(f"{name}: was encoded with {family}, not {model}")
-        where = batch.own_device(device)
+        where = batch.local_device(device)
         if checkpoint is not None:
             return load_codec(family, checkpoint, config, where, precision)
         if config is not None:
             raise UsageError("`--config` needs `--checkpoint`")
         return load_known_codec(fingerprint, family, where, precision, name)
 
-    if batch.wanted(source):
+    if batch.is_folder_run(source):
         if start or duration is not None:
             raise UsageError(
                 f"{source}: is a folder; `--start` and `--duration` need a single file"
             )
 
-        def begin(folder: Path, files: list[str] | None) -> FolderWork:
-            from codectool.pipeline.operations import DecodeOptions, Decoding
+        def make_operation(folder: Path, files: list[str] | None) -> DecodeOperation:
+            from codectool.pipeline.operations import DecodeOperation, DecodeOptions
 
             codec = load_decoder(folder, files, load)
             options = DecodeOptions(container or "wav", subtype, native_rate, force, conceal)
-            return Decoding(codec, options)
+            return DecodeOperation(codec, options)
 
-        run_folder(source, target, batch, device, overwrite, settings, begin)
+        run_folder(source, target, batch, device, overwrite, settings, make_operation)
     if container is None:
         container = _container(target)
     target = choose_output(source, target, f".{container}", overwrite)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import math
 import signal
 import time
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ from codectool.cli.options import (
     codec_options,
     debug_option,
     encoder_options,
+    finite,
     is_pipe,
     open_input,
     open_output,
@@ -32,16 +32,10 @@ if TYPE_CHECKING:
     from codectool.audio.samples import Samples
     from codectool.audio.source import AudioSource
     from codectool.codec import Codec
-    from codectool.pipeline.operations import Encoding
+    from codectool.pipeline.operations import EncodeOperation
 
 RAW_FORMATS = ("s16le", "s24le", "s32le", "f32le")
 PIPE_BLOCK_SECONDS = 1.0  # from pipe to pipe, so that data arrives while samples do
-
-
-def _finite(_ctx: click.Context, _param: click.Parameter, value: float | None) -> float | None:
-    if value is not None and not math.isfinite(value):
-        raise click.BadParameter(f"{value} is not a number of seconds")
-    return value
 
 
 @click.command()
@@ -55,7 +49,7 @@ def _finite(_ctx: click.Context, _param: click.Parameter, value: float | None) -
 @click.option(
     "--block-seconds",
     type=click.FloatRange(0.0, 86400.0, min_open=True),
-    callback=_finite,
+    callback=finite,
     metavar="S",
     help="Seconds of audio per block (the unit that is checked). Default: about 24.",
 )
@@ -132,23 +126,23 @@ def encode(
     def load() -> Codec:
         from codectool.cli.codec import load_codec
 
-        where = batch.own_device(device)
+        where = batch.local_device(device)
         return load_codec(model, checkpoint, config, where, precision, padding, codebooks)
 
-    if batch.wanted(source):
+    if batch.is_folder_run(source):
         if live or raw is not None:
             raise UsageError(
                 f"{source}: is a folder; `--live` and raw input need a single file or a pipe"
             )
 
-        def begin(*_: object) -> Encoding:
-            from codectool.pipeline.operations import EncodeOptions, Encoding
+        def make_operation(*_: object) -> EncodeOperation:
+            from codectool.pipeline.operations import EncodeOperation, EncodeOptions
 
             codec = load()
             block_frames = _block_frames(codec, block_seconds)
-            return Encoding(codec, EncodeOptions(tag_table, block_frames, exact))
+            return EncodeOperation(codec, EncodeOptions(tag_table, block_frames, exact))
 
-        run_folder(source, target, batch, device, overwrite, settings, begin)
+        run_folder(source, target, batch, device, overwrite, settings, make_operation)
     target = choose_output(source, target, ".hcd", overwrite)
 
     from codectool.container import write

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
@@ -21,7 +21,7 @@ from codectool.cli.options import (
 from codectool.errors import UsageError
 
 if TYPE_CHECKING:
-    from codectool.pipeline.operations import Reconstruction, Work
+    from codectool.pipeline.operations import ReconstructOperation
 
 
 @click.command()
@@ -61,31 +61,28 @@ def reconstruct(
       codectool reconstruct test-clean/ decoded/ --checkpoint bigcodec.pt --report report.jsonl
       codectool reconstruct talk.wav back.wav
     """
-    folder = batch.wanted(source)
+    folder = batch.is_folder_run(source)
     if container is None:
         container = "flac" if target.suffix.lower() == ".flac" and not folder else "wav"
     options = container, subtype, native_rate
 
-    def begin(*_: Any) -> Reconstruction:
+    def make_operation(*_: object) -> ReconstructOperation:
         from codectool.cli.codec import load_codec
-        from codectool.pipeline.operations import DecodeOptions, Reconstruction
+        from codectool.pipeline.operations import DecodeOptions, ReconstructOperation
 
-        where = batch.own_device(device)
+        where = batch.local_device(device)
         codec = load_codec(model, checkpoint, config, where, precision, padding, codebooks)
-        return Reconstruction(codec, DecodeOptions(*options))
+        return ReconstructOperation(codec, DecodeOptions(*options))
 
     from codectool.audio.sink import check_format
 
     check_format(container, subtype)
     if folder:
-        run_folder(source, target, batch, device, overwrite, settings, begin)
+        run_folder(source, target, batch, device, overwrite, settings, make_operation)
     if is_pipe(source) or is_pipe(target):
         raise UsageError("reconstruct needs files; for pipes use `encode - - | decode - -`")
     choose_output(source, target, f".{container}", overwrite)
-    _one_file(begin(), source, target)
-
-
-def _one_file(work: Work[Any, Any], source: Path, target: Path) -> None:
+    operation = make_operation()
     with working(f"reconstructing {source}"):
-        done = work.alone(source, target)
+        done = operation.run_single(source, target)
     note(f"{source}: {done.seconds:.2f} s -> {target}")

@@ -1,6 +1,6 @@
-"""Whole folders through a codec: restartable, in batches, reading and writing beside the model.
+"""Process whole folders: resumable, in batches, with reading and writing beside the model.
 
-The way of a file: `jobs` names it, `plan` puts it into a batch, `steps` takes the batch through the
-model, `journal` remembers the outcome. An `engine` does many batches at once: `local_engine` in
-threads, `ray_engine` on many machines. `run` is the way in.
+Steps of a file: `jobs` maps input to output, `plan` assigns it to a batch, `steps` takes the batch
+through an operation (`operations`), and `journal` records the outcome. `executor` runs many batches
+in threads, `ray` on many machines. `run` is the entry point.
 """

@@ -1,15 +1,14 @@
-"""Many batches at once: readers ahead of the model, writers behind it, each in threads of its own.
+"""Run batches in threads: readers ahead of the model, writers behind it.
 
     readers --prepare--> a few batches --compute--> a few batches --store--> results
                                      model threads          writers
 
-Reading, resampling and writing leave the interpreter to others, and so does the model. The number
-of batches that are held at once is bounded on both sides.
+Reading, resampling, the model and writing release the interpreter lock. The number of batches in
+memory is bounded on both sides of the model.
 """
 
 from __future__ import annotations
 
-import ctypes
 import threading
 import time
 from collections import deque
@@ -18,203 +17,28 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from queue import SimpleQueue
-from typing import Any, Generic, Protocol, TypeVar
+from typing import Protocol
 
 from codectool.loading import sharing_threads
 from codectool.pipeline import steps
 from codectool.pipeline.journal import Entry, Journal
-from codectool.pipeline.operations import Work
+from codectool.pipeline.operations import AnyOperation
 from codectool.pipeline.plan import Batch
 from codectool.pipeline.report import Result, Timing
-from codectool.pipeline.steps import Member
-
-Task = TypeVar("Task")
-Loaded = TypeVar("Loaded")
-Outcome = TypeVar("Outcome")
-WAITING_WRITES = 2  # batches per model thread that may wait to be written
-
-
-class _Stopped(SystemExit):
-    """Ends a thread from outside; `threading` says nothing about this one."""
-
-
-@dataclass(frozen=True)
-class Stages(Generic[Task, Loaded, Outcome]):
-    """What is done with each task, by three kinds of threads.
-
-    Attributes:
-        prepare: by readers.
-        compute: by the threads of the model; changes what it is given.
-        store: by writers.
-    """
-
-    prepare: Callable[[Task], Loaded]
-    compute: Callable[[Loaded], None]
-    store: Callable[[Loaded], Iterator[Outcome]]
-
-
-class Threads(Generic[Task, Loaded, Outcome]):
-    """Takes tasks through all stages.
-
-    Args:
-        stages: what is done.
-        model_threads: tasks that are computed at once.
-        workers: tasks that are prepared at once, and that are stored at once.
-
-    Attributes:
-        timing: where the time of the model's threads went; complete when all is done.
-    """
-
-    def __init__(
-        self, stages: Stages[Task, Loaded, Outcome], model_threads: int, workers: int
-    ) -> None:
-        self.timing = Timing()
-        self._stages = stages
-        self._readers = ThreadPoolExecutor(workers, "reader")
-        self._writers = ThreadPoolExecutor(workers, "writer")
-        self._ahead = workers + model_threads
-        self._turn = threading.Lock()
-        self._stopping = False
-        self._outcomes: SimpleQueue[Outcome | _Ended] = SimpleQueue()
-        self._threads = [
-            threading.Thread(target=self._run_model, name=f"model-{number}", daemon=True)
-            for number in range(model_threads)
-        ]
-
-    def run(self, tasks: Sequence[Task]) -> Generator[Outcome, None, None]:
-        """Outcomes of all tasks, each as soon as it is there.
-
-        The caller's thread only waits, so that Ctrl-C is answered at once. However the iteration
-        ends, no thread works on when it has.
-        """
-        self._loaded = self._prefetch(deque(tasks))
-        try:
-            for thread in self._threads:
-                thread.start()
-            running = len(self._threads)
-            while running:
-                outcome = self._outcomes.get()
-                if not isinstance(outcome, _Ended):
-                    yield outcome
-                elif outcome.error is not None:
-                    raise outcome.error
-                else:
-                    self.timing.add(outcome.timing)
-                    running -= 1
-        finally:
-            self._stop()
-
-    def _prefetch(self, tasks: deque[Task]) -> Iterator[Loaded]:
-        waiting: deque[Future[Loaded]] = deque()
-        while tasks or waiting:
-            while tasks and len(waiting) < self._ahead:
-                waiting.append(self._readers.submit(self._stages.prepare, tasks.popleft()))
-            yield waiting.popleft().result()
-
-    def _run_model(self) -> None:
-        timing = Timing()
-        try:
-            stores: deque[Future[None]] = deque()
-            clock = time.perf_counter()
-            while (loaded := self._next()) is not None:
-                timing.reading += -clock + (clock := time.perf_counter())
-                self._stages.compute(loaded)
-                timing.model += -clock + (clock := time.perf_counter())
-                stores.append(self._writers.submit(self._store, loaded))
-                del loaded
-                while len(stores) > WAITING_WRITES or (stores and stores[0].done()):
-                    stores.popleft().result()
-                timing.writing += -clock + (clock := time.perf_counter())
-            timing.reading += -clock + (clock := time.perf_counter())
-            while stores:
-                stores.popleft().result()
-            timing.writing += time.perf_counter() - clock
-        except BaseException as error:
-            self._outcomes.put(_Ended(timing, error))
-        else:
-            self._outcomes.put(_Ended(timing))
-
-    def _next(self) -> Loaded | None:
-        with self._turn:
-            return next(self._loaded, None)
-
-    def _store(self, loaded: Loaded) -> None:
-        for outcome in self._stages.store(loaded):
-            self._outcomes.put(outcome)
-            if self._stopping:
-                return
-
-    def _stop(self) -> None:
-        """End all threads; those of the model in the middle of their work, if they still have any.
-
-        They may have minutes of it before them, and what they leave behind is cleared up on their
-        way out.
-        """
-        self._stopping = True
-        self._readers.shutdown(wait=False, cancel_futures=True)
-        self._writers.shutdown(wait=False, cancel_futures=True)
-        for thread in self._threads:
-            if thread.is_alive():
-                number = ctypes.c_ulong(thread.ident or 0)
-                ctypes.pythonapi.PyThreadState_SetAsyncExc(number, ctypes.py_object(_Stopped))
-        for thread in self._threads:
-            if thread.ident is not None:
-                thread.join()
-        self._readers.shutdown()
-        self._writers.shutdown()
-
-
-@dataclass(frozen=True)
-class _Ended:
-    """The last word of a thread of the model."""
-
-    timing: Timing
-    error: BaseException | None = None
-
+from codectool.pipeline.steps import BatchItem
 
 CPU_BATCH_SECONDS = 40.0
 DEVICE_BATCH_SECONDS = 400.0
-
-
-@dataclass(frozen=True)
-class Books:
-    """The journal, and what makes an output the right one.
-
-    Attributes:
-        journal: of the folder of the outputs.
-        settings: hash of all that the outputs depend on beside the inputs.
-        overwrite: make all outputs anew, and replace files that are not ours.
-    """
-
-    journal: Journal
-    settings: str
-    overwrite: bool
-
-    def known(self, batch: Batch) -> dict[str, Entry]:
-        """What the journal says of the outputs of a batch, by name."""
-        names = [file.job.target_name for file in batch.members]
-        entries = [(name, self.journal.find(name)) for name in names]
-        return {name: entry for name, entry in entries if entry is not None}
-
-    def begin(self, entries: Iterable[Entry]) -> None:
-        """Write down that these outputs are about to be made; before any of them is."""
-        missing = list(entries)
-        if missing:
-            self.journal.begin(missing)
-
-    def finish(self, entry: Entry, result: Result) -> None:
-        """Write down an output that is there."""
-        if result.status == "done":
-            self.journal.finish(entry)
+MAX_PENDING_WRITES = 2  # batches per model thread that may wait for a writer
 
 
 class Engine(Protocol):
-    """Does batches.
+    """Runs batches of one operation.
 
     Attributes:
-        width: batches that are worked on at once.
-        batch_seconds: most seconds of audio that should go through one model together.
-        timing: where the time of the models went; complete when all is done.
+        width: number of batches computed at once.
+        batch_seconds: recommended maximum of audio in a batch.
+        timing: time of the model threads; complete at the end of `run`.
     """
 
     @property
@@ -226,57 +50,185 @@ class Engine(Protocol):
     @property
     def timing(self) -> Timing: ...  # noqa: D102
 
-    def run(self, batches: Sequence[Batch], books: Books) -> Generator[Result, None, None]:
-        """Results of all files, each once. However the iteration ends, nobody works on then."""
+    def run(self, batches: Sequence[Batch], ledger: Ledger) -> Generator[Result, None, None]:
+        """Yield one result per file; all work ends with the iteration, even an interrupted one."""
 
 
-# Makes an engine ready for some work; when it is left, all that it needed is gone.
-Start = Callable[[Work[Any, Any]], AbstractContextManager[Engine]]
+# Prepares an engine for an operation; leaving the context frees everything that the engine needs.
+EngineFactory = Callable[[AnyOperation], AbstractContextManager[Engine]]
 
 
-def fitting_seconds(device: str) -> float:
-    """Seconds of audio in a batch that keep a device of this type busy."""
+@dataclass(frozen=True)
+class Ledger:
+    """The journal, and what decides whether an output is current.
+
+    Attributes:
+        journal: journal of the output folder.
+        settings: hash of everything that outputs depend on besides the inputs.
+        overwrite: remake all outputs, and replace files that no earlier run made.
+    """
+
+    journal: Journal
+    settings: str
+    overwrite: bool
+
+    def known(self, batch: Batch) -> dict[str, Entry]:
+        """Return the journal entries of the outputs of a batch, by name."""
+        entries = (self.journal.find(file.job.target_name) for file in batch.files)
+        return {entry.target: entry for entry in entries if entry is not None}
+
+    def begin(self, entries: Iterable[Entry]) -> None:
+        """Record outputs before work on any of them starts."""
+        missing = list(entries)
+        if missing:
+            self.journal.begin(missing)
+
+    def finish(self, entry: Entry, result: Result) -> None:
+        """Record an output that is complete."""
+        if result.status == "done":
+            self.journal.finish(entry)
+
+
+class RunStopped(BaseException):
+    """Raised in a model thread of a stopped run; not an `Exception`: the file did not fail."""
+
+
+class StopFlag:
+    """A flag that one thread sets and others check."""
+
+    def __init__(self) -> None:
+        self._event = threading.Event()
+
+    def set(self) -> None:
+        """Make `check` raise from now on."""
+        self._event.set()
+
+    def check(self) -> None:
+        """Raise `RunStopped` if the flag is set."""
+        if self._event.is_set():
+            raise RunStopped
+
+
+@dataclass(frozen=True)
+class _ThreadEnd:
+    """The last message of a model thread."""
+
+    timing: Timing
+    error: BaseException | None = None
+
+
+def default_batch_seconds(device: str) -> float:
+    """Return the seconds of audio in a batch that keep a device of this type busy."""
     return CPU_BATCH_SECONDS if device == "cpu" else DEVICE_BATCH_SECONDS
 
 
 class LocalEngine:
-    """An `Engine` of one process and one codec.
+    """An `Engine` in threads of this process; runs once.
 
     Args:
-        work: what is done.
-        model_threads: most batches that go through the model at once.
-        workers: threads that read, and as many that write.
+        operation: the operation.
+        model_threads: maximum number of batches computed at once.
+        workers: number of reader threads, and of writer threads.
     """
 
-    def __init__(self, work: Work[Any, Any], model_threads: int, workers: int) -> None:
+    def __init__(self, operation: AnyOperation, model_threads: int, workers: int) -> None:
         self.width = model_threads
-        self.batch_seconds = fitting_seconds(work.codec.device.type)
+        self.batch_seconds = default_batch_seconds(operation.codec.device.type)
         self.timing = Timing()
-        self._work = work
+        self._operation = operation
         self._workers = workers
+        self._readers = ThreadPoolExecutor(workers, "reader")
+        self._writers = ThreadPoolExecutor(workers, "writer")
+        self._stop = StopFlag()
+        self._next_lock = threading.Lock()
+        self._messages: SimpleQueue[Result | _ThreadEnd] = SimpleQueue()
 
-    def run(self, batches: Sequence[Batch], books: Books) -> Generator[Result, None, None]:
-        """Results of all files, each as soon as it is there."""
+    def run(self, batches: Sequence[Batch], ledger: Ledger) -> Generator[Result, None, None]:
+        """Yield the results of all files, each as soon as its output is complete.
+
+        The calling thread only waits, so that Ctrl-C reaches it at once. A stopped run ends when
+        each model thread has finished its batch, or its chunk of a single file.
+        """
+        self._ledger = ledger
         width = max(1, min(self.width, len(batches)))
-        threads = Threads(self._stages(books), width, self._workers)
-        with sharing_threads(self._work.codec, width):
-            yield from threads.run(batches)
-        self.timing = threads.timing
+        self._prepared = self._prefetch(deque(batches), self._workers + width)
+        threads = [
+            threading.Thread(target=self._run_model, name=f"model-{number}", daemon=True)
+            for number in range(width)
+        ]
+        with sharing_threads(self._operation.codec, width):
+            try:
+                for thread in threads:
+                    thread.start()
+                running = width
+                while running:
+                    message = self._messages.get()
+                    if isinstance(message, Result):
+                        yield message
+                    elif message.error is not None:
+                        raise message.error
+                    else:
+                        self.timing.add(message.timing)
+                        running -= 1
+            finally:
+                self._end(threads)
 
-    def _stages(self, books: Books) -> Stages[Batch, list[Member], Result]:
-        """The three steps with the journal between them."""
-        work = self._work
+    def _prefetch(self, batches: deque[Batch], ahead: int) -> Iterator[list[BatchItem]]:
+        waiting: deque[Future[list[BatchItem]]] = deque()
+        while batches or waiting:
+            while batches and len(waiting) < ahead:
+                waiting.append(self._readers.submit(self._prepare, batches.popleft()))
+            yield waiting.popleft().result()
 
-        def prepare(batch: Batch) -> list[Member]:
-            known = books.known(batch)
-            members = steps.prepare(work, batch, known, books.settings, books.overwrite)
-            books.begin(member.entry for member in members if member.result is None)
-            return members
+    def _prepare(self, batch: Batch) -> list[BatchItem]:
+        ledger = self._ledger
+        known = ledger.known(batch)
+        items = steps.prepare(self._operation, batch, known, ledger.settings, ledger.overwrite)
+        ledger.begin(item.entry for item in items if item.result is None)
+        return items
 
-        def store(members: list[Member]) -> Iterator[Result]:
-            for member in steps.store(work, members):
-                assert member.result is not None
-                books.finish(member.entry, member.result)
-                yield member.result
+    def _run_model(self) -> None:
+        timing = Timing()
+        try:
+            writes: deque[Future[None]] = deque()
+            clock = time.perf_counter()
+            while (items := self._next()) is not None:
+                timing.reading += -clock + (clock := time.perf_counter())
+                steps.compute(self._operation, items, self._stop.check)
+                timing.model += -clock + (clock := time.perf_counter())
+                writes.append(self._writers.submit(self._store, items))
+                del items
+                while len(writes) > MAX_PENDING_WRITES or (writes and writes[0].done()):
+                    writes.popleft().result()
+                timing.writing += -clock + (clock := time.perf_counter())
+            timing.reading += -clock + (clock := time.perf_counter())
+            while writes:
+                writes.popleft().result()
+            timing.writing += time.perf_counter() - clock
+        except BaseException as error:
+            self._messages.put(_ThreadEnd(timing, error))
+        else:
+            self._messages.put(_ThreadEnd(timing))
 
-        return Stages(prepare, lambda members: steps.compute(work, members), store)
+    def _next(self) -> list[BatchItem] | None:
+        with self._next_lock:
+            self._stop.check()
+            return next(self._prepared, None)
+
+    def _store(self, items: list[BatchItem]) -> None:
+        for item in steps.store(self._operation, items):
+            assert item.result is not None
+            self._ledger.finish(item.entry, item.result)
+            self._messages.put(item.result)
+            self._stop.check()
+
+    def _end(self, threads: Sequence[threading.Thread]) -> None:
+        """Stop and join all threads."""
+        self._stop.set()
+        self._readers.shutdown(wait=False, cancel_futures=True)
+        self._writers.shutdown(wait=False, cancel_futures=True)
+        for thread in threads:
+            if thread.ident is not None:
+                thread.join()
+        self._readers.shutdown()
+        self._writers.shutdown()

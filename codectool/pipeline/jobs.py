@@ -13,13 +13,13 @@ from codectool.audio.discovery import Rejected
 
 @dataclass(frozen=True)
 class Job:
-    """One file to be made of another.
+    """An input file and its output.
 
     Attributes:
-        source: what is read.
-        target: what is written.
-        source_name: ``source`` as seen from the input folder, with `/` on every system.
-        target_name: ``target`` as seen from the output folder.
+        source: the input.
+        target: the output.
+        source_name: ``source`` relative to the input folder, with `/` on every system.
+        target_name: ``target`` relative to the output folder, with `/` on every system.
     """
 
     source: Path
@@ -33,35 +33,35 @@ def make_jobs(
     in_dir: Path,
     out_dir: Path,
     to_target: Callable[[str], str],
-    made: Collection[str],
+    earlier_outputs: Collection[str],
 ) -> tuple[list[Job], list[Rejected]]:
-    """Jobs in the order of the names; each output has one.
+    """Return one job per output, in the order of the names.
 
     Args:
-        names: inputs as seen from ``in_dir``.
+        names: inputs relative to ``in_dir``.
         in_dir: folder of the inputs.
-        out_dir: folder of the outputs, which may lie in the other, or the other way round.
-        to_target: returns the name of an output, given that of its input.
-        made: names of such outputs of earlier runs, which are no inputs.
+        out_dir: folder of the outputs; either folder may contain the other.
+        to_target: returns the name of the output for the name of an input.
+        earlier_outputs: outputs of earlier runs relative to ``out_dir``; they are not inputs.
 
     Returns:
-        jobs, and the files whose output would replace an input, or that of another one.
+        The jobs, and the inputs whose output would replace an input or another output.
     """
     way = PurePath(os.path.relpath(os.path.realpath(in_dir), os.path.realpath(out_dir))).as_posix()
-    from_outputs = {posixpath.normpath(f"{way}/{name}"): name for name in names}
+    inputs = {posixpath.normpath(f"{way}/{name}"): name for name in names}  # as outputs are named
     jobs: dict[str, Job] = {}
     rejected = []
-    for seen_name, name in from_outputs.items():
-        if seen_name in made:
+    for name_in_outputs, name in inputs.items():
+        if name_in_outputs in earlier_outputs:
             continue
         target_name = to_target(name)
         job = Job(in_dir / name, out_dir / target_name, name, target_name)
-        if target_name in from_outputs and target_name not in made:
+        if target_name in inputs and target_name not in earlier_outputs:
             reason = f"would replace {job.target}, which is an input; name another folder"
             rejected.append(Rejected(job.source, reason))
             continue
         first = jobs.setdefault(target_name, job)
         if first is not job:
-            reason = f"would become {job.target} as {first.source} does; rename one of them"
+            reason = f"would become {job.target}, as {first.source} does; rename one of them"
             rejected.append(Rejected(job.source, reason))
     return list(jobs.values()), rejected

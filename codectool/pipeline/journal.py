@@ -1,8 +1,9 @@
-"""What was made of what: `.codectool.jsonl` in the folder of the outputs.
+"""The journal of an output folder, `.codectool.jsonl`: from which input each output was made.
 
-One line of JSON per output, twice: without `bytes` and `crc32` before work on it begins, so that a
-file is known to be ours whenever the power goes, and with them when it is there. The last line
-counts, and lines that are torn do not. At the end of a run the journal is put in order.
+Each output has two lines of JSON. The first, without `bytes` and `crc32`, is written before work
+starts, so that the file is known to be ours even after a power failure; the second when the output
+is complete. The last line of an output counts; torn lines are ignored. The end of a run sorts and
+compacts the journal.
 """
 
 from __future__ import annotations
@@ -11,8 +12,10 @@ import dataclasses
 import errno
 import json
 import os
+import re
 import threading
 import zlib
+from collections import defaultdict
 from collections.abc import Iterable, KeysView
 from dataclasses import dataclass
 from pathlib import Path
@@ -22,21 +25,23 @@ from codectool.errors import UsageError
 from codectool.files import atomic_output
 
 JOURNAL_NAME = ".codectool.jsonl"
-PIECE_BYTES = 1 << 20
+READ_BYTES = 1 << 20
+# See `codectool.files.temporary_path`; also matches the random part of earlier versions.
+TEMPORARY_NAME = re.compile(r"\.(.+)\.[a-z0-9_]{8}\.part", re.DOTALL)
 
 
 @dataclass(frozen=True)
 class Entry:
-    """How an output came to be.
+    """How an output was made.
 
     Attributes:
-        target: its name as seen from the folder of the outputs.
-        source: name of the input as seen from its folder.
+        target: output relative to its folder.
+        source: input relative to its folder.
         source_bytes: size of the input.
-        source_mtime_ns: when it was last changed.
-        settings: short hash of all that the output depends on beside the input.
-        bytes: size of the output; None before it is there.
-        crc32: checksum of the output, eight hexadecimal digits; None likewise.
+        source_mtime_ns: modification time of the input.
+        settings: short hash of everything the output depends on besides the input.
+        bytes: size of the output; None until it is complete.
+        crc32: checksum of the output, eight hexadecimal digits; None until it is complete.
     """
 
     target: str
@@ -48,14 +53,12 @@ class Entry:
     crc32: str | None = None
 
     def begun(self) -> Entry:
-        """The same before the output was there."""
+        """Return the entry as it was before the output was complete."""
         return dataclasses.replace(self, bytes=None, crc32=None)
 
 
 class Journal:
-    """The open journal of a folder, which no other run can open meanwhile.
-
-    Safe to use from several threads. A context manager.
+    """The open journal of a folder, locked against other runs; a thread-safe context manager.
 
     Raises:
         UsageError: another run has it open, or it cannot be written.
@@ -84,32 +87,51 @@ class Journal:
 
     @property
     def targets(self) -> KeysView[str]:
-        """Names of all outputs that were ever begun here."""
+        """Return the names of all outputs that were ever begun here."""
         return self._entries.keys()
 
     def find(self, target: str) -> Entry | None:
-        """What is known of an output."""
+        """Return the entry of an output."""
         return self._entries.get(target)
 
     def begin(self, entries: Iterable[Entry]) -> None:
-        """Write down that outputs are about to be made; survives a loss of power."""
+        """Record that work on outputs starts; survives a power failure."""
         self._append([entry.begun() for entry in entries])
         os.fsync(self._file.fileno())
 
     def finish(self, entry: Entry) -> None:
-        """Write down that an output is there."""
+        """Record that an output is complete."""
         self._append([entry])
 
-    def put_in_order(self) -> None:
-        """Write the journal anew: one line for each output that is there, sorted."""
-        lines = [_line(self._entries[name]) for name in sorted(self._entries) if self._there(name)]
-        content = b"".join(lines)
+    def compact(self) -> None:
+        """Rewrite the journal with one line per existing output, sorted."""
+        names = [name for name in sorted(self._entries) if (self.folder / name).is_file()]
+        content = b"".join(_line(self._entries[name]) for name in names)
         if self.path.read_bytes() != content:
             with atomic_output(self.path, overwrite=True) as file:
                 file.write(content)
 
-    def _there(self, name: str) -> bool:
-        return (self.folder / name).is_file()
+    def remove_stale_files(self, targets: Iterable[Path]) -> int:
+        """Remove the temporary files that killed runs left for these outputs and the journal.
+
+        Returns:
+            Number of files removed.
+        """
+        names: defaultdict[Path, set[str]] = defaultdict(set)
+        for path in (self.path, *targets):
+            names[path.parent].add(path.name[:100])
+        removed = 0
+        for folder, known in names.items():
+            try:
+                found = os.listdir(folder)
+            except OSError:
+                continue  # not created yet
+            for name in found:
+                match = TEMPORARY_NAME.fullmatch(name)
+                if match and match[1] in known:
+                    (folder / name).unlink(missing_ok=True)
+                    removed += 1
+        return removed
 
     def _append(self, entries: list[Entry]) -> None:
         with self._lock:
@@ -119,8 +141,8 @@ class Journal:
             self._file.flush()
 
 
-def is_whole(path: Path, entry: Entry) -> bool:
-    """Whether a file holds the very bytes that were written."""
+def matches_checksum(path: Path, entry: Entry) -> bool:
+    """Return whether a file has the size and checksum of its entry."""
     try:
         return path.stat().st_size == entry.bytes and checksum(path) == entry.crc32
     except OSError:
@@ -128,11 +150,11 @@ def is_whole(path: Path, entry: Entry) -> bool:
 
 
 def checksum(path: Path) -> str:
-    """CRC-32 of a file as eight hexadecimal digits."""
+    """Return the CRC-32 of a file as eight hexadecimal digits."""
     crc = 0
     with path.open("rb") as file:
-        while piece := file.read(PIECE_BYTES):
-            crc = zlib.crc32(piece, crc)
+        while data := file.read(READ_BYTES):
+            crc = zlib.crc32(data, crc)
     return f"{crc:08x}"
 
 
@@ -142,28 +164,28 @@ def _line(entry: Entry) -> bytes:
 
 
 def _parse(line: bytes) -> Entry | None:
-    """An entry, or None where the line is none: a crash leaves half a line, or zeros."""
+    """Return an entry, or None for any other line: a crash leaves half lines and zeros."""
     try:
         entry = Entry(**json.loads(line))
     except (ValueError, TypeError, RecursionError):
         return None
     numbers = (entry.source_bytes, entry.source_mtime_ns, entry.bytes or 0)
     texts = (entry.target, entry.source, entry.settings, entry.crc32 or "")
-    right = all(type(number) is int for number in numbers)
-    return entry if right and all(type(text) is str for text in texts) else None
+    valid = all(type(number) is int for number in numbers)
+    return entry if valid and all(type(text) is str for text in texts) else None
 
 
 def _open_locked(path: Path) -> BinaryIO:
-    """Open for reading and appending; the lock goes when the file is closed, or the process dies.
+    """Open a file for reading and appending; the lock lasts until it is closed.
 
     Raises:
-        UsageError: someone else has the lock.
+        UsageError: another process holds the lock.
     """
     while True:
         file = path.open("a+b")
         try:
-            _take_lock(file, path)
-            # a run that has just ended may have put another file in its place
+            _lock(file, path)
+            # a run that just ended may have replaced the file
             if os.path.samestat(os.fstat(file.fileno()), os.stat(path)):
                 return file
         except BaseException:
@@ -172,10 +194,10 @@ def _open_locked(path: Path) -> BinaryIO:
         file.close()
 
 
-def _take_lock(file: BinaryIO, path: Path) -> None:
+def _lock(file: BinaryIO, path: Path) -> None:
     try:
         import fcntl
-    except ImportError:  # there are none on Windows
+    except ImportError:  # Windows
         return
     try:
         fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -184,5 +206,5 @@ def _take_lock(file: BinaryIO, path: Path) -> None:
             raise UsageError(
                 f"{path.parent}: another run is writing there; wait for it, or name another folder"
             ) from error
-        if error.errno not in (errno.ENOLCK, errno.ENOTSUP):  # some network drives know no locks
+        if error.errno not in (errno.ENOLCK, errno.ENOTSUP):  # network drives without locks
             raise

@@ -1,9 +1,7 @@
-"""The three kinds of work: encode, decode, and both in a row. Each is a handful of small verbs.
+"""The three operations on folders: encode, decode, and reconstruct, which does both.
 
-`measure`, `load` and `pack` run beside the model, in any thread; `compute` and `alone` run the
-model. No verb knows of other files, journals or threads.
-
-Letters used in shapes: C channels, K codebooks, F frames, N samples.
+`measure`, `load` and `pack` run beside the model, in any thread; `compute` and `run_single` run the
+model. Operations know nothing about other files, journals or threads.
 """
 
 from __future__ import annotations
@@ -11,10 +9,12 @@ from __future__ import annotations
 import io
 import tempfile
 from abc import ABC, abstractmethod
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any, BinaryIO, ClassVar, Generic, TypeVar, cast
+from typing import Any, BinaryIO, ClassVar, Generic, TypeAlias, TypeVar, cast
+
+from typing_extensions import override
 
 from codectool.audio.discovery import AUDIO_SUFFIXES, strip_suffix
 from codectool.audio.files import read_audio
@@ -30,17 +30,17 @@ from codectool.tokens import Tokens
 
 Input = TypeVar("Input")
 Output = TypeVar("Output")
-Decoded = tuple[Tokens, Samples]  # what was decoded, and (C, F * hop) at the model's rate
+Decoded = tuple[Tokens, Samples]  # tokens, and their audio (C, F * hop) at the model's rate
 
 
 @dataclass(frozen=True)
 class EncodeOptions:
-    """What encoding depends on beside codec and audio.
+    """Options that encoded files depend on besides codec and audio.
 
     Attributes:
-        tags: text to go with every file.
-        block_frames: frames per checked block; None is about 24 s.
-        exact: encode every file as one whole, however long.
+        tags: text metadata for every file.
+        block_frames: frames per checked block; None for about 24 s.
+        exact: encode each file as one segment, whatever its length.
     """
 
     tags: Mapping[str, str] = field(default_factory=dict)
@@ -50,14 +50,14 @@ class EncodeOptions:
 
 @dataclass(frozen=True)
 class DecodeOptions:
-    """What decoding depends on beside codec and tokens.
+    """Options that decoded files depend on besides codec and tokens.
 
     Attributes:
         container: ``"wav"`` or ``"flac"``.
-        subtype: libsndfile's name of the sample format; None is 16 bit.
-        native_rate: leave the audio at the model's own sampling rate.
-        force: decode tokens of other weights, too.
-        conceal: write silence for damaged blocks instead of refusing the file.
+        subtype: sample format, as named by libsndfile; None for 16 bits.
+        native_rate: keep the sampling rate of the model.
+        force: decode even if the tokens were made with different weights.
+        conceal: write silence for damaged blocks instead of rejecting the file.
     """
 
     container: str = "wav"
@@ -68,274 +68,255 @@ class DecodeOptions:
 
 
 @dataclass(frozen=True)
-class Done:
-    """What a file that was worked on alone became.
+class SingleResult:
+    """The outcome of a file that was streamed.
 
     Attributes:
-        seconds: of audio.
-        damage: one sentence for each thing that had to be concealed.
+        seconds: length of the audio.
+        damage: one sentence for each piece of concealed damage.
     """
 
     seconds: float
     damage: tuple[str, ...] = ()
 
 
-class NotInBatch(Exception):
-    """A file that has to be worked on alone, as reading it has shown."""
+class NeedsStreaming(Exception):
+    """Raised when reading a file shows that only `Operation.run_single` can process it."""
 
 
-class Work(ABC, Generic[Input, Output]):
-    """One kind of work with its codec and its options.
+class Operation(ABC, Generic[Input, Output]):
+    """An operation with its codec and options.
 
     Attributes:
-        verb: its name.
-        compresses: whether the size of the outputs makes a bit rate.
-        input_suffixes: suffixes of inputs in a folder, in lower case; an output loses them.
+        name: name of the operation.
+        has_bitrate: whether the size of the outputs is a bit rate.
+        input_suffixes: suffixes of inputs in a folder, in lower case; outputs lose them.
         output_suffix: suffix of outputs.
-        codec: what does it.
-        options: what the outputs depend on beside codec and inputs.
+        codec: the codec.
+        options: everything that outputs depend on besides codec and inputs.
     """
 
-    verb: ClassVar[str]
-    compresses: ClassVar[bool] = False
-    input_suffixes: frozenset[str]
+    name: ClassVar[str]
+    has_bitrate: ClassVar[bool] = False
+    input_suffixes: ClassVar[frozenset[str]] = AUDIO_SUFFIXES
     output_suffix: str
     codec: Codec
     options: Any
 
     def target_name(self, source_name: str) -> str:
-        """Return the name of an output."""
+        """Return the name of the output of an input."""
         return strip_suffix(source_name, self.input_suffixes) + self.output_suffix
 
     @property
     @abstractmethod
     def settings(self) -> dict[str, Any]:
-        """All that the outputs depend on beside the inputs, as JSON values."""
+        """Return everything that outputs depend on besides the inputs, as JSON values."""
 
-    @abstractmethod
     def measure(self, source: Path) -> tuple[float, int] | None:
-        """Seconds and channels as a file's header has them; None if it does not say."""
+        """Return seconds and channels according to the header; None if it does not give them."""
+        try:
+            with open_audio(source, str(source)) as audio:
+                if audio.num_samples is None or not 0 <= audio.num_samples < MAX_SAMPLES:
+                    return None
+                return audio.num_samples / audio.sample_rate, audio.channels
+        except CodectoolError:
+            return None  # `load` raises it again
 
-    def fits(self, seconds: float) -> bool:
-        """Whether files of this length can go through the model with others."""
+    def fits_batch(self, seconds: float) -> bool:
+        """Return whether files of this length can share a batch."""
         return True
 
     @abstractmethod
     def load(self, source: Path) -> Input:
-        """Read a file and make it ready for the model.
+        """Read a file and prepare it for the model.
 
         Raises:
-            CodectoolError: it cannot be.
-            NotInBatch: it can, by `alone`.
+            CodectoolError: it cannot be processed.
+            NeedsStreaming: it can be processed by `run_single`.
         """
 
     @abstractmethod
     def compute(self, inputs: Sequence[Input]) -> list[Output]:
-        """Run the model; each input gets what it would get alone."""
+        """Run the model; each input gets the output that it gets without the others."""
 
     @abstractmethod
     def pack(self, output: Output) -> tuple[memoryview, float]:
-        """The bytes of the output's file, and its seconds of audio."""
+        """Return the content of the output file, and its length in seconds."""
 
     @abstractmethod
-    def alone(self, source: Path, target: Path) -> Done:
-        """Read, run the model and write piece by piece, in memory that does not grow."""
+    def run_single(
+        self, source: Path, target: Path, check: Callable[[], None] | None = None
+    ) -> SingleResult:
+        """Process a file chunk by chunk, in memory that does not grow with its length.
+
+        Args:
+            source: the input.
+            target: the output; replaced if it exists.
+            check: called before each chunk; may raise to stop.
+        """
+
+    def _load_clip(self, source: Path, tags: Mapping[str, str]) -> PreparedClip:
+        samples, rate = read_audio(source, str(source))
+        return self.codec.prepare(samples, rate, tags)
 
 
-class Encoding(Work[PreparedClip, Tokens]):
+AnyOperation: TypeAlias = Operation[Any, Any]
+
+
+class EncodeOperation(Operation[PreparedClip, Tokens]):
     """Audio to `.hcd`."""
 
-    verb = "encode"
-    compresses = True
-    input_suffixes = AUDIO_SUFFIXES
+    name = "encode"
+    has_bitrate = True
     output_suffix = ".hcd"
 
     def __init__(self, codec: Codec, options: EncodeOptions) -> None:
         self.codec = codec
-        self.options = options
+        self.options: EncodeOptions = options
 
     @property
+    @override
     def settings(self) -> dict[str, Any]:
-        """Weights and how they are used, and what goes into the file beside tokens."""
-        return {"verb": self.verb, **_of_encoder(self.codec), **vars(self.options)}
+        return {"operation": self.name, **_encoder_settings(self.codec), **vars(self.options)}
 
-    def measure(self, source: Path) -> tuple[float, int] | None:
-        """By the audio file's header."""
-        return measure_audio(source)
-
-    def fits(self, seconds: float) -> bool:
-        """Anything does but what is longer than the segment that ``exact`` does without."""
+    @override
+    def fits_batch(self, seconds: float) -> bool:
         segment = self.codec.model.segment_frames
-        longest = None if segment is None else (segment - 1) / self.codec.frame_rate
-        return not self.options.exact or longest is None or seconds <= longest
+        if not self.options.exact or segment is None:
+            return True
+        return seconds <= (segment - 1) / self.codec.frame_rate
 
+    @override
     def load(self, source: Path) -> PreparedClip:
-        """Samples at the model's rate."""
-        return load_clip(self.codec, source, self.options.tags)
+        return self._load_clip(source, self.options.tags)
 
+    @override
     def compute(self, inputs: Sequence[PreparedClip]) -> list[Tokens]:
-        """Audio to tokens."""
         return self.codec.encode_clips(inputs)
 
+    @override
     def pack(self, output: Tokens) -> tuple[memoryview, float]:
-        """Tokens to bytes."""
         packed = io.BytesIO()
         write(packed, output, block_frames=self.options.block_frames)
         return packed.getbuffer(), output.duration
 
-    def alone(self, source: Path, target: Path) -> Done:
-        """Window by window."""
-        options = self.options
-        encoded = encode_file(
-            self.codec,
-            source,
-            target,
-            tags=options.tags,
-            block_frames=options.block_frames,
-            exact=options.exact,
-            overwrite=True,
-        )
-        return Done(encoded.seconds)
+    @override
+    def run_single(
+        self, source: Path, target: Path, check: Callable[[], None] | None = None
+    ) -> SingleResult:
+        options = vars(self.options)
+        encoded = encode_file(self.codec, source, target, overwrite=True, check=check, **options)
+        return SingleResult(encoded.seconds)
 
 
-class Decoding(Work[Tokens, Decoded]):
-    """`.hcd` to audio."""
-
-    verb = "decode"
-    input_suffixes = frozenset({".hcd"})
+class _AudioOutput(Operation[Input, Decoded]):
+    """An operation that writes audio."""
 
     def __init__(self, codec: Codec, options: DecodeOptions) -> None:
         self.codec = codec
-        self.options = options
+        self.options: DecodeOptions = options
         self.output_suffix = f".{options.container}"
-        check_format(options.container, options.subtype)
+        self._subtype = check_format(options.container, options.subtype)
 
     @property
+    def _output_settings(self) -> dict[str, Any]:
+        options = {**vars(self.options), "subtype": self._subtype}
+        return {"precision": self.codec.precision, **options}
+
+    @override
+    def pack(self, output: Decoded) -> tuple[memoryview, float]:
+        tokens, wave = output
+        codec, options = self.codec, self.options
+        samples = codec.resample_output(tokens, wave, native_rate=options.native_rate)
+        rate = codec.sample_rate if options.native_rate else tokens.sample_rate
+        return audio_bytes(samples, rate, options.container, options.subtype), tokens.duration
+
+
+class DecodeOperation(_AudioOutput[Tokens]):
+    """`.hcd` to audio."""
+
+    name = "decode"
+    input_suffixes = frozenset({".hcd"})
+
+    @property
+    @override
     def settings(self) -> dict[str, Any]:
-        """How audio is written; the weights are the file's own affair unless it is forced."""
+        # without `force`, each file determines the weights
         weights = self.codec.fingerprint if self.options.force else None
-        return {"verb": self.verb, "weights": weights, **_of_decoder(self.codec, self.options)}
+        return {"operation": self.name, "weights": weights, **self._output_settings}
 
+    @override
     def measure(self, source: Path) -> tuple[float, int] | None:
-        """By the file's header, or the end of a stream."""
-        return measure_hcd(source)
+        try:
+            with source.open("rb") as file:
+                reader = Reader(cast(BinaryIO, file), str(source))
+                reader.scan()  # the length of a stream stands at its end
+                seconds = cast(int, reader.num_samples) / reader.header.sample_rate
+                return seconds, reader.header.channels
+        except (CodectoolError, OSError):
+            return None
 
+    @override
     def load(self, source: Path) -> Tokens:
-        """All tokens, every check passed."""
         try:
             tokens = read(source)
         except ContainerError as error:
             if self.options.conceal:
-                raise NotInBatch from error
+                raise NeedsStreaming from error
             raise
         self.codec.check_compatible(tokens.layout, tokens.fingerprint, self.options.force)
         return tokens
 
+    @override
     def compute(self, inputs: Sequence[Tokens]) -> list[Decoded]:
-        """Tokens to audio at the model's rate."""
         return list(zip(inputs, self.codec.decode_clips(inputs), strict=True))
 
-    def pack(self, output: Decoded) -> tuple[memoryview, float]:
-        """Audio to the rate and length of the input, and to bytes."""
-        return pack_audio(self.codec, output, self.options)
-
-    def alone(self, source: Path, target: Path) -> Done:
-        """Block by block."""
-        decoding = decode_file(self.codec, source, target, overwrite=True, **vars(self.options))
+    @override
+    def run_single(
+        self, source: Path, target: Path, check: Callable[[], None] | None = None
+    ) -> SingleResult:
+        options = vars(self.options)
+        decoding = decode_file(self.codec, source, target, overwrite=True, check=check, **options)
         seconds = (decoding.num_samples or 0) / decoding.sample_rate
-        return Done(seconds, tuple(decoding.damage))
+        return SingleResult(seconds, tuple(decoding.damage))
 
 
-class Reconstruction(Work[PreparedClip, Decoded]):
-    """Audio to tokens and back to audio: what a listener would get."""
+class ReconstructOperation(_AudioOutput[PreparedClip]):
+    """Audio to tokens and back to audio."""
 
-    verb = "reconstruct"
-    input_suffixes = AUDIO_SUFFIXES
-
-    def __init__(self, codec: Codec, options: DecodeOptions) -> None:
-        self.codec = codec
-        self.options = options
-        self.output_suffix = f".{options.container}"
-        check_format(options.container, options.subtype)
+    name = "reconstruct"
 
     @property
+    @override
     def settings(self) -> dict[str, Any]:
-        """Those of encoding and decoding."""
-        decoder = _of_decoder(self.codec, self.options)
-        return {"verb": self.verb, **_of_encoder(self.codec), **decoder}
+        encoder = _encoder_settings(self.codec)
+        return {"operation": self.name, **encoder, **self._output_settings}
 
-    def measure(self, source: Path) -> tuple[float, int] | None:
-        """By the audio file's header."""
-        return measure_audio(source)
-
+    @override
     def load(self, source: Path) -> PreparedClip:
-        """Samples at the model's rate."""
-        return load_clip(self.codec, source, {})
+        return self._load_clip(source, {})
 
+    @override
     def compute(self, inputs: Sequence[PreparedClip]) -> list[Decoded]:
-        """Audio to tokens to audio at the model's rate."""
         tokens = self.codec.encode_clips(inputs)
         return list(zip(tokens, self.codec.decode_clips(tokens), strict=True))
 
-    def pack(self, output: Decoded) -> tuple[memoryview, float]:
-        """Audio to the rate and length of the input, and to bytes."""
-        return pack_audio(self.codec, output, self.options)
-
-    def alone(self, source: Path, target: Path) -> Done:
-        """By way of a `.hcd` file that nobody sees."""
+    @override
+    def run_single(
+        self, source: Path, target: Path, check: Callable[[], None] | None = None
+    ) -> SingleResult:
         with tempfile.TemporaryDirectory(prefix="codectool-") as folder:
             packed = Path(folder, "tokens.hcd")
-            encode_file(self.codec, source, packed)
-            return Decoding(self.codec, self.options).alone(packed, target)
+            encode_file(self.codec, source, packed, check=check)
+            decode = DecodeOperation(self.codec, self.options)
+            return decode.run_single(packed, target, check)
 
 
-def measure_audio(path: Path) -> tuple[float, int] | None:
-    """Seconds and channels as the header has them; None if it does not say."""
-    try:
-        with open_audio(path, str(path)) as audio:
-            length = audio.num_samples
-            known = length is not None and 0 <= length < MAX_SAMPLES
-            return (cast(int, length) / audio.sample_rate, audio.channels) if known else None
-    except CodectoolError:
-        return None  # `load` will say what is wrong with it
-
-
-def measure_hcd(path: Path) -> tuple[float, int] | None:
-    """Seconds and channels as the header has them, or the end of a stream; None if neither does."""
-    try:
-        with path.open("rb") as file:
-            reader = Reader(cast(BinaryIO, file), str(path))
-            reader.scan()
-            length = cast(int, reader.num_samples)
-            return length / reader.header.sample_rate, reader.header.channels
-    except (CodectoolError, OSError):
-        return None
-
-
-def load_clip(codec: Codec, path: Path, tags: Mapping[str, str]) -> PreparedClip:
-    """Read audio and bring it to the model's rate."""
-    samples, rate = read_audio(path, str(path))
-    return codec.prepare(samples, rate, tags)
-
-
-def pack_audio(codec: Codec, output: Decoded, options: DecodeOptions) -> tuple[memoryview, float]:
-    """An audio file in memory, and its length in seconds."""
-    tokens, wave = output
-    samples = codec.resample_output(tokens, wave, native_rate=options.native_rate)
-    rate = codec.sample_rate if options.native_rate else tokens.sample_rate
-    return audio_bytes(samples, rate, options.container, options.subtype), tokens.duration
-
-
-def _of_encoder(codec: Codec) -> dict[str, Any]:
+def _encoder_settings(codec: Codec) -> dict[str, Any]:
     return {
         "weights": codec.fingerprint,
-        "streams": codec.layout.num_codebooks,
+        "codebooks": codec.layout.num_codebooks,
         "segment": codec.model.segment_frames,
         "padding": codec.padding,
         "precision": codec.precision,
     }
-
-
-def _of_decoder(codec: Codec, options: DecodeOptions) -> dict[str, Any]:
-    subtype = check_format(options.container, options.subtype)
-    return {"precision": codec.precision, **vars(options), "subtype": subtype}

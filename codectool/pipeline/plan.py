@@ -1,7 +1,7 @@
-"""Which files go through the model together.
+"""Assign files to batches.
 
-The plan depends on all files and on nothing else, such as what is done already: where rounding
-depends on the neighbours in a batch, a restarted run gives what an undisturbed one would have.
+The plan depends on the list of files only, not on what is already done. A codec whose rounding
+depends on the batch therefore gives the same outputs in a resumed run as in an undisturbed one.
 """
 
 from __future__ import annotations
@@ -11,21 +11,21 @@ from dataclasses import dataclass
 
 from codectool.pipeline.jobs import Job
 
-MIN_COST = 0.1  # in seconds, of a file that is shorter: opening and closing it is work, too
-BATCHES_PER_THREAD = 4  # at least, so that all threads end at about the same time
+MIN_COST_SECONDS = 0.1  # opening and closing a short file takes time too
+BATCHES_PER_THREAD = 4  # at least, so that all threads finish at about the same time
 
 
 @dataclass(frozen=True)
-class Measured:
-    """A job and the facts of its input.
+class MeasuredFile:
+    """A job and the properties of its input.
 
     Attributes:
-        job: what to do.
+        job: input and output.
         source_bytes: size of the input.
-        source_mtime_ns: when it was last changed.
-        seconds: of audio; 0 if only reading it tells.
-        channels: of audio.
-        alone: it cannot go through the model with others.
+        source_mtime_ns: modification time of the input.
+        seconds: length of the audio; 0 if the header does not give it.
+        channels: number of channels.
+        single: whether the file cannot share a batch with others.
     """
 
     job: Job
@@ -33,48 +33,53 @@ class Measured:
     source_mtime_ns: int
     seconds: float = 0.0
     channels: int = 1
-    alone: bool = False
+    single: bool = False
 
     @property
     def cost(self) -> float:
-        """Seconds that the model has to work on: each channel is encoded alone."""
-        return max(self.seconds * self.channels, MIN_COST)
+        """Return the seconds of audio to compute: channels are encoded independently."""
+        return max(self.seconds * self.channels, MIN_COST_SECONDS)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """Files that go through the model together.
+    """Files that the model processes together.
 
     Attributes:
-        members: the files.
-        alone: it is one file that is too long to be held in memory.
+        files: the files.
+        single: whether it is a single file that is streamed instead of held in memory.
     """
 
-    members: tuple[Measured, ...]
-    alone: bool
+    files: tuple[MeasuredFile, ...]
+    single: bool
 
 
-def make_batches(files: Iterable[Measured], batch_seconds: float, threads: int = 1) -> list[Batch]:
-    """Put files of like length together, the longest first: what is left at the end is short.
+def make_batches(
+    files: Iterable[MeasuredFile], batch_seconds: float, threads: int = 1
+) -> list[Batch]:
+    """Group files of similar length, the longest first, so that short work remains at the end.
 
     Args:
-        files: all of them, in any order.
-        batch_seconds: most seconds of audio in a batch; a longer file goes alone.
-        threads: how many batches are worked on at once. For more than one, batches may be
-            smaller, so that there is work for all.
+        files: all files, in any order.
+        batch_seconds: maximum seconds of audio in a batch; a longer file becomes a single one.
+        threads: number of batches computed at once; with more than one, batches may be smaller
+            so that there is work for all.
     """
     ordered = sorted(files, key=lambda file: (-file.cost, file.job.target_name))
-    alone = [file for file in ordered if file.alone or file.cost > batch_seconds]
-    rest = [file for file in ordered if not (file.alone or file.cost > batch_seconds)]
-    most = batch_seconds
+    batches = []
+    shared = []
+    for file in ordered:
+        if file.single or file.cost > batch_seconds:
+            batches.append(Batch((file,), True))
+        else:
+            shared.append(file)
     if threads > 1:
-        total = sum(file.cost for file in rest)
-        most = min(batch_seconds, total / (BATCHES_PER_THREAD * threads))
-    batches = [Batch((file,), True) for file in alone]
-    members: list[Measured] = []
+        total = sum(file.cost for file in shared)
+        batch_seconds = min(batch_seconds, total / (BATCHES_PER_THREAD * threads))
+    members: list[MeasuredFile] = []
     cost = 0.0
-    for file in rest:
-        if members and cost + file.cost > most:
+    for file in shared:
+        if members and cost + file.cost > batch_seconds:
             batches.append(Batch(tuple(members), False))
             members, cost = [], 0.0
         members.append(file)

@@ -1,4 +1,4 @@
-"""What became of the files: one result each, and what they come to together."""
+"""Results of files and totals of a run."""
 
 from __future__ import annotations
 
@@ -8,6 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from codectool.errors import CodectoolError
+
 EXIT_FAILED = 1
 EXIT_CONCEALED = 3
 
@@ -16,17 +18,17 @@ Status = Literal["done", "skipped", "failed"]
 
 @dataclass(frozen=True)
 class Result:
-    """What became of one file.
+    """The outcome of one file.
 
     Attributes:
         source: the input.
-        target: the output; None if it has none.
-        status: ``skipped`` is an output that was there already, as it should be.
-        seconds: of audio; 0 if nobody knows.
+        target: the output; None if there is none.
+        status: ``skipped`` means that the output was already complete.
+        seconds: length of the audio; 0 if unknown.
         bytes: size of the output.
-        reason: of a failure, in one line without the name of the file.
-        error: what was raised.
-        damage: one sentence for each thing that had to be concealed.
+        reason: reason of a failure, in one line without the name of the file.
+        error: the exception of a failure.
+        damage: one sentence for each piece of concealed damage.
     """
 
     source: Path
@@ -38,8 +40,13 @@ class Result:
     error: Exception | None = None
     damage: tuple[str, ...] = ()
 
-    def to_json(self, rate: bool) -> str:
-        """One line of JSON; ``rate`` tells the bit rate of the output, too."""
+    @classmethod
+    def failure(cls, source: Path, target: Path | None, error: Exception) -> Result:
+        """Return the result of a file for which an exception was raised."""
+        return cls(source, target, "failed", reason=_reason(source, error), error=error)
+
+    def to_json(self, with_bitrate: bool) -> str:
+        """Return one line of JSON, optionally with the bit rate of the output."""
         values: dict[str, Any] = {
             "source": str(self.source),
             "target": None if self.target is None else str(self.target),
@@ -47,28 +54,22 @@ class Result:
             "seconds": round(self.seconds, 6),
             "bytes": self.bytes,
         }
-        if rate:
-            known = self.bytes is not None and self.seconds > 0
-            values["kbps"] = _kbps(self.bytes or 0, self.seconds) if known else None
+        if with_bitrate:
+            values["kbps"] = _kbps(self.bytes, self.seconds)
         values["reason"] = self.reason
         if self.damage:
             values["damage"] = list(self.damage)
         return json.dumps(values)
 
 
-def failure(source: Path, target: Path | None, error: Exception) -> Result:
-    """The result of a file on which an error was raised."""
-    return Result(source, target, "failed", reason=_reason(source, error), error=error)
-
-
 @dataclass
 class Timing:
-    """Where the time of the threads that run the model went, in seconds of all of them together.
+    """Time of the model threads, in seconds summed over all threads.
 
     Attributes:
-        model: the model worked.
-        reading: no input was ready.
-        writing: too many outputs waited to be written.
+        model: computing.
+        reading: waiting for input.
+        writing: waiting for writers.
     """
 
     model: float = 0.0
@@ -76,30 +77,30 @@ class Timing:
     writing: float = 0.0
 
     def add(self, other: Timing) -> None:
-        """Count another thread in."""
+        """Add the times of another thread."""
         self.model += other.model
         self.reading += other.reading
         self.writing += other.writing
 
     @property
     def total(self) -> float:
-        """All of it."""
+        """Return the sum of all times."""
         return self.model + self.reading + self.writing
 
 
 @dataclass
 class Report:
-    """Results of a run.
+    """Totals of a run.
 
     Attributes:
-        done: files that were made.
-        skipped: files that were there.
-        damaged: files that were made, what was damaged in their inputs being concealed.
-        failures: files that could not be made.
-        audio_seconds: of the files that were made.
-        bytes: of the files that were made.
-        wall_seconds: from the first look into the folder to the last file.
-        timing: where the model's time went.
+        done: number of files made.
+        skipped: number of files that were already complete.
+        damaged: results of files made with concealed damage.
+        failures: results of files that could not be made.
+        audio_seconds: length of the files made.
+        bytes: size of the files made.
+        wall_seconds: duration of the run.
+        timing: time of the model threads.
     """
 
     done: int = 0
@@ -112,7 +113,7 @@ class Report:
     timing: Timing = field(default_factory=Timing)
 
     def add(self, result: Result) -> None:
-        """Count a result in."""
+        """Count a result."""
         if result.status == "done":
             self.done += 1
             self.audio_seconds += result.seconds
@@ -126,23 +127,23 @@ class Report:
 
     @property
     def rtf(self) -> float | None:
-        """Seconds of work per second of audio; None if there was none."""
+        """Return seconds of computation per second of audio; None without audio."""
         return self.wall_seconds / self.audio_seconds if self.audio_seconds else None
 
     @property
     def idle_share(self) -> float | None:
-        """Share of the time in which the model did not work; None if it had nothing to do."""
+        """Return the share of time that the model waited; None if it had nothing to do."""
         return 1 - self.timing.model / self.timing.total if self.done else None
 
     @property
     def exit_code(self) -> int:
-        """0 all is there; 1 some files failed; 3 none did, but damage was concealed."""
+        """Return 0 if all files are complete, 1 if some failed, 3 if damage was concealed."""
         if self.failures:
             return EXIT_FAILED
         return EXIT_CONCEALED if self.damaged else 0
 
-    def to_json(self, rate: bool) -> dict[str, Any]:
-        """Totals; ``rate`` tells the mean bit rate of the outputs, too."""
+    def to_json(self, with_bitrate: bool) -> dict[str, Any]:
+        """Return the totals, optionally with the mean bit rate of the outputs."""
         share, rtf = self.idle_share, self.rtf
         values: dict[str, Any] = {
             "done": self.done,
@@ -151,39 +152,38 @@ class Report:
             "audio_seconds": round(self.audio_seconds, 3),
             "bytes": self.bytes,
         }
-        if rate:
-            seconds = self.audio_seconds
-            values["kbps"] = _kbps(self.bytes, seconds) if seconds else None
+        if with_bitrate:
+            values["kbps"] = _kbps(self.bytes, self.audio_seconds)
         values["wall_seconds"] = round(self.wall_seconds, 3)
         values["rtf"] = None if rtf is None else round(rtf, 6)
         values["idle_share"] = None if share is None else round(share, 4)
         return values
 
     def profile(self) -> str:
-        """Where the time of the model's threads went, in one line."""
+        """Return one line that says how long the model computed and waited."""
         if self.idle_share is None:
-            return "the model had nothing to do"
-        timing = self.timing
-        parts = {"at work": timing.model, "no input": timing.reading, "writers": timing.writing}
-        shares = [f"{name} {value / timing.total:.1%}" for name, value in parts.items()]
-        return f"the model: {shares[0]}; waiting: {shares[1]}, {shares[2]}"
+            return "model: nothing to do"
+        busy, reading, writing = (
+            f"{seconds / self.timing.total:.1%}"
+            for seconds in (self.timing.model, self.timing.reading, self.timing.writing)
+        )
+        return f"model: busy {busy}; waiting for input {reading}, for writers {writing}"
 
     def __str__(self) -> str:
-        parts = [f"{self.done} done", f"{self.skipped} skipped", f"{len(self.failures)} failed"]
-        text = ", ".join(parts)
+        text = f"{self.done} done, {self.skipped} skipped, {len(self.failures)} failed"
         if self.rtf is not None:
             text += f"; {self.audio_seconds:.1f} s of audio in {self.wall_seconds:.1f} s"
             text += f", RTF {self.rtf:.4f}"
         return text
 
 
-def _kbps(num_bytes: int, seconds: float) -> float:
+def _kbps(num_bytes: int | None, seconds: float) -> float | None:
+    if num_bytes is None or seconds <= 0:
+        return None
     return round(8 * num_bytes / seconds / 1000, 4)
 
 
 def _reason(source: Path, error: Exception) -> str:
-    from codectool.errors import CodectoolError
-
     if isinstance(error, CodectoolError):
         return str(error).removeprefix(f"{source}: ")
     if isinstance(error, OSError):

@@ -1,7 +1,7 @@
-"""`encode_tree`, `decode_tree`, `reconstruct_tree`: a folder through a codec into another folder.
+"""`encode_tree`, `decode_tree` and `reconstruct_tree`: process a folder into another folder.
 
-A run that was killed is taken up again by calling the same once more: what is there as it should be
-is left alone, all else is made. The outputs are those of a run that was never disturbed.
+Call the same function again to resume a run that was killed: complete outputs are kept, all others
+are made. The outputs equal those of an undisturbed run.
 """
 
 from __future__ import annotations
@@ -20,38 +20,38 @@ from typing import Any
 from codectool.audio.discovery import Rejected, find_names
 from codectool.codec import Codec
 from codectool.cores import cores
+from codectool.deprecation import renamed_keywords, warn_renamed
 from codectool.errors import UsageError
 from codectool.pipeline import steps
-from codectool.pipeline.executor import Books, Engine, LocalEngine, Start
+from codectool.pipeline.executor import Engine, EngineFactory, Ledger, LocalEngine
 from codectool.pipeline.jobs import Job, make_jobs
 from codectool.pipeline.journal import Journal
-from codectool.pipeline.leftovers import remove_leftovers
 from codectool.pipeline.operations import (
+    AnyOperation,
+    DecodeOperation,
     DecodeOptions,
-    Decoding,
+    EncodeOperation,
     EncodeOptions,
-    Encoding,
-    Reconstruction,
-    Work,
+    ReconstructOperation,
 )
-from codectool.pipeline.plan import Measured, make_batches
+from codectool.pipeline.plan import MeasuredFile, make_batches
 from codectool.pipeline.report import Report, Result
 
-MOST_WORKERS = 8  # unless more are asked for
-LOOKED_AT_ONCE = 1024  # headers that are read before progress is told
+MAX_DEFAULT_WORKERS = 8
+MEASURED_AT_ONCE = 1024  # headers
 
 
 @dataclass(frozen=True)
 class RunOptions:
-    """How the work is done; the outputs do not depend on it but for rounding.
+    """How a run is carried out; outputs do not depend on it, except for rounding.
 
     Attributes:
-        files: inputs, each below the input folder; None is all audio that is there. Relative
-            paths are seen from the input folder, or from where the program runs.
-        workers: threads that read, and as many that write; None is by the number of cores.
-        batch_seconds: most seconds of audio that go through the model together; a longer file goes
-            alone, window by window. None is what suits the device.
-        overwrite: make all outputs anew, and replace files that are not ours.
+        files: inputs, all inside the input folder; None for all files in it. Relative paths start
+            at the input folder or at the current directory.
+        workers: number of reader threads and of writer threads; None to choose by the cores.
+        batch_seconds: maximum seconds of audio in a batch; a longer file is streamed. None for
+            the default of the device.
+        overwrite: remake all outputs, and replace files that no earlier run made.
     """
 
     files: Sequence[str] | None = None
@@ -61,13 +61,13 @@ class RunOptions:
 
 
 @dataclass(frozen=True)
-class Observer:
-    """Whom to tell, from the thread that called.
+class Callbacks:
+    """Functions that are called during a run, in the thread that started it.
 
     Attributes:
-        on_found: how many files there are, once that is known.
-        on_planned: seconds of audio of all files.
-        on_result: what became of a file.
+        on_found: called with the number of files.
+        on_planned: called with the total seconds of audio.
+        on_result: called with the result of each file.
     """
 
     on_found: Callable[[int], object] = lambda _: None
@@ -75,186 +75,183 @@ class Observer:
     on_result: Callable[[Result], object] = lambda _: None
 
 
+@renamed_keywords(how="run_options", observer="callbacks")
 def encode_tree(
     codec: Codec,
     in_dir: Path,
     out_dir: Path,
     options: EncodeOptions | None = None,
-    how: RunOptions | None = None,
-    observer: Observer | None = None,
-    engine: Start | None = None,
+    run_options: RunOptions | None = None,
+    callbacks: Callbacks | None = None,
+    engine: EngineFactory | None = None,
 ) -> Report:
-    """Encode all audio below a folder to `.hcd` files of the same names in another.
+    """Encode all audio in a folder and its subfolders to `.hcd` files of the same names.
 
     Args:
-        codec: what encodes.
+        codec: the codec.
         in_dir: folder of the inputs.
-        out_dir: folder of the outputs; made if it is not there.
-        options: what goes into the files.
-        how: how the work is done.
-        observer: whom to tell.
-        engine: who does it; None is threads of this process, `ray_engine.on_ray` gives another.
+        out_dir: folder of the outputs; created if necessary.
+        options: options that the outputs depend on.
+        run_options: how the run is carried out.
+        callbacks: functions to call.
+        engine: None for threads of this process; see `codectool.pipeline.ray.engine.on_ray`.
 
     Returns:
-        Totals, and the files that could not be encoded; one bad file does not stop the others.
+        Totals and failures; a file that fails does not stop the run.
 
     Raises:
         UsageError: there are no inputs, or another run writes to the same folder.
         OSError: the disk is full.
     """
-    work = Encoding(codec, options or EncodeOptions())
-    return run(work, in_dir, out_dir, how, observer, engine)
+    operation = EncodeOperation(codec, options or EncodeOptions())
+    return run(operation, in_dir, out_dir, run_options, callbacks, engine)
 
 
+@renamed_keywords(how="run_options", observer="callbacks")
 def decode_tree(
     codec: Codec,
     in_dir: Path,
     out_dir: Path,
     options: DecodeOptions | None = None,
-    how: RunOptions | None = None,
-    observer: Observer | None = None,
-    engine: Start | None = None,
+    run_options: RunOptions | None = None,
+    callbacks: Callbacks | None = None,
+    engine: EngineFactory | None = None,
 ) -> Report:
-    """Decode all `.hcd` files below a folder; otherwise as `encode_tree`."""
-    work = Decoding(codec, options or DecodeOptions())
-    return run(work, in_dir, out_dir, how, observer, engine)
+    """Decode all `.hcd` files in a folder and its subfolders; see `encode_tree`."""
+    operation = DecodeOperation(codec, options or DecodeOptions())
+    return run(operation, in_dir, out_dir, run_options, callbacks, engine)
 
 
+@renamed_keywords(how="run_options", observer="callbacks")
 def reconstruct_tree(
     codec: Codec,
     in_dir: Path,
     out_dir: Path,
     options: DecodeOptions | None = None,
-    how: RunOptions | None = None,
-    observer: Observer | None = None,
-    engine: Start | None = None,
+    run_options: RunOptions | None = None,
+    callbacks: Callbacks | None = None,
+    engine: EngineFactory | None = None,
 ) -> Report:
-    """Encode all audio below a folder and decode it again; otherwise as `encode_tree`."""
-    work = Reconstruction(codec, options or DecodeOptions())
-    return run(work, in_dir, out_dir, how, observer, engine)
+    """Encode and decode all audio in a folder and its subfolders; see `encode_tree`."""
+    operation = ReconstructOperation(codec, options or DecodeOptions())
+    return run(operation, in_dir, out_dir, run_options, callbacks, engine)
 
 
 def run(
-    work: Work[Any, Any],
+    operation: AnyOperation,
     in_dir: Path,
     out_dir: Path,
-    how: RunOptions | None = None,
-    observer: Observer | None = None,
-    engine: Start | None = None,
+    run_options: RunOptions | None = None,
+    callbacks: Callbacks | None = None,
+    engine: EngineFactory | None = None,
 ) -> Report:
-    """Do any kind of work on a folder; see `encode_tree`."""
-    how, observer = how or RunOptions(), observer or Observer()
+    """Run an operation on a folder; see `encode_tree`."""
+    run_options, callbacks = run_options or RunOptions(), callbacks or Callbacks()
+    workers = run_options.workers or min(MAX_DEFAULT_WORKERS, cores())
     started = time.perf_counter()
-    _check_folders(work, in_dir, out_dir)
     report = Report()
 
-    def tell(result: Result) -> None:
+    def add(result: Result) -> None:
         report.add(result)
-        observer.on_result(result)
+        callbacks.on_result(result)
 
+    _check_folders(operation, in_dir, out_dir)
     with Journal(out_dir) as journal:
-        jobs, rejected = _find(work, in_dir, out_dir, how, journal)
-        observer.on_found(len(jobs) + len(rejected))
+        jobs, rejected = _find_jobs(operation, in_dir, out_dir, run_options.files, journal)
+        callbacks.on_found(len(jobs) + len(rejected))
         for file in rejected:
-            tell(Result(file.source, None, "failed", reason=file.reason))
+            add(Result(file.source, None, "failed", reason=file.reason))
         targets = [job.target for job in jobs]
-        remove_leftovers(out_dir, targets)
-        start = engine or _local(how)
+        journal.remove_stale_files(targets)
         try:
-            _work(work, jobs, journal, how, observer, tell, report, start)
+            with (engine or _local_engine(workers))(operation) as started_engine:
+                files = []
+                for measured in _measure(operation, jobs, workers):
+                    if isinstance(measured, Result):
+                        add(measured)
+                    else:
+                        files.append(measured)
+                callbacks.on_planned(sum(file.seconds for file in files))
+                batch_seconds = run_options.batch_seconds or started_engine.batch_seconds
+                batches = make_batches(files, batch_seconds, started_engine.width)
+                ledger = Ledger(journal, settings_hash(operation.settings), run_options.overwrite)
+                with closing(started_engine.run(batches, ledger)) as results:
+                    for result in results:
+                        add(result)
+                report.timing = started_engine.timing
         finally:
-            remove_leftovers(out_dir, targets)
-        journal.put_in_order()
+            journal.remove_stale_files(targets)
+        journal.compact()
     report.wall_seconds = time.perf_counter() - started
     return report
 
 
-def model_threads(codec: Codec) -> int:
-    """Batches to compute at once: on a CPU one on each core, which wait for nobody.
+def __getattr__(name: str) -> Any:
+    if name != "Observer":
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    warn_renamed("Observer", "Callbacks")
+    return Callbacks
 
-    Threads that share the work of one batch have to wait for each other after every operation.
+
+def model_threads(codec: Codec) -> int:
+    """Return how many batches to compute at once: on a CPU one per core.
+
+    Threads that share one batch would wait for each other after every operation.
     """
     if codec.device.type != "cpu":
         return 1
-    wanted = os.environ.get("OMP_NUM_THREADS", "")
-    return max(1, int(wanted) if wanted.isdecimal() else cores())
-
-
-def _work(
-    work: Work[Any, Any],
-    jobs: Sequence[Job],
-    journal: Journal,
-    how: RunOptions,
-    observer: Observer,
-    tell: Callable[[Result], None],
-    report: Report,
-    start: Start,
-) -> None:
-    """Measure, plan, and have the batches done."""
-    with start(work) as engine:
-        files = []
-        for found in _measure(work, jobs, _workers(how)):
-            if isinstance(found, Result):
-                tell(found)
-            else:
-                files.append(found)
-        observer.on_planned(sum(file.seconds for file in files))
-        batches = make_batches(files, how.batch_seconds or engine.batch_seconds, engine.width)
-        books = Books(journal, settings_hash(work.settings), how.overwrite)
-        with closing(engine.run(batches, books)) as results:
-            for result in results:
-                tell(result)
-        report.timing = engine.timing
-
-
-def _local(how: RunOptions) -> Start:
-    """Threads of this process."""
-
-    @contextmanager
-    def start(work: Work[Any, Any]) -> Iterator[Engine]:
-        yield LocalEngine(work, model_threads(work.codec), _workers(how))
-
-    return start
+    requested = os.environ.get("OMP_NUM_THREADS", "")
+    return max(1, int(requested) if requested.isdecimal() else cores())
 
 
 def settings_hash(settings: Mapping[str, Any]) -> str:
-    """Sixteen hexadecimal digits that differ where the settings do."""
+    """Return sixteen hexadecimal digits that differ if the settings do."""
     text = json.dumps(settings, sort_keys=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _check_folders(work: Work[Any, Any], in_dir: Path, out_dir: Path) -> None:
+def _local_engine(workers: int) -> EngineFactory:
+    @contextmanager
+    def start(operation: AnyOperation) -> Iterator[Engine]:
+        yield LocalEngine(operation, model_threads(operation.codec), workers)
+
+    return start
+
+
+def _check_folders(operation: AnyOperation, in_dir: Path, out_dir: Path) -> None:
     if not in_dir.is_dir():
         raise UsageError(f"{in_dir}: there is no such folder")
     try:
         out_dir.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UsageError(f"{out_dir}: cannot be made ({error.strerror or error})") from error
-    if in_dir.samefile(out_dir) and work.output_suffix in work.input_suffixes:
-        raise UsageError(f"{out_dir}: is the input folder; outputs would replace inputs")
+        raise UsageError(f"{out_dir}: cannot be created ({error.strerror or error})") from error
+    if in_dir.samefile(out_dir) and operation.output_suffix in operation.input_suffixes:
+        raise UsageError(
+            f"{out_dir}: is the input folder, and outputs would replace inputs; name another one"
+        )
 
 
-def _find(
-    work: Work[Any, Any], in_dir: Path, out_dir: Path, how: RunOptions, journal: Journal
+def _find_jobs(
+    operation: AnyOperation,
+    in_dir: Path,
+    out_dir: Path,
+    files: Sequence[str] | None,
+    journal: Journal,
 ) -> tuple[list[Job], list[Rejected]]:
-    names, rejected = find_names(in_dir, work.input_suffixes, how.files, exclude=out_dir)
-    made = {name for name in journal.targets if name.endswith(work.output_suffix)}
-    jobs, doubles = make_jobs(names, in_dir, out_dir, work.target_name, made)
-    if not jobs and not rejected:
-        kinds = " ".join(sorted(work.input_suffixes))
-        listed = "the list names no files" if how.files is not None else f"no files ({kinds})"
-        raise UsageError(f"{in_dir}: {listed}")
-    return jobs, rejected + doubles
+    names, outside = find_names(in_dir, operation.input_suffixes, files, exclude=out_dir)
+    earlier = {name for name in journal.targets if name.endswith(operation.output_suffix)}
+    jobs, rejected = make_jobs(names, in_dir, out_dir, operation.target_name, earlier)
+    if not jobs and not outside and not rejected:
+        suffixes = " ".join(sorted(operation.input_suffixes))
+        found = f"no files ({suffixes})" if files is None else "the list names no files"
+        raise UsageError(f"{in_dir}: {found}")
+    return jobs, outside + rejected
 
 
 def _measure(
-    work: Work[Any, Any], jobs: Sequence[Job], workers: int
-) -> Iterator[Measured | Result]:
+    operation: AnyOperation, jobs: Sequence[Job], workers: int
+) -> Iterator[MeasuredFile | Result]:
     with ThreadPoolExecutor(workers, "measure") as pool:
-        for first in range(0, len(jobs), LOOKED_AT_ONCE):
-            part = jobs[first : first + LOOKED_AT_ONCE]
-            yield from pool.map(lambda job: steps.measure(work, job), part)
-
-
-def _workers(how: RunOptions) -> int:
-    return how.workers or min(MOST_WORKERS, cores())
+        for first in range(0, len(jobs), MEASURED_AT_ONCE):
+            part = jobs[first : first + MEASURED_AT_ONCE]
+            yield from pool.map(lambda job: steps.measure(operation, job), part)

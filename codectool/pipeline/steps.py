@@ -1,8 +1,7 @@
 """One batch from files to files in three steps: `prepare`, `compute`, `store`.
 
-Only the second runs the model, so that the others can run beside it. None of them knows of threads
-or of other batches, and what goes in and comes out are plain values: the steps may as well run on
-another machine that sees the same files.
+Only `compute` runs the model, so that the other steps can run beside it. Steps know nothing about
+threads or other batches and pass plain values, so they also run on other machines.
 """
 
 from __future__ import annotations
@@ -11,190 +10,199 @@ import errno
 import os
 import stat
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 from codectool.errors import AudioError, UsageError
 from codectool.files import atomic_output, check_writable
 from codectool.pipeline.jobs import Job
-from codectool.pipeline.journal import Entry, checksum, is_whole
-from codectool.pipeline.operations import NotInBatch, Work
-from codectool.pipeline.plan import Batch, Measured
-from codectool.pipeline.report import Result, failure
+from codectool.pipeline.journal import Entry, checksum, matches_checksum
+from codectool.pipeline.operations import AnyOperation, NeedsStreaming
+from codectool.pipeline.plan import Batch, MeasuredFile
+from codectool.pipeline.report import Result
 
-AnyWork = Work[Any, Any]
-# What the next file would meet as well.
-FATAL = {errno.ENOSPC, errno.EROFS, errno.EDQUOT}
+FATAL = {errno.ENOSPC, errno.EROFS, errno.EDQUOT}  # the next file would fail as well
 
 
 @dataclass
-class Member:
-    """A file on its way through a batch.
+class BatchItem:
+    """The state of a file in a batch.
 
     Attributes:
-        file: what it is.
-        entry: what the journal says of its output; complete once that is there.
-        result: what became of it; None while it is on its way.
-        item: what the next step takes: what was loaded, or what the model made of it.
-        alone: it goes through the model by itself, from file to file.
+        file: the file.
+        entry: its journal entry; complete when the output is.
+        single: whether it is processed by `Operation.run_single`.
+        result: its outcome; None while work is left.
+        data: what `Operation.load` or `Operation.compute` returned last.
     """
 
-    file: Measured
+    file: MeasuredFile
     entry: Entry
+    single: bool
     result: Result | None = None
-    item: Any = None
-    alone: bool = False
+    data: Any = None
 
     def fail(self, error: Exception) -> None:
-        """End its way."""
+        """Set the outcome; raise an error that every file would meet."""
         if isinstance(error, OSError) and error.errno in FATAL:
             raise error
-        self.result = failure(self.file.job.source, self.file.job.target, error)
-        self.item = None
+        self.result = Result.failure(self.file.job.source, self.file.job.target, error)
+        self.data = None
+
+    def finish(self, seconds: float, num_bytes: int, crc32: str, damage: tuple[str, ...]) -> None:
+        """Complete entry and outcome of an output that was written."""
+        job = self.file.job
+        self.entry = replace(self.entry, bytes=num_bytes, crc32=crc32)
+        self.result = Result(job.source, job.target, "done", seconds, num_bytes, damage=damage)
 
 
-def measure(work: AnyWork, job: Job) -> Measured | Result:
-    """Look at the header of an input; what is no file has failed already."""
+def measure(operation: AnyOperation, job: Job) -> MeasuredFile | Result:
+    """Read the header of an input; return the result of a failure if it is not a file."""
     try:
         status = os.stat(job.source)
         if not stat.S_ISREG(status.st_mode):
-            raise AudioError("is no file but a folder, a pipe or a device")
+            raise AudioError("is not a file but a folder, a pipe or a device")
     except (OSError, AudioError) as error:
-        return failure(job.source, job.target, error)
-    facts = (job, status.st_size, status.st_mtime_ns)
-    header = work.measure(job.source)
-    if header is None:  # only reading it tells
-        return Measured(*facts, alone=True)
-    seconds, channels = header
-    return Measured(*facts, seconds, channels, alone=not work.fits(seconds))
+        return Result.failure(job.source, job.target, error)
+    properties = (job, status.st_size, status.st_mtime_ns)
+    measured = operation.measure(job.source)
+    if measured is None:
+        return MeasuredFile(*properties, single=True)
+    seconds, channels = measured
+    return MeasuredFile(*properties, seconds, channels, single=not operation.fits_batch(seconds))
 
 
 def prepare(
-    work: AnyWork, batch: Batch, known: Mapping[str, Entry], settings: str, overwrite: bool
-) -> list[Member]:
-    """See which outputs are there, and if one is missing load all inputs.
+    operation: AnyOperation,
+    batch: Batch,
+    known: Mapping[str, Entry],
+    settings: str,
+    overwrite: bool,
+) -> list[BatchItem]:
+    """Check which outputs are complete, and load all inputs unless all of them are.
 
-    All: where rounding depends on the neighbours, the missing one is to have the same again.
+    All inputs are loaded even if only one output is missing: if rounding depends on the batch, the
+    missing output is the same again.
 
     Args:
-        work: what is done.
+        operation: the operation.
         batch: the files.
-        known: what the journal says of the outputs, by name.
-        settings: hash of all that the outputs depend on beside the inputs.
-        overwrite: make all outputs anew, and replace files that are not ours.
+        known: journal entries of the outputs, by name.
+        settings: hash of everything that outputs depend on besides the inputs.
+        overwrite: remake all outputs, and replace files that no earlier run made.
     """
-    members = [_member(file, settings, batch.alone) for file in batch.members]
-    for member in members:
-        _check_output(member, known.get(member.entry.target), overwrite)
-    if not batch.alone and any(member.result is None for member in members):
-        for member in members:
-            _load(work, member)
-    return members
+    items = []
+    for file in batch.files:
+        job = file.job
+        properties = (file.source_bytes, file.source_mtime_ns, settings)
+        entry = Entry(job.target_name, job.source_name, *properties)
+        items.append(BatchItem(file, entry, batch.single))
+    for item in items:
+        _check_output(item, known.get(item.entry.target), overwrite)
+    if not batch.single and any(item.result is None for item in items):
+        for item in items:
+            _load(operation, item)
+    return items
 
 
-def compute(work: AnyWork, members: Sequence[Member]) -> None:
-    """Run the model on what was loaded, and on files that go by themselves from end to end."""
-    _compute(work, [member for member in members if member.item is not None])
-    for member in members:
-        if member.alone and member.result is None:
-            _work_alone(work, member)
+def compute(
+    operation: AnyOperation, items: Sequence[BatchItem], check: Callable[[], None] | None = None
+) -> None:
+    """Run the model on loaded files, and process single files from input to output.
+
+    Args:
+        operation: the operation.
+        items: the files.
+        check: called before each chunk of a single file; may raise to stop.
+    """
+    _compute(operation, [item for item in items if item.data is not None])
+    for item in items:
+        if item.single and item.result is None:
+            _run_single(operation, item, check)
 
 
-def store(work: AnyWork, members: Sequence[Member]) -> Iterator[Member]:
-    """Write the outputs that are missing.
+def store(operation: AnyOperation, items: Sequence[BatchItem]) -> Iterator[BatchItem]:
+    """Write the missing outputs.
 
     Yields:
-        Every member with its result, as soon as its output is there.
+        Each file with its result, as soon as its output is complete.
 
     Raises:
         OSError: the disk is full.
     """
-    for member in members:
-        if member.result is None:
+    for item in items:
+        if item.result is None:
             try:
-                _write(work, member)
+                _write(operation, item)
             except Exception as error:
-                member.fail(error)
-        member.item = None
-        yield member
+                item.fail(error)
+        item.data = None
+        yield item
 
 
-def _member(file: Measured, settings: str, alone: bool) -> Member:
-    job = file.job
-    facts = (file.source_bytes, file.source_mtime_ns, settings)
-    return Member(file, Entry(job.target_name, job.source_name, *facts), alone=alone)
-
-
-def _check_output(member: Member, known: Entry | None, overwrite: bool) -> None:
-    """Decide whether the output has to be made, and may be."""
-    job = member.file.job
+def _check_output(item: BatchItem, known: Entry | None, overwrite: bool) -> None:
+    """Decide whether the output has to be made, and whether it may be."""
+    job = item.file.job
     try:
         if job.target.exists() and job.target.samefile(job.source):
-            raise UsageError("is the output as well; name another folder")
-        same = known is not None and known.begun() == member.entry
-        if known is not None and same and not overwrite and is_whole(job.target, known):
-            member.result = Result(
-                job.source, job.target, "skipped", member.file.seconds, known.bytes
-            )
+            raise UsageError("is also the output; name another folder")
+        current = known is not None and known.begun() == item.entry and not overwrite
+        if known is not None and current and matches_checksum(job.target, known):
+            seconds = item.file.seconds
+            item.result = Result(job.source, job.target, "skipped", seconds, known.bytes)
             return
         job.target.parent.mkdir(parents=True, exist_ok=True)
         check_writable(job.target, overwrite or known is not None)
     except Exception as error:
-        member.fail(error)
+        item.fail(error)
 
 
-def _load(work: AnyWork, member: Member) -> None:
-    if member.result is not None and member.result.status == "failed":
+def _load(operation: AnyOperation, item: BatchItem) -> None:
+    if item.result is not None and item.result.status == "failed":
         return
     try:
-        member.item = work.load(member.file.job.source)
-    except NotInBatch:
-        member.alone = True
+        item.data = operation.load(item.file.job.source)
+    except NeedsStreaming:
+        item.single = True
     except Exception as error:
-        if member.result is None:
-            member.fail(error)
+        if item.result is None:
+            item.fail(error)
 
 
-def _compute(work: AnyWork, loaded: Sequence[Member]) -> None:
-    """Run the model; where it fails, once more file by file to find the one to blame."""
+def _compute(operation: AnyOperation, loaded: Sequence[BatchItem]) -> None:
+    """Run the model; if it fails, run it again on each file to find the failing one."""
     if not loaded:
         return
     try:
-        outputs = work.compute([member.item for member in loaded])
+        outputs = operation.compute([item.data for item in loaded])
     except Exception as error:
         if len(loaded) == 1:
-            member = loaded[0]
-            member.item = None
-            if member.result is None:
-                member.fail(error)
+            item = loaded[0]
+            item.data = None
+            if item.result is None:
+                item.fail(error)
             return
     else:
-        for member, output in zip(loaded, outputs, strict=True):
-            member.item = output
+        for item, output in zip(loaded, outputs, strict=True):
+            item.data = output
         return
-    # behind `except`, which would keep what the failed attempt had in memory
-    for member in loaded:
-        _compute(work, [member])
+    # outside `except`, which keeps the memory of the failed attempt alive
+    for item in loaded:
+        _compute(operation, [item])
 
 
-def _write(work: AnyWork, member: Member) -> None:
-    job = member.file.job
-    data, seconds = work.pack(member.item)
-    with atomic_output(job.target, overwrite=True) as file:
+def _write(operation: AnyOperation, item: BatchItem) -> None:
+    data, seconds = operation.pack(item.data)
+    with atomic_output(item.file.job.target, overwrite=True) as file:
         file.write(data)
-    member.entry = replace(member.entry, bytes=len(data), crc32=f"{zlib.crc32(data):08x}")
-    member.result = Result(job.source, job.target, "done", seconds, len(data))
+    item.finish(seconds, len(data), f"{zlib.crc32(data):08x}", ())
 
 
-def _work_alone(work: AnyWork, member: Member) -> None:
-    job = member.file.job
+def _run_single(operation: AnyOperation, item: BatchItem, check: Callable[[], None] | None) -> None:
+    target = item.file.job.target
     try:
-        done = work.alone(job.source, job.target)
-        size = job.target.stat().st_size
-        member.entry = replace(member.entry, bytes=size, crc32=checksum(job.target))
-        member.result = Result(
-            job.source, job.target, "done", done.seconds, size, damage=done.damage
-        )
+        done = operation.run_single(item.file.job.source, target, check)
+        item.finish(done.seconds, target.stat().st_size, checksum(target), done.damage)
     except Exception as error:
-        member.fail(error)
+        item.fail(error)

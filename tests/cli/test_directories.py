@@ -1,4 +1,4 @@
-"""Folders on the command line: what people see, exit codes, signals."""
+"""Folder runs on the command line: messages, exit codes, signals."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def chosen(checkpoints: dict[str, Path]) -> tuple[object, ...]:
     return "--checkpoint", checkpoints["hac"], "--device", "cpu"
 
 
-def test_encode_and_decode_and_reconstruct(
+def test_folder_commands_agree(
     run: Run, in_dir: Path, tmp_path: Path, chosen: tuple[object, ...]
 ) -> None:
     packed, back, both = tmp_path / "packed", tmp_path / "back", tmp_path / "both"
@@ -40,7 +40,7 @@ def test_encode_and_decode_and_reconstruct(
         assert (result.code, result.out, result.err) == (0, b"", "")
     assert len(outputs(packed)) == len(FILES)
     assert codectool.read(packed / "six.hcd").tags == {"set": "x"}
-    # no --checkpoint: the files name their weights
+    # without --checkpoint, the files name their weights
     result = run("decode", packed, back, "--device", "cpu", "--subtype", "PCM_24")
     assert (result.code, result.out, result.err) == (0, b"", "")
     result = run("reconstruct", in_dir, both, *chosen, "--subtype", "PCM_24")
@@ -49,7 +49,7 @@ def test_encode_and_decode_and_reconstruct(
     assert soundfile.info(both / "a/two.wav").channels == 2
 
 
-def test_one_file_and_a_folder_agree(
+def test_single_file_gives_the_same_output_as_a_folder(
     run: Run, in_dir: Path, tmp_path: Path, chosen: tuple[object, ...]
 ) -> None:
     run("encode", in_dir, tmp_path / "packed", *chosen)
@@ -63,7 +63,7 @@ def test_one_file_and_a_folder_agree(
         assert both.read_bytes() == (tmp_path / "both" / name).with_suffix(".flac").read_bytes()
 
 
-def test_totals_report_and_profile(
+def test_report_totals_and_profile(
     run: Run, in_dir: Path, tmp_path: Path, chosen: tuple[object, ...]
 ) -> None:
     (in_dir / "bad.wav").write_text("no audio")
@@ -73,11 +73,11 @@ def test_totals_report_and_profile(
     for done, skipped in ((len(FILES), 0), (0, len(FILES))):
         result = run("encode", in_dir, tmp_path / "out", *options, "--batch-seconds", 1)
         assert result.code == 1
-        told = result.err.splitlines()
-        assert told[0].startswith(f"error: {in_dir / 'a/one.wav'}: would become")
-        assert told[1].startswith(f"error: {in_dir / 'bad.wav'}: not audio that libsndfile can")
-        assert told[2].startswith("the model")
-        assert len(told) == 3
+        errors = result.err.splitlines()
+        assert errors[0].startswith(f"error: {in_dir / 'a/one.wav'}: would become")
+        assert errors[1].startswith(f"error: {in_dir / 'bad.wav'}: not audio that libsndfile can")
+        assert errors[2].startswith("model: ")
+        assert len(errors) == 3
         totals = json.loads(result.text)
         assert (totals["done"], totals["skipped"], totals["failed"]) == (done, skipped, 2)
         assert (totals["idle_share"] is None) == (done == 0)
@@ -110,7 +110,9 @@ def test_files_from_reads_the_lists_of_train(
     assert (result.code, "six.wav: line 1 is not text" in result.err) == (2, True)
 
 
-def test_lists(run: Run, in_dir: Path, tmp_path: Path, chosen: tuple[object, ...]) -> None:
+def test_files_from_resolves_relative_paths(
+    run: Run, in_dir: Path, tmp_path: Path, chosen: tuple[object, ...]
+) -> None:
     listed = tmp_path / "list.txt"
     listed.write_text("a/one.wav\n\nb/five.aiff\t801\t16000\r\n")
     assert run("encode", in_dir, tmp_path / "1", *chosen, "--files-from", listed).code == 0
@@ -120,7 +122,7 @@ def test_lists(run: Run, in_dir: Path, tmp_path: Path, chosen: tuple[object, ...
     assert (result.code, len(outputs(tmp_path / "2"))) == (0, 3)
 
 
-def test_a_list_without_a_folder(
+def test_files_from_stdin_with_the_current_directory(
     run: Run,
     in_dir: Path,
     tmp_path: Path,
@@ -135,26 +137,26 @@ def test_a_list_without_a_folder(
     assert (result.code, sorted(outputs(tmp_path / "out"))) == (0, ["six.hcd"])
 
 
-def test_what_makes_no_sense(
+def test_unusable_arguments_are_rejected(
     run: Run, in_dir: Path, tmp_path: Path, chosen: tuple[object, ...]
 ) -> None:
     out = tmp_path / "out"
     six, file = in_dir / "six.wav", tmp_path / "file"
     file.touch()
-    for arguments, complaint in (
-        (("encode", in_dir, *chosen), "is a folder; name a folder for the outputs, too"),
+    for arguments, message in (
+        (("encode", in_dir, *chosen), "is a folder; name a folder for the outputs too"),
         (("encode", in_dir, file, *chosen), "is a file; name a folder for the outputs"),
-        (("encode", six, out, *chosen, "--json"), "is no folder, which `--json` is for"),
-        (("encode", six, out, *chosen, "--workers", 2), "which `--workers` is for"),
+        (("encode", six, out, *chosen, "--json"), "is not a folder; `--json` needs a folder"),
+        (("encode", six, out, *chosen, "--workers", 2), "`--workers` needs a folder"),
         (("encode", six, out, *chosen, "--files-from", file), "there is no such folder"),
         (("encode", in_dir, out, *chosen, "--files-from", file), "the list names no files"),
         (
             ("encode", in_dir, out, *chosen, "--live"),
             "is a folder; `--live` and raw input need a single file",
         ),
-        (("encode", in_dir, out, *chosen, "--batch-seconds", "nan"), "is no number of seconds"),
+        (("encode", in_dir, out, *chosen, "--batch-seconds", "nan"), "is not a number of seconds"),
         (("encode", in_dir, out, *chosen, "--report", file / "x"), "Not a directory"),
-        (("decode", in_dir, out, *chosen), "no .hcd file is there that says which weights"),
+        (("decode", in_dir, out, *chosen), "contains no readable .hcd file"),
         (("decode", in_dir, out, "--start", "1"), "is a folder; `--start` and"),
         (("reconstruct", in_dir, in_dir, *chosen), "outputs would replace inputs"),
         (("reconstruct", "-", out, *chosen), "for pipes use `encode - - | decode - -`"),
@@ -162,11 +164,11 @@ def test_what_makes_no_sense(
     ):
         result = run(*arguments)
         assert result.code == 2
-        assert complaint in result.err
+        assert message in result.err
         assert len(result.err.splitlines()) == 1
 
 
-def test_a_folder_in_use(
+def test_folder_in_use_is_rejected(
     run: Run, in_dir: Path, tmp_path: Path, chosen: tuple[object, ...]
 ) -> None:
     (tmp_path / "out").mkdir()
@@ -176,7 +178,7 @@ def test_a_folder_in_use(
     assert "another run is writing there" in result.err
 
 
-def test_damage_is_concealed_and_told(
+def test_concealed_damage_is_reported(
     run: Run, in_dir: Path, tmp_path: Path, chosen: tuple[object, ...]
 ) -> None:
     packed = tmp_path / "packed"
@@ -193,7 +195,7 @@ def test_damage_is_concealed_and_told(
 @pytest.mark.parametrize(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
 )
-def test_a_run_that_is_stopped_goes_on(
+def test_stopped_run_resumes(
     in_dir: Path, tmp_path: Path, chosen: tuple[object, ...], number: int, code: int
 ) -> None:
     for index in range(60):
@@ -213,7 +215,7 @@ def test_a_run_that_is_stopped_goes_on(
     if number != signal.SIGKILL:
         assert [path for path in out.rglob("*") if path.suffix == ".part"] == []
         assert all(codectool.read(out / name) for name in left)
-    # the rest here, where torch is loaded already
+    # resume in this process, which has imported torch
     codec = codectool.load(None, Path(str(chosen[1])), device="cpu")
     from codectool.pipeline.run import encode_tree
 
@@ -239,7 +241,7 @@ def test_progress_in_words() -> None:
     assert progress.status() == "3/4 files  1 failed  70.0/100.0 s  RTF 0.1000  0:00:03 left"
 
 
-def test_the_journal_is_hidden(
+def test_journal_is_a_hidden_file(
     run: Run, in_dir: Path, tmp_path: Path, chosen: tuple[object, ...]
 ) -> None:
     run("encode", in_dir, tmp_path / "out", *chosen)

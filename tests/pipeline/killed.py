@@ -1,4 +1,4 @@
-"""A run in a process of its own that kills itself, as a loss of power would, at a chosen moment."""
+"""Run a folder in a separate process that kills itself at a chosen moment."""
 
 from __future__ import annotations
 
@@ -14,14 +14,14 @@ from codectool.loading import load
 from codectool.pipeline.run import RunOptions, encode_tree, reconstruct_tree
 
 RUNS = {"encode": encode_tree, "reconstruct": reconstruct_tree}
-# What happens to files, as Python tells it before it does it.
+# Audit events, which Python raises before it touches a file.
 EVENTS = {"open", "os.rename", "os.remove", "os.mkdir"}
 
 
 def run_and_die(
-    verb: str, checkpoint: Path, in_dir: Path, out_dir: Path, moment: int | None
+    operation: str, checkpoint: Path, in_dir: Path, out_dir: Path, moment: int | None
 ) -> None:
-    """Die before event number ``moment`` in the folder of outputs; None lives to the end."""
+    """Kill this process before event number ``moment`` in the output folder; None: never."""
     torch.set_num_threads(1)
     codec = load(None, checkpoint, device="cpu")
     count = 0
@@ -34,5 +34,5 @@ def run_and_die(
                 os.kill(os.getpid(), signal.SIGKILL)
 
     sys.addaudithook(hook)
-    report = RUNS[verb](codec, in_dir, out_dir, how=RunOptions(None, 2, 0.5))
+    report = RUNS[operation](codec, in_dir, out_dir, run_options=RunOptions(None, 2, 0.5))
     sys.exit(report.exit_code)

@@ -1,4 +1,4 @@
-"""Which input becomes which output, and stale temporary files."""
+"""Which input becomes which output."""
 
 from __future__ import annotations
 
@@ -6,7 +6,6 @@ from pathlib import Path
 
 from codectool.audio.discovery import strip_suffix
 from codectool.pipeline.jobs import make_jobs
-from codectool.pipeline.leftovers import remove_leftovers
 
 
 def to_hcd(name: str) -> str:
@@ -15,12 +14,6 @@ def to_hcd(name: str) -> str:
 
 def to_wav(name: str) -> str:
     return strip_suffix(name, {".wav", ".flac"}) + ".wav"
-
-
-def touch(folder: Path, *names: str) -> None:
-    for name in names:
-        (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).touch()
 
 
 def test_make_jobs_skips_outputs_of_earlier_runs(tmp_path: Path) -> None:
@@ -36,7 +29,7 @@ def test_make_jobs_rejects_a_second_input_for_the_same_output() -> None:
     assert [job.source_name for job in jobs] == ["x.flac"]
     (double,) = rejected
     assert double.source == Path("in/x.wav")
-    assert double.reason == "would become out/x.hcd as in/x.flac does; rename one of them"
+    assert double.reason == "would become out/x.hcd, as in/x.flac does; rename one of them"
 
 
 def test_make_jobs_rejects_outputs_that_would_replace_an_input() -> None:
@@ -47,17 +40,3 @@ def test_make_jobs_rejects_outputs_that_would_replace_an_input() -> None:
     assert [file.reason for file in rejected] == [
         "would replace out/in/x.wav, which is an input; name another folder"
     ]
-
-
-def test_only_temporary_files_of_ours_are_leftovers(tmp_path: Path) -> None:
-    long = "n" * 120 + ".hcd"
-    ours = [
-        ".x.hcd.a1b2c3_z.part",
-        f".{long[:100]}.abcdefgh.part",
-        "..codectool.jsonl.abcdefgh.part",
-    ]
-    others = [".y.hcd.abcdefgh.part", ".x.hcd.abc.part", "x.hcd.abcdefgh.part", ".x.hcd"]
-    touch(tmp_path, *ours, *others)
-    targets = [tmp_path / "x.hcd", tmp_path / long, tmp_path / "none/x.hcd"]
-    assert remove_leftovers(tmp_path, targets) == 3
-    assert sorted(path.name for path in tmp_path.iterdir()) == sorted(others)

@@ -1,4 +1,4 @@
-"""What is remembered of outputs, through crashes."""
+"""The journal of an output folder, also after crashes."""
 
 from __future__ import annotations
 
@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest
 
 from codectool.errors import UsageError
-from codectool.pipeline.journal import JOURNAL_NAME, Entry, Journal, checksum, is_whole
+from codectool.files import atomic_output
+from codectool.pipeline.journal import JOURNAL_NAME, Entry, Journal, checksum, matches_checksum
 
 ENTRY = Entry("a/x.hcd", "a/x.wav", 44, 1234567890123456789, "0123456789abcdef", 3, "352441c2")
 
 
-def test_entries_come_back(tmp_path: Path) -> None:
+def test_journal_returns_recorded_entries(tmp_path: Path) -> None:
     with Journal(tmp_path) as journal:
         journal.begin([ENTRY, replace(ENTRY, target="b.hcd")])
         journal.finish(ENTRY)
@@ -26,7 +27,7 @@ def test_entries_come_back(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("keep", range(1, 40, 3))
-def test_a_torn_line_is_ignored_and_does_not_spoil_the_next(tmp_path: Path, keep: int) -> None:
+def test_journal_ignores_a_torn_line(tmp_path: Path, keep: int) -> None:
     with Journal(tmp_path) as journal:
         journal.finish(ENTRY)
         journal.finish(replace(ENTRY, target="torn.hcd"))
@@ -51,49 +52,68 @@ def test_a_torn_line_is_ignored_and_does_not_spoil_the_next(tmp_path: Path, keep
         json.dumps({**vars(ENTRY), "bytes": "3"}).encode(),
     ],
 )
-def test_lines_that_are_no_entries(tmp_path: Path, line: bytes) -> None:
+def test_journal_ignores_lines_that_are_not_entries(tmp_path: Path, line: bytes) -> None:
     (tmp_path / JOURNAL_NAME).write_bytes(line + b"\n" + json.dumps(vars(ENTRY)).encode() + b"\n")
     with Journal(tmp_path) as journal:
         assert list(journal.targets) == ["a/x.hcd"]
 
 
-def test_order_is_made_of_what_is_there(tmp_path: Path) -> None:
+def test_compact_keeps_existing_outputs_sorted(tmp_path: Path) -> None:
     (tmp_path / "a").mkdir()
     for name in ("a/x.hcd", "0.hcd"):
         (tmp_path / name).write_bytes(b"abc")
     with Journal(tmp_path) as journal:
         for target in ("gone.hcd", "a/x.hcd", "0.hcd", "a/x.hcd"):
             journal.finish(replace(ENTRY, target=target))
-        journal.put_in_order()
+        journal.compact()
     lines = (tmp_path / JOURNAL_NAME).read_text().splitlines()
     assert [json.loads(line)["target"] for line in lines] == ["0.hcd", "a/x.hcd"]
     with Journal(tmp_path) as journal:
         assert journal.find("a/x.hcd") == ENTRY
 
 
-def test_one_run_at_a_time(tmp_path: Path) -> None:
+def test_journal_is_locked_against_other_runs(tmp_path: Path) -> None:
     with Journal(tmp_path) as journal:
         with pytest.raises(UsageError, match="another run is writing there"):
             Journal(tmp_path)
-        journal.put_in_order()  # puts another file in its place, which is locked as well
+        journal.compact()  # replaces the file; the new one is locked too
         with pytest.raises(UsageError, match="another run is writing there"):
             Journal(tmp_path)
     Journal(tmp_path).__exit__()
 
 
-def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
+def test_journal_names_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / JOURNAL_NAME).mkdir()
     with pytest.raises(UsageError, match=r"\.codectool\.jsonl: cannot be written"):
         Journal(tmp_path)
 
 
-def test_outputs_are_checked_bit_for_bit(tmp_path: Path) -> None:
+def test_matches_checksum_detects_any_change(tmp_path: Path) -> None:
     path = tmp_path / "x.hcd"
-    assert not is_whole(path, ENTRY)
+    assert not matches_checksum(path, ENTRY)
     path.write_bytes(b"abc")
-    assert checksum(path) == "352441c2"  # as every CRC-32 has it
-    assert is_whole(path, ENTRY)
-    assert not is_whole(path, ENTRY.begun())
+    assert checksum(path) == "352441c2"  # the standard CRC-32
+    assert matches_checksum(path, ENTRY)
+    assert not matches_checksum(path, ENTRY.begun())
     for damaged in (b"abd", b"ab", b"abcc", b""):
         path.write_bytes(damaged)
-        assert not is_whole(path, ENTRY)
+        assert not matches_checksum(path, ENTRY)
+
+
+def test_remove_stale_files_removes_temporary_files_of_its_targets_only(tmp_path: Path) -> None:
+    long = "n" * 120 + ".hcd"
+    stale = [
+        ".x.hcd.a1b2c3_z.part",
+        f".{long[:100]}.abcdefgh.part",
+        "..codectool.jsonl.abcdefgh.part",
+    ]
+    others = [".y.hcd.abcdefgh.part", ".x.hcd.abc.part", "x.hcd.abcdefgh.part", ".x.hcd"]
+    for name in (*stale, *others):
+        (tmp_path / name).touch()
+    targets = [tmp_path / "x.hcd", tmp_path / long, tmp_path / "none/x.hcd"]
+    with atomic_output(tmp_path / "x.hcd") as file, Journal(tmp_path) as journal:
+        file.write(b"the names that are used now")
+        assert journal.remove_stale_files(targets) == 4
+        (tmp_path / Path(file.name).name).touch()  # so that it can be renamed
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {*others, "x.hcd", JOURNAL_NAME}

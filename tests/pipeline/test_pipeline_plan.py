@@ -1,4 +1,4 @@
-"""Which files go through the model together."""
+"""Assignment of files to batches."""
 
 from __future__ import annotations
 
@@ -6,25 +6,25 @@ import random
 from pathlib import Path
 
 from codectool.pipeline.jobs import Job
-from codectool.pipeline.plan import Batch, Measured, make_batches
+from codectool.pipeline.plan import Batch, MeasuredFile, make_batches
 
 
-def measured(name: str, seconds: float, channels: int = 1, alone: bool = False) -> Measured:
-    return Measured(Job(Path(name), Path(name), name, name), 0, 0, seconds, channels, alone)
+def measured(name: str, seconds: float, channels: int = 1, single: bool = False) -> MeasuredFile:
+    return MeasuredFile(Job(Path(name), Path(name), name, name), 0, 0, seconds, channels, single)
 
 
 def names(batches: list[Batch]) -> list[str]:
-    marked = [(batch.alone, [file.job.source_name for file in batch.members]) for batch in batches]
-    return [" ".join(members) + ("!" if alone else "") for alone, members in marked]
+    marked = [(batch.single, [file.job.source_name for file in batch.files]) for batch in batches]
+    return [" ".join(members) + ("!" if single else "") for single, members in marked]
 
 
-def test_batches_are_filled_from_the_longest_down() -> None:
+def test_make_batches_fills_batches_from_the_longest_file() -> None:
     files = [measured("a", 3), measured("b", 12), measured("c", 7), measured("d", 3)]
-    files += [measured("stereo", 4, 2), measured("unknown", 0, alone=True), measured("e", 0)]
+    files += [measured("stereo", 4, 2), measured("unknown", 0, single=True), measured("e", 0)]
     assert names(make_batches(files, 10)) == ["b!", "unknown!", "stereo", "c a", "d e"]
 
 
-def test_the_plan_does_not_depend_on_the_order() -> None:
+def test_make_batches_does_not_depend_on_the_order_of_files() -> None:
     rng = random.Random(0)
     files = [measured(f"{n:02}", rng.choice([1, 2, 2.5]), rng.choice([1, 2])) for n in range(50)]
     plan = make_batches(files, 7)
@@ -33,16 +33,16 @@ def test_the_plan_does_not_depend_on_the_order() -> None:
         assert make_batches(files, 7) == plan
 
 
-def test_no_batch_is_too_long_and_none_is_lost() -> None:
+def test_make_batches_respects_the_limit_and_keeps_all_files() -> None:
     rng = random.Random(1)
     files = [measured(str(n), rng.uniform(0, 6)) for n in range(200)]
     for threads in (1, 2, 16):
         batches = make_batches(files, 10, threads)
-        assert sorted(n for b in batches for n in map(id, b.members)) == sorted(map(id, files))
-        assert all(sum(file.cost for file in batch.members) <= 10 for batch in batches)
+        assert sorted(n for b in batches for n in map(id, b.files)) == sorted(map(id, files))
+        assert all(sum(file.cost for file in batch.files) <= 10 for batch in batches)
 
 
-def test_several_threads_all_have_work() -> None:
+def test_make_batches_gives_work_to_all_threads() -> None:
     files = [measured(str(n), 1) for n in range(16)]
     assert len(make_batches(files, 100, 1)) == 1
     assert len(make_batches(files, 100, 4)) == 16

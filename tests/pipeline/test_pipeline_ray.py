@@ -1,4 +1,4 @@
-"""Folders through a Ray cluster: the same files as without, whoever dies on the way."""
+"""Folder runs on a Ray cluster: the same files as without, even if workers die."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -17,19 +17,23 @@ import pytest
 
 from codectool.codec import Codec
 from codectool.errors import CheckpointError, CodectoolError, FingerprintError, UsageError
-from codectool.pipeline.operations import DecodeOptions, EncodeOptions, Encoding
+from codectool.pipeline.operations import (
+    AnyOperation,
+    DecodeOptions,
+    EncodeOperation,
+    EncodeOptions,
+)
 from codectool.pipeline.plan import Batch
 from codectool.pipeline.ray import engine as ray_engine
 from codectool.pipeline.ray.cluster import Machine, Placement, connected, place
 from codectool.pipeline.ray.engine import RayEngine, on_ray
-from codectool.pipeline.ray.worker import Recipe
+from codectool.pipeline.ray.worker import OperationSpec
 from codectool.pipeline.report import Report, Result
-from codectool.pipeline.run import Observer, RunOptions, encode_tree, reconstruct_tree
-from codectool.pipeline.steps import AnyWork
+from codectool.pipeline.run import Callbacks, RunOptions, encode_tree, reconstruct_tree
 from tests.cli.conftest import Run, run  # noqa: F401  (fixture)
 from tests.pipeline.trees import FILES, contents, make_tree, outputs, write_audio
 
-HOW = RunOptions(batch_seconds=0.5)
+RUN_OPTIONS = RunOptions(batch_seconds=0.5)
 NEEDS_RAY = "needs the extra `ray`: pip install 'codectool[ray]'"
 
 
@@ -38,7 +42,7 @@ def cluster() -> Iterator[ModuleType]:
     """Ray on this machine with room for two workers."""
     pytest.importorskip("ray", reason=NEEDS_RAY)
     with connected(None, 2) as ray:
-        # the classes below, for workers do not know the tests
+        # workers cannot import the classes of this file
         ray.cloudpickle.register_pickle_by_value(sys.modules[__name__])
         yield ray
 
@@ -57,26 +61,26 @@ def in_dir(tmp_path: Path) -> Path:
 
 
 @dataclass(frozen=True)
-class Watched(Recipe):
-    """Tells who works by it, and takes its time."""
+class SlowSpec(OperationSpec):
+    """Builds an operation that is slow, and writes the id of its process to a folder."""
 
     folder: str
 
-    def make(self, device: str) -> AnyWork:
-        work = super().make(device)
-        compute = work.compute
+    def build(self, device: str) -> AnyOperation:
+        operation = super().build(device)
+        compute = operation.compute
 
         def slowly(inputs: Any) -> Any:
             time.sleep(0.2)
             return compute(inputs)
 
-        work.compute = slowly  # type: ignore[method-assign]
+        operation.compute = slowly  # type: ignore[method-assign]
         Path(self.folder, str(os.getpid())).touch()
-        return work
+        return operation
 
 
 @pytest.mark.parametrize("workers", [2, 1])
-def test_a_worker_is_killed(
+def test_killed_worker_is_replaced(
     cluster: ModuleType,
     hac: Codec,
     in_dir: Path,
@@ -84,20 +88,19 @@ def test_a_worker_is_killed(
     monkeypatch: pytest.MonkeyPatch,
     workers: int,
 ) -> None:
-    """One of two, whose batches the other does, or the only one, which is replaced."""
+    """One of two workers, or the only one."""
     pids = tmp_path / "pids"
     pids.mkdir()
 
-    def watched(work: AnyWork) -> Watched:
-        values = {field.name: getattr(recipe, field.name) for field in fields(Recipe)}
-        return Watched(**values, folder=str(pids))
+    def slow(operation: AnyOperation) -> SlowSpec:
+        return SlowSpec(**vars(spec), folder=str(pids))
 
-    recipe = Recipe.of(Encoding(hac, EncodeOptions()))
+    spec = OperationSpec.of(EncodeOperation(hac, EncodeOptions()))
     seen: list[Path] = []
     killed: list[int] = []
 
     def kill(result: Result) -> None:
-        if not killed:  # the first to have loaded, which has had two batches since then
+        if not killed:  # the first worker that is ready, which holds two batches
             first = min(pids.iterdir(), key=lambda path: path.stat().st_mtime_ns)
             killed.append(int(first.name))
             os.kill(killed[0], signal.SIGKILL)
@@ -105,11 +108,17 @@ def test_a_worker_is_killed(
 
     (in_dir / "bad.wav").write_text("no audio")
     monkeypatch.chdir(tmp_path)
-    local = encode_tree(hac, Path("in"), Path("local"), how=HOW)
+    local = encode_tree(hac, Path("in"), Path("local"), run_options=RUN_OPTIONS)
     with monkeypatch.context() as patch:
-        patch.setattr(ray_engine.Recipe, "of", watched)
+        patch.setattr(ray_engine.OperationSpec, "of", slow)
         report = encode_tree(
-            hac, Path("in"), Path("out"), None, HOW, Observer(on_result=kill), on_ray(None, workers)
+            hac,
+            Path("in"),
+            Path("out"),
+            None,
+            RUN_OPTIONS,
+            Callbacks(on_result=kill),
+            on_ray(None, workers),
         )
     assert (report.done, report.skipped, len(report.failures)) == (16, 0, 1)
     assert set(Counter(seen).values()) == {1}
@@ -121,19 +130,20 @@ def test_a_worker_is_killed(
     assert report.idle_share is not None
     assert 0 <= report.idle_share < 1
 
-    again = encode_tree(hac, in_dir, tmp_path / "out", how=HOW, engine=on_ray(workers=1))
+    again = encode_tree(
+        hac, in_dir, tmp_path / "out", run_options=RUN_OPTIONS, engine=on_ray(workers=1)
+    )
     assert (again.done, again.skipped, len(again.failures)) == (0, 16, 1)
     assert contents(Path("out")) == contents(Path("local"))
 
 
-def test_commands(
+def test_command_line_gives_the_same_outputs(
     cluster: ModuleType,
     in_dir: Path,
     tmp_path: Path,
     checkpoints: dict[str, Path],
     run: Run,  # noqa: F811
 ) -> None:
-    """The same codec in the workers as here, with all its options."""
     chosen = ("--checkpoint", checkpoints["hac"], "--device", "cpu", "--subtype", "PCM_24")
     with_ray = ("--engine", "ray", "--ray-actors", 1)
     result = run("reconstruct", in_dir, tmp_path / "local", *chosen)
@@ -143,7 +153,7 @@ def test_commands(
     assert contents(tmp_path / "out") == contents(tmp_path / "local")
 
 
-def test_whoever_stops_leaves_whole_files_only(
+def test_interrupted_run_leaves_complete_files_only(
     cluster: ModuleType, codecs: dict[str, Codec], in_dir: Path, tmp_path: Path
 ) -> None:
     def stop(_: Result) -> None:
@@ -151,25 +161,29 @@ def test_whoever_stops_leaves_whole_files_only(
 
     out_dir = tmp_path / "out"
     codec, options, one = codecs["bigcodec"], DecodeOptions("flac"), on_ray(workers=1)
-    reconstruct_tree(codec, in_dir, tmp_path / "undisturbed", options, HOW, None, one)
+    reconstruct_tree(codec, in_dir, tmp_path / "undisturbed", options, RUN_OPTIONS, None, one)
     with pytest.raises(KeyboardInterrupt):
-        reconstruct_tree(codec, in_dir, out_dir, options, HOW, Observer(on_result=stop), one)
+        reconstruct_tree(
+            codec, in_dir, out_dir, options, RUN_OPTIONS, Callbacks(on_result=stop), one
+        )
     left = outputs(out_dir)
     assert 0 < len(left) < 16
     assert left.items() <= outputs(tmp_path / "undisturbed").items()
 
 
-def test_recipes(codecs: dict[str, Codec], checkpoints: dict[str, Path]) -> None:
+def test_operation_spec_rebuilds_the_operation(
+    codecs: dict[str, Codec], checkpoints: dict[str, Path]
+) -> None:
     for codec in codecs.values():
-        work = Encoding(codec, EncodeOptions({"a": "b"}))
-        recipe = Recipe.of(work)
-        assert recipe.make("cpu").settings == work.settings
-    missing = Recipe(**{**vars(recipe), "checkpoint": "/nowhere/x.safetensors"})
+        operation = EncodeOperation(codec, EncodeOptions({"a": "b"}))
+        spec = OperationSpec.of(operation)
+        assert spec.build("cpu").settings == operation.settings
+    missing = OperationSpec(**{**vars(spec), "checkpoint": "/nowhere/x.safetensors"})
     with pytest.raises(CheckpointError, match=r"/nowhere/x.safetensors: .* \(on .+\)$"):
-        missing.make("cpu")
-    other = Recipe(**{**vars(recipe), "fingerprint": "00000000"})
+        missing.build("cpu")
+    other = OperationSpec(**{**vars(spec), "fingerprint": "00000000"})
     with pytest.raises(FingerprintError, match="but 00000000 here"):
-        other.make("cpu")
+        other.build("cpu")
 
 
 TWO, FOUR, GPUS = Machine(2, 0), Machine(4, 0), Machine(16, 2)
@@ -188,7 +202,7 @@ TWO, FOUR, GPUS = Machine(2, 0), Machine(4, 0), Machine(16, 2)
         ([GPUS], "cpu", 4, None, Placement(4, 4, 0, "cpu")),
     ],
 )
-def test_placement(
+def test_place_uses_gpus_or_else_cpus(
     machines: list[Machine],
     device: str,
     threads: int | None,
@@ -206,12 +220,14 @@ def test_placement(
         ([Machine(0, 0)], "auto", "no machine of the Ray cluster has a CPU"),
     ],
 )
-def test_no_place(machines: list[Machine], device: str, message: str) -> None:
+def test_place_rejects_impossible_devices(
+    machines: list[Machine], device: str, message: str
+) -> None:
     with pytest.raises(UsageError, match=message):
         place(machines, device, None, None)
 
 
-def test_ray_is_missing(
+def test_missing_ray_is_reported(
     in_dir: Path,
     tmp_path: Path,
     checkpoints: dict[str, Path],
@@ -227,30 +243,30 @@ def test_ray_is_missing(
     )
 
 
-def test_options_of_ray_without_it(run: Run, in_dir: Path, tmp_path: Path) -> None:  # noqa: F811
+def test_options_of_ray_need_the_engine(run: Run, in_dir: Path, tmp_path: Path) -> None:  # noqa: F811
     result = run("encode", in_dir, tmp_path / "out", "--ray-actors", 2)
     assert (result.code, result.err) == (
         2,
-        "error: `--ray-address` and `--ray-actors` go with `--engine ray`\n",
+        "error: `--ray-address` and `--ray-actors` need `--engine ray`\n",
     )
 
 
-class Died(Exception):
-    """What the pretended Ray says of a worker that is no more."""
+class WorkerDied(Exception):
+    """Stands for `ray.exceptions.RayError`."""
 
 
-class TaskFailed(Died):
-    """What it says of an error in a worker."""
+class TaskFailed(WorkerDied):
+    """Stands for `ray.exceptions.RayTaskError`."""
 
 
-class PretendedRay:
-    """Does each call when it is waited for; workers die as the test says.
+class FakeRay:
+    """Runs each call in this process when it is waited for.
 
     Args:
-        dies: given what was called and the batch, if any, whether its worker dies.
+        dies: returns whether the worker dies, given the name of the call and the batch, if any.
     """
 
-    exceptions = SimpleNamespace(RayError=Died, RayTaskError=TaskFailed)
+    exceptions = SimpleNamespace(RayError=WorkerDied, RayTaskError=TaskFailed)
 
     def __init__(self, dies: Any) -> None:
         self.dies = dies
@@ -279,17 +295,17 @@ class PretendedRay:
             worker.held[values[0]] = values[1]
             self.most_held = max(self.most_held, len(worker.held))
 
-        def work() -> Any:
+        def call() -> Any:
             batch = worker.held.get(values[0]) if values else None
             if not worker.alive or self.dies(name, batch):
                 worker.alive = False
-                raise Died
+                raise WorkerDied
             outcome = getattr(real, name)(*values)
             if name == "finish":
                 del worker.held[values[0]]
             return outcome
 
-        return work
+        return call
 
     def wait(self, references: list[Any], num_returns: int) -> tuple[list[Any], list[Any]]:
         return references[:num_returns], references[num_returns:]
@@ -301,37 +317,39 @@ class PretendedRay:
         worker.alive = False
 
 
-def encode_pretending(
-    ray: PretendedRay, codec: Codec, in_dir: Path, out_dir: Path, observer: Observer
+def encode_with(
+    ray: FakeRay, codec: Codec, in_dir: Path, out_dir: Path, callbacks: Callbacks | None = None
 ) -> Report:
     from contextlib import nullcontext
 
-    def start(work: AnyWork) -> Any:
-        return nullcontext(RayEngine(ray, work, Placement(2, 1, 0, "cpu")))  # type: ignore[arg-type]
+    def start(operation: AnyOperation) -> Any:
+        return nullcontext(RayEngine(ray, operation, Placement(2, 1, 0, "cpu")))  # type: ignore[arg-type]
 
-    return encode_tree(codec, in_dir, out_dir, None, RunOptions(batch_seconds=1), observer, start)
+    return encode_tree(codec, in_dir, out_dir, None, RunOptions(batch_seconds=1), callbacks, start)
 
 
-def test_a_file_that_kills_all_its_workers(hac: Codec, in_dir: Path, tmp_path: Path) -> None:
-    """Its neighbours in the batch, and other batches of the same worker, come to no harm."""
+def test_file_that_kills_its_workers_is_listed_as_failed(
+    hac: Codec, in_dir: Path, tmp_path: Path
+) -> None:
+    """Other files of its batch, and other batches of its workers, are processed."""
     deaths: list[int] = []
 
     def dies(name: str, batch: Batch | None) -> bool:
-        names = [file.job.source_name for file in batch.members] if batch else []
+        names = [file.job.source_name for file in batch.files] if batch else []
         if name == "finish" and "more/3.wav" in names:
             deaths.append(len(names))
             return True
         return False
 
-    ray = PretendedRay(dies)
+    ray = FakeRay(dies)
     seen: list[Path] = []
-    observer = Observer(on_result=lambda result: seen.append(result.source))
-    report = encode_pretending(ray, hac, in_dir, tmp_path / "out", observer)
+    callbacks = Callbacks(on_result=lambda result: seen.append(result.source))
+    report = encode_with(ray, hac, in_dir, tmp_path / "out", callbacks)
     assert deaths[0] > 1
     assert deaths == [deaths[0]] * 3 + [1]
     assert (report.done, len(report.failures)) == (15, 1)
     assert report.failures[0].source == in_dir / "more/3.wav"
-    assert report.failures[0].reason == "its worker died, as 2 others did before"
+    assert report.failures[0].reason == "its worker died, and 2 others before it"
     assert len(seen) == len(set(seen)) == 16
     assert ray.most_held == 2
     assert ray.started <= 2 + len(deaths)
@@ -341,21 +359,21 @@ def test_a_file_that_kills_all_its_workers(hac: Codec, in_dir: Path, tmp_path: P
     assert outputs(tmp_path / "out") == expected
 
 
-def test_each_worker_dies_once_or_twice(hac: Codec, in_dir: Path, tmp_path: Path) -> None:
+def test_run_survives_repeated_worker_deaths(hac: Codec, in_dir: Path, tmp_path: Path) -> None:
     calls: Counter[str] = Counter()
 
     def dies(name: str, batch: Batch | None) -> bool:
         calls[name] += 1
         return calls[name] % 4 == 0
 
-    report = encode_pretending(PretendedRay(dies), hac, in_dir, tmp_path / "out", Observer())
+    report = encode_with(FakeRay(dies), hac, in_dir, tmp_path / "out")
     assert (report.done, len(report.failures)) == (16, 0)
     assert not [name for name in contents(tmp_path / "out") if name.endswith(".part")]
 
 
-def test_workers_that_cannot_load(hac: Codec, in_dir: Path, tmp_path: Path) -> None:
-    ray = PretendedRay(lambda name, _: name == "load")
+def test_run_ends_if_no_worker_can_load(hac: Codec, in_dir: Path, tmp_path: Path) -> None:
+    ray = FakeRay(lambda name, _: name == "load")
     with pytest.raises(CodectoolError, match="die while they load the codec"):
-        encode_pretending(ray, hac, in_dir, tmp_path / "out", Observer())
+        encode_with(ray, hac, in_dir, tmp_path / "out")
     assert ray.started < 6
     assert outputs(tmp_path / "out") == {}

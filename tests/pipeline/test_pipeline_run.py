@@ -1,4 +1,4 @@
-"""Folders through codecs: all kinds of audio, bad files, second runs."""
+"""Folder runs: all kinds of audio, failing files, resumed runs."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from codectool.pipeline.journal import JOURNAL_NAME, Journal
 from codectool.pipeline.operations import DecodeOptions, EncodeOptions
 from codectool.pipeline.report import Report, Result
 from codectool.pipeline.run import (
-    Observer,
+    Callbacks,
     RunOptions,
     decode_tree,
     encode_tree,
@@ -54,7 +54,9 @@ def hcd_name(name: str) -> str:
     return str(Path(name).with_suffix(".hcd"))
 
 
-def test_encode_and_decode(codec: Codec, in_dir: Path, out_dir: Path, tmp_path: Path) -> None:
+def test_encode_tree_and_decode_tree_match_the_codec(
+    codec: Codec, in_dir: Path, out_dir: Path, tmp_path: Path
+) -> None:
     report = encode_tree(codec, in_dir, out_dir, EncodeOptions({"set": "x"}))
     assert counts(report) == (len(FILES), 0, 0)
     assert report.exit_code == 0
@@ -79,16 +81,18 @@ def test_encode_and_decode(codec: Codec, in_dir: Path, out_dir: Path, tmp_path: 
         np.testing.assert_allclose(audio, expected, atol=2**-15)
 
 
-def test_reconstruct_is_encode_and_decode(
+def test_reconstruct_tree_matches_encode_and_decode(
     codec: Codec, in_dir: Path, out_dir: Path, tmp_path: Path
 ) -> None:
     options = DecodeOptions(subtype="FLOAT", native_rate=True)
-    # at 0.3 s some files go alone, by way of files
+    # at 0.3 s some files are streamed, through a temporary file
     for seconds in (0.3, 40.0):
-        how = RunOptions(batch_seconds=seconds, overwrite=True)
-        encode_tree(codec, in_dir, out_dir, how=how)
-        decode_tree(codec, out_dir, tmp_path / "back", options, how)
-        assert reconstruct_tree(codec, in_dir, tmp_path / "both", options, how).done == len(FILES)
+        run_options = RunOptions(batch_seconds=seconds, overwrite=True)
+        encode_tree(codec, in_dir, out_dir, run_options=run_options)
+        decode_tree(codec, out_dir, tmp_path / "back", options, run_options)
+        assert reconstruct_tree(codec, in_dir, tmp_path / "both", options, run_options).done == len(
+            FILES
+        )
         assert outputs(tmp_path / "both").keys() == outputs(tmp_path / "back").keys()
         for name in outputs(tmp_path / "both"):
             both, rate = soundfile.read(tmp_path / "both" / name)
@@ -97,7 +101,7 @@ def test_reconstruct_is_encode_and_decode(
             np.testing.assert_allclose(both, back, atol=1e-4)
 
 
-def test_hac_depends_neither_on_batches_nor_on_threads(
+def test_hac_outputs_do_not_depend_on_batches_or_threads(
     hac: Codec, in_dir: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     trees = []
@@ -107,19 +111,21 @@ def test_hac_depends_neither_on_batches_nor_on_threads(
         monkeypatch.setenv("OMP_NUM_THREADS", threads)
         assert model_threads(hac) == int(threads)
         out = tmp_path / str(number)
-        encode_tree(hac, in_dir, out, how=RunOptions(None, workers, seconds))
+        encode_tree(hac, in_dir, out, run_options=RunOptions(None, workers, seconds))
         trees.append(contents(out))
     assert all(tree == trees[0] for tree in trees)
 
 
-def test_a_batch_on_every_core(codec: Codec, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_model_threads_is_one_per_core_on_a_cpu(
+    codec: Codec, monkeypatch: pytest.MonkeyPatch
+) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     assert model_threads(codec) == 5
     monkeypatch.setattr(codec, "device", torch.device("cuda"))
     assert model_threads(codec) == 1
 
 
-def test_a_second_run_has_nothing_to_do(codec: Codec, in_dir: Path, out_dir: Path) -> None:
+def test_second_run_skips_complete_outputs(codec: Codec, in_dir: Path, out_dir: Path) -> None:
     encode_tree(codec, in_dir, out_dir)
     before = contents(out_dir)
     times = {name: (out_dir / name).stat().st_mtime_ns for name in before}
@@ -149,7 +155,9 @@ def empty(path: Path) -> None:
 
 
 @pytest.mark.parametrize("damage", [delete, cut, flip, empty])
-def test_a_second_run_repairs(codec: Codec, in_dir: Path, out_dir: Path, damage: Any) -> None:
+def test_second_run_repairs_damaged_outputs(
+    codec: Codec, in_dir: Path, out_dir: Path, damage: Any
+) -> None:
     encode_tree(codec, in_dir, out_dir)
     before = contents(out_dir)
     for name in ("a/two.hcd", "six.hcd"):
@@ -159,7 +167,7 @@ def test_a_second_run_repairs(codec: Codec, in_dir: Path, out_dir: Path, damage:
     assert contents(out_dir) == before
 
 
-def test_a_changed_source_is_done_again(hac: Codec, in_dir: Path, out_dir: Path) -> None:
+def test_changed_input_is_processed_again(hac: Codec, in_dir: Path, out_dir: Path) -> None:
     encode_tree(hac, in_dir, out_dir)
     write_audio(in_dir / "six.wav", 1, 16000, 3000, seed=1)
     os.utime(in_dir / "seven.wav", ns=(1, 1))
@@ -167,7 +175,7 @@ def test_a_changed_source_is_done_again(hac: Codec, in_dir: Path, out_dir: Path)
     assert codectool.read(out_dir / "six.hcd").num_channels == 1
 
 
-def test_changed_settings_are_done_again(
+def test_changed_settings_process_all_files_again(
     codecs: dict[str, Codec], in_dir: Path, out_dir: Path, tmp_path: Path
 ) -> None:
     everything = (len(FILES), 0, 0)
@@ -179,17 +187,19 @@ def test_changed_settings_are_done_again(
         assert counts(decode_tree(codecs["bigcodec"], out_dir, back, choices)) == everything
     choices = DecodeOptions(subtype="pcm_24")
     decode_tree(codecs["bigcodec"], out_dir, back, choices)
-    choices = DecodeOptions(subtype="PCM_24")  # the same in other words
+    choices = DecodeOptions(subtype="PCM_24")  # the same format
     assert counts(decode_tree(codecs["bigcodec"], out_dir, back, choices)) == (0, len(FILES), 0)
 
 
-def test_overwrite_does_all_again(hac: Codec, in_dir: Path, out_dir: Path) -> None:
+def test_overwrite_processes_all_files_again(hac: Codec, in_dir: Path, out_dir: Path) -> None:
     encode_tree(hac, in_dir, out_dir)
-    report = encode_tree(hac, in_dir, out_dir, how=RunOptions(overwrite=True))
+    report = encode_tree(hac, in_dir, out_dir, run_options=RunOptions(overwrite=True))
     assert counts(report) == (len(FILES), 0, 0)
 
 
-def test_files_of_others_are_not_overwritten(hac: Codec, in_dir: Path, out_dir: Path) -> None:
+def test_files_of_unknown_origin_are_replaced_only_with_overwrite(
+    hac: Codec, in_dir: Path, out_dir: Path
+) -> None:
     (out_dir / "a").mkdir(parents=True)
     (out_dir / "a/one.hcd").write_text("mine")
     (out_dir / "six.hcd").mkdir()
@@ -199,13 +209,13 @@ def test_files_of_others_are_not_overwritten(hac: Codec, in_dir: Path, out_dir: 
     assert "exists; give `--overwrite`" in reasons["one.wav"]
     assert "is a folder" in reasons["six.wav"]
     assert (out_dir / "a/one.hcd").read_text() == "mine"
-    report = encode_tree(hac, in_dir, out_dir, how=RunOptions(overwrite=True))
+    report = encode_tree(hac, in_dir, out_dir, run_options=RunOptions(overwrite=True))
     assert counts(report) == (len(FILES) - 1, 0, 1)
     assert codectool.read(out_dir / "a/one.hcd").num_samples == 4000
 
 
-def test_a_file_that_was_begun_is_ours(hac: Codec, in_dir: Path, out_dir: Path) -> None:
-    """A loss of power between the output and its line in the journal."""
+def test_begun_outputs_are_replaced(hac: Codec, in_dir: Path, out_dir: Path) -> None:
+    """A power failure between an output and its second line in the journal."""
     encode_tree(hac, in_dir, out_dir)
     before = contents(out_dir)
     journal = out_dir / JOURNAL_NAME
@@ -225,7 +235,9 @@ BAD = {
 }
 
 
-def test_bad_files_are_named_and_stop_nobody(codec: Codec, in_dir: Path, out_dir: Path) -> None:
+def test_failing_files_are_listed_and_do_not_stop_the_run(
+    codec: Codec, in_dir: Path, out_dir: Path
+) -> None:
     for name, (data, _) in BAD.items():
         (in_dir / "a" / name).write_bytes(data or b"")
     flac = io.BytesIO()
@@ -237,7 +249,7 @@ def test_bad_files_are_named_and_stop_nobody(codec: Codec, in_dir: Path, out_dir
     (in_dir / "gone.wav").symlink_to(in_dir / "nowhere")
     write_audio(in_dir / "a/one.flac", 1, 16000, 500)
     seen: list[Result] = []
-    report = encode_tree(codec, in_dir, out_dir, observer=Observer(on_result=seen.append))
+    report = encode_tree(codec, in_dir, out_dir, callbacks=Callbacks(on_result=seen.append))
     assert counts(report) == (len(FILES), 0, len(BAD) + 2)
     assert (report.exit_code, len(seen)) == (1, len(FILES) + len(BAD) + 2)
     reasons = {failed.source.name: str(failed.reason) for failed in report.failures}
@@ -251,7 +263,9 @@ def test_bad_files_are_named_and_stop_nobody(codec: Codec, in_dir: Path, out_dir
     assert counts(encode_tree(codec, in_dir, out_dir)) == (0, len(FILES), len(BAD) + 2)
 
 
-def test_damaged_tokens(hac: Codec, in_dir: Path, out_dir: Path, tmp_path: Path) -> None:
+def test_decode_tree_conceals_damage_on_request(
+    hac: Codec, in_dir: Path, out_dir: Path, tmp_path: Path
+) -> None:
     encode_tree(hac, in_dir, out_dir, EncodeOptions(block_frames=8))
     flip(out_dir / "eight.hcd")
     cut(out_dir / "b/four.hcd")
@@ -268,7 +282,7 @@ def test_damaged_tokens(hac: Codec, in_dir: Path, out_dir: Path, tmp_path: Path)
     assert soundfile.info(tmp_path / "back/eight.wav").frames == 16000
 
 
-def test_tokens_of_other_weights(
+def test_decode_tree_rejects_tokens_of_other_weights(
     codecs: dict[str, Codec], in_dir: Path, out_dir: Path, tmp_path: Path
 ) -> None:
     encode_tree(codecs["hac"], in_dir, out_dir)
@@ -277,7 +291,7 @@ def test_tokens_of_other_weights(
     assert all("the tokens are hac" in str(failed.reason) for failed in report.failures)
 
 
-def test_the_one_to_blame_is_found(
+def test_failing_batch_is_repeated_file_by_file(
     hac: Codec, in_dir: Path, out_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     encode_clips = hac.encode_clips
@@ -294,20 +308,23 @@ def test_the_one_to_blame_is_found(
     assert report.failures[0].reason == "unexpected RuntimeError: out of memory"
 
 
-def test_lists(hac: Codec, in_dir: Path, out_dir: Path) -> None:
+def test_files_restricts_the_run(hac: Codec, in_dir: Path, out_dir: Path) -> None:
     files = ["a/one.wav", str(in_dir / "six.wav"), "none.wav", "/elsewhere.wav", "a/one.wav"]
-    report = encode_tree(hac, in_dir, out_dir, how=RunOptions(files))
+    report = encode_tree(hac, in_dir, out_dir, run_options=RunOptions(files))
     assert counts(report) == (2, 0, 2)
     assert sorted(outputs(out_dir)) == ["a/one.hcd", "six.hcd"]
     reasons = {str(failed.source): failed.reason for failed in report.failures}
     assert reasons["/elsewhere.wav"] == f"does not lie in {in_dir}"
-    # the journal keeps what the list leaves out
-    assert counts(encode_tree(hac, in_dir, out_dir, how=RunOptions(["eight.wav"]))) == (1, 0, 0)
+    # the journal keeps outputs that are not in the list
+    assert counts(encode_tree(hac, in_dir, out_dir, run_options=RunOptions(["eight.wav"]))) == (
+        1,
+        0,
+        0,
+    )
     assert counts(encode_tree(hac, in_dir, out_dir)) == (len(FILES) - 3, 3, 0)
 
 
-def test_in_one_folder(hac: Codec, in_dir: Path) -> None:
-    """Outputs beside inputs; none is put in the place of an input."""
+def test_outputs_beside_inputs_replace_no_input(hac: Codec, in_dir: Path) -> None:
     before = contents(in_dir)
     assert counts(encode_tree(hac, in_dir, in_dir)) == (len(FILES), 0, 0)
     assert before.items() <= contents(in_dir).items()
@@ -319,8 +336,9 @@ def test_in_one_folder(hac: Codec, in_dir: Path) -> None:
         reconstruct_tree(hac, in_dir, in_dir)
 
 
-def test_one_folder_in_the_other(hac: Codec, in_dir: Path, out_dir: Path) -> None:
-    """No output is taken for an input by the next run."""
+def test_nested_folders_do_not_take_outputs_for_inputs(
+    hac: Codec, in_dir: Path, out_dir: Path
+) -> None:
     for _ in range(2):
         reconstruct_tree(hac, in_dir, in_dir / "out")
         assert len(outputs(in_dir)) == 2 * len(FILES) + 1  # and the journal
@@ -330,7 +348,7 @@ def test_one_folder_in_the_other(hac: Codec, in_dir: Path, out_dir: Path) -> Non
         assert reconstruct_tree(hac, out_dir / "in", out_dir).done == done
         assert contents(out_dir / "in") == before
     make_tree(out_dir / "in" / "in")
-    report = reconstruct_tree(hac, out_dir / "in", out_dir, how=RunOptions(overwrite=True))
+    report = reconstruct_tree(hac, out_dir / "in", out_dir, run_options=RunOptions(overwrite=True))
     replaced = {failed.source for failed in report.failures}
     assert replaced == set((out_dir / "in/in").rglob("*.wav"))
     assert before.items() <= contents(out_dir / "in").items()
@@ -338,22 +356,26 @@ def test_one_folder_in_the_other(hac: Codec, in_dir: Path, out_dir: Path) -> Non
     assert (again.done, len(again.failures)) == (0, len(report.failures))
 
 
-def test_a_link_to_the_source_is_not_written_to(hac: Codec, in_dir: Path, out_dir: Path) -> None:
+def test_output_that_links_to_its_input_is_rejected(
+    hac: Codec, in_dir: Path, out_dir: Path
+) -> None:
     out_dir.mkdir()
     (out_dir / "six.wav").symlink_to(in_dir / "six.wav")
     before = contents(in_dir)
-    report = reconstruct_tree(hac, in_dir, out_dir, how=RunOptions(overwrite=True))
+    report = reconstruct_tree(hac, in_dir, out_dir, run_options=RunOptions(overwrite=True))
     assert [str(failed.reason) for failed in report.failures] == [
-        "is the output as well; name another folder"
+        "is also the output; name another folder"
     ]
     assert contents(in_dir) == before
 
 
-def test_what_cannot_be_begun(hac: Codec, in_dir: Path, out_dir: Path, tmp_path: Path) -> None:
+def test_run_rejects_unusable_folders(
+    hac: Codec, in_dir: Path, out_dir: Path, tmp_path: Path
+) -> None:
     with pytest.raises(UsageError, match="there is no such folder"):
         encode_tree(hac, tmp_path / "none", out_dir)
     (tmp_path / "file").touch()
-    with pytest.raises(UsageError, match="cannot be made"):
+    with pytest.raises(UsageError, match="cannot be created"):
         encode_tree(hac, in_dir, tmp_path / "file")
     (tmp_path / "bare").mkdir()
     with pytest.raises(UsageError, match=r"no files \(\.aif .*\.wav"):
@@ -364,26 +386,28 @@ def test_what_cannot_be_begun(hac: Codec, in_dir: Path, out_dir: Path, tmp_path:
 
 
 @pytest.mark.parametrize("error", [KeyboardInterrupt, OSError(28, "No space left on device")])
-def test_whoever_stops_leaves_whole_files_only(
+def test_interrupted_run_leaves_complete_files_only(
     codec: Codec, in_dir: Path, out_dir: Path, tmp_path: Path, error: Any
 ) -> None:
     def stop(_: Result) -> None:
         raise error
 
-    how = RunOptions(batch_seconds=0.5)
-    encode_tree(codec, in_dir, tmp_path / "undisturbed", how=how)
+    run_options = RunOptions(batch_seconds=0.5)
+    encode_tree(codec, in_dir, tmp_path / "undisturbed", run_options=run_options)
     expected = contents(tmp_path / "undisturbed")
     threads = threading.active_count()
     with pytest.raises((KeyboardInterrupt, OSError)):
-        encode_tree(codec, in_dir, out_dir, how=how, observer=Observer(on_result=stop))
+        encode_tree(
+            codec, in_dir, out_dir, run_options=run_options, callbacks=Callbacks(on_result=stop)
+        )
     assert threading.active_count() == threads
     left = outputs(out_dir)
     assert left.items() <= expected.items()
-    encode_tree(codec, in_dir, out_dir, how=how)
+    encode_tree(codec, in_dir, out_dir, run_options=run_options)
     assert contents(out_dir) == expected
 
 
-def test_a_full_disk_stops_the_run(
+def test_full_disk_stops_the_run(
     hac: Codec, in_dir: Path, out_dir: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def full(*_: object, **__: object) -> None:
@@ -394,9 +418,21 @@ def test_a_full_disk_stops_the_run(
         encode_tree(hac, in_dir, out_dir)
 
 
-def test_progress_is_told(hac: Codec, in_dir: Path, out_dir: Path) -> None:
+def test_callbacks_receive_the_totals(hac: Codec, in_dir: Path, out_dir: Path) -> None:
     found: list[int] = []
     seconds: list[float] = []
-    encode_tree(hac, in_dir, out_dir, observer=Observer(found.append, seconds.append))
+    encode_tree(hac, in_dir, out_dir, callbacks=Callbacks(found.append, seconds.append))
     assert found == [len(FILES)]
     assert seconds == [pytest.approx(sum(length / rate for _, _, rate, length in FILES))]
+
+
+def test_old_names_of_the_run_still_work(hac: Codec, in_dir: Path, out_dir: Path) -> None:
+    from codectool.pipeline import run
+
+    with pytest.warns(DeprecationWarning, match="use `Callbacks`"):
+        observer = run.Observer
+    found: list[int] = []
+    options = {"how": RunOptions(["six.wav"]), "observer": observer(on_found=found.append)}
+    with pytest.warns(DeprecationWarning, match="use `(run_options|callbacks)`"):
+        encode_tree(hac, in_dir, out_dir, **options)
+    assert (found, list(outputs(out_dir))) == ([1], ["six.hcd"])

@@ -1,4 +1,4 @@
-"""Small folders of audio, and what is left of them."""
+"""Small folders of audio, and their contents after a run."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def make_tree(folder: Path) -> Path:
 
 
 def contents(folder: Path) -> dict[str, bytes]:
-    """All files of a tree, hidden ones too."""
+    """Return the content of all files of a tree, including hidden ones."""
     return {
         path.relative_to(folder).as_posix(): path.read_bytes()
         for path in sorted(folder.rglob("*"))
@@ -43,5 +43,5 @@ def contents(folder: Path) -> dict[str, bytes]:
 
 
 def outputs(folder: Path) -> dict[str, bytes]:
-    """All files of a tree that users see."""
+    """Return the content of all files of a tree that are not hidden."""
     return {name: data for name, data in contents(folder).items() if not name.startswith(".")}

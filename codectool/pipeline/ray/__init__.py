@@ -1,1 +1,1 @@
-"""Ray engine: files of a folder spread over machines."""
+"""Run batches on the machines of a Ray cluster."""

@@ -1,4 +1,4 @@
-"""Ray itself: starting or joining it, and what its machines have room for."""
+"""Start or join a Ray cluster, and decide which workers fit into it."""
 
 from __future__ import annotations
 
@@ -12,12 +12,12 @@ from types import ModuleType
 
 from codectool.errors import UsageError
 
-OBJECT_STORE_BYTES = 100 << 20  # only names and numbers go through it, no audio
+OBJECT_STORE_BYTES = 100 << 20  # holds names and numbers only, no audio
 
 
 @dataclass(frozen=True)
 class Machine:
-    """What a machine has to offer, as Ray counts it."""
+    """Resources of a machine, as Ray counts them."""
 
     cpus: int
     gpus: int
@@ -25,13 +25,13 @@ class Machine:
 
 @dataclass(frozen=True)
 class Placement:
-    """How many workers there are to be, and what each of them asks for.
+    """Number of workers, and the resources of each.
 
     Attributes:
-        workers: processes with a codec each.
-        cpus: of a worker, which are the threads of its model.
-        gpus: of a worker.
-        device: where its codec runs.
+        workers: number of processes with a codec each.
+        cpus: CPUs per worker, which are the threads of its model.
+        gpus: GPUs per worker.
+        device: device of its codec.
     """
 
     workers: int
@@ -41,7 +41,7 @@ class Placement:
 
 
 def import_ray() -> ModuleType:
-    """The package.
+    """Import Ray.
 
     Raises:
         UsageError: it is not installed.
@@ -57,30 +57,29 @@ def import_ray() -> ModuleType:
 
 @contextmanager
 def connected(address: str | None, cpus: int) -> Iterator[ModuleType]:
-    """Ray, ready to be used; a connection that was there before is used and stays.
+    """Yield the connected Ray module; an existing connection is used and kept.
 
     Args:
-        address: of a cluster, as `ray.init` takes it; None starts one on this machine, which goes
-            when the context is left.
-        cpus: that a cluster on this machine may use.
+        address: cluster to join, as in `ray.init`; None starts one on this machine, which ends
+            with the context.
+        cpus: CPUs that a cluster on this machine may use.
 
     Raises:
-        UsageError: the package is missing, or there is no such cluster.
+        UsageError: Ray is not installed, or the cluster cannot be used.
     """
     ray = import_ray()
     if ray.is_initialized():
         yield ray
         return
     try:
-        with _held_back():
-            _begin(ray, address, cpus)
+        with _signals_delayed():
+            _initialize(ray, address, cpus)
         yield ray
     finally:
         ray.shutdown()
 
 
-def _begin(ray: ModuleType, address: str | None, cpus: int) -> None:
-    """Start Ray or join it, as quietly as it can."""
+def _initialize(ray: ModuleType, address: str | None, cpus: int) -> None:
     quiet = {"log_to_driver": False, "logging_level": "error"}
     try:
         if address is not None:
@@ -88,7 +87,7 @@ def _begin(ray: ModuleType, address: str | None, cpus: int) -> None:
             return
         os.environ.setdefault("RAY_USAGE_STATS_ENABLED", "0")
         ray.init(
-            "local",  # whatever RAY_ADDRESS says
+            "local",  # even if RAY_ADDRESS is set
             num_cpus=cpus,
             object_store_memory=OBJECT_STORE_BYTES,
             include_dashboard=False,
@@ -100,66 +99,61 @@ def _begin(ray: ModuleType, address: str | None, cpus: int) -> None:
 
 
 @contextmanager
-def _held_back() -> Iterator[None]:
-    """Let Ctrl-C and SIGTERM wait: Ray crashes if it is stopped while it starts.
-
-    It also puts a handler of its own in place, which goes again.
-    """
+def _signals_delayed() -> Iterator[None]:
+    """Delay SIGINT and SIGTERM, which crash Ray while it starts, and undo its own handlers."""
     if threading.current_thread() is not threading.main_thread():
         yield
         return
     received: list[int] = []
-    numbers = (signal.SIGINT, signal.SIGTERM)
     handlers = {
         number: signal.signal(number, lambda number, _: received.append(number))
-        for number in numbers
+        for number in (signal.SIGINT, signal.SIGTERM)
     }
     try:
         yield
     finally:
         for number, handler in handlers.items():
             signal.signal(number, handler or signal.SIG_DFL)
-    for late in received:
-        signal.raise_signal(late)
+    for received_number in received:
+        signal.raise_signal(received_number)
 
 
 def machines_of(ray: ModuleType) -> list[Machine]:
-    """All machines of the cluster that are up."""
+    """Return the live machines of the cluster."""
     resources = [node["Resources"] for node in ray.nodes() if node["Alive"]]
-    return [Machine(int(has.get("CPU", 0)), int(has.get("GPU", 0))) for has in resources]
+    return [Machine(int(node.get("CPU", 0)), int(node.get("GPU", 0))) for node in resources]
 
 
 def place(
-    machines: Sequence[Machine], device: str, most_threads: int | None, workers: int | None
+    machines: Sequence[Machine], device: str, model_threads: int | None, workers: int | None
 ) -> Placement:
-    """One worker per GPU, if there are any and they are not declined; else as CPUs have room.
+    """Place one worker per GPU if there are any and the device allows it, otherwise on CPUs.
 
     Args:
-        machines: of the cluster.
+        machines: machines of the cluster.
         device: ``"auto"``, ``"cpu"`` or ``"cuda"``.
-        most_threads: threads that the model gains from on a CPU; None are all of a machine.
-        workers: how many there are to be; None as many as there is room for. What there is no
-            room for waits until there is.
+        model_threads: CPU threads that the model can use; None for all of a machine.
+        workers: number of workers; None for as many as fit. Workers that do not fit wait.
 
     Raises:
-        UsageError: there is no such device, or no machine has a CPU to offer.
+        UsageError: there is no such device, or no machine has a CPU.
     """
     if device not in ("auto", "cpu", "cuda"):
-        raise UsageError(f"`--device {device}` with Ray, which chooses itself: auto, cpu or cuda")
+        raise UsageError(f"`--device {device}`: Ray takes auto, cpu or cuda and chooses the GPUs")
     gpus = sum(machine.gpus for machine in machines)
     if device == "cuda" and not gpus:
-        raise UsageError("device cuda: no machine of the Ray cluster has a GPU to offer")
+        raise UsageError("device cuda: no machine of the Ray cluster has a GPU; use `--device cpu`")
     if gpus and device != "cpu":
         return Placement(workers or gpus, 1, 1, "cuda")
     cpus = [machine.cpus for machine in machines if machine.cpus]
     if not cpus:
-        raise UsageError("no machine of the Ray cluster has a CPU to offer")
-    threads = min(most_threads or min(cpus), max(cpus))
-    while threads > 1 and workers and _room(cpus, threads) < workers:
+        raise UsageError("no machine of the Ray cluster has a CPU; add one to the cluster")
+    threads = min(model_threads or min(cpus), max(cpus))
+    while threads > 1 and workers and _capacity(cpus, threads) < workers:
         threads -= 1
-    return Placement(workers or _room(cpus, threads), threads, 0, "cpu")
+    return Placement(workers or _capacity(cpus, threads), threads, 0, "cpu")
 
 
-def _room(cpus: Sequence[int], threads: int) -> int:
-    """Workers of so many threads that machines with so many CPUs can hold."""
+def _capacity(cpus: Sequence[int], threads: int) -> int:
+    """Return how many workers with this many threads fit on the machines."""
     return sum(count // threads for count in cpus)

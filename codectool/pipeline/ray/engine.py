@@ -1,11 +1,11 @@
-"""Batches on the machines of a Ray cluster that see the same files.
+"""Run batches on the machines of a Ray cluster with a shared file system.
 
-The caller finds, measures and plans, and it alone writes journal and report; workers read audio and
-write outputs. A worker that dies is replaced, and what it held is done again: outputs take their
-names only when they are whole, so a repetition replaces a file by the same one.
+The calling process finds, measures and plans, and only it writes journal and report; workers read
+audio and write outputs. A worker that dies is replaced and its batches are repeated, which is safe
+because outputs get their names only when they are complete.
 
-Plain actors rather than Ray Data: the unit of work is a planned batch, what it makes are files and
-not rows, and what is done already is the journal's to know, across runs.
+These are plain actors instead of Ray Data because the unit of work is a planned batch, its results
+are files instead of rows, and the journal knows across runs what is done.
 """
 
 from __future__ import annotations
@@ -22,227 +22,226 @@ from typing import Any
 
 from codectool.cores import cores
 from codectool.errors import CodectoolError
-from codectool.pipeline.executor import Books, Engine, Start, fitting_seconds
-from codectool.pipeline.operations import Work
+from codectool.pipeline.executor import Engine, EngineFactory, Ledger, default_batch_seconds
+from codectool.pipeline.operations import AnyOperation
 from codectool.pipeline.plan import Batch
 from codectool.pipeline.ray.cluster import Placement, connected, machines_of, place
-from codectool.pipeline.ray.worker import BATCHES, Finished, Recipe, Worker
-from codectool.pipeline.report import Result, Timing, failure
+from codectool.pipeline.ray.worker import BATCHES_PER_WORKER, FinishedBatch, OperationSpec, Worker
+from codectool.pipeline.report import Result, Timing
 
-MOST_DEATHS = 3  # of workers over the same batch, or one after the other while they load
-LAST_BREATH = 0.3  # in seconds: a process outlives the call that kills it by less
+MAX_FAILURES = 3  # worker deaths on the same batch, or consecutive ones while loading
+KILL_GRACE_S = 0.3  # a process may outlive `ray.kill` by less
 
 
-def on_ray(address: str | None = None, workers: int | None = None, device: str = "auto") -> Start:
-    """An engine for `encode_tree` and the like: the machines of a Ray cluster.
+def on_ray(
+    address: str | None = None, workers: int | None = None, device: str = "auto"
+) -> EngineFactory:
+    """Return an engine for `encode_tree` and similar functions: the machines of a Ray cluster.
 
     Args:
-        address: of the cluster: ``"auto"``, ``"HOST:PORT"``, ``"ray://HOST:PORT"``; None starts Ray
-            on this machine for the time of the run.
-        workers: processes with a codec each; None is one per GPU, or as many as the CPUs have room
-            for.
-        device: ``"auto"`` are GPUs if the cluster has any, otherwise CPUs; ``"cpu"``, ``"cuda"``.
-            That of the caller's codec does not matter.
+        address: cluster to join: ``"auto"``, ``"HOST:PORT"`` or ``"ray://HOST:PORT"``; None starts
+            Ray on this machine for the duration of the run.
+        workers: number of processes with a codec each; None for one per GPU, or as many as fit on
+            the CPUs.
+        device: ``"auto"`` for GPUs if the cluster has any and CPUs otherwise, ``"cpu"`` or
+            ``"cuda"``. The device of the caller's codec is not used.
 
     Raises:
-        UsageError: when the run begins: Ray is missing, cannot be reached, or lacks the device.
+        UsageError: when the run starts, if Ray is missing, cannot be reached, or lacks the device.
     """
 
     @contextmanager
-    def start(work: Work[Any, Any]) -> Iterator[Engine]:
+    def start(operation: AnyOperation) -> Iterator[Engine]:
         with connected(address, cores()) as ray:
-            threads = work.codec.model.cpu_threads
-            yield RayEngine(ray, work, place(machines_of(ray), device, threads, workers))
+            threads = operation.codec.model.cpu_threads
+            yield RayEngine(ray, operation, place(machines_of(ray), device, threads, workers))
 
     return start
 
 
 @dataclass
 class _Task:
-    """A batch, and how many workers have died over it."""
+    """A batch, and the number of workers that died while they held it."""
 
     number: int
     batch: Batch
-    deaths: int = 0
+    failures: int = 0
 
 
 @dataclass(eq=False)
-class _Hired:
-    """A worker, whether it has loaded its codec, and what it is at work on."""
+class _WorkerHandle:
+    """A worker process, whether its codec is loaded, and the tasks that it holds."""
 
-    handle: Any
+    actor: Any
     ready: bool = False
     tasks: list[_Task] = field(default_factory=list)
 
-    def takes(self, task: _Task, held: int) -> bool:
-        """Whether to give it a task when it should hold no more than so many others.
+    def accepts(self, task: _Task, max_held: int) -> bool:
+        """Return whether to give the worker a task while it holds at most ``max_held`` others.
 
-        What a worker has died over goes alone, so that only the guilty is blamed next time.
+        A task that has killed a worker runs without others, so that only the failing file is
+        blamed next time.
         """
-        if not self.ready or len(self.tasks) > held:
+        if not self.ready or len(self.tasks) > max_held:
             return False
-        return not self.tasks or not any(other.deaths for other in (task, *self.tasks))
+        return not self.tasks or not any(other.failures for other in (task, *self.tasks))
 
 
 @dataclass(frozen=True)
 class _Call:
-    """What a worker was asked to do: to load, without a task; else a step of the task."""
+    """A pending call of a worker: `load` if there is no task, else `prepare` or `finish`."""
 
-    worker: _Hired
+    worker: _WorkerHandle
     task: _Task | None = None
-    prepares: bool = False
+    is_prepare: bool = False
 
 
 class RayEngine:
     """An `Engine` of many workers.
 
     Args:
-        ray: the package, connected.
-        work: what is done.
-        placement: on what.
+        ray: the connected Ray module.
+        operation: the operation.
+        placement: number and resources of the workers.
     """
 
-    def __init__(self, ray: ModuleType, work: Work[Any, Any], placement: Placement) -> None:
+    def __init__(self, ray: ModuleType, operation: AnyOperation, placement: Placement) -> None:
         self.width = placement.workers
-        self.batch_seconds = fitting_seconds(placement.device)
+        self.batch_seconds = default_batch_seconds(placement.device)
         self.timing = Timing()
         self._ray = ray
-        self._recipe = Recipe.of(work)
+        self._spec = OperationSpec.of(operation)
         self._device = placement.device
-        self._actor = ray.remote(Worker).options(
+        self._actor_class = ray.remote(Worker).options(
             num_cpus=placement.cpus,
             num_gpus=placement.gpus,
-            max_restarts=0,  # one that dies is replaced here, where the deaths are counted
-            max_concurrency=BATCHES,
+            max_restarts=0,  # `_replace` restarts, and counts failures
+            max_concurrency=BATCHES_PER_WORKER,
         )
         self._waiting: deque[_Task] = deque()
-        self._workers: list[_Hired] = []
-        self._calls: dict[Any, _Call] = {}  # by reference to what they will return
-        self._numbers = 0
-        self._deaths_in_loading = 0
+        self._workers: list[_WorkerHandle] = []
+        self._calls: dict[Any, _Call] = {}  # by Ray's reference to the return value
+        self._num_tasks = 0
+        self._load_failures = 0
 
-    def run(self, batches: Sequence[Batch], books: Books) -> Generator[Result, None, None]:
-        """Results of all files, a batch at a time."""
-        self._books = books
+    def run(self, batches: Sequence[Batch], ledger: Ledger) -> Generator[Result, None, None]:
+        """Yield the results of all files, a batch at a time."""
+        self._ledger = ledger
         self._waiting.extend(self._task(batch) for batch in batches)
         try:
             for _ in range(min(self.width, len(batches))):
-                self._hire()
+                self._spawn()
             while self._waiting or any(worker.tasks for worker in self._workers):
-                self._hand_out()
+                self._assign()
                 (reference,), _ = self._ray.wait(list(self._calls), num_returns=1)
-                yield from self._answer(reference)
+                yield from self._handle_return(reference)
         finally:
-            self._dismiss()
+            self._shutdown()
 
-    def _task(self, batch: Batch, deaths: int = 0) -> _Task:
-        self._numbers += 1
-        return _Task(self._numbers, batch, deaths)
+    def _task(self, batch: Batch, failures: int = 0) -> _Task:
+        self._num_tasks += 1
+        return _Task(self._num_tasks, batch, failures)
 
-    def _hire(self) -> None:
-        books = self._books
-        handle = self._actor.remote(self._recipe, self._device, books.settings, books.overwrite)
-        worker = _Hired(handle)
+    def _spawn(self) -> None:
+        ledger = self._ledger
+        actor = self._actor_class.remote(
+            self._spec, self._device, ledger.settings, ledger.overwrite
+        )
+        worker = _WorkerHandle(actor)
         self._workers.append(worker)
-        self._calls[handle.load.remote()] = _Call(worker)
+        self._calls[actor.load.remote()] = _Call(worker)
 
-    def _hand_out(self) -> None:
-        """Give each worker a batch before any gets its second."""
-        for held in range(BATCHES):
+    def _assign(self) -> None:
+        """Give waiting tasks to workers; each gets its first before any gets its second."""
+        for max_held in range(BATCHES_PER_WORKER):
             for worker in self._workers:
-                if self._waiting and worker.takes(self._waiting[0], held):
-                    self._give(worker, self._waiting.popleft())
+                if self._waiting and worker.accepts(self._waiting[0], max_held):
+                    task = self._waiting.popleft()
+                    worker.tasks.append(task)
+                    batch, known = _absolute(task.batch), self._ledger.known(task.batch)
+                    reference = worker.actor.prepare.remote(task.number, batch, known)
+                    self._calls[reference] = _Call(worker, task, is_prepare=True)
 
-    def _give(self, worker: _Hired, task: _Task) -> None:
-        worker.tasks.append(task)
-        known = self._books.known(task.batch)
-        reference = worker.handle.prepare.remote(task.number, _absolute(task.batch), known)
-        self._calls[reference] = _Call(worker, task, prepares=True)
-
-    def _answer(self, reference: Any) -> Iterator[Result]:
-        """Do what has to be done now that a call has returned, or never will."""
+    def _handle_return(self, reference: Any) -> Iterator[Result]:
+        """React to a call that returned or failed."""
         call = self._calls.pop(reference)
         errors = self._ray.exceptions
         try:
             value = self._ray.get(reference)
-        except errors.RayTaskError as error:  # what the next one would meet as well: a full disk
+        except errors.RayTaskError as error:  # every worker would meet it, such as a full disk
             cause = error.cause
             raise (cause if isinstance(cause, BaseException) else error) from None
         except errors.RayError:
-            yield from self._bury(call.worker)
+            yield from self._replace(call.worker)
             return
         worker, task = call.worker, call.task
         if task is None:
             worker.ready = True
-            self._deaths_in_loading = 0
-        elif call.prepares:
-            self._books.begin(value)
-            self._calls[worker.handle.finish.remote(task.number)] = _Call(worker, task)
+            self._load_failures = 0
+        elif call.is_prepare:
+            self._ledger.begin(value)
+            self._calls[worker.actor.finish.remote(task.number)] = _Call(worker, task)
         else:
             worker.tasks.remove(task)
-            yield from self._take_in(task, value)
+            yield from self._finish(task, value)
 
-    def _take_in(self, task: _Task, finished: Finished) -> Iterator[Result]:
+    def _finish(self, task: _Task, finished: FinishedBatch) -> Iterator[Result]:
         self.timing.add(finished.timing)
-        for file, (entry, result) in zip(task.batch.members, finished.outcomes, strict=True):
-            self._books.finish(entry, result)
+        for file, (entry, result) in zip(task.batch.files, finished.outcomes, strict=True):
+            self._ledger.finish(entry, result)
             yield replace(result, source=file.job.source, target=file.job.target)
 
-    def _bury(self, worker: _Hired) -> Iterator[Result]:
-        """Let someone else do what a worker held; where that has happened too often, no one.
+    def _replace(self, worker: _WorkerHandle) -> Iterator[Result]:
+        """Replace a worker that died, and repeat its tasks.
 
         Raises:
-            CodectoolError: none is left, for all die before they have done anything.
+            CodectoolError: no worker is left, because all die while they load.
         """
         self._calls = {ref: call for ref, call in self._calls.items() if call.worker is not worker}
         self._workers.remove(worker)
-        self._ray.kill(worker.handle)  # it may only be out of reach
-        self._deaths_in_loading += not worker.ready
+        self._ray.kill(worker.actor)  # it may be alive but unreachable
+        self._load_failures += not worker.ready
         for task in worker.tasks:
-            yield from self._try_again(task)
-        if self._deaths_in_loading < MOST_DEATHS:
-            self._hire()
+            yield from self._retry(task)
+        if self._load_failures < MAX_FAILURES:
+            self._spawn()
         elif not self._workers:
             raise CodectoolError(
-                "Ray: the workers die while they load the codec; see Ray's logs, or whether there "
-                "is memory for so many (`--ray-actors`)"
+                "Ray: the workers die while they load the codec; see Ray's logs, or reduce memory "
+                "use with fewer workers (`--ray-actors`)"
             )
 
-    def _try_again(self, task: _Task) -> Iterator[Result]:
-        task.deaths += 1
-        members = task.batch.members
-        if task.deaths < MOST_DEATHS:
+    def _retry(self, task: _Task) -> Iterator[Result]:
+        task.failures += 1
+        files = task.batch.files
+        if task.failures < MAX_FAILURES:
             self._waiting.appendleft(task)
-        elif len(members) > 1:
-            last = MOST_DEATHS - 1  # the file that kills one more is the guilty one
-            singles = [Batch((file,), task.batch.alone) for file in members]
-            self._waiting.extendleft(self._task(single, last) for single in singles)
+        elif len(files) > 1:
+            # file by file; the file that kills one more worker is the failing file
+            singles = [Batch((file,), task.batch.single) for file in files]
+            self._waiting.extendleft(self._task(batch, MAX_FAILURES - 1) for batch in singles)
         else:
-            error = CodectoolError(f"its worker died, as {MOST_DEATHS - 1} others did before")
-            job = members[0].job
-            yield failure(job.source, job.target, error)
+            job = files[0].job
+            error = CodectoolError(f"its worker died, and {MAX_FAILURES - 1} others before it")
+            yield Result.failure(job.source, job.target, error)
 
-    def _dismiss(self) -> None:
-        """End all workers, wherever they are."""
+    def _shutdown(self) -> None:
+        """Kill all workers."""
         for worker in self._workers:
-            self._ray.kill(worker.handle)
+            self._ray.kill(worker.actor)
         if any(worker.tasks for worker in self._workers):
-            time.sleep(LAST_BREATH)
+            time.sleep(KILL_GRACE_S)
         self._workers.clear()
         self._calls.clear()
         self._waiting.clear()
 
 
 def _absolute(batch: Batch) -> Batch:
-    """The same with paths that do not depend on where a program runs."""
-    members = []
-    for file in batch.members:
+    """Return the batch with absolute paths, for processes that run elsewhere."""
+    files = []
+    for file in batch.files:
         source, target = (
             Path(os.path.abspath(path)) for path in (file.job.source, file.job.target)
         )
-        members.append(replace(file, job=replace(file.job, source=source, target=target)))
-    return replace(batch, members=tuple(members))
-
-
-def _whole(path: Path) -> Path:
-    return Path(os.path.abspath(path))
+        files.append(replace(file, job=replace(file.job, source=source, target=target)))
+    return replace(batch, files=tuple(files))

@@ -1,7 +1,7 @@
-"""What runs on the other machines: one process with one codec, which takes batches one by one.
+"""The process on a machine of the cluster: one codec, which takes batches one by one.
 
-While one batch goes through the model the next one is read, each in a thread of its own. The caller
-stands between `prepare` and `finish`, for it alone writes the journal.
+While one batch is in the model the next one is loaded, in another thread. The calling process acts
+between `prepare` and `finish`, because only it writes the journal.
 """
 
 from __future__ import annotations
@@ -20,60 +20,67 @@ from codectool.errors import CodectoolError, FingerprintError
 from codectool.loading import limit_threads, load
 from codectool.pipeline import steps
 from codectool.pipeline.journal import Entry
-from codectool.pipeline.operations import Decoding, Encoding, Reconstruction, Work
+from codectool.pipeline.operations import (
+    AnyOperation,
+    DecodeOperation,
+    EncodeOperation,
+    ReconstructOperation,
+)
 from codectool.pipeline.plan import Batch
 from codectool.pipeline.report import Result, Timing
-from codectool.pipeline.steps import Member
+from codectool.pipeline.steps import BatchItem
 from codectool.streaming import Padding
 
-KINDS = {kind.verb: kind for kind in (Encoding, Decoding, Reconstruction)}
+BATCHES_PER_WORKER = 2  # one in the model, one that is loaded or written
+
+OPERATIONS = {kind.name: kind for kind in (EncodeOperation, DecodeOperation, ReconstructOperation)}
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """Plain values that a `Work` can be made of.
+class OperationSpec:
+    """Plain values that an operation can be built from on another machine.
 
     Attributes:
-        verb: the kind of work.
-        options: those of the kind.
+        operation: name of the operation.
+        options: its options.
         family: codec family.
-        checkpoint: absolute path of the weights; None for those that come with codectool.
-        config: the model's hyper-parameters; None likewise.
-        precision: of the matrix products.
-        padding: what happens at the ends of a file.
-        quantizers: codebooks that are used.
-        fingerprint: of the weights.
+        checkpoint: absolute path of the weights; None for bundled weights.
+        config: hyper-parameters of the model; None for bundled weights.
+        precision: precision of matrix products.
+        padding: padding at the end of a file.
+        num_codebooks: number of codebooks to use.
+        fingerprint: fingerprint of the weights.
     """
 
-    verb: str
+    operation: str
     options: Any
     family: str
     checkpoint: str | None
     config: Mapping[str, Any] | None
     precision: str
     padding: Padding
-    quantizers: int
+    num_codebooks: int
     fingerprint: str
 
     @classmethod
-    def of(cls, work: Work[Any, Any]) -> Recipe:
-        """The recipe of some work."""
-        codec = work.codec
-        ours = bundled.find_available(codec.fingerprint) is not None
+    def of(cls, operation: AnyOperation) -> OperationSpec:
+        """Return the specification of an operation."""
+        codec = operation.codec
+        is_bundled = bundled.find_available(codec.fingerprint) is not None
         return cls(
-            verb=work.verb,
-            options=work.options,
+            operation=operation.name,
+            options=operation.options,
             family=codec.layout.family,
-            checkpoint=None if ours else os.path.abspath(codec.checkpoint),
-            config=None if ours else codec.model.hyper_parameters,
+            checkpoint=None if is_bundled else os.path.abspath(codec.checkpoint),
+            config=None if is_bundled else codec.model.hyper_parameters,
             precision=codec.precision,
             padding=codec.padding,
-            quantizers=codec.layout.num_codebooks,
+            num_codebooks=codec.layout.num_codebooks,
             fingerprint=codec.fingerprint,
         )
 
-    def make(self, device: str) -> Work[Any, Any]:
-        """Load the codec and make the same work of it.
+    def build(self, device: str) -> AnyOperation:
+        """Load the codec and return the operation.
 
         Raises:
             CodectoolError: this machine lacks the weights or the device, or has other weights;
@@ -87,16 +94,16 @@ class Recipe:
                 device=device,
                 precision=self.precision,
                 padding=self.padding,
-                codebooks=self.quantizers,
+                codebooks=self.num_codebooks,
             )
         except CodectoolError as error:
             raise type(error)(f"{error} (on {socket.gethostname()})") from error
         if codec.fingerprint != self.fingerprint:
             raise FingerprintError(
-                f"{codec.checkpoint}: holds weights {codec.fingerprint} on {socket.gethostname()}, "
-                f"but {self.fingerprint} here"
+                f"{codec.checkpoint}: contains weights {codec.fingerprint} on "
+                f"{socket.gethostname()}, but {self.fingerprint} here; copy the same weights there"
             )
-        return KINDS[self.verb](codec, self.options)
+        return OPERATIONS[self.operation](codec, self.options)
 
     def _weights(self) -> Path | None:
         if self.checkpoint is not None:
@@ -105,16 +112,13 @@ class Recipe:
         return None if weights is None else weights.path
 
 
-BATCHES = 2  # that a worker holds at once: one in the model, one that is read or written
-
-
 @dataclass(frozen=True)
-class Finished:
-    """What became of a batch.
+class FinishedBatch:
+    """The outcome of a batch.
 
     Attributes:
-        outcomes: of its files in their order.
-        timing: what the model did since the batch before.
+        outcomes: journal entry and result of each file, in the order of the batch.
+        timing: time of the model since the previous batch.
     """
 
     outcomes: list[tuple[Entry, Result]]
@@ -122,58 +126,59 @@ class Finished:
 
 
 class Worker:
-    """Does batches, two at a time.
+    """Processes batches, two at a time.
 
     Args:
-        recipe: what is done.
-        device: where.
-        settings: hash of all that the outputs depend on beside the inputs.
-        overwrite: make all outputs anew, and replace files that are not ours.
+        spec: the operation.
+        device: where the model runs.
+        settings: hash of everything that outputs depend on besides the inputs.
+        overwrite: remake all outputs, and replace files that no earlier run made.
     """
 
-    def __init__(self, recipe: Recipe, device: str, settings: str, overwrite: bool) -> None:
-        self._recipe = recipe
+    def __init__(self, spec: OperationSpec, device: str, settings: str, overwrite: bool) -> None:
+        self._spec = spec
         self._device = device
-        self._how = settings, overwrite
-        self._prepared: dict[int, list[Member]] = {}
-        self._turn = threading.Lock()
+        self._settings = settings
+        self._overwrite = overwrite
+        self._prepared: dict[int, list[BatchItem]] = {}
+        self._model_lock = threading.Lock()
 
     def load(self) -> None:
-        """Get ready; before anything else.
+        """Load the codec; called first.
 
         Raises:
             CodectoolError: this machine lacks the weights or the device.
         """
-        self._work: Work[Any, Any] = self._recipe.make(self._device)
-        limit_threads(self._work.codec)
+        self._operation = self._spec.build(self._device)
+        limit_threads(self._operation.codec)
         self._idle_since = time.perf_counter()
 
     def prepare(self, number: int, batch: Batch, known: Mapping[str, Entry]) -> list[Entry]:
-        """See what is missing, read the inputs, and keep them.
+        """Check which outputs are missing, and load and keep the inputs.
 
         Args:
-            number: of the batch, for `finish`.
-            batch: the files, with paths that hold on this machine.
-            known: what the journal says of the outputs, by name.
+            number: number of the batch, for `finish`.
+            batch: the files, with absolute paths.
+            known: journal entries of the outputs, by name.
 
         Returns:
-            Entries of the outputs that are about to be made.
+            Entries of the outputs that will be made.
         """
-        members = steps.prepare(self._work, batch, known, *self._how)
-        self._prepared[number] = members
-        return [member.entry for member in members if member.result is None]
+        items = steps.prepare(self._operation, batch, known, self._settings, self._overwrite)
+        self._prepared[number] = items
+        return [item.entry for item in items if item.result is None]
 
-    def finish(self, number: int) -> Finished:
-        """Take a batch that was prepared through the model, and write the outputs."""
-        members = self._prepared.pop(number)
-        with self._turn:
+    def finish(self, number: int) -> FinishedBatch:
+        """Run the model on a prepared batch, and write the outputs."""
+        items = self._prepared.pop(number)
+        with self._model_lock:
             timing = Timing(reading=-self._idle_since + (clock := time.perf_counter()))
-            steps.compute(self._work, members)
+            steps.compute(self._operation, items)
             self._idle_since = time.perf_counter()
             timing.model = self._idle_since - clock
         outcomes = []
-        for member in steps.store(self._work, members):
-            assert member.result is not None
-            # what was raised may hold anything, which need not survive the way back
-            outcomes.append((member.entry, replace(member.result, error=None)))
-        return Finished(outcomes, timing)
+        for item in steps.store(self._operation, items):
+            assert item.result is not None
+            # the exception may hold objects that cannot be sent
+            outcomes.append((item.entry, replace(item.result, error=None)))
+        return FinishedBatch(outcomes, timing)
