@@ -53,7 +53,7 @@ def _list_metrics(ctx: click.Context, _param: click.Parameter, value: bool) -> N
     "models",
     multiple=True,
     type=click.Choice(list(FAMILIES)),
-    help="codectool codec to run, with a --checkpoint of its family or bundled weights. "
+    help="codectool codec to run, with bundled weights or a --checkpoint of its family. "
     "Repeatable.",
 )
 @click.option(
