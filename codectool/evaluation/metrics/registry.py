@@ -30,9 +30,6 @@ METRICS: tuple[type[Metric], ...] = (
     PitchError,
     VoicingError,
 )
-METRIC_INFO: dict[str, MetricInfo] = {
-    info.name: info for metric in METRICS for info in metric.outputs
-}
 
 
 @dataclass(frozen=True)

@@ -170,7 +170,7 @@ class BinaryUsage:
 
     @property
     def entropy(self) -> float:
-        """The same sum with the Miller-Madow correction, each group at most its bits."""
+        """Sum of the group entropies with the Miller-Madow correction, each at most its bits."""
         return sum(map(corrected_entropy, self._groups))
 
     def to_json(self) -> dict[str, Any]:
