@@ -28,11 +28,17 @@ from codectool.codecs.hac.layers import (
 State = list[Tensor]
 
 
+def append(state: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
+    """Append new frames to a state; return all frames, and the new state, the last of them."""
+    seen = torch.cat([state, x], dim=1)
+    return seen, seen[:, x.shape[1] :]
+
+
 class Block(nn.Module, ABC):
     """Causal layer whose memory of the past is an argument and a result.
 
     Attributes:
-        state_shape: shape of the state of one item, frames first; ``(0,)`` if there is none.
+        state_shape: shape of the state of one item, input frames first; ``(0,)`` for no state.
         macs: multiply-accumulate operations with weights per input frame.
         down: input frames per output frame.
         up: output frames per input frame.
@@ -48,12 +54,15 @@ class Block(nn.Module, ABC):
         """Compute the frames of ``x``, which follow those of ``state``.
 
         Returns:
-            The output, and the new state: a view of a tensor as long as ``x`` and ``state``.
+            The output, and the new state: a view of a tensor as long as ``state`` and ``x``.
         """
 
     def first_input(self, frame: int) -> int:
-        """Return the index of the earliest input frame that output frame ``frame`` depends on."""
-        return frame * self.down // self.up
+        """Return the index of the earliest input frame that output frame ``frame`` depends on.
+
+        The state holds exactly the past that the next output frame needs.
+        """
+        return frame * self.down // self.up - self.state_shape[0]
 
 
 class Stack(nn.Module):
@@ -124,13 +133,9 @@ class Stem(Block):
 
     @override
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        seen = torch.cat([state, x], dim=1)
+        seen, state = append(state, x)
         frames = seen.squeeze(2).unfold(1, self.kernel, self.down)
-        return self.transform(frames), seen[:, seen.shape[1] - self.state_shape[0] :]
-
-    @override
-    def first_input(self, frame: int) -> int:
-        return frame * self.down - self.state_shape[0]
+        return self.transform(frames), state
 
 
 class ResidualUnit(ScaledLayer, Block):
@@ -157,13 +162,9 @@ class ResidualUnit(ScaledLayer, Block):
 
     @override
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        seen = torch.cat([state, self.scale(x)], dim=1)
+        seen, state = append(state, self.scale(x))
         convolved = depthwise_conv(seen, self.depthwise, dilation=self.dilation)
-        return x + self.branch(convolved), seen[:, x.shape[1] :]
-
-    @override
-    def first_input(self, frame: int) -> int:
-        return frame - self.state_shape[0]
+        return x + self.branch(convolved), state
 
     @override
     def absorb_division_(self, divisor: Tensor) -> None:
@@ -187,13 +188,8 @@ class Downsample(Block):
 
     @override
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        seen = torch.cat([state, self.entry(x)], dim=1)
-        y = depthwise_conv(seen, self.depthwise, self.bias, stride=self.down)
-        return y, seen[:, -self.down :]
-
-    @override
-    def first_input(self, frame: int) -> int:
-        return (frame - 1) * self.down
+        seen, state = append(state, self.entry(x))
+        return depthwise_conv(seen, self.depthwise, self.bias, stride=self.down), state
 
 
 class OutputProjection(Block):
@@ -222,13 +218,9 @@ class TokenMixer(Block):
 
     @override
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        seen = torch.cat([state, x], dim=1)
+        seen, state = append(state, x)
         shifted = [seen[:, tap : tap + x.shape[1]] for tap in range(self.kernel)]
-        return self.pointwise(torch.cat(shifted, dim=-1)), seen[:, x.shape[1] :]
-
-    @override
-    def first_input(self, frame: int) -> int:
-        return frame - (self.kernel - 1)
+        return self.pointwise(torch.cat(shifted, dim=-1)), state
 
 
 class Upsample(Block):
@@ -250,14 +242,10 @@ class Upsample(Block):
 
     @override
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        seen = torch.cat([state, self.entry(x)], dim=1)
+        seen, state = append(state, self.entry(x))
         now, before = seen[:, 1:, None, :], seen[:, :-1, None, :]
         y = torch.addcmul(now * self.depthwise[0] + self.bias, before, self.depthwise[1])
-        return y.flatten(1, 2), seen[:, -1:]
-
-    @override
-    def first_input(self, frame: int) -> int:
-        return frame // self.up - 1
+        return y.flatten(1, 2), state
 
 
 class Head(Block):
@@ -280,15 +268,20 @@ class Head(Block):
     @override
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         with torch.autocast(x.device.type, enabled=False):
-            seen = torch.cat([state, self.entry(x.float())], dim=1)
-        frames = x.shape[1]
-        parts = [
-            seen[:, self.taps - 1 - tap :][:, :frames, tap * self.up : (tap + 1) * self.up]
-            for tap in range(self.taps)
-        ]
-        wave = torch.stack(parts).sum(0)
-        return wave.flatten(1).unsqueeze(2), seen[:, frames:]
+            seen, state = append(state, self.entry(x.float()))
+        return overlap_add(seen.reshape(*seen.shape[:2], self.taps, self.up)), state
 
-    @override
-    def first_input(self, frame: int) -> int:
-        return frame // self.up - (self.taps - 1)
+
+def overlap_add(rows: Tensor) -> Tensor:
+    """Add up overlapping rows of samples, each of ``taps`` hops: row t starts at hop t.
+
+    Args:
+        rows: ``(B, taps - 1 + T, taps, hop)``, the first ``taps - 1`` of them from the past.
+
+    Returns:
+        The hops that start with the last T rows, ``(B, T hop, 1)``.
+    """
+    taps = rows.shape[2]
+    frames = rows.shape[1] - (taps - 1)
+    parts = [rows[:, taps - 1 - tap :][:, :frames, tap] for tap in range(taps)]
+    return torch.stack(parts).sum(0).flatten(1).unsqueeze(2)

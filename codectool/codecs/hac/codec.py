@@ -11,7 +11,7 @@ On a CPU, the waveform kind uses the executors of `fast_cpu`, one signal at a ti
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from functools import partial
+from functools import cache, partial
 from typing import Any, Literal
 
 import torch
@@ -117,7 +117,7 @@ class HacCodec(CodecModel):
     def stream_encoder(self, chunk_frames: int | None = None) -> Stream[Any]:
         frames = chunk_frames or CHUNK_FRAMES
         size = frames * self.hop_length
-        run = self._executor("encoder", frames)
+        run = self._executors("encoder")(size)
 
         def step(wave: Tensor, state: Any, last: bool) -> tuple[Tensor, Any]:
             length = wave.shape[-1]
@@ -132,25 +132,22 @@ class HacCodec(CodecModel):
     @override
     def stream_decoder(self, chunk_frames: int | None = None) -> Stream[Any]:
         frames = chunk_frames or CHUNK_FRAMES
-        run = self._executor("decoder", frames)
+        executor = self._executors("decoder")
+        executor(frames)  # allocate the buffers now, not during the first chunk
 
         def step(codes: Tensor, state: tuple[Any, int], last: bool) -> tuple[Tensor, Any]:
-            inner, early = state  # early: samples still to come that lie before time 0
+            inner, skip = state  # skip: samples of the delay that are still to be dropped
             signs = index_to_signs(codes[:, 0], self.config.num_bits)
             if last:
                 signs = F.pad(signs, (0, 0, 0, self.delay_frames))
             waves = [empty]
             for start in range(0, signs.shape[1], frames):
                 chunk = signs[:, start : start + frames]
-                # Not padded: samples, unlike tokens, need not be rounded alike for all lengths.
-                run_chunk = (
-                    run if chunk.shape[1] == frames else self._executor("decoder", chunk.shape[1])
-                )
-                y, inner = run_chunk(chunk, inner)
-                wave = y.mT.float()
-                waves.append(wave[..., early:])
-                early = max(0, early - wave.shape[-1])
-            return torch.cat(waves, dim=-1), (inner, early)
+                # The last chunk is not padded: unlike tokens, samples may be rounded differently.
+                y, inner = executor(chunk.shape[1])(chunk, inner)
+                waves.append(y.mT.float()[..., skip:])
+                skip = max(0, skip - y.shape[1])
+            return torch.cat(waves, dim=-1), (inner, skip)
 
         empty = torch.zeros(1, 1, 0, device=self.device)
         return Stream(step, (None, self.delay_frames * self.hop_length), frames, empty)
@@ -177,17 +174,20 @@ class HacCodec(CodecModel):
         on_cpu = self.device.type == "cpu" and not torch.is_autocast_enabled("cpu")
         return self.cpu_fast_path and on_cpu and isinstance(self.config, HacConfig)
 
-    def _executor(self, part: Literal["encoder", "decoder"], frames: int) -> Run:
-        """Return ``(x, state) -> (y, state)`` for chunks of ``frames`` tokens of one signal."""
+    def _executors(self, part: Literal["encoder", "decoder"]) -> Callable[[int], Run]:
+        """Return a function that maps a number of input frames to an executor for such chunks.
+
+        All of them have the form that is chosen now, fast or plain, because they share a state.
+        """
         stack, out_channels = self.decoder, 1
         if part == "encoder":
             stack, out_channels = self.encoder, self.config.num_bits
-            frames *= self.hop_length
         if not self.use_cpu_fast_path:
-            return partial(run_chunk, stack)
+            return lambda frames: partial(run_chunk, stack)
         if part not in self._compiled:
             self._compiled[part] = compile_stack(stack)
-        return Executor(self._compiled[part], frames, out_channels)
+        ops = self._compiled[part]
+        return cache(lambda frames: Executor(ops, frames, out_channels))
 
 
 def fold(network: HacNetwork) -> HacCodec:

@@ -15,7 +15,15 @@ from torch.nn import functional as F
 from typing_extensions import override
 
 from codectool.codecs.hac.activations import Smu
-from codectool.codecs.hac.blocks import Block, OutputProjection, ResidualUnit, Stack, TokenMixer
+from codectool.codecs.hac.blocks import (
+    Block,
+    OutputProjection,
+    ResidualUnit,
+    Stack,
+    TokenMixer,
+    append,
+    overlap_add,
+)
 from codectool.codecs.hac.config import SpectralHacConfig
 from codectool.codecs.hac.layers import (
     ActivatedPointwise,
@@ -105,14 +113,10 @@ class STFT(Block):
 
     @override
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        seen = torch.cat([state, x], dim=1)
+        seen, state = append(state, x)
         frames = seen.squeeze(2).unfold(1, self.window, self.down)
         bins = torch.fft.rfft(frames * square_root_hann(self.window, x.device))[..., :-1]
-        return torch.view_as_real(bins), seen[:, seen.shape[1] - self.state_shape[0] :]
-
-    @override
-    def first_input(self, frame: int) -> int:
-        return frame * self.down - self.state_shape[0]
+        return torch.view_as_real(bins), state
 
 
 class InverseSTFT(Block):
@@ -135,14 +139,8 @@ class InverseSTFT(Block):
         bins = F.pad(torch.view_as_complex(x.float().contiguous()), (0, 1))
         window = square_root_hann(self.window, x.device) * (2 / self.overlap)
         hops = (torch.fft.irfft(bins) * window).reshape(*x.shape[:2], self.overlap, self.up)
-        seen = torch.cat([state, hops], dim=1)
-        parts = [seen[:, start : start + x.shape[1], -1 - start] for start in range(self.overlap)]
-        wave = torch.stack(parts).sum(0)
-        return wave.flatten(1).unsqueeze(2), seen[:, x.shape[1] :]
-
-    @override
-    def first_input(self, frame: int) -> int:
-        return frame // self.up - (self.overlap - 1)
+        seen, state = append(state, hops)
+        return overlap_add(seen), state
 
 
 def square_root_hann(length: int, device: torch.device) -> Tensor:
@@ -216,13 +214,9 @@ class SpectrumConv(Block):
 
     @override
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        seen = torch.cat([state, x], dim=1)
+        seen, state = append(state, x)
         y = F.conv2d(seen.permute(0, 3, 1, 2), self.weight, self.bias, padding=(0, 1))
-        return y.permute(0, 2, 3, 1), seen[:, -2:]
-
-    @override
-    def first_input(self, frame: int) -> int:
-        return frame - 2
+        return y.permute(0, 2, 3, 1), state
 
 
 class LastSpectrumConv(ScaledLayer, SpectrumConv):
@@ -288,17 +282,13 @@ class SpectrumUnit(ScaledLayer, Block):
 
     @override
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        seen = torch.cat([state, self.scale(x)], dim=1)
+        seen, state = append(state, self.scale(x))
         image = seen.permute(0, 3, 1, 2)
         image = F.conv2d(image, self.over_time[:, None, :, None], groups=len(self.over_time))
         convolved = self.mix(image.permute(0, 2, 3, 1))
         margin = self.over_frequency.shape[1] // 2
         convolved = frequency_conv(F.pad(convolved, (0, 0, margin, margin)), self.over_frequency)
-        return x + self.branch(convolved), seen[:, x.shape[1] :]
-
-    @override
-    def first_input(self, frame: int) -> int:
-        return frame - self.state_shape[0]
+        return x + self.branch(convolved), state
 
     @override
     def absorb_division_(self, divisor: Tensor) -> None:

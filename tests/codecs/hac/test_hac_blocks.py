@@ -109,15 +109,13 @@ def test_frequency_upsample_is_the_transpose_of_downsample(stride):
     torch.testing.assert_close(run(block, x).flatten(0, 1), expected, atol=1e-5, rtol=1e-5)
 
 
-WAVE_BLOCKS = [  # block, shape of the input of one item
+BLOCKS = [  # block, shape of the input of one item
     (lambda: ResidualUnit(4, Snake(4), 4, kernel=7, dilation=2), (30, 4)),
     (lambda: Downsample(4, Snake(4), 4, stride=5), (30, 4)),
     (lambda: Upsample(4, Snake(4), 4, stride=5), (6, 4)),
     (lambda: Stem(4, stride=8, taps=4), (80, 1)),
     (lambda: Head(4, Snake(4), stride=8, taps=4), (10, 4)),
     (lambda: TokenMixer(4, 4, kernel=3), (10, 4)),
-]
-OTHER_BLOCKS = [
     (lambda: OutputProjection(4, Snake(4), 4), (10, 4)),
     (lambda: Shift(torch.ones(1)), (10, 1)),
     (lambda: STFT(16, 4), (40, 1)),
@@ -138,17 +136,20 @@ def block_id(value):
     return type(value()).__name__ if callable(value) else ""
 
 
-@pytest.mark.parametrize(("build", "inputs"), WAVE_BLOCKS, ids=block_id)
+# not the STFT, whose window begins with a zero
+@pytest.mark.parametrize(
+    ("build", "inputs"), [case for case in BLOCKS if case[1] != (40, 1)], ids=block_id
+)
 def test_first_input_is_the_earliest_frame_with_a_gradient(build, inputs):
     block = build()
     x = torch.randn(1, *inputs, requires_grad=True)
     y = run(block, x)
     frame = y.shape[1] - 1 - (block.up - 1)  # the first output frame of the last input frame
     y[:, frame].sum().backward()
-    assert x.grad[0].abs().sum(-1).nonzero()[0].item() == block.first_input(frame)
+    assert x.grad[0].flatten(1).abs().sum(-1).nonzero()[0].item() == block.first_input(frame)
 
 
-@pytest.mark.parametrize(("build", "inputs"), WAVE_BLOCKS + OTHER_BLOCKS, ids=block_id)
+@pytest.mark.parametrize(("build", "inputs"), BLOCKS, ids=block_id)
 @torch.no_grad()
 def test_block_gives_the_same_output_in_chunks(build, inputs):
     block = build()

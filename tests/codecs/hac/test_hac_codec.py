@@ -254,3 +254,15 @@ def test_codec_runs_under_autocast(tiny):
         audio = decode_batch(tiny, codes)
     assert audio.dtype == torch.float32
     assert (audio - decode_batch(tiny, codes)).abs().max() < 0.1 * audio.abs().max()
+
+
+def test_stream_keeps_its_form_when_autocast_changes(tiny):
+    wave = noise(80)
+    expected = encode_batch(tiny, wave)
+    audio = decode_batch(tiny, expected)
+    encoder, decoder = tiny.stream_encoder(), tiny.stream_decoder()
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        codes = [encoder.push(wave), encoder.flush()]
+        samples = [decoder.push(expected), decoder.flush()]
+    assert torch.equal(torch.cat(codes, dim=-1), expected)
+    assert torch.equal(torch.cat(samples, dim=-1), audio)
