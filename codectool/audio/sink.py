@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Callable
-from typing import BinaryIO, Protocol, TypeVar
+from typing import BinaryIO, TypeVar
 
 import numpy as np
 import soundfile
@@ -21,16 +21,6 @@ WRITABLE = {"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE",
 MAX_WAV_RATE = 0xFFFF_FFFF // 8192  # bytes per second of 1024 channels of 8 bytes fit in 32 bits
 
 
-class AudioSink(Protocol):
-    """An audio file that is being written."""
-
-    def write(self, samples: Samples) -> None:
-        """Write ``(C, N)`` samples in [-1, 1]; integer formats are rounded down and clipped."""
-
-    def close(self) -> None:
-        """Finish the audio file; the file object stays open."""
-
-
 def open_sink(
     file: BinaryIO,
     rate: int,
@@ -38,7 +28,7 @@ def open_sink(
     num_samples: int | None,
     container: str = "wav",
     subtype: str | None = None,
-) -> AudioSink:
+) -> WavSink | FlacSink:
     """Start an audio file.
 
     Args:
@@ -55,8 +45,8 @@ def open_sink(
     """
     subtype = check_format(container, subtype)
     if container == "wav":
-        return _WavSink(file, rate, channels, num_samples, subtype)
-    return _FlacSink(file, rate, channels, subtype)
+        return WavSink(file, rate, channels, num_samples, subtype)
+    return FlacSink(file, rate, channels, subtype)
 
 
 def audio_bytes(
@@ -84,8 +74,11 @@ def check_format(container: str, subtype: str | None) -> str:
     return subtype
 
 
-class _WavSink:
-    """Writes its own header, which libsndfile would seek back to; libsndfile packs the samples."""
+class WavSink:
+    """A WAV file that is being written; see `open_sink`.
+
+    libsndfile encodes the samples, but not the header, because it would seek back to it.
+    """
 
     def __init__(
         self, file: BinaryIO, rate: int, channels: int, num_samples: int | None, subtype: str
@@ -100,6 +93,7 @@ class _WavSink:
         write_all(file, wav_header(*self._format, num_samples))
 
     def write(self, samples: Samples) -> None:
+        """Write ``(C, N)`` samples in [-1, 1]; integer formats are rounded down and clipped."""
         subtype, rate, channels = self._format
         packed = io.BytesIO()
         with soundfile.SoundFile(
@@ -112,6 +106,7 @@ class _WavSink:
         self._written += samples.shape[1]
 
     def close(self) -> None:
+        """Finish the audio file; the file object stays open."""
         subtype, _, channels = self._format
         if self._written * SUBTYPES[subtype][1] * channels % 2:
             write_all(self._file, b"\0")
@@ -125,7 +120,9 @@ class _WavSink:
                 self._file.seek(end)
 
 
-class _FlacSink:
+class FlacSink:
+    """A FLAC file that is being written; see `open_sink`."""
+
     def __init__(self, file: BinaryIO, rate: int, channels: int, subtype: str) -> None:
         self._file = _ErrorKeepingFile(file)
         try:
@@ -137,10 +134,12 @@ class _FlacSink:
             raise _unsupported(rate, channels, "flac", subtype, error.error_string) from error
 
     def write(self, samples: Samples) -> None:
+        """Write ``(C, N)`` samples in [-1, 1], rounded down and clipped."""
         self._sound.write(np.ascontiguousarray(samples.T))
         self._file.raise_error()
 
     def close(self) -> None:
+        """Finish the audio file; the file object stays open."""
         self._sound.close()
         self._file.raise_error()
 

@@ -17,7 +17,6 @@ from codectool.container.layout import (
     MAGIC,
     MAX_BLOCK_TOKENS,
     MAX_FRAME_SAMPLES,
-    PREAMBLE,
     PROFILE_NUMBERS,
     PROFILES,
     RATE_CODES,
@@ -136,7 +135,7 @@ def build_fields(header: Header, sections: bool) -> bytes:
         },
         "profile": PROFILE_NUMBERS.get(layout, 0),
         "fingerprint": bytes.fromhex(header.fingerprint),
-        "codes": {
+        "format": {
             "sample_rate": RATE_CODES.get(header.sample_rate, 0),
             "channels": header.channels if header.channels < 16 else 0,
         },
@@ -148,7 +147,7 @@ def build_fields(header: Header, sections: bool) -> bytes:
         "segment_frames": header.segment_frames,
         "block_frames": header.block_frames,
     }
-    return cast(bytes, PREAMBLE.build({"version": VERSION}) + FIELDS.build(fields))
+    return MAGIC + bytes([VERSION]) + cast(bytes, FIELDS.build(fields))
 
 
 def parse_header(source: ByteSource, name: str) -> tuple[Header, bool, bytes, int]:
@@ -212,8 +211,8 @@ def _unknown_feature(raw: Any) -> str | None:
         return f"uses the reserved flag bits {raw.flags.reserved:02b}"
     if raw.profile and raw.profile not in PROFILES:
         return f"uses profile {raw.profile}"
-    if raw.codes.sample_rate and raw.codes.sample_rate not in SAMPLE_RATES:
-        return f"uses sampling-rate code {raw.codes.sample_rate}"
+    if raw.format.sample_rate and raw.format.sample_rate not in SAMPLE_RATES:
+        return f"uses sampling-rate code {raw.format.sample_rate}"
     if raw.explicit:
         codes = raw.explicit.codes
         if codes.family and codes.family not in FAMILY_NAMES:
@@ -250,8 +249,8 @@ def _header_from(raw: Any) -> Header:
     header = Header(
         layout=layout,
         fingerprint=raw.fingerprint.hex(),
-        sample_rate=SAMPLE_RATES.get(raw.codes.sample_rate) or raw.sample_rate,
-        channels=raw.codes.channels or raw.channels,
+        sample_rate=SAMPLE_RATES.get(raw.format.sample_rate) or raw.sample_rate,
+        channels=raw.format.channels or raw.channels,
         num_samples=raw.num_samples,
         extra_frames=raw.flags.extra_frames if raw.extra_frames is None else raw.extra_frames,
         segment_frames=raw.segment_frames,
@@ -259,5 +258,5 @@ def _header_from(raw: Any) -> Header:
     )
     default = default_block_frames(layout, header.channels)
     if raw.block_frames is not None and raw.block_frames in (0, default):
-        raise ValueError(f"block length {raw.block_frames} is written where it need not be")
+        raise ValueError(f"block length {raw.block_frames} must not be stored")
     return header

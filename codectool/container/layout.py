@@ -15,7 +15,6 @@ from construct import (
     Byte,
     Bytes,
     Check,
-    Const,
     ExprAdapter,
     Flag,
     If,
@@ -120,11 +119,6 @@ VARINT = ExprAdapter(
     encoder=lambda value, _: list(encode_varint(value)),
 )
 
-PREAMBLE = Struct(
-    "magic" / Const(MAGIC),
-    "version" / Int8ub,
-)
-
 EXPLICIT_PROFILE = Struct(
     "codes" / BitStruct("family" / Nibble, "sample_rate" / Nibble),
     "family" / If(this.codes.family == 0, PascalString(Int8ub, "ascii")),
@@ -149,9 +143,9 @@ FIELDS = Struct(
     ),
     "profile" / Int8ub,
     "fingerprint" / Bytes(4),
-    "codes" / BitStruct("sample_rate" / Nibble, "channels" / Nibble),
-    "sample_rate" / If(this.codes.sample_rate == 0, VARINT),
-    "channels" / If(this.codes.channels == 0, VARINT),
+    "format" / BitStruct("sample_rate" / Nibble, "channels" / Nibble),
+    "sample_rate" / If(this.format.sample_rate == 0, VARINT),
+    "channels" / If(this.format.channels == 0, VARINT),
     "explicit" / If(this.profile == 0, EXPLICIT_PROFILE),
     "num_samples" / If(this.flags.length_known, VARINT),
     "extra_frames" / If((this.flags.extra_frames == 3) & this.flags.length_known, VARINT),

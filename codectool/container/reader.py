@@ -271,7 +271,7 @@ class Reader:
             return self._read_block(index, self.header.block_frames)
         try:
             if marker != FINAL_RECORD or index == 0:
-                reason = f"marker {marker.hex()} cannot stand here"
+                reason = f"marker {marker.hex()} is invalid here"
                 raise self._damaged_error(index, position, reason)
             final = self._read_final(index, recorder)
             if final.computed != final.stored:

@@ -6,7 +6,6 @@ import dataclasses
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO
 
 import numpy as np
@@ -69,14 +68,9 @@ class Writer:
     def __enter__(self) -> Writer:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
+    def __exit__(self, exception: type[BaseException] | None, *_: object) -> None:
         # After an exception the end is not written, so that readers report a truncated file.
-        if kind is None and not self._closed:
+        if exception is None and not self._closed:
             self.close()
 
     def write(self, codes: npt.NDArray[np.integer]) -> None:
@@ -101,7 +95,7 @@ class Writer:
             )
         promised = self.header.num_frames
         if promised is not None and self.num_frames + codes.shape[2] > promised:
-            raise ContainerError(f"more frames than the {promised} that the header promises")
+            raise ContainerError(f"more frames than the {promised} in the header")
         self.num_frames += codes.shape[2]
         for block in self._chunker.push(codes.astype(np.int32, copy=False)):
             self._write_block(block)
