@@ -1,4 +1,4 @@
-"""Batches of signals of equal length, and streams in pieces, for tests of codec models."""
+"""Batches of signals of equal length, and streams in chunks, for tests of codec models."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def decode_batch(model: CodecModel, codes: Tensor) -> Tensor:
     return torch.stack(model.decode(list(codes)))
 
 
-def push_in_pieces(stream: Stream[Any], x: Tensor, sizes: Sequence[int]) -> Tensor:
-    """Everything that a stream returns for ``x`` in pieces of these sizes, over and over."""
+def push_in_chunks(stream: Stream[Any], x: Tensor, sizes: Sequence[int]) -> Tensor:
+    """Push ``x`` in chunks of these sizes, repeated as needed; return the whole output."""
     parts, start = [], 0
     for size in itertools.cycle(sizes):
         if start >= x.shape[-1]:

@@ -1,27 +1,27 @@
-"""Two synthetic clips, and what bundled weights encode and decode them to.
+"""Two synthetic clips, and the tokens and audio that bundled weights produce for them.
 
-``python tests/checkpoints/bundled_pins.py WEIGHTS...`` prints the token hashes and writes the audio
-to ``tests/golden/bundled_audio.npz``. Run it for new weights only: a change of these numbers means
-that existing files decode to something else.
+``python -m tests.checkpoints.bundled_pins`` prints the token hashes and writes the audio to
+``tests/golden/bundled_audio.npz``. Run it only to add weights: if a number of existing weights
+changes, existing files decode to different audio.
 """
 
 from __future__ import annotations
 
 import hashlib
-import sys
 from pathlib import Path
 
 import numpy as np
 import numpy.typing as npt
 
 import codectool
+from codectool.checkpoints import bundled
 from codectool.codec import Codec
 
 GOLDEN_AUDIO = Path(__file__).parents[1] / "golden" / "bundled_audio.npz"
-EVERY = 29  # one sample in 29 is kept; no divisor of the hop length, so all phases of a hop occur
+EVERY = 29  # keep one sample in 29, which is coprime to the hop length
 
-# Sample rate in Hz, seconds, seed. The seeds were chosen so that no value whose sign is a bit lies
-# within 1e-4 of zero for any of the weights: another CPU rounds differently by 1e-5 at most.
+# Sample rate in Hz, seconds, seed. The seeds were chosen so that, for all weights, the values whose
+# signs are the bits are at least 1e-4 away from zero. Rounding on another CPU differs by less.
 CLIPS = {"24k": (24000, 2.3, 0), "16k": (16000, 1.45, 1)}
 
 Samples = npt.NDArray[np.float32]
@@ -32,7 +32,7 @@ def synthetic_speech(rate: int, seconds: float, seed: int) -> Samples:
 
     Rounded to 16 bits, so that the samples do not depend on the rounding of sines.
     """
-    random = np.random.RandomState(seed)  # its numbers never change, unlike those of a Generator
+    random = np.random.RandomState(seed)  # frozen by NumPy, unlike Generator
     time = np.arange(int(seconds * rate)) / rate
     offsets = random.uniform(0, 2 * np.pi, 4)
     pitch = 140 + 40 * np.sin(2 * np.pi * 0.9 * time + offsets[0])
@@ -62,10 +62,10 @@ def encode_and_decode(codec: Codec, clip: str) -> tuple[str, Samples]:
     return hashlib.sha256(codes.tobytes()).hexdigest(), codec.decode(tokens)[0, ::EVERY]
 
 
-def main(paths: list[str]) -> None:
+def main() -> None:
     audio = {}
-    for path in paths:
-        codec = codectool.load(checkpoint=path, device="cpu")
+    for weights in bundled.all_bundled():
+        codec = codectool.load(checkpoint=weights.path, device="cpu")
         for clip in CLIPS:
             name = f"{codec.fingerprint}-{clip}"
             digest, audio[name] = encode_and_decode(codec, clip)
@@ -74,4 +74,4 @@ def main(paths: list[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -29,9 +29,9 @@ State = list[Tensor]
 
 
 def append(state: Tensor, x: Tensor) -> tuple[Tensor, Tensor]:
-    """Append new frames to a state; return all frames, and the new state, the last of them."""
-    seen = torch.cat([state, x], dim=1)
-    return seen, seen[:, x.shape[1] :]
+    """Append new frames to a state; return all frames, and the last of them as the new state."""
+    extended = torch.cat([state, x], dim=1)
+    return extended, extended[:, x.shape[1] :]
 
 
 class Block(nn.Module, ABC):
@@ -133,8 +133,8 @@ class Stem(Block):
 
     @override
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        seen, state = append(state, x)
-        frames = seen.squeeze(2).unfold(1, self.kernel, self.down)
+        extended, state = append(state, x)
+        frames = extended.squeeze(2).unfold(1, self.kernel, self.down)
         return self.transform(frames), state
 
 
@@ -162,8 +162,8 @@ class ResidualUnit(ScaledLayer, Block):
 
     @override
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        seen, state = append(state, self.scale(x))
-        convolved = depthwise_conv(seen, self.depthwise, dilation=self.dilation)
+        extended, state = append(state, self.scale(x))
+        convolved = depthwise_conv(extended, self.depthwise, dilation=self.dilation)
         return x + self.branch(convolved), state
 
     @override
@@ -188,8 +188,8 @@ class Downsample(Block):
 
     @override
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        seen, state = append(state, self.entry(x))
-        return depthwise_conv(seen, self.depthwise, self.bias, stride=self.down), state
+        extended, state = append(state, self.entry(x))
+        return depthwise_conv(extended, self.depthwise, self.bias, stride=self.down), state
 
 
 class OutputProjection(Block):
@@ -218,8 +218,8 @@ class TokenMixer(Block):
 
     @override
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        seen, state = append(state, x)
-        shifted = [seen[:, tap : tap + x.shape[1]] for tap in range(self.kernel)]
+        extended, state = append(state, x)
+        shifted = [extended[:, tap : tap + x.shape[1]] for tap in range(self.kernel)]
         return self.pointwise(torch.cat(shifted, dim=-1)), state
 
 
@@ -242,8 +242,8 @@ class Upsample(Block):
 
     @override
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        seen, state = append(state, self.entry(x))
-        now, before = seen[:, 1:, None, :], seen[:, :-1, None, :]
+        extended, state = append(state, self.entry(x))
+        now, before = extended[:, 1:, None, :], extended[:, :-1, None, :]
         y = torch.addcmul(now * self.depthwise[0] + self.bias, before, self.depthwise[1])
         return y.flatten(1, 2), state
 
@@ -268,8 +268,8 @@ class Head(Block):
     @override
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         with torch.autocast(x.device.type, enabled=False):
-            seen, state = append(state, self.entry(x.float()))
-        return overlap_add(seen.reshape(*seen.shape[:2], self.taps, self.up)), state
+            extended, state = append(state, self.entry(x.float()))
+        return overlap_add(extended.reshape(*extended.shape[:2], self.taps, self.up)), state
 
 
 def overlap_add(rows: Tensor) -> Tensor:

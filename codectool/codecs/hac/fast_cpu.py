@@ -273,12 +273,12 @@ class FramesOp(Op):
         self.input_buffer = self.history.chunk
         self.windows = self.history.windows(self.kernel, stride=self.down).array
         count, kernel, channels = self.windows.shape
-        self.seen = workspace.take("seen", count, kernel * channels)
+        self.unfolded = workspace.take("unfolded", count, kernel * channels)
 
     @override
     def run(self, out: Buffer) -> None:
-        np.copyto(self.seen.array.reshape(self.windows.shape), self.windows)
-        self.affine(self.seen, out)
+        np.copyto(self.unfolded.array.reshape(self.windows.shape), self.windows)
+        self.affine(self.unfolded, out)
 
 
 class ResidualUnitOp(Op):

@@ -113,8 +113,8 @@ class STFT(Block):
 
     @override
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        seen, state = append(state, x)
-        frames = seen.squeeze(2).unfold(1, self.window, self.down)
+        extended, state = append(state, x)
+        frames = extended.squeeze(2).unfold(1, self.window, self.down)
         bins = torch.fft.rfft(frames * square_root_hann(self.window, x.device))[..., :-1]
         return torch.view_as_real(bins), state
 
@@ -139,8 +139,8 @@ class InverseSTFT(Block):
         bins = F.pad(torch.view_as_complex(x.float().contiguous()), (0, 1))
         window = square_root_hann(self.window, x.device) * (2 / self.overlap)
         hops = (torch.fft.irfft(bins) * window).reshape(*x.shape[:2], self.overlap, self.up)
-        seen, state = append(state, hops)
-        return overlap_add(seen), state
+        extended, state = append(state, hops)
+        return overlap_add(extended), state
 
 
 def square_root_hann(length: int, device: torch.device) -> Tensor:
@@ -214,8 +214,8 @@ class SpectrumConv(Block):
 
     @override
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        seen, state = append(state, x)
-        y = F.conv2d(seen.permute(0, 3, 1, 2), self.weight, self.bias, padding=(0, 1))
+        extended, state = append(state, x)
+        y = F.conv2d(extended.permute(0, 3, 1, 2), self.weight, self.bias, padding=(0, 1))
         return y.permute(0, 2, 3, 1), state
 
 
@@ -282,8 +282,8 @@ class SpectrumUnit(ScaledLayer, Block):
 
     @override
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        seen, state = append(state, self.scale(x))
-        image = seen.permute(0, 3, 1, 2)
+        extended, state = append(state, self.scale(x))
+        image = extended.permute(0, 3, 1, 2)
         image = F.conv2d(image, self.over_time[:, None, :, None], groups=len(self.over_time))
         convolved = self.mix(image.permute(0, 2, 3, 1))
         margin = self.over_frequency.shape[1] // 2

@@ -9,7 +9,7 @@ from codectool.codecs.hac.quantizer import index_to_signs, signs_to_index
 from codectool.errors import CheckpointError, ConfigError
 from codectool.schema import to_json
 from codectool.tokens import TokenLayout, Tokens
-from tests.batches import decode_batch, encode_batch, push_in_pieces
+from tests.batches import decode_batch, encode_batch, push_in_chunks
 from tests.hac_models import load_preset, untrained
 
 HOP = 320
@@ -150,8 +150,8 @@ def test_streams_equal_encode_and_decode_bit_for_bit(full, monkeypatch, cpu_fast
     monkeypatch.setattr(full, "cpu_fast_path", cpu_fast_path)
     wave = noise(190)
     codes = encode_batch(full, wave)
-    assert torch.equal(push_in_pieces(full.stream_encoder(), wave, [7777]), codes)
-    audio = push_in_pieces(full.stream_decoder(), codes, [24, 25, 1])
+    assert torch.equal(push_in_chunks(full.stream_encoder(), wave, [7777]), codes)
+    audio = push_in_chunks(full.stream_decoder(), codes, [24, 25, 1])
     assert torch.equal(audio, decode_batch(full, codes))
 
 
@@ -183,7 +183,7 @@ def test_modules_in_other_chunks_agree_within_rounding(full, size):
 @pytest.mark.parametrize("chunk_frames", [1, 4])
 def test_stream_in_small_chunks_returns_every_sample(tiny, chunk_frames):
     wave = noise(31)[..., :-100]
-    codes = push_in_pieces(tiny.stream_encoder(chunk_frames), wave, [5000, 10**6])
+    codes = push_in_chunks(tiny.stream_encoder(chunk_frames), wave, [5000, 10**6])
     assert torch.equal(codes, encode_batch(tiny, torch.nn.functional.pad(wave, (0, 100))))
     decoder = tiny.stream_decoder(chunk_frames)
     first = decoder.push(codes)

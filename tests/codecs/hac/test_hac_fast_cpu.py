@@ -15,7 +15,7 @@ from codectool.codecs.hac import codec as codec_module
 from codectool.codecs.hac.codec import CHUNK_FRAMES, run_chunk
 from codectool.codecs.hac.fast_cpu import Executor, History, compile_stack
 from codectool.codecs.hac.quantizer import index_to_signs
-from tests.batches import decode_batch, encode_batch, push_in_pieces
+from tests.batches import decode_batch, encode_batch, push_in_chunks
 from tests.hac_models import load_preset, small_preset, untrained
 
 CLIP = Path(__file__).parents[3] / "assets" / "speech_espeak.flac"
@@ -132,11 +132,11 @@ def test_executor_continues_from_the_state_of_another_chunk_length(tiny, first, 
 @pytest.mark.parametrize(
     "sizes", [[480], [24000], [320], [7777, 24001, 3], [23998, 1, 1, 1, 1, 10**6]], ids=str
 )
-def test_stream_codes_do_not_depend_on_the_pieces(tiny, sizes):
+def test_stream_codes_do_not_depend_on_the_chunks(tiny, sizes):
     wave = noise(160)[..., :-100]
     expected = encode_batch(tiny, F.pad(wave, (0, 100)))
-    assert torch.equal(push_in_pieces(tiny.stream_encoder(), wave, sizes), expected)
-    decoded = push_in_pieces(tiny.stream_decoder(), expected, [5, 76, 1])
+    assert torch.equal(push_in_chunks(tiny.stream_encoder(), wave, sizes), expected)
+    decoded = push_in_chunks(tiny.stream_decoder(), expected, [5, 76, 1])
     assert torch.equal(decoded, decode_batch(tiny, expected))
 
 
@@ -144,10 +144,10 @@ def test_stream_codes_do_not_depend_on_the_pieces(tiny, sizes):
 def test_stream_in_small_chunks_differs_in_ties_only(bundled, chunk):
     wave = speech(120)
     expected = encode_batch(bundled, wave)
-    codes = push_in_pieces(bundled.stream_encoder(chunk), wave, [320 * chunk, 480])
+    codes = push_in_chunks(bundled.stream_encoder(chunk), wave, [320 * chunk, 480])
     assert codes.shape == expected.shape
     assert_equal_except_ties(bundled, codes, expected, wave)
-    audio = push_in_pieces(bundled.stream_decoder(chunk), expected, [chunk, 3])
+    audio = push_in_chunks(bundled.stream_decoder(chunk), expected, [chunk, 3])
     torch.testing.assert_close(audio, decode_batch(bundled, expected), atol=AUDIO_BOUND, rtol=0)
 
 
@@ -166,21 +166,21 @@ def test_streams_of_one_model_are_independent(tiny):
         for stream, wave, parts in zip(streams, waves, outputs, strict=True):
             parts.append(stream.push(wave[..., start : start + 640]))
     for wave, parts in zip(waves, outputs, strict=True):
-        alone = push_in_pieces(tiny.stream_encoder(2), wave, [640])
+        alone = push_in_chunks(tiny.stream_encoder(2), wave, [640])
         assert torch.equal(torch.cat(parts, dim=-1), alone)
 
 
 def test_returned_codes_and_samples_are_not_overwritten(tiny):
     wave = noise(20)
     codes = encode_batch(tiny, wave)
-    for stream, pieces in (
+    for stream, chunks in (
         (tiny.stream_encoder(1), wave.split(320, dim=-1)),
         (tiny.stream_decoder(1), codes.split(1, dim=-1)),
     ):
-        parts = [stream.push(piece) for piece in pieces[:10]]
+        parts = [stream.push(chunk) for chunk in chunks[:10]]
         before = [part.clone() for part in parts]
-        for piece in pieces[10:]:
-            stream.push(piece)
+        for chunk in chunks[10:]:
+            stream.push(chunk)
         assert all(map(torch.equal, parts, before))
 
 

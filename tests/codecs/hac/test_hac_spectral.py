@@ -5,7 +5,7 @@ from codectool.codecs.hac.blocks import Stack
 from codectool.codecs.hac.codec import HacCodec
 from codectool.codecs.hac.network import HacNetwork
 from codectool.codecs.hac.spectral import STFT, InverseSTFT, ResponseNorm
-from tests.batches import decode_batch, encode_batch, push_in_pieces
+from tests.batches import decode_batch, encode_batch, push_in_chunks
 from tests.hac_models import load_preset, small_preset, untrained
 
 HOP = 120
@@ -124,7 +124,7 @@ def test_streams_agree_with_encode_and_decode(codec, chunk_frames):
         expected, _ = codec.encoder(wave.mT)
     torch.testing.assert_close(torch.cat(values, dim=1), expected, atol=1e-5, rtol=0)
     codes = encode_batch(codec, wave)
-    audio = push_in_pieces(codec.stream_decoder(chunk_frames), codes, [90])
+    audio = push_in_chunks(codec.stream_decoder(chunk_frames), codes, [90])
     torch.testing.assert_close(
         audio, decode_batch(codec, codes), atol=0 if chunk_frames == 75 else 2e-6, rtol=0
     )
