@@ -1,4 +1,4 @@
-"""`codectool filelist`: list of audio files for training."""
+"""`codectool filelist`: lists of audio files for training."""
 
 from __future__ import annotations
 
@@ -7,7 +7,6 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from codectool.audio.discovery import ListEntry
     from codectool.training.filelist import Clip
 
-SHOWN = 20  # files that cannot be used which are named one by one
+MAX_SHOWN = 20  # unusable files that are listed one by one
 
 
 @click.command()
@@ -34,20 +33,20 @@ SHOWN = 20  # files that cannot be used which are named one by one
     required=True,
     type=click.Path(path_type=Path),
     metavar="LIST",
-    help="Where the list goes; `-` is standard output.",
+    help="The list to write; `-` is stdout.",
 )
 @click.option(
     "--split",
     "share",
     type=click.FloatRange(0.0, 1.0, min_open=True, max_open=True),
     metavar="SHARE",
-    help="Set this share of the audio apart for validation: whole folders (speakers) where it can.",
+    help="Hold out this share of the audio for validation, as whole folders (speakers).",
 )
 @click.option(
     "--valid-output",
     type=click.Path(path_type=Path),
     metavar="LIST",
-    help="List of what is set apart; default valid.txt beside the other.",
+    help="The validation list. Default: valid.txt beside --output.",
 )
 @click.option(
     "--speaker-level",
@@ -55,7 +54,7 @@ SHOWN = 20  # files that cannot be used which are named one by one
     default=1,
     show_default=True,
     metavar="N",
-    help="A speaker is the N-th folder above a file; LibriSpeech and LibriTTS have 2.",
+    help="A speaker is the N-th folder above a file: 2 for LibriSpeech and LibriTTS.",
 )
 @click.option(
     "--min-seconds",
@@ -63,12 +62,14 @@ SHOWN = 20  # files that cannot be used which are named one by one
     default=0.5,
     show_default=True,
     metavar="S",
-    help="Leave out shorter files.",
+    help="Skip shorter files.",
 )
-@click.option("--absolute", is_flag=True, help="Write whole paths, even of files beside the list.")
-@click.option("--seed", type=click.IntRange(0), default=0, show_default=True, help="Of --split.")
-@click.option("--json", "as_json", is_flag=True, help="Print the totals as JSON.")
-@click.option("--overwrite", is_flag=True, help="Replace lists that exist.")
+@click.option("--absolute", is_flag=True, help="Write absolute paths only.")
+@click.option(
+    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed of --split."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print totals as JSON.")
+@click.option("--overwrite", is_flag=True, help="Replace existing lists.")
 @debug_option
 def filelist(
     sources: tuple[Path, ...],
@@ -82,10 +83,10 @@ def filelist(
     as_json: bool,
     overwrite: bool,
 ) -> None:
-    """List the audio files of each DIR (or of another list) with their lengths, for `train`.
+    """Write a list of the audio files in each DIR (or another list), with lengths, for `train`.
 
-    A line is path, samples and sampling rate with tabs between. Paths of files below the list's
-    own folder are relative to it, so that the folder can be moved.
+    Each line has path, number of samples and sampling rate, separated by tabs. Paths below the
+    folder of the list are relative to it, so that both can be moved together.
 
     \b
     Examples:
@@ -95,17 +96,18 @@ def filelist(
     valid_output = _check_outputs(output, share, valid_output, as_json, overwrite)
     from codectool.training.filelist import split
 
-    clips, unreadable = _scan(sources)
-    for problem in unreadable[:SHOWN]:
+    clips, problems = _scan(sources)
+    for problem in problems[:MAX_SHOWN]:
         warn(problem)
-    if len(unreadable) > SHOWN:
-        warn(f"{len(unreadable) - SHOWN} more files cannot be used")
+    if len(problems) > MAX_SHOWN:
+        warn(f"{len(problems) - MAX_SHOWN} more files cannot be used")
     long = [clip for clip in clips if clip.seconds >= min_seconds]
-    left_out = _LeftOut(unreadable=len(unreadable), too_short=len(clips) - len(long))
+    skipped = {"unreadable": len(problems), "too_short": len(clips) - len(long)}
+    skipped_text = f"{skipped['unreadable']} cannot be used, {skipped['too_short']} too short"
     if not long:
         raise AudioError(
-            f"{sources[0]}: no audio of {min_seconds:g} s or more is there "
-            f"(files: {left_out}); name another folder, or a lower --min-seconds"
+            f"{sources[0]}: contains no audio of {min_seconds:g} s or more (files: "
+            f"{skipped_text}); name another folder, or a lower --min-seconds"
         )
     lists = {"train": (output, long)}
     if share is not None:
@@ -115,40 +117,28 @@ def filelist(
     for path, part in lists.values():
         name = "<stdout>" if path == PIPE else str(path)
         click.echo(printable(f"{name}: {_totals(part)}"), err=True)
-    if left_out:
-        click.echo(f"left out: {left_out}", err=True)
+    if any(skipped.values()):
+        click.echo(f"skipped: {skipped_text}", err=True)
     if as_json:
         summary: dict[str, Any] = {name: _summary(*value) for name, value in lists.items()}
-        click.echo(json.dumps(summary | vars(left_out)))
-
-
-@dataclass(frozen=True)
-class _LeftOut:
-    unreadable: int
-    too_short: int
-
-    def __bool__(self) -> bool:
-        return self.unreadable + self.too_short > 0
-
-    def __str__(self) -> str:
-        return f"{self.unreadable} cannot be used, {self.too_short} too short"
+        click.echo(json.dumps(summary | skipped))
 
 
 def _check_outputs(
     output: Path, share: float | None, valid_output: Path | None, as_json: bool, overwrite: bool
 ) -> Path:
-    """Refuse outputs that cannot be, before any work; the list for validation."""
+    """Return the path of the validation list; raise if a list cannot be written."""
     if valid_output is not None and share is None:
-        raise UsageError("--valid-output goes with --split SHARE")
+        raise UsageError("--valid-output needs --split SHARE")
     if output == PIPE and as_json:
-        raise UsageError("the list and --json would both go to standard output; name a LIST")
+        raise UsageError("the list and --json would both go to stdout; name a LIST")
     if output == PIPE and share is not None and valid_output is None:
-        raise UsageError("--split makes two lists: name the other with --valid-output LIST")
+        raise UsageError("--split writes two lists: name the second with --valid-output LIST")
     if valid_output is None:
         valid_output = output.with_name("valid.txt")
     outputs = [output] if share is None else [output, valid_output]
     if len(outputs) == 2 and os.path.abspath(output) == os.path.abspath(valid_output):
-        raise UsageError(f"{output}: is the list for training and for validation; name two")
+        raise UsageError(f"{output}: is both the training and the validation list; name two")
     for path in outputs:
         if path != PIPE:
             check_output(path, PIPE, overwrite)
@@ -156,7 +146,7 @@ def _check_outputs(
 
 
 def _scan(sources: Sequence[Path]) -> tuple[list[Clip], list[str]]:
-    """Clips of all sources, each once, and what is wrong with the other files."""
+    """Return the clips of all sources, each once, and the problems of the other files."""
     from tqdm import tqdm
 
     from codectool.audio.discovery import read_list
@@ -171,10 +161,10 @@ def _scan(sources: Sequence[Path]) -> tuple[list[Clip], list[str]]:
 
 
 def _text(clips: Sequence[Clip], path: Path, absolute: bool) -> bytes:
-    """The list as it is written to ``path``.
+    """Return the list that is written to ``path``.
 
     Raises:
-        UsageError: a name cannot stand in a list.
+        UsageError: a name contains a tab or a line break.
     """
     folder = None if absolute or path == PIPE else os.path.abspath(path.parent)
     lines = [
@@ -185,20 +175,20 @@ def _text(clips: Sequence[Clip], path: Path, absolute: bool) -> bytes:
 
 
 def _name(path: Path, folder: str | None) -> bytes:
-    whole = os.path.abspath(path)
-    if any(mark in whole for mark in "\t\r\n"):
+    name = os.path.abspath(path)
+    if any(mark in name for mark in "\t\r\n"):
         raise UsageError(
-            f"{path}: a tab or line break in a name cannot be listed; rename it, or leave it out"
+            f"{path}: a name with a tab or line break cannot be listed; rename or exclude it"
         )
-    if folder is None or not Path(whole).is_relative_to(folder):
-        return os.fsencode(whole)
-    relative = os.path.relpath(whole, folder)
-    # A line that begins with # would be skipped, and one with blanks before it too.
-    return os.fsencode(f"./{relative}" if relative.lstrip()[:1] == "#" else relative)
+    if folder is not None and Path(name).is_relative_to(folder):
+        name = os.path.relpath(name, folder)
+        if name.lstrip().startswith("#"):  # would be a comment
+            name = f"./{name}"
+    return os.fsencode(name)
 
 
 def _write(texts: Sequence[tuple[Path, bytes]], overwrite: bool) -> None:
-    """Write all lists, or, if one cannot be made, none."""
+    """Write all lists, or none if one cannot be written."""
     from codectool.files import atomic_output
 
     with ExitStack() as stack:

@@ -84,5 +84,5 @@ def reconstruct(
     choose_output(source, target, f".{container}", overwrite)
     operation = make_operation()
     with working(f"reconstructing {source}"):
-        done = operation.run_single(source, target)
-    note(f"{source}: {done.seconds:.2f} s -> {target}")
+        seconds, _ = operation.run_single(source, target)
+    note(f"{source}: {seconds:.2f} s -> {target}")

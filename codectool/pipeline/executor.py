@@ -12,7 +12,7 @@ from __future__ import annotations
 import threading
 import time
 from collections import deque
-from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -41,14 +41,9 @@ class Engine(Protocol):
         timing: time of the model threads; complete at the end of `run`.
     """
 
-    @property
-    def width(self) -> int: ...  # noqa: D102
-
-    @property
-    def batch_seconds(self) -> float: ...  # noqa: D102
-
-    @property
-    def timing(self) -> Timing: ...  # noqa: D102
+    width: int
+    batch_seconds: float
+    timing: Timing
 
     def run(self, batches: Sequence[Batch], ledger: Ledger) -> Generator[Result, None, None]:
         """Yield one result per file; all work ends with the iteration, even an interrupted one."""
@@ -77,12 +72,6 @@ class Ledger:
         entries = (self.journal.find(file.job.target_name) for file in batch.files)
         return {entry.target: entry for entry in entries if entry is not None}
 
-    def begin(self, entries: Iterable[Entry]) -> None:
-        """Record outputs before work on any of them starts."""
-        missing = list(entries)
-        if missing:
-            self.journal.begin(missing)
-
     def finish(self, entry: Entry, result: Result) -> None:
         """Record an output that is complete."""
         if result.status == "done":
@@ -91,22 +80,6 @@ class Ledger:
 
 class RunStopped(BaseException):
     """Raised in a model thread of a stopped run; not an `Exception`: the file did not fail."""
-
-
-class StopFlag:
-    """A flag that one thread sets and others check."""
-
-    def __init__(self) -> None:
-        self._event = threading.Event()
-
-    def set(self) -> None:
-        """Make `check` raise from now on."""
-        self._event.set()
-
-    def check(self) -> None:
-        """Raise `RunStopped` if the flag is set."""
-        if self._event.is_set():
-            raise RunStopped
 
 
 @dataclass(frozen=True)
@@ -139,7 +112,7 @@ class LocalEngine:
         self._workers = workers
         self._readers = ThreadPoolExecutor(workers, "reader")
         self._writers = ThreadPoolExecutor(workers, "writer")
-        self._stop = StopFlag()
+        self._stopped = threading.Event()
         self._next_lock = threading.Lock()
         self._messages: SimpleQueue[Result | _ThreadEnd] = SimpleQueue()
 
@@ -184,7 +157,7 @@ class LocalEngine:
         ledger = self._ledger
         known = ledger.known(batch)
         items = steps.prepare(self._operation, batch, known, ledger.settings, ledger.overwrite)
-        ledger.begin(item.entry for item in items if item.result is None)
+        ledger.journal.begin(item.entry for item in items if item.result is None)
         return items
 
     def _run_model(self) -> None:
@@ -194,7 +167,7 @@ class LocalEngine:
             clock = time.perf_counter()
             while (items := self._next()) is not None:
                 timing.reading += -clock + (clock := time.perf_counter())
-                steps.compute(self._operation, items, self._stop.check)
+                steps.compute(self._operation, items, self._check_stopped)
                 timing.model += -clock + (clock := time.perf_counter())
                 writes.append(self._writers.submit(self._store, items))
                 del items
@@ -212,7 +185,7 @@ class LocalEngine:
 
     def _next(self) -> list[BatchItem] | None:
         with self._next_lock:
-            self._stop.check()
+            self._check_stopped()
             return next(self._prepared, None)
 
     def _store(self, items: list[BatchItem]) -> None:
@@ -220,11 +193,15 @@ class LocalEngine:
             assert item.result is not None
             self._ledger.finish(item.entry, item.result)
             self._messages.put(item.result)
-            self._stop.check()
+            self._check_stopped()
+
+    def _check_stopped(self) -> None:
+        if self._stopped.is_set():
+            raise RunStopped
 
     def _end(self, threads: Sequence[threading.Thread]) -> None:
         """Stop and join all threads."""
-        self._stop.set()
+        self._stopped.set()
         self._readers.shutdown(wait=False, cancel_futures=True)
         self._writers.shutdown(wait=False, cancel_futures=True)
         for thread in threads:

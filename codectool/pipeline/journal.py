@@ -96,8 +96,10 @@ class Journal:
 
     def begin(self, entries: Iterable[Entry]) -> None:
         """Record that work on outputs starts; survives a power failure."""
-        self._append([entry.begun() for entry in entries])
-        os.fsync(self._file.fileno())
+        begun = [entry.begun() for entry in entries]
+        if begun:
+            self._append(begun)
+            os.fsync(self._file.fileno())
 
     def finish(self, entry: Entry) -> None:
         """Record that an output is complete."""

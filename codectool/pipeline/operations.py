@@ -30,7 +30,10 @@ from codectool.tokens import Tokens
 
 Input = TypeVar("Input")
 Output = TypeVar("Output")
-Decoded = tuple[Tokens, Samples]  # tokens, and their audio (C, F * hop) at the model's rate
+Check: TypeAlias = Callable[[], None]
+Decoded: TypeAlias = tuple[
+    Tokens, Samples
+]  # tokens, and their audio (C, F * hop) at the model's rate
 
 
 @dataclass(frozen=True)
@@ -65,19 +68,6 @@ class DecodeOptions:
     native_rate: bool = False
     force: bool = False
     conceal: bool = False
-
-
-@dataclass(frozen=True)
-class SingleResult:
-    """The outcome of a file that was streamed.
-
-    Attributes:
-        seconds: length of the audio.
-        damage: one sentence for each piece of concealed damage.
-    """
-
-    seconds: float
-    damage: tuple[str, ...] = ()
 
 
 class NeedsStreaming(Exception):
@@ -145,14 +135,17 @@ class Operation(ABC, Generic[Input, Output]):
 
     @abstractmethod
     def run_single(
-        self, source: Path, target: Path, check: Callable[[], None] | None = None
-    ) -> SingleResult:
+        self, source: Path, target: Path, check: Check | None = None
+    ) -> tuple[float, list[str]]:
         """Process a file chunk by chunk, in memory that does not grow with its length.
 
         Args:
             source: the input.
             target: the output; replaced if it exists.
             check: called before each chunk; may raise to stop.
+
+        Returns:
+            Length of the audio in seconds, and one sentence for each piece of concealed damage.
         """
 
     def _load_clip(self, source: Path, tags: Mapping[str, str]) -> PreparedClip:
@@ -202,11 +195,11 @@ class EncodeOperation(Operation[PreparedClip, Tokens]):
 
     @override
     def run_single(
-        self, source: Path, target: Path, check: Callable[[], None] | None = None
-    ) -> SingleResult:
+        self, source: Path, target: Path, check: Check | None = None
+    ) -> tuple[float, list[str]]:
         options = vars(self.options)
         encoded = encode_file(self.codec, source, target, overwrite=True, check=check, **options)
-        return SingleResult(encoded.seconds)
+        return encoded.seconds, []
 
 
 class _AudioOutput(Operation[Input, Decoded]):
@@ -273,12 +266,11 @@ class DecodeOperation(_AudioOutput[Tokens]):
 
     @override
     def run_single(
-        self, source: Path, target: Path, check: Callable[[], None] | None = None
-    ) -> SingleResult:
+        self, source: Path, target: Path, check: Check | None = None
+    ) -> tuple[float, list[str]]:
         options = vars(self.options)
         decoding = decode_file(self.codec, source, target, overwrite=True, check=check, **options)
-        seconds = (decoding.num_samples or 0) / decoding.sample_rate
-        return SingleResult(seconds, tuple(decoding.damage))
+        return (decoding.num_samples or 0) / decoding.sample_rate, decoding.damage
 
 
 class ReconstructOperation(_AudioOutput[PreparedClip]):
@@ -303,8 +295,8 @@ class ReconstructOperation(_AudioOutput[PreparedClip]):
 
     @override
     def run_single(
-        self, source: Path, target: Path, check: Callable[[], None] | None = None
-    ) -> SingleResult:
+        self, source: Path, target: Path, check: Check | None = None
+    ) -> tuple[float, list[str]]:
         with tempfile.TemporaryDirectory(prefix="codectool-") as folder:
             packed = Path(folder, "tokens.hcd")
             encode_file(self.codec, source, packed, check=check)

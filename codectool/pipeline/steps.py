@@ -10,7 +10,7 @@ import errno
 import os
 import stat
 import zlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -18,7 +18,7 @@ from codectool.errors import AudioError, UsageError
 from codectool.files import atomic_output, check_writable
 from codectool.pipeline.jobs import Job
 from codectool.pipeline.journal import Entry, checksum, matches_checksum
-from codectool.pipeline.operations import AnyOperation, NeedsStreaming
+from codectool.pipeline.operations import AnyOperation, Check, NeedsStreaming
 from codectool.pipeline.plan import Batch, MeasuredFile
 from codectool.pipeline.report import Result
 
@@ -50,11 +50,13 @@ class BatchItem:
         self.result = Result.failure(self.file.job.source, self.file.job.target, error)
         self.data = None
 
-    def finish(self, seconds: float, num_bytes: int, crc32: str, damage: tuple[str, ...]) -> None:
+    def finish(self, seconds: float, num_bytes: int, crc32: str, damage: list[str]) -> None:
         """Complete entry and outcome of an output that was written."""
         job = self.file.job
         self.entry = replace(self.entry, bytes=num_bytes, crc32=crc32)
-        self.result = Result(job.source, job.target, "done", seconds, num_bytes, damage=damage)
+        self.result = Result(
+            job.source, job.target, "done", seconds, num_bytes, damage=tuple(damage)
+        )
 
 
 def measure(operation: AnyOperation, job: Job) -> MeasuredFile | Result:
@@ -107,7 +109,7 @@ def prepare(
 
 
 def compute(
-    operation: AnyOperation, items: Sequence[BatchItem], check: Callable[[], None] | None = None
+    operation: AnyOperation, items: Sequence[BatchItem], check: Check | None = None
 ) -> None:
     """Run the model on loaded files, and process single files from input to output.
 
@@ -196,13 +198,13 @@ def _write(operation: AnyOperation, item: BatchItem) -> None:
     data, seconds = operation.pack(item.data)
     with atomic_output(item.file.job.target, overwrite=True) as file:
         file.write(data)
-    item.finish(seconds, len(data), f"{zlib.crc32(data):08x}", ())
+    item.finish(seconds, len(data), f"{zlib.crc32(data):08x}", [])
 
 
-def _run_single(operation: AnyOperation, item: BatchItem, check: Callable[[], None] | None) -> None:
+def _run_single(operation: AnyOperation, item: BatchItem, check: Check | None) -> None:
     target = item.file.job.target
     try:
-        done = operation.run_single(item.file.job.source, target, check)
-        item.finish(done.seconds, target.stat().st_size, checksum(target), done.damage)
+        seconds, damage = operation.run_single(item.file.job.source, target, check)
+        item.finish(seconds, target.stat().st_size, checksum(target), damage)
     except Exception as error:
         item.fail(error)

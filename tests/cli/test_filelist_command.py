@@ -1,4 +1,4 @@
-"""`codectool filelist`: lists that can be moved, whole speakers set apart, all or nothing."""
+"""`codectool filelist`: paths, lengths, the split by speakers, messages."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ def write(path: Path, seconds: float = 1.0, rate: int = 16000) -> Path:
 
 @pytest.fixture
 def corpus(tmp_path: Path) -> Path:
-    """Twenty speakers of five clips, one clip of half a minute, one too short, one broken."""
+    """Return a folder of 20 speakers with 5 clips each, and a long, a short and a broken file."""
     folder = tmp_path / "corpus"
     for speaker in range(20):
         for clip in range(5):
@@ -38,7 +38,7 @@ def paths(source: Path) -> list[Path]:
     return [entry.path for entry in read_list(source)]
 
 
-def test_a_list_knows_lengths_and_leaves_out_what_cannot_be_used(corpus: Path, run: Run) -> None:
+def test_filelist_writes_lengths_and_skips_unusable_files(corpus: Path, run: Run) -> None:
     result = run("filelist", corpus, "-o", corpus / "train.txt")
     assert result.code == 0
     assert result.out == b""
@@ -46,11 +46,11 @@ def test_a_list_knows_lengths_and_leaves_out_what_cannot_be_used(corpus: Path, r
     assert len(entries) == 101
     assert ListEntry(corpus / "p00" / "long.wav", 720_000, 24000) in entries
     assert "101 clips, 2.2 min (100 at 16000 Hz, 1 at 24000 Hz)" in result.err
-    assert "left out: 1 cannot be used, 1 too short" in result.err
+    assert "skipped: 1 cannot be used, 1 too short" in result.err
     assert "p02/broken.wav: not audio" in result.err
 
 
-def test_lines_are_relative_so_that_the_folder_can_be_moved(corpus: Path, run: Run) -> None:
+def test_filelist_writes_paths_relative_to_the_list(corpus: Path, run: Run) -> None:
     run("filelist", corpus, "-o", corpus / "train.txt")
     first = (corpus / "train.txt").read_text().splitlines()[0]
     assert first == "p00/0.flac\t16000\t16000"
@@ -58,7 +58,7 @@ def test_lines_are_relative_so_that_the_folder_can_be_moved(corpus: Path, run: R
     assert all(path.is_file() for path in paths(moved / "train.txt"))
 
 
-def test_files_elsewhere_have_whole_paths(
+def test_filelist_writes_absolute_paths_of_other_files(
     corpus: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -70,7 +70,7 @@ def test_files_elsewhere_have_whole_paths(
     assert (tmp_path / "train.txt").read_text() == text
 
 
-def test_split_writes_two_lists_without_a_common_speaker(corpus: Path, run: Run) -> None:
+def test_split_writes_lists_without_a_common_speaker(corpus: Path, run: Run) -> None:
     result = run("filelist", corpus, "-o", corpus / "t.txt", "--split", "0.1", "--json")
     train, valid = paths(corpus / "t.txt"), paths(corpus / "valid.txt")
     assert len(set(train) | set(valid)) == len(train) + len(valid) == 101
@@ -82,7 +82,9 @@ def test_split_writes_two_lists_without_a_common_speaker(corpus: Path, run: Run)
     assert totals["unreadable"] == totals["too_short"] == 1
 
 
-def test_split_depends_on_the_seed_alone(corpus: Path, tmp_path: Path, run: Run) -> None:
+def test_split_of_the_command_depends_on_the_seed_only(
+    corpus: Path, tmp_path: Path, run: Run
+) -> None:
     for name, seed in (("a", 1), ("b", 1), ("c", 2)):
         out, valid = tmp_path / f"{name}.txt", tmp_path / f"{name}-valid.txt"
         run("filelist", corpus, "-o", out, "--split", 0.1, "--valid-output", valid, "--seed", seed)
@@ -90,7 +92,7 @@ def test_split_depends_on_the_seed_alone(corpus: Path, tmp_path: Path, run: Run)
     assert texts[0] == texts[1] != texts[2]
 
 
-def test_the_speaker_may_be_further_up(tmp_path: Path, run: Run) -> None:
+def test_speaker_level_finds_the_speaker_folder(tmp_path: Path, run: Run) -> None:
     for speaker in range(8):
         for chapter in range(4):
             write(tmp_path / f"{speaker}/{chapter}/a.flac", 0.6)
@@ -99,20 +101,20 @@ def test_the_speaker_may_be_further_up(tmp_path: Path, run: Run) -> None:
     assert len({path.parents[1] for path in paths(tmp_path / "valid.txt")}) == 1
 
 
-def test_several_sources_and_lists_are_joined_without_doubles(corpus: Path, run: Run) -> None:
+def test_filelist_joins_sources_without_duplicates(corpus: Path, run: Run) -> None:
     (corpus / "some.txt").write_text("p05/1.flac\np06/2.flac\n")
     run("filelist", corpus / "p05", corpus / "some.txt", corpus / "p05", "-o", corpus / "t.txt")
     found = [path.relative_to(corpus).as_posix() for path in paths(corpus / "t.txt")]
     assert found == [*(f"p05/{clip}.flac" for clip in range(5)), "p06/2.flac"]
 
 
-def test_lengths_that_a_list_says_are_believed(tmp_path: Path, run: Run) -> None:
+def test_filelist_keeps_lengths_of_a_source_list(tmp_path: Path, run: Run) -> None:
     (tmp_path / "a.txt").write_text("not/there.wav\t99000\t16000\n")
     assert run("filelist", tmp_path / "a.txt", "-o", tmp_path / "b.txt").code == 0
     assert (tmp_path / "b.txt").read_text() == "not/there.wav\t99000\t16000\n"
 
 
-def test_standard_output(corpus: Path, run: Run) -> None:
+def test_filelist_writes_to_stdout(corpus: Path, run: Run) -> None:
     result = run("filelist", corpus / "p05", "-o", "-")
     assert result.text.splitlines() == [
         f"{corpus}/p05/{clip}.flac\t16000\t16000" for clip in range(5)
@@ -120,7 +122,7 @@ def test_standard_output(corpus: Path, run: Run) -> None:
     assert "<stdout>: 5 clips" in result.err
 
 
-def test_odd_names_come_back(tmp_path: Path, run: Run) -> None:
+def test_filelist_names_survive_reading(tmp_path: Path, run: Run) -> None:
     odd = ["#a.wav", " #b.wav", "c|d.wav", "e f .wav", "ü.wav"]
     for name in odd:
         write(tmp_path / "x" / name)
@@ -128,11 +130,11 @@ def test_odd_names_come_back(tmp_path: Path, run: Run) -> None:
     assert {path.name for path in paths(tmp_path / "x" / "t.txt")} == set(odd)
 
 
-def test_a_name_with_a_line_break_is_refused(tmp_path: Path, run: Run) -> None:
+def test_filelist_rejects_names_with_a_line_break(tmp_path: Path, run: Run) -> None:
     write(tmp_path / "a\nb.wav")
     result = run("filelist", tmp_path, "-o", tmp_path / "t.txt")
     assert result.code == 2
-    assert "rename it" in result.err
+    assert "rename or exclude it" in result.err
     assert not (tmp_path / "t.txt").exists()
 
 
@@ -157,7 +159,9 @@ def test_a_name_with_a_line_break_is_refused(tmp_path: Path, run: Run) -> None:
         (["-o", "{corpus}/t.txt"], "DIR"),
     ],
 )
-def test_what_cannot_be(corpus: Path, run: Run, arguments: list[str], why: str) -> None:
+def test_filelist_rejects_unusable_arguments(
+    corpus: Path, run: Run, arguments: list[str], why: str
+) -> None:
     (corpus / "empty").mkdir()
     (corpus / "old.txt").write_text("# old\na\tb\n")
     (corpus / "valid.txt").write_text("# old\n")
@@ -170,7 +174,7 @@ def test_what_cannot_be(corpus: Path, run: Run, arguments: list[str], why: str) 
     assert not list(corpus.rglob("*.part"))
 
 
-def test_many_broken_files_are_counted(tmp_path: Path, run: Run) -> None:
+def test_filelist_counts_many_broken_files(tmp_path: Path, run: Run) -> None:
     write(tmp_path / "good.wav")
     for number in range(30):
         (tmp_path / f"bad{number}.wav").touch()
@@ -180,7 +184,7 @@ def test_many_broken_files_are_counted(tmp_path: Path, run: Run) -> None:
     assert "10 more files cannot be used" in result.err
 
 
-def test_no_torch_is_needed(corpus: Path) -> None:
+def test_filelist_does_not_import_torch(corpus: Path) -> None:
     program = (
         "import sys\nfrom codectool.cli import main\n"
         f"try: main(['filelist', {str(corpus)!r}, '-o', {str(corpus / 't.txt')!r}])\n"
@@ -190,7 +194,7 @@ def test_no_torch_is_needed(corpus: Path) -> None:
     subprocess.run([sys.executable, "-c", program], check=True, capture_output=True)
 
 
-def test_the_line_in_the_document_is_a_command(
+def test_command_in_the_documentation_works(
     tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     document = (Path(__file__).parents[2] / "docs" / "guides" / "data.md").read_text(

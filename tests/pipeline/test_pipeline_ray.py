@@ -8,7 +8,7 @@ import sys
 import time
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -178,10 +178,10 @@ def test_operation_spec_rebuilds_the_operation(
         operation = EncodeOperation(codec, EncodeOptions({"a": "b"}))
         spec = OperationSpec.of(operation)
         assert spec.build("cpu").settings == operation.settings
-    missing = OperationSpec(**{**vars(spec), "checkpoint": "/nowhere/x.safetensors"})
+    missing = replace(spec, codec={**spec.codec, "checkpoint": "/nowhere/x.safetensors"})
     with pytest.raises(CheckpointError, match=r"/nowhere/x.safetensors: .* \(on .+\)$"):
         missing.build("cpu")
-    other = OperationSpec(**{**vars(spec), "fingerprint": "00000000"})
+    other = replace(spec, fingerprint="00000000")
     with pytest.raises(FingerprintError, match="but 00000000 here"):
         other.build("cpu")
 

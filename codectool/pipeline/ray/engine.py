@@ -179,7 +179,7 @@ class RayEngine:
             worker.ready = True
             self._load_failures = 0
         elif call.is_prepare:
-            self._ledger.begin(value)
+            self._ledger.journal.begin(value)
             self._calls[worker.actor.finish.remote(task.number)] = _Call(worker, task)
         else:
             worker.tasks.remove(task)

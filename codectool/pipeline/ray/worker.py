@@ -12,7 +12,6 @@ import threading
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, replace
-from pathlib import Path
 from typing import Any
 
 from codectool.checkpoints import bundled
@@ -29,7 +28,6 @@ from codectool.pipeline.operations import (
 from codectool.pipeline.plan import Batch
 from codectool.pipeline.report import Result, Timing
 from codectool.pipeline.steps import BatchItem
-from codectool.streaming import Padding
 
 BATCHES_PER_WORKER = 2  # one in the model, one that is loaded or written
 
@@ -43,41 +41,29 @@ class OperationSpec:
     Attributes:
         operation: name of the operation.
         options: its options.
-        family: codec family.
-        checkpoint: absolute path of the weights; None for bundled weights.
-        config: hyper-parameters of the model; None for bundled weights.
-        precision: precision of matrix products.
-        padding: padding at the end of a file.
-        num_codebooks: number of codebooks to use.
+        codec: arguments of `load`; the checkpoint is the name of bundled weights or a path.
         fingerprint: fingerprint of the weights.
     """
 
     operation: str
     options: Any
-    family: str
-    checkpoint: str | None
-    config: Mapping[str, Any] | None
-    precision: str
-    padding: Padding
-    num_codebooks: int
+    codec: Mapping[str, Any]
     fingerprint: str
 
     @classmethod
     def of(cls, operation: AnyOperation) -> OperationSpec:
         """Return the specification of an operation."""
         codec = operation.codec
-        is_bundled = bundled.find_available(codec.fingerprint) is not None
-        return cls(
-            operation=operation.name,
-            options=operation.options,
-            family=codec.layout.family,
-            checkpoint=None if is_bundled else os.path.abspath(codec.checkpoint),
-            config=None if is_bundled else codec.model.hyper_parameters,
-            precision=codec.precision,
-            padding=codec.padding,
-            num_codebooks=codec.layout.num_codebooks,
-            fingerprint=codec.fingerprint,
-        )
+        weights = bundled.find_available(codec.fingerprint)
+        arguments = {
+            "model": codec.layout.family,
+            "checkpoint": weights.name if weights else os.path.abspath(codec.checkpoint),
+            "config": None if weights else codec.model.hyper_parameters,
+            "precision": codec.precision,
+            "padding": codec.padding,
+            "codebooks": codec.layout.num_codebooks,
+        }
+        return cls(operation.name, operation.options, arguments, codec.fingerprint)
 
     def build(self, device: str) -> AnyOperation:
         """Load the codec and return the operation.
@@ -87,15 +73,7 @@ class OperationSpec:
                 the message names the machine.
         """
         try:
-            codec = load(
-                self.family,
-                self._weights(),
-                config=self.config,
-                device=device,
-                precision=self.precision,
-                padding=self.padding,
-                codebooks=self.num_codebooks,
-            )
+            codec = load(**self.codec, device=device)
         except CodectoolError as error:
             raise type(error)(f"{error} (on {socket.gethostname()})") from error
         if codec.fingerprint != self.fingerprint:
@@ -104,12 +82,6 @@ class OperationSpec:
                 f"{socket.gethostname()}, but {self.fingerprint} here; copy the same weights there"
             )
         return OPERATIONS[self.operation](codec, self.options)
-
-    def _weights(self) -> Path | None:
-        if self.checkpoint is not None:
-            return Path(self.checkpoint)
-        weights = bundled.find(self.fingerprint)
-        return None if weights is None else weights.path
 
 
 @dataclass(frozen=True)
