@@ -7,7 +7,7 @@ latent, and `forward_train` quantizes in a training step, with gradients and los
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import cast
 
@@ -61,17 +61,12 @@ class ResidualQuantizer(Quantizer):
 
     def __init__(self, stages: Iterable[Quantizer]):
         super().__init__()
-        self.layers = nn.ModuleList(stages)
-
-    @property
-    def stages(self) -> Iterator[Quantizer]:
-        """The stages in order."""
-        return (cast(Quantizer, layer) for layer in self.layers)
+        self.layers = cast("Sequence[Quantizer]", nn.ModuleList(stages))
 
     @override
     def forward(self, latent: Tensor) -> tuple[Tensor, Tensor]:
         residual, total, codes = latent, torch.zeros_like(latent), []
-        for stage in self.stages:
+        for stage in self.layers:
             stage_codes, quantized = stage(residual)
             residual = residual - quantized
             total = total + quantized
@@ -82,7 +77,7 @@ class ResidualQuantizer(Quantizer):
     def forward_train(self, latent: Tensor) -> QuantizerOutput:
         residual, total, codes = latent, torch.zeros_like(latent, dtype=torch.float32), []
         losses: dict[str, Tensor] = {}
-        for stage in self.stages:
+        for stage in self.layers:
             output = stage.forward_train(residual)
             residual = output.residual
             total = total + output.quantized
@@ -94,7 +89,7 @@ class ResidualQuantizer(Quantizer):
     @override
     def lookup(self, codes: Tensor) -> Tensor:
         """Return the quantized latent of the first K' codebooks: codes ``(B, K', F)``, K' <= K."""
-        parts = [stage.lookup(c) for stage, c in zip(self.stages, codes.unbind(1), strict=False)]
+        parts = [stage.lookup(c) for stage, c in zip(self.layers, codes.unbind(1), strict=False)]
         total = torch.zeros_like(parts[0])
         for part in parts:
             total = total + part

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from codectool.errors import ConfigError
 from codectool.nn.weight_norm import to_old_name
-from codectool.schema import Config, from_json, to_json
+from codectool.schema import Config, from_json
 from codectool.tokens import MAX_CODEBOOKS, MAX_SAMPLE_RATE
 
 # Limits on untrusted configs. The published models have 1536 channels, 5 ratios, 2 LSTM layers.
@@ -119,11 +119,6 @@ class BigCodecConfig(Config, frozen=True):
                 key: value for key, value in decoder.items() if key not in IGNORED_DECODER_KEYS
             }
         return from_json(cls, config)
-
-    def to_published(self) -> dict[str, Any]:
-        """Undo `from_published`; ignored keys are left out."""
-        values: dict[str, Any] = to_json(self)
-        return values
 
     @classmethod
     def from_shapes(cls, state: Mapping[str, Tensor]) -> BigCodecConfig:

@@ -33,6 +33,7 @@ from codectool.codecs.stream import Stream
 from codectool.nn.loading import load_tensors, skip_init
 from codectool.nn.quantize import ResidualQuantizer
 from codectool.nn.weight_norm import fold_weight_norm, weight_normed
+from codectool.schema import to_json
 
 # A range is decoded with this much context before it, so that the LSTM state converges to what it
 # would be after all previous frames.
@@ -250,7 +251,8 @@ class BigCodec(CodecModel):
     @property
     @override
     def hyper_parameters(self) -> dict[str, Any]:
-        return self.config.to_published()
+        values: dict[str, Any] = to_json(self.config)
+        return values
 
     def _context(self) -> Context:
         if self._bidirectional:

@@ -15,6 +15,7 @@ from codectool.codecs.bigcodec.config import BigCodecConfig, DecoderConfig, Enco
 from codectool.codecs.bigcodec.model import CPU_CHUNK_FRAMES, BigCodec
 from codectool.codecs.bigcodec.streaming import run_batch
 from codectool.codecs.stream import Stream
+from codectool.schema import to_json
 from tests.batches import decode_batch, encode_batch
 from tests.recipe import BIGCODEC
 
@@ -52,7 +53,7 @@ def make_config(use_rnn: bool = True, bidirectional: bool = False) -> BigCodecCo
 def build(config: BigCodecConfig) -> BigCodec:
     torch.manual_seed(0)
     state = BigCodec(config).state_dict()
-    return BigCodec.from_state(state, config.to_published())
+    return BigCodec.from_state(state, to_json(config))
 
 
 @pytest.fixture(scope="module")
