@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 
@@ -19,11 +19,12 @@ from codectool.deprecation import renamed_keywords, warn_renamed
 from codectool.errors import AudioError, FingerprintError, UsageError
 from codectool.streaming import (
     Codes,
+    OutputResampler,
     Padding,
     StreamDecoder,
     StreamEncoder,
     check_codebooks,
-    encode_whole_signal,
+    max_padding,
     pad_or_trim,
     padded_frames,
     to_channels,
@@ -156,10 +157,7 @@ class Codec:
         channels: int,
         tags: Mapping[str, str] | None = None,
     ) -> Tokens:
-        """Encode audio that is given in chunks ``(C, N)``; only the codes are kept in memory.
-
-        Takes and raises what `encode` does.
-        """
+        """Encode audio given in chunks ``(C, N)``; see `encode`. Only the codes are kept."""
         encoder = self._encoder(sample_rate, channels)
         codes = [*map(encoder.push, chunks), encoder.flush()]
         return self.make_tokens(
@@ -170,34 +168,12 @@ class Codec:
             tags,
         )
 
-    def encode_whole_signal(
-        self,
-        read: Callable[[], Iterable[Samples]],
-        sample_rate: int,
-        channels: int,
-        tags: Mapping[str, str] | None = None,
-    ) -> Tokens:
-        """Encode a signal of any length as one segment, in several passes and bounded memory.
-
-        Args:
-            read: returns the signal from its start, in chunks ``(C, N)``.
-            sample_rate: sampling rate of the signal in Hz.
-            channels: number of channels C.
-            tags: text metadata.
-        """
-        self.check_rate(sample_rate)
-        codes, num_samples = encode_whole_signal(
-            self.model, self.inference_context, read, sample_rate, channels
-        )
-        codes = codes[:, : self.layout.num_codebooks]
-        return self.make_tokens(codes, sample_rate, num_samples, tags=tags)
-
     def prepare(
         self, samples: npt.ArrayLike, sample_rate: int, tags: Mapping[str, str] | None = None
     ) -> PreparedClip:
-        """Check audio, convert it to the model's rate and pad it to whole frames.
+        """Check audio as `encode` does, convert it to the model's rate and pad it.
 
-        Takes and raises what `encode` does. Does not run the model.
+        This does not run the model.
         """
         wave = to_channels(samples)
         self.check_rate(sample_rate)
@@ -246,15 +222,7 @@ class Codec:
         segment_frames: int | None = None,
         tags: Mapping[str, str] | None = None,
     ) -> Tokens:
-        """Return codes of this codec as `Tokens`.
-
-        Args:
-            codes: int32 ``(C, K, F)`` of a whole signal.
-            sample_rate: sampling rate of the audio in Hz.
-            num_samples: samples per channel at that rate that decoding returns.
-            segment_frames: frames per independently encoded segment; None if there is only one.
-            tags: text metadata.
-        """
+        """Return codes ``(C, K, F)`` of this codec as `Tokens`."""
         return Tokens(
             codes=codes,
             layout=self.layout,
@@ -369,13 +337,14 @@ class Codec:
             sample_rate: output sampling rate in Hz; None for the model's.
             channels: number of channels.
             num_samples: samples per channel in total; None if it is passed to `flush` or unknown.
+                The last samples of a stream may be padding and are then returned with a delay.
             chunk_frames: as for `stream_encoder`; for codes with segments, their length.
         """
         rate = self.sample_rate if sample_rate is None else sample_rate
         check_sample_rate(rate)
-        return StreamDecoder(
-            self.model, self.inference_context, rate, channels, num_samples, chunk_frames
-        )
+        hold = max_padding(self.model) if num_samples is None else 0
+        output = OutputResampler(self.sample_rate, rate, channels, length=num_samples, hold=hold)
+        return StreamDecoder(self.model, self.inference_context, channels, chunk_frames, output)
 
     def _encoder(
         self, sample_rate: int, channels: int, chunk_frames: int | None = None

@@ -24,8 +24,8 @@ from codectool.errors import ContainerError, UsageError
 from codectool.files import atomic_output
 from codectool.streaming import (
     Codes,
-    ModelDecoder,
     OutputResampler,
+    StreamDecoder,
     decode_whole_signal,
     max_padding,
 )
@@ -136,8 +136,7 @@ class Decoding:
     Damaged blocks (``Reader(..., damaged="keep")``) become silence; truncated files end early.
 
     Args:
-        codec: holds the weights that the file names.
-        reader: a `Reader` that has read no blocks yet.
+        reader: has read no blocks yet.
         start_seconds: start of the range.
         seconds: length of the range; None, or more than there is, for the rest of the file.
         native_rate: return audio at the model's sampling rate.
@@ -146,7 +145,6 @@ class Decoding:
 
     Attributes:
         sample_rate: sampling rate of the audio in Hz.
-        channels: number of channels C.
         num_samples: samples per channel of the range; None on a pipe until its end is read.
         damage: one sentence per damaged block or missing end; complete after the last chunk.
 
@@ -192,22 +190,20 @@ class Decoding:
             ContainerError: the file is damaged, and the reader does not keep damaged blocks.
             UsageError: a pipe ends before the range starts.
         """
+        plan, model = self._range, self._codec.model
         output = OutputResampler(
             self._codec.sample_rate,
             self.sample_rate,
             self.channels,
-            skip=self._range.skip,
-            new_skip=self._range.skip_resampled,
-            length=self._range.num_samples,
-            hold=max_padding(self._codec.model) if self.num_samples is None else 0,
+            skip=plan.skip,
+            new_skip=plan.skip_resampled,
+            length=plan.num_samples,
+            hold=max_padding(model) if self.num_samples is None else 0,
         )
-        position = self._range.start
-        for wave in self._decode():
-            chunk = output.push(wave)
+        position = plan.start
+        for chunk in self._decode(output):
             yield self._conceal(chunk, position)
             position += chunk.shape[1]
-        self.num_samples = self._plan_range().num_samples  # a pipe's length is known at its end
-        yield self._conceal(output.flush(self.num_samples), position)
         self.damage += [str(problem) for problem in self._reader.problems]
 
     def _plan_range(self) -> DecodeRange:
@@ -221,24 +217,24 @@ class Decoding:
             num_frames=self._reader.num_frames,
         )
 
-    def _decode(self) -> Iterator[Samples]:
-        """Yield samples ``(C, N)`` at the model's rate."""
+    def _decode(self, output: OutputResampler) -> Iterator[Samples]:
+        """Yield samples ``(C, N)`` of the range."""
         model, context = self._codec.model, self._codec.inference_context
         header, codes = self._reader.header, self._codes()
-        chunk_frames = self._chunk_frames
-        if model.segment_frames is not None:
-            chunk_frames = header.segment_frames
-            if chunk_frames is None:  # one segment of any length
-                none = np.zeros((self.channels, header.layout.num_codebooks, 0), np.int32)
-                whole = np.concatenate([none, *codes], axis=2)
-                if whole.shape[2] > model.segment_frames:
-                    yield from decode_whole_signal(model, context, whole)
-                    return
-                codes = iter([whole])
-        decoder = ModelDecoder(model, context, self.channels, chunk_frames)
-        for chunk in codes:
-            yield decoder.push(chunk)
-        yield decoder.flush()
+        segmented = model.segment_frames is not None
+        chunk_frames = header.segment_frames if segmented else self._chunk_frames
+        decoder = StreamDecoder(model, context, self.channels, chunk_frames, output)
+        if segmented and header.segment_frames is None:  # one segment of any length
+            none = np.zeros((self.channels, header.layout.num_codebooks, 0), np.int32)
+            whole = np.concatenate([none, *codes], axis=2)
+            if whole.shape[2] > cast(int, model.segment_frames):
+                yield from map(output.push, decode_whole_signal(model, context, whole))
+            else:
+                yield decoder.push(whole)
+        else:
+            yield from map(decoder.push, codes)
+        self.num_samples = self._plan_range().num_samples  # a pipe's length is known at its end
+        yield decoder.flush(self.num_samples)
 
     def _codes(self) -> Iterator[Codes]:
         """Yield the codes ``(C, K, F)`` of the range.

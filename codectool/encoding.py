@@ -13,7 +13,7 @@ from codectool.codec import Codec
 from codectool.container import Header, Writer, write
 from codectool.errors import UsageError
 from codectool.files import atomic_output
-from codectool.streaming import Codes, StreamEncoder
+from codectool.streaming import Codes, StreamEncoder, encode_whole_signal
 from codectool.tokens import Tokens
 
 LIVE_BLOCK_SECONDS = 0.1
@@ -59,7 +59,8 @@ def encode_file(
         target: the `.hcd` file.
         tags: text metadata to store.
         block_frames: frames per block of the file; None is about 24 s.
-        exact: encode the whole signal as one segment; see `encode_source`.
+        exact: encode the whole signal as one segment, whatever its length, if the model has
+            segments. The source is then read several times.
         overwrite: replace an existing target.
         check: called before each chunk; may raise to stop.
 
@@ -81,35 +82,33 @@ def encode_source(
     exact: bool = False,
     check: Callable[[], None] | None = None,
 ) -> Tokens:
-    """Encode everything that a source returns.
-
-    Args:
-        codec: the codec.
-        audio: the source.
-        tags: text metadata to store.
-        exact: encode the whole signal as one segment, whatever its length, if the model has
-            segments. The source is then read several times.
-        check: called before each chunk; may raise to stop.
+    """Encode everything that a source returns; see `encode_file`.
 
     Raises:
         AudioError: the source cannot be read, or a sample is NaN or infinite.
         UsageError: ``exact`` with a source that can be read only once.
     """
 
-    def chunks() -> Iterator[Samples]:
+    def read() -> Iterator[Samples]:
         for chunk in audio.chunks():
             if check is not None:
                 check()
             yield chunk
 
-    if exact and codec.padding == "lossless" and codec.model.segment_frames is not None:
-        if not audio.seekable:
-            raise UsageError(
-                f"{audio.name}: `--exact` reads its input several times, which a pipe cannot do; "
-                "give a file"
-            )
-        return codec.encode_whole_signal(chunks, audio.sample_rate, audio.channels, tags)
-    return codec.encode_chunks(chunks(), audio.sample_rate, audio.channels, tags)
+    rate, channels = audio.sample_rate, audio.channels
+    if not exact or codec.padding == "reference" or codec.model.segment_frames is None:
+        return codec.encode_chunks(read(), rate, channels, tags)
+    codec.check_rate(rate)
+    if not audio.seekable:
+        raise UsageError(
+            f"{audio.name}: `--exact` reads its input several times, which a pipe cannot do; "
+            "give a file"
+        )
+    codes, num_samples = encode_whole_signal(
+        codec.model, codec.inference_context, read, rate, channels
+    )
+    codes = codes[:, : codec.layout.num_codebooks]
+    return codec.make_tokens(codes, rate, num_samples, tags=tags)
 
 
 def encode_live(
@@ -123,19 +122,13 @@ def encode_live(
 ) -> Encoded:
     """Write a `.hcd` stream while audio arrives: each block as soon as it is complete.
 
-    Args:
-        codec: the codec.
-        audio: the source.
-        file: where to write; may be a pipe.
-        tags: text metadata to store.
-        block_frames: frames per block of the file; None is about 24 s.
-        chunk_frames: frames computed at once; see `Codec.stream_encoder`.
+    The file may be a pipe. Its blocks have ``block_frames`` frames (None: about 24 s), and
+    ``chunk_frames`` frames are computed at once (see `Codec.stream_encoder`).
 
     Raises:
         AudioError: the source cannot be read, or a sample is NaN or infinite.
     """
     encoder = codec.stream_encoder(audio.sample_rate, audio.channels, chunk_frames=chunk_frames)
-    counted = _CountingFile(file)
     writer: Writer | None = None
     for codes in _encode(encoder, audio):
         if writer is None and (codes.shape[2] or encoder.ended):
@@ -147,13 +140,13 @@ def encode_live(
                 segment_frames=encoder.segment_frames,
                 block_frames=block_frames or 0,
             )
-            writer = Writer(counted, header, tags)  # type: ignore[arg-type]
+            writer = Writer(file, header, tags)
         if writer is not None:
             writer.write(codes)
     assert writer is not None, "`flush` ends the stream"
     extra = encoder.num_frames - writer.header.frames_for(encoder.num_samples)
     writer.close(encoder.num_samples, extra)
-    return Encoded(encoder.num_samples, audio.sample_rate, counted.num_bytes)
+    return Encoded(encoder.num_samples, audio.sample_rate, writer.num_bytes)
 
 
 def live_seconds(codec: Codec) -> float:
@@ -165,19 +158,3 @@ def _encode(encoder: StreamEncoder, audio: AudioSource) -> Iterator[Codes]:
     for chunk in audio.chunks():
         yield encoder.push(chunk)
     yield encoder.flush()
-
-
-class _CountingFile:
-    """Count the bytes written to a file that may be a pipe."""
-
-    def __init__(self, file: BinaryIO) -> None:
-        self.num_bytes = 0
-        self._file = file
-
-    def write(self, data: memoryview) -> int | None:
-        written = self._file.write(data)
-        self.num_bytes += len(data) if written is None else written
-        return written
-
-    def flush(self) -> None:
-        self._file.flush()

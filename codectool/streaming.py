@@ -22,7 +22,7 @@ from codectool.errors import AudioError, DamagedError
 
 Codes = npt.NDArray[np.int32]
 Padding = Literal["lossless", "reference"]
-InferenceContext = Callable[[], AbstractContextManager[None]]
+InferenceContext = Callable[[], AbstractContextManager[None]]  # in which a model runs
 
 WHOLE_SIGNAL = 1 << 40  # as a segment length: more frames than any signal has
 
@@ -31,17 +31,13 @@ class StreamEncoder:
     """Encode audio of any sampling rate that arrives in chunks.
 
     Args:
-        model: the codec model.
-        inference_context: context manager in which the model runs.
-        sample_rate: of the audio, in Hz.
+        sample_rate: sampling rate of the audio in Hz.
         channels: number of channels C; each is encoded independently.
         num_codebooks: codebooks to use.
         chunk_frames: frames computed at once; see `Codec.stream_encoder`.
         padding: how the signal is extended to whole frames; see `codectool.loading.load`.
 
     Attributes:
-        sample_rate: of the audio, in Hz.
-        channels: number of channels.
         num_samples: samples per channel received so far; after `flush`, samples to decode.
         num_frames: frames returned so far.
         ended: whether `flush` was called.
@@ -57,14 +53,13 @@ class StreamEncoder:
         chunk_frames: int | None = None,
         padding: Padding = "lossless",
     ) -> None:
-        self.sample_rate = sample_rate
-        self.channels = channels
         self.num_samples = 0
         self.num_frames = 0
         self.ended = False
         self._model = model
         self._inference_context = inference_context
         self._num_codebooks = num_codebooks
+        self._sample_rate = sample_rate
         self._padding = padding
         self._segment: int | None = None
         if model.segment_frames is not None:
@@ -103,8 +98,8 @@ class StreamEncoder:
         if self.ended:
             raise AudioError("the stream has ended; start a new one")
         wave = to_channels(samples)
-        if wave.shape[0] != self.channels:
-            raise AudioError(f"{wave.shape[0]} channels, but the stream has {self.channels}")
+        if len(wave) != len(self._streams):
+            raise AudioError(f"{len(wave)} channels, but the stream has {len(self._streams)}")
         check_finite(wave, "samples", self.num_samples)
         self.num_samples += wave.shape[1]
         wave = np.concatenate([self._rest, self._resampler.push(wave)], axis=1)
@@ -126,9 +121,10 @@ class StreamEncoder:
         wave = np.concatenate([self._rest, self._resampler.flush()], axis=1)
         self._rest = wave[:, :0]
         frames = padded_frames(model, self._pushed + wave.shape[1], self._padding, self._segment)
+        length = frames * model.hop_length
         if self._padding == "reference":
-            self.num_samples = frames * model.hop_length * self.sample_rate // model.sample_rate
-        return self._encode(pad_or_trim(wave, frames * model.hop_length - self._pushed), last=True)
+            self.num_samples = length * self._sample_rate // model.sample_rate
+        return self._encode(pad_or_trim(wave, length - self._pushed), last=True)
 
     def _encode(self, wave: Samples, last: bool) -> Codes:
         self._pushed += wave.shape[1]
@@ -143,53 +139,12 @@ class StreamEncoder:
         return np.stack(rows)
 
 
-class ModelDecoder:
-    """Decode codes that arrive in chunks to audio at the model's rate.
-
-    Args:
-        model: the codec model.
-        inference_context: context manager in which the model runs.
-        channels: number of channels C.
-        chunk_frames: see `Codec.stream_decoder`.
-    """
-
-    def __init__(
-        self,
-        model: CodecModel,
-        inference_context: InferenceContext,
-        channels: int,
-        chunk_frames: int | None,
-    ) -> None:
-        self._model = model
-        self._inference_context = inference_context
-        self._streams = [model.stream_decoder(chunk_frames) for _ in range(channels)]
-
-    def push(self, codes: npt.NDArray[np.integer]) -> Samples:
-        """Take the next codes ``(C, K', F)`` and return the samples ``(C, N)`` that are complete.
-
-        Raises:
-            DamagedError: a code exceeds its codebook.
-        """
-        check_codebooks(self._model, codes)
-        rows = torch.from_numpy(codes.astype(np.int64)).to(self._model.device)
-        with self._inference_context():
-            waves = [s.push(row[None]) for s, row in zip(self._streams, rows, strict=True)]
-        return np.stack([wave[0, 0].float().cpu().numpy() for wave in waves])
-
-    def flush(self) -> Samples:
-        """End the signal and return the remaining samples."""
-        with self._inference_context():
-            waves = [stream.flush() for stream in self._streams]
-        return np.stack([wave[0, 0].float().cpu().numpy() for wave in waves])
-
-
 class OutputResampler:
     """Convert decoded samples to the output rate and cut out the requested samples.
 
     Args:
         rate: sampling rate of the decoded samples in Hz.
         new_rate: output rate in Hz.
-        channels: number of channels C.
         skip: samples to drop before resampling.
         new_skip: samples to drop after resampling.
         length: most samples per channel to return; None for all.
@@ -218,12 +173,10 @@ class OutputResampler:
         """Take samples ``(C, N)`` and return those that are complete."""
         dropped = min(self._skip, wave.shape[1])
         self._skip -= dropped
-        wave = wave[:, dropped:]
-        if self._hold:
-            wave = np.concatenate([self._held, wave], axis=1)
-            ready = max(0, wave.shape[1] - self._hold)
-            self._held, wave = wave[:, ready:], wave[:, :ready]
-        return self._limit(self._resampler.push(wave))
+        wave = np.concatenate([self._held, wave[:, dropped:]], axis=1)
+        ready = max(0, wave.shape[1] - self._hold)
+        self._held = wave[:, ready:]
+        return self._limit(self._resampler.push(wave[:, :ready]))
 
     def flush(self, length: int | None = None) -> Samples:
         """End the signal and return the remaining samples, zero-padded to the known length.
@@ -252,38 +205,22 @@ class StreamDecoder:
     """Decode codes that arrive in chunks to audio of any sampling rate.
 
     Args:
-        model: the codec model.
-        inference_context: context manager in which the model runs.
-        sample_rate: of the audio, in Hz.
-        channels: number of channels C.
-        num_samples: samples per channel in total; None if it is passed to `flush`. In that case
-            the samples of the last frames, which may be padding, are returned with a delay.
         chunk_frames: frames computed at once; see `Codec.stream_decoder`.
-
-    Attributes:
-        sample_rate: of the audio, in Hz.
-        channels: number of channels.
+        output: receives the audio at the model's rate.
     """
 
     def __init__(
         self,
         model: CodecModel,
         inference_context: InferenceContext,
-        sample_rate: int,
         channels: int,
-        num_samples: int | None,
         chunk_frames: int | None,
+        output: OutputResampler,
     ) -> None:
-        self.sample_rate = sample_rate
-        self.channels = channels
-        self._decoder = ModelDecoder(model, inference_context, channels, chunk_frames)
-        self._output = OutputResampler(
-            model.sample_rate,
-            sample_rate,
-            channels,
-            length=num_samples,
-            hold=max_padding(model) if num_samples is None else 0,
-        )
+        self._model = model
+        self._inference_context = inference_context
+        self._streams = [model.stream_decoder(chunk_frames) for _ in range(channels)]
+        self._output = output
 
     def push(self, codes: npt.NDArray[np.integer]) -> Samples:
         """Take the next codes and return the samples ``(C, N)`` that are complete.
@@ -294,16 +231,22 @@ class StreamDecoder:
         Raises:
             DamagedError: a code exceeds its codebook.
         """
-        return self._output.push(self._decoder.push(codes))
+        check_codebooks(self._model, codes)
+        rows = torch.from_numpy(codes.astype(np.int64)).to(self._model.device)
+        with self._inference_context():
+            waves = [s.push(row[None]) for s, row in zip(self._streams, rows, strict=True)]
+        return self._output.push(_to_numpy(waves))
 
     def flush(self, num_samples: int | None = None) -> Samples:
         """End the signal and return the remaining samples.
 
         Args:
-            num_samples: samples per channel in total, if the constructor did not get it; None
-                returns all samples of the frames.
+            num_samples: samples per channel in total, if they were unknown before; None returns
+                all samples of the frames.
         """
-        rest = self._output.push(self._decoder.flush())
+        with self._inference_context():
+            waves = [stream.flush() for stream in self._streams]
+        rest = self._output.push(_to_numpy(waves))
         return np.concatenate([rest, self._output.flush(num_samples)], axis=1)
 
 
@@ -316,12 +259,7 @@ def encode_whole_signal(
 ) -> tuple[Codes, int]:
     """Encode a signal of any length as one segment, in several passes and bounded memory.
 
-    Args:
-        model: a model with segments.
-        inference_context: context manager in which the model runs.
-        read: returns the signal from its start, in chunks ``(C, N)``.
-        sample_rate: of the signal, in Hz.
-        channels: number of channels C; each is encoded independently.
+    Each call of ``read`` returns the signal from its start, in chunks ``(C, N)``.
 
     Returns:
         int32 ``(C, K, F)``, and the samples per channel that were read.
@@ -364,27 +302,22 @@ def decode_whole_signal(
     """
     check_codebooks(model, codes)
     rows = torch.from_numpy(codes.astype(np.int64)).to(model.device)
-    chunks = zip(
-        *(cast(WholeSignalModel, model).decode_whole(row[None]) for row in rows), strict=True
-    )
+    whole = cast(WholeSignalModel, model)
+    chunks = zip(*(whole.decode_whole(row[None]) for row in rows), strict=True)
     while True:
         with inference_context():  # not around `yield`: the consumer does not run the model
             waves = next(chunks, None)
         if waves is None:
             return
-        yield np.stack([wave[0, 0].float().cpu().numpy() for wave in waves])
+        yield _to_numpy(waves)
 
 
 def padded_frames(
     model: CodecModel, num_samples: int, padding: Padding, segment_frames: int | None
 ) -> int:
-    """Return the number of frames to which a signal is padded or trimmed.
+    """Return the number of frames to which ``num_samples`` at the model's rate are padded.
 
-    Args:
-        model: the codec model.
-        num_samples: length of the signal at the model's rate.
-        padding: see `codectool.loading.load`.
-        segment_frames: frames per segment; the last one is padded to ``model.min_frames``.
+    The last segment is padded to ``model.min_frames``. Padding `reference` may also drop samples.
 
     Raises:
         AudioError: the signal is too short for padding `reference`.
@@ -438,3 +371,8 @@ def pad_or_trim(wave: Samples, length: int) -> Samples:
     """Return ``(C, N)`` zero-padded or cut to ``(C, length)``."""
     missing = max(0, length - wave.shape[1])
     return np.ascontiguousarray(np.pad(wave[:, :length], ((0, 0), (0, missing))))
+
+
+def _to_numpy(waves: Iterable[Tensor]) -> Samples:
+    """Stack one ``(1, 1, N)`` per channel to ``(C, N)``."""
+    return np.stack([wave[0, 0].float().cpu().numpy() for wave in waves])

@@ -45,6 +45,7 @@ class Writer:
     Attributes:
         header: as given, or with the length if the file ended within its first block.
         num_frames: frames received so far.
+        num_bytes: bytes written so far.
 
     Raises:
         ContainerError: the tags do not fit.
@@ -55,6 +56,7 @@ class Writer:
     ) -> None:
         self.header = header
         self.num_frames = 0
+        self.num_bytes = 0
         self._file = file
         self._tags = dict(tags or {})
         if self._tags:
@@ -168,6 +170,7 @@ class Writer:
             data = marker + payload + CHECK32.build(check)
         self._num_blocks += 1
         write_all(self._file, data)
+        self.num_bytes += len(data)
         # A reader may wait for this block at the other end of a pipe.
         if flush := getattr(self._file, "flush", None):
             flush()

@@ -1,4 +1,4 @@
-"""Streams of a model with segments: their output does not depend on how the signal was cut."""
+"""Segments: how signals are split, and streams of a model that encodes segments independently."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from torch import Tensor
 
 from codectool.codec import Codec
 from codectool.codecs.base import CodecModel
+from codectool.codecs.segments import decode_segments, encode_segments, split_segments
 from tests.batches import decode_batch, encode_batch
 
 FRAMES = 10  # of a segment
@@ -24,60 +25,92 @@ def noise(samples: int) -> Tensor:
 
 
 def random_sizes(total: int, largest: int, seed: int) -> list[int]:
-    """Return sizes from 0 to ``largest`` that sum to ``total``."""
+    """Sizes of chunks, some of them zero, that sum to ``total``."""
     rng, sizes = np.random.default_rng(seed), []
     while sum(sizes) < total:
         sizes.append(min(int(rng.integers(0, largest + 1)), total - sum(sizes)))
     return sizes
 
 
-def encode_each_segment(model: CodecModel, wave: Tensor) -> Tensor:
-    parts = wave.split(FRAMES * model.hop_length, dim=-1)
-    return torch.cat([encode_batch(model, part) for part in parts], -1)
+def encode_separately(model: CodecModel, wave: Tensor) -> Tensor:
+    segments = wave.split(FRAMES * model.hop_length, dim=-1)
+    return torch.cat([encode_batch(model, segment) for segment in segments], -1)
+
+
+@pytest.mark.parametrize(
+    ("frames", "segment", "shortest", "expected"),
+    [
+        (0, 10, 7, []),
+        (25, 10, 1, [(0, 10), (10, 20), (20, 25)]),
+        (20, 10, 7, [(0, 10), (10, 20)]),
+        (21, 10, 7, [(0, 10), (10, 20), (20, 27)]),
+        (5, 10, 7, [(0, 7)]),
+        (21, None, 7, [(0, 21)]),
+        (0, None, 7, []),
+    ],
+)
+def test_split_segments(
+    frames: int, segment: int | None, shortest: int, expected: list[tuple[int, int]]
+) -> None:
+    assert split_segments(frames, segment, shortest) == expected
+
+
+@torch.inference_mode()
+def test_batched_segments_match_separate_segments(model: CodecModel) -> None:
+    waves = [noise(frames * model.hop_length)[0] for frames in (47, 7, 0, 13)]
+    codes = encode_segments(model, waves, FRAMES)
+    for wave, item in zip(waves, codes, strict=True):
+        encoder = model.stream_encoder(FRAMES)
+        alone = torch.cat((encoder.push(wave[None]), encoder.flush()), -1)[0]
+        assert torch.equal(item, alone)
+    decoded = decode_segments(model, codes, [FRAMES, None, FRAMES, FRAMES])
+    for item, audio in zip(codes, decoded, strict=True):
+        decoder = model.stream_decoder(FRAMES)
+        alone = torch.cat((decoder.push(item[None]), decoder.flush()), -1)[0]
+        assert torch.equal(audio, alone)
 
 
 @torch.inference_mode()
 @pytest.mark.parametrize("frames", [7, 10, 19, 20, 47])
 @pytest.mark.parametrize("largest", [3, 50, 1000])
-def test_stream_encoder_matches_segments_for_any_chunking(
+def test_stream_encoder_matches_separate_segments(
     model: CodecModel, frames: int, largest: int
 ) -> None:
     wave = noise(frames * model.hop_length)
     stream, codes, pushed = model.stream_encoder(FRAMES), [], 0
-    for part in wave.split(random_sizes(wave.shape[-1], largest, frames), dim=-1):
-        codes.append(stream.push(part))
-        pushed += part.shape[-1]
+    for chunk in wave.split(random_sizes(wave.shape[-1], largest, frames), dim=-1):
+        codes.append(stream.push(chunk))
+        pushed += chunk.shape[-1]
         whole = pushed // (FRAMES * model.hop_length) * FRAMES
         assert sum(found.shape[-1] for found in codes) == whole
     codes.append(stream.flush())
-    assert torch.equal(torch.cat(codes, -1), encode_each_segment(model, wave))
+    assert torch.equal(torch.cat(codes, -1), encode_separately(model, wave))
 
 
 @torch.inference_mode()
 @pytest.mark.parametrize("frames", [7, 10, 19, 20, 47])
 @pytest.mark.parametrize("largest", [1, 13, 100])
 @pytest.mark.parametrize("codebooks", [1, 2])
-def test_stream_decoder_matches_segments_for_any_chunking(
+def test_stream_decoder_matches_separate_segments(
     model: CodecModel, frames: int, largest: int, codebooks: int
 ) -> None:
-    codes = encode_each_segment(model, noise(frames * model.hop_length))[:, :codebooks]
+    codes = encode_separately(model, noise(frames * model.hop_length))[:, :codebooks]
     stream, audio = model.stream_decoder(FRAMES), []
-    for part in codes.split(random_sizes(frames, largest, frames), dim=-1):
-        audio.append(stream.push(part))
+    for chunk in codes.split(random_sizes(frames, largest, frames), dim=-1):
+        audio.append(stream.push(chunk))
     audio.append(stream.flush())
-    parts = codes.split(FRAMES, dim=-1)
-    assert torch.equal(
-        torch.cat(audio, -1), torch.cat([decode_batch(model, part) for part in parts], -1)
-    )
+    segments = codes.split(FRAMES, dim=-1)
+    expected = torch.cat([decode_batch(model, segment) for segment in segments], -1)
+    assert torch.equal(torch.cat(audio, -1), expected)
 
 
 @torch.inference_mode()
-def test_short_last_segment_is_padded(model: CodecModel) -> None:
+def test_last_segment_shorter_than_the_model_needs(model: CodecModel) -> None:
     wave = noise((FRAMES + 3) * model.hop_length)
     stream = model.stream_encoder(FRAMES)
     codes = torch.cat((stream.push(wave), stream.flush()), -1)
     padded = torch.nn.functional.pad(wave, (0, (model.min_frames - 3) * model.hop_length))
-    assert torch.equal(codes, encode_each_segment(model, padded)[..., : FRAMES + 3])
+    assert torch.equal(codes, encode_separately(model, padded)[..., : FRAMES + 3])
     decoder = model.stream_decoder(FRAMES)
     audio = torch.cat((decoder.push(codes), decoder.flush()), -1)
     assert audio.shape == wave.shape
@@ -88,7 +121,7 @@ def test_short_last_segment_is_padded(model: CodecModel) -> None:
 
 
 @torch.inference_mode()
-def test_stream_without_input_has_no_output(model: CodecModel) -> None:
+def test_streams_return_nothing_for_no_input(model: CodecModel) -> None:
     encoder, decoder = model.stream_encoder(), model.stream_decoder()
     assert encoder.push(noise(0)).shape == encoder.flush().shape == (1, 2, 0)
     none = torch.zeros(1, 2, 0, dtype=torch.int64)
@@ -96,17 +129,17 @@ def test_stream_without_input_has_no_output(model: CodecModel) -> None:
 
 
 @torch.inference_mode()
-def test_stream_copies_its_input(model: CodecModel) -> None:
+def test_stream_encoder_copies_its_input(model: CodecModel) -> None:
     wave = noise(FRAMES * model.hop_length)
     stream, buffer = model.stream_encoder(FRAMES), torch.empty(1, 1, 50)
-    for part in wave.split(50, dim=-1):
-        codes = stream.push(buffer.copy_(part))
+    for chunk in wave.split(50, dim=-1):
+        codes = stream.push(buffer.copy_(chunk))
         buffer.fill_(9.0)
     assert torch.equal(codes, encode_batch(model, wave))
 
 
 @torch.inference_mode()
-def test_codec_segments_match_the_streams(
+def test_model_streams_match_the_codec(
     codecs: dict[str, Codec], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     codec = codecs["supercodec"]
