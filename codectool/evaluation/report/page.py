@@ -19,8 +19,27 @@ from codectool.evaluation.results import Evaluation
 from codectool.files import atomic_output, check_writable
 
 # In this order they make one script: each uses only what stands before it.
-SCRIPTS: tuple[str, ...] = ("dom", "words", "table", "summary", "plot", "media", "deck", "spectra")
-SCRIPTS = (*SCRIPTS, "transport", "player", "clips", "chance", "blind", "notes", "keys", "main")
+SCRIPTS: tuple[str, ...] = (
+    "dom",
+    "format",
+    "table",
+    "summary",
+    "chart",
+    "media-urls",
+    "audio-switcher",
+    "spectrograms",
+)
+SCRIPTS = (
+    *SCRIPTS,
+    "transport",
+    "player",
+    "clips",
+    "binomial",
+    "blind-test",
+    "notes",
+    "shortcuts",
+    "main",
+)
 SPLIT = "<!-- sounds -->"  # where the template makes room for the blocks of sounds
 
 
