@@ -19,7 +19,7 @@ from codectool.evaluation.pairs import find_references
 from codectool.evaluation.tokens.files import read_tokens
 from codectool.evaluation.tokens.table import token_csv, token_tables, token_text
 from codectool.evaluation.tokens.usage import TokenUsage, token_usage
-from codectool.plots import need_matplotlib
+from codectool.plots import require_matplotlib
 
 if TYPE_CHECKING:
     from codectool.evaluation.systems.spec import CodecSpec, SystemSpec
@@ -52,7 +52,7 @@ def print_token_usage(
     """
     if plot is not None:
         check_picture(plot, [folder], overwrite)
-        need_matplotlib()
+        require_matplotlib()
     codecs = []
     for spec in systems:
         if spec.codec is None:

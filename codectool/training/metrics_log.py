@@ -20,11 +20,9 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from torch import Tensor
-
 from codectool.errors import UsageError
 from codectool.files import atomic_output
-from codectool.training.pictures import spectrogram_pair
+from codectool.plots import spectrogram_pair
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -227,9 +225,10 @@ class Board:
     def spectrogram(
         self, step: int, name: str, reference: Tensor, output: Tensor, rate: int
     ) -> None:
-        """Two signals ``(N,)`` as one picture; see `spectrogram_pair`."""
-        picture = spectrogram_pair(reference, output, rate)
-        self._writer.add_image(name, picture, step, dataformats="HWC")
+        """Spectrograms of two signals ``(N,)``; see `spectrogram_pair`."""
+        before, after = (wave.detach().float().cpu().numpy() for wave in (reference, output))
+        image = spectrogram_pair(before, after, rate)
+        self._writer.add_image(name, image, step, dataformats="HWC")
 
     def close(self) -> None:
         """Write all that is pending."""

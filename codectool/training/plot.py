@@ -1,59 +1,58 @@
-"""Learning curves as one picture: a small panel for each figure, all over the same steps.
+"""Learning curves in one figure: a panel per metric, all over the same steps; sizes in inches.
 
-Needs matplotlib. Sizes are in inches, as matplotlib has them.
-
-      | header: runs and their colours                |
-      | panel | panel | panel |    validation
-      | panel | panel |
-      | panel | panel | panel |    training
+| header: runs and their colours                |
+| panel | panel | panel |    validation
+| panel | panel |
+| panel | panel | panel |    training
 """
 
 from __future__ import annotations
 
-import io
 import math
-import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from codectool.errors import UsageError
+from codectool.evaluation.metrics.registry import METRIC_INFO
+from codectool.plots import (
+    COLORS,
+    FEW_POINTS,
+    GRID,
+    INK,
+    PALE,
+    add_axes,
+    draw_png,
+    set_title,
+    shorten,
+)
 from codectool.training.curves import Curve, Run, Values, smoothed, smoothing_weight
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
-DPI = 150
 COLUMNS = 3
 PANEL_WIDTH, PANEL_HEIGHT = 3.2, 1.55
 LEFT, RIGHT, BETWEEN = 0.62, 0.62, 0.52  # beside a panel: tick labels, and last values
 ABOVE, BELOW = 0.45, 0.3  # title; steps, below the last row of a kind
 HEADER, LEGEND_LINE, LEGEND_WIDTH, SECTION, FOOT = 0.45, 0.24, 2.6, 0.16, 0.08
-
-# Okabe and Ito's colours, which people of all colour visions tell apart; yellow is too pale.
-COLORS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000")
+MARGIN = 0.12
 DASHES = ("solid", (0, (5, 1.5)), (0, (1.5, 1.2)))  # for more runs than colours
-INK, PALE = "#262626", "#8c8c8c"
-LABEL_GAP = 0.105  # of the panel's height, between last values that would overlap
-FEW_POINTS = 40  # up to here every point is shown as a dot
+LABEL_GAP = 0.105  # smallest distance of last values, relative to the height of a panel
 
 TITLES = {
-    "mel_db": "mel distance, dB",
-    "si_sdr": "SI-SDR, dB",
-    "stoi": "STOI",
-    "estoi": "ESTOI",
-    "bit_entropy_min": "least entropy of a bit",
+    **{name: info.heading for name, info in METRIC_INFO.items()},
+    "bit_entropy_min": "smallest entropy of a bit",
     "bit_entropy_mean": "mean entropy of a bit",
-    "bits_per_token": "bits per token",
-    "bits_given_previous": "bits per token, given the one before",
+    "bits_per_token": "entropy, bits per token",
+    "bits_given_previous": "conditional entropy, bits per token",
     "distinct": "distinct tokens, share",
-    "gradient": "gradient norm",
-    "judge_gradient": "gradient norm, discriminators",
+    "grad_norm": "gradient norm",
+    "discriminator_grad_norm": "gradient norm, discriminators",
     "steps_per_second": "steps per second",
-    "waited": "share of time waiting for data",
+    "data_wait_fraction": "data wait, share of time",
     "skipped": "skipped steps",
 }
 SECTIONS = {"valid": "VALIDATION", "train": "TRAINING"}
@@ -61,13 +60,13 @@ SECTIONS = {"valid": "VALIDATION", "train": "TRAINING"}
 
 @dataclass(frozen=True)
 class Place:
-    """Where a panel lies.
+    """Position of a panel.
 
     Attributes:
-        name: of its curve.
-        left: inches from the picture's left edge.
-        top: inches from the picture's upper edge.
-        lowest: no panel lies below it in its column.
+        name: name of its curve.
+        left: inches from the left edge of the figure.
+        top: inches from the upper edge of the figure.
+        lowest: no panel is below it in its column.
     """
 
     name: str
@@ -78,30 +77,23 @@ class Place:
 
 @dataclass(frozen=True)
 class Layout:
-    """Where everything lies.
+    """Positions in the figure.
 
     Attributes:
-        width: of the picture in inches.
-        height: likewise.
-        legend_columns: runs that the legend names in a row.
-        places: of the panels.
-        sections: heading and inches from the upper edge.
+        size: width and height of the figure.
+        legend_columns: runs per row of the legend.
+        places: positions of the panels.
+        sections: headings, and their distances from the upper edge.
     """
 
-    width: float
-    height: float
+    size: tuple[float, float]
     legend_columns: int
     places: tuple[Place, ...]
     sections: tuple[tuple[str, float], ...]
 
-    @property
-    def pixels(self) -> tuple[int, int]:
-        """Width and height of the picture."""
-        return round(self.width * DPI), round(self.height * DPI)
-
 
 def arrange(names: Sequence[str], num_runs: int = 1) -> Layout:
-    """Give every curve a panel: kinds one after another, each from the left."""
+    """Place a panel per curve: one section per kind, rows from the left."""
     kinds = list(dict.fromkeys(name.partition("/")[0] for name in names))
     groups = [[n for n in names if n.startswith(f"{kind}/")] for kind in kinds]
     columns = min(COLUMNS, max(map(len, groups)))
@@ -116,11 +108,11 @@ def arrange(names: Sequence[str], num_runs: int = 1) -> Layout:
         y += SECTION
         for number, name in enumerate(group):
             row, column = divmod(number, columns)
-            below = number + columns < len(group)
+            lowest = number + columns >= len(group)
             top = y + row * row_height + ABOVE
-            places.append(Place(name, LEFT + column * step, top, not below))
+            places.append(Place(name, LEFT + column * step, top, lowest))
         y += math.ceil(len(group) / columns) * row_height + BELOW
-    return Layout(width, y + FOOT, legend_columns, tuple(places), tuple(sections))
+    return Layout((width, y + FOOT), legend_columns, tuple(places), tuple(sections))
 
 
 def draw(
@@ -128,64 +120,51 @@ def draw(
 ) -> bytes:
     """Draw curves of one or several runs.
 
-    Figures of training are shown raw, faint, and smoothed, strong.
+    Curves of training are drawn pale, and smoothed on top.
 
     Args:
-        runs: each has a colour of its own.
-        names: of the curves, one panel each; see `curves.choose`.
+        runs: runs, drawn in different colours.
+        names: names of the curves, one panel each.
         smooth: weight of the past in the smoothed curves, from 0 to below 1 (see
-            `curves.smoothed`); None goes by the number of points.
-        log_x: steps on a logarithmic axis.
+            `curves.smoothed`); None for a weight by the number of points.
+        log_x: draw steps on a logarithmic axis.
 
     Returns:
-        A PNG file of ``arrange(names, len(runs)).pixels``.
+        A PNG file of the size ``arrange(names, len(runs)).size``, at 150 dpi.
 
     Raises:
         UsageError: matplotlib is not installed.
     """
-    try:
-        from matplotlib import rc_context
-        from matplotlib.figure import Figure
-    except ImportError as error:
-        raise UsageError(
-            "drawing curves needs matplotlib: run `pip install 'codectool[train]'`"
-        ) from error
     layout = arrange(names, len(runs))
-    style: Any = {"font.size": 8, "font.family": "DejaVu Sans", "text.parse_math": False}
-    with rc_context(style), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing")  # a box will do
-        # matplotlib cuts off what is left of a pixel, be it a rounding error
-        width, height = ((pixels + 0.01) / DPI for pixels in layout.pixels)
-        figure = Figure(figsize=(width, height), dpi=DPI, facecolor="white")
-        _header(figure, layout, runs)
-        limits = _step_limits(runs, names, log_x)
+    limits = _step_limits(runs, names, log_x)
+
+    def draw_panels(figure: Figure) -> None:
+        _draw_header(figure, layout, runs)
         for place in layout.places:
-            axes = _panel(figure, layout, place, limits, log_x)
-            _curves(axes, runs, place.name, smooth)
-        buffer = io.BytesIO()
-        figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": "codectool"})
-    return buffer.getvalue()
+            axes = _add_panel(figure, place, limits, log_x)
+            _draw_curves(axes, runs, place.name, smooth)
+
+    return draw_png(layout.size, draw_panels, extra="train")
 
 
-def _header(figure: Figure, layout: Layout, runs: Sequence[Run]) -> None:
-    def put(x: float, y: float, text: str, **style: Any) -> None:
-        figure.text(x / layout.width, 1 - y / layout.height, text, va="top", **style)
+def _draw_header(figure: Figure, layout: Layout, runs: Sequence[Run]) -> None:
+    width, height = layout.size
 
-    last = max(run.last_step for run in runs)
-    many = len(runs) > 1
-    title = "learning curves" if many else _shortened(runs[0].label, int(6 * layout.width))
-    put(0.12, 0.14, title, fontsize=12, fontweight="bold", color=INK)
-    right = layout.width - 0.12
-    put(right, 0.17, f"up to step {last:,}", fontsize=9, color=PALE, ha="right")
-    if many:
+    def write(x: float, y: float, text: str, **style: Any) -> None:
+        figure.text(x / width, 1 - y / height, text, va="top", **style)
+
+    title = "learning curves" if len(runs) > 1 else shorten(runs[0].label, int(6 * width))
+    write(MARGIN, 0.14, title, fontsize=12, fontweight="bold", color=INK)
+    last = f"up to step {max(run.last_step for run in runs):,}"
+    write(width - MARGIN, 0.17, last, fontsize=9, color=PALE, ha="right")
+    if len(runs) > 1:
         from matplotlib.lines import Line2D
 
-        lines = [Line2D([], [], linewidth=2, **_style(number)) for number in range(len(runs))]
         figure.legend(
-            lines,
-            [_shortened(run.label, 30) for run in runs],
+            [Line2D([], [], linewidth=2, **_line_style(number)) for number in range(len(runs))],
+            [shorten(run.label, 30) for run in runs],
             loc="upper left",
-            bbox_to_anchor=(0.12 / layout.width, 1 - (HEADER - 0.03) / layout.height),
+            bbox_to_anchor=(MARGIN / width, 1 - (HEADER - 0.03) / height),
             ncols=layout.legend_columns,
             frameon=False,
             borderpad=0,
@@ -195,37 +174,23 @@ def _header(figure: Figure, layout: Layout, runs: Sequence[Run]) -> None:
             fontsize=9,
         )
     for heading, y in layout.sections:
-        put(0.12, y + 0.08, heading, fontsize=8, fontweight="bold", color=PALE)
+        write(MARGIN, y + 0.08, heading, fontsize=8, fontweight="bold", color=PALE)
 
 
-def _shortened(text: str, length: int) -> str:
-    return text if len(text) <= length else "…" + text[1 - length :]
-
-
-def _style(number: int) -> dict[str, Any]:
+def _line_style(number: int) -> dict[str, Any]:
     return {
         "color": COLORS[number % len(COLORS)],
         "linestyle": DASHES[number // len(COLORS) % len(DASHES)],
     }
 
 
-def _panel(
-    figure: Figure, layout: Layout, place: Place, limits: tuple[float, float], log_x: bool
-) -> Axes:
-    """An empty panel with its title and step axis."""
+def _add_panel(figure: Figure, place: Place, limits: tuple[float, float], log_x: bool) -> Axes:
+    """Add an empty panel with its title and step axis."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-    axes = figure.add_axes(
-        (
-            place.left / layout.width,
-            1 - (place.top + PANEL_HEIGHT) / layout.height,
-            PANEL_WIDTH / layout.width,
-            PANEL_HEIGHT / layout.height,
-        )
-    )
+    axes = add_axes(figure, place.left, place.top, PANEL_WIDTH, PANEL_HEIGHT)
     key = place.name.partition("/")[2]
-    title = TITLES.get(key, key.replace("_", " ").replace(".", " "))
-    axes.set_title(title, loc="left", fontsize=9, fontweight="bold", color=INK, pad=5)
+    set_title(axes, TITLES.get(key, key.replace("_", " ").replace(".", " ")))
     if log_x:
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(numticks=6))
@@ -235,52 +200,45 @@ def _panel(
     axes.set_xlim(limits)
     axes.xaxis.set_major_formatter(FuncFormatter(lambda step, _: short_step(step)))
     axes.yaxis.set_major_locator(MaxNLocator(4))
-    axes.tick_params(colors=INK, labelsize=7.5, length=2.5, color=PALE, width=0.6)
-    axes.tick_params(which="minor", length=0)
     axes.tick_params(axis="x", labelbottom=place.lowest)
-    axes.grid(axis="y", color="#e6e6e6", linewidth=0.6)
-    axes.set_axisbelow(True)
-    for side in ("top", "right"):
-        axes.spines[side].set_visible(False)
-    for side in ("left", "bottom"):
-        axes.spines[side].set(color=PALE, linewidth=0.6)
+    axes.grid(axis="y", color=GRID, linewidth=0.6)
     return axes
 
 
-def _curves(axes: Axes, runs: Sequence[Run], name: str, smooth: float | None) -> None:
-    """Lines, dots, the best point, and the last values beside them."""
-    # the mean over all clips, and what was set, are not noisy
-    calm = name.startswith("valid/") or name == "train/learning_rate"
+def _draw_curves(axes: Axes, runs: Sequence[Run], name: str, smooth: float | None) -> None:
+    """Draw lines, dots, the best point, and the last values beside the panel."""
+    # means over all clips, and settings, are not noisy
+    noisy = not name.startswith("valid/") and name != "train/learning_rate"
     shown: list[Values] = []
-    ends: list[tuple[float, str, str]] = []
+    last_values: list[tuple[float, str]] = []
     for number, run in enumerate(runs):
         curve = run.curves.get(name)
         if curve is None:
             continue
-        style = _style(number)
-        weight = smoothing_weight(len(curve.values)) if smooth is None else smooth
-        strong = curve.values if calm else smoothed(curve.values, weight)
-        shown.append(strong)
-        if not calm:
-            shown.append(_middle(curve.values))
-            faint = 0.28 if len(runs) == 1 else 0.15
-            axes.plot(curve.steps, curve.values, linewidth=0.7, alpha=faint, **style)
-        dots = "o" if len(curve.steps) <= FEW_POINTS else None
+        style = _line_style(number)
+        values = curve.values
+        if noisy:
+            shown.append(_without_outliers(values))
+            alpha = 0.28 if len(runs) == 1 else 0.15
+            axes.plot(curve.steps, values, linewidth=0.7, alpha=alpha, **style)
+            weight = smoothing_weight(len(values)) if smooth is None else smooth
+            values = smoothed(values, weight)
+        shown.append(values)
+        marker = "o" if len(values) <= FEW_POINTS else None
         axes.plot(
-            curve.steps, strong, linewidth=1.5, marker=dots, markersize=2.6, zorder=3, **style
+            curve.steps, values, linewidth=1.5, marker=marker, markersize=2.6, zorder=3, **style
         )
-        _mark_best(axes, curve, name, style["color"], tell=len(runs) == 1)
-        finite = strong[np.isfinite(strong)]
-        if len(finite):
-            ends.append((float(finite[-1]), short_value(float(finite[-1])), style["color"]))
+        _mark_best(axes, curve, name, style["color"], with_text=len(runs) == 1)
+        finite = values[np.isfinite(values)]
+        last_values += [(float(value), style["color"]) for value in finite[-1:]]
     low, high = value_limits(shown)
     axes.set_ylim(low, high)
-    if max(abs(low), abs(high)) < 1e-2 or max(abs(low), abs(high)) > 1e5:
+    if not 1e-2 <= max(abs(low), abs(high)) <= 1e5:
         axes.yaxis.set_major_formatter(lambda value, _: short_value(value))
-    wanted = [(value - low) / (high - low) for value, _, _ in ends]
-    for y, (_, text, color) in zip(spread(wanted, LABEL_GAP), ends, strict=True):
+    heights = spread([(value - low) / (high - low) for value, _ in last_values], LABEL_GAP)
+    for y, (value, color) in zip(heights, last_values, strict=True):
         axes.annotate(
-            text,
+            short_value(value),
             (1.015, y),
             xycoords="axes fraction",
             va="center",
@@ -291,7 +249,7 @@ def _curves(axes: Axes, runs: Sequence[Run], name: str, smooth: float | None) ->
         )
 
 
-def _mark_best(axes: Axes, curve: Curve, name: str, color: str, tell: bool) -> None:
+def _mark_best(axes: Axes, curve: Curve, name: str, color: str, with_text: bool) -> None:
     best = curve.best(name)
     if best is None:
         return
@@ -299,7 +257,7 @@ def _mark_best(axes: Axes, curve: Curve, name: str, color: str, tell: bool) -> N
     axes.plot(
         [step], [value], "o", markersize=6, markerfacecolor="none", markeredgecolor=color, zorder=4
     )
-    if tell:
+    if with_text:
         text = f"best {short_value(value)} at {short_step(step)}"
         axes.set_title(text, loc="right", fontsize=8, color=PALE, pad=5)
 
@@ -310,58 +268,50 @@ def _step_limits(runs: Sequence[Run], names: Sequence[str], log_x: bool) -> tupl
     if log_x:
         first = max(1, first)
         return first, max(last, first + 1) * 1.03
-    room = 0.02 * max(1, last - first)
-    return first - room, last + room
+    margin = 0.02 * max(1, last - first)
+    return first - margin, last + margin
 
 
-def _middle(values: Values) -> Values:
-    """The values without the outermost hundredth at either end."""
+def _without_outliers(values: Values) -> Values:
+    """Return the finite values without the lowest and the highest hundredth."""
     finite = values[np.isfinite(values)]
     if len(finite) == 0:
         return finite
     low, high = np.percentile(finite, [1, 99])
-    middle: Values = finite[(finite >= low) & (finite <= high)]
-    return middle
+    return np.asarray(finite[(finite >= low) & (finite <= high)])
 
 
 def value_limits(shown: Sequence[Values]) -> tuple[float, float]:
-    """Ends of the value axis: all that is ``shown`` and finite, with a little room."""
+    """Return the limits of the value axis: all finite values that are shown, and a margin."""
     finite = np.concatenate([np.zeros(0), *(values[np.isfinite(values)] for values in shown)])
     if len(finite) == 0:
         return 0.0, 1.0
     low, high = float(finite.min()), float(finite.max())
-    room = 0.06 * (high - low) or 0.05 * abs(high) or 0.5
-    return low - room, high + room
+    margin = 0.06 * (high - low) or 0.05 * abs(high) or 0.5
+    return low - margin, high + margin
 
 
 def spread(places: Sequence[float], gap: float) -> list[float]:
     """Move places apart until neighbours are at least ``gap`` from each other, keeping their order.
 
-    Groups that collide are pushed apart around their mean, so that each stays near its own.
+    The sum of the squared displacements is minimal, so places that collide are spread around their
+    mean (isotonic regression of ``place - rank * gap`` by pooling adjacent violators).
     """
     order = sorted(range(len(places)), key=lambda i: places[i])
-    groups: list[list[int]] = []
-    centers: list[float] = []
-    for i in order:
-        groups.append([i])
-        centers.append(places[i])
-        while len(groups) > 1:
-            reach = gap * (len(groups[-1]) + len(groups[-2])) / 2
-            if centers[-1] - centers[-2] >= reach:
-                break
-            last = groups.pop()
-            groups[-1] += last
-            centers.pop()
-            centers[-1] = sum(places[j] for j in groups[-1]) / len(groups[-1])
-    moved = [0.0] * len(places)
-    for group, center in zip(groups, centers, strict=True):
-        for k, i in enumerate(group):
-            moved[i] = center + gap * (k - (len(group) - 1) / 2)
-    return moved
+    pools: list[tuple[float, int]] = []  # mean and number of places
+    for rank, i in enumerate(order):
+        mean, size = places[i] - rank * gap, 1
+        while pools and pools[-1][0] > mean:
+            other, count = pools.pop()
+            mean, size = (mean * size + other * count) / (size + count), size + count
+        pools.append((mean, size))
+    means = [mean for mean, size in pools for _ in range(size)]
+    moved = {i: means[rank] + rank * gap for rank, i in enumerate(order)}
+    return [moved[i] for i in range(len(places))]
 
 
 def short_step(step: float) -> str:
-    """``12000`` as ``12k``."""
+    """Format ``12000`` as ``12k``."""
     for size, unit in ((1e6, "M"), (1e3, "k")):
         if abs(step) >= size:
             return f"{step / size:.4g}{unit}"
@@ -369,7 +319,7 @@ def short_step(step: float) -> str:
 
 
 def short_value(value: float) -> str:
-    """Four digits at most: ``4.931``, ``−0.02``, ``8.1e−5``, ``12.3k``."""
+    """Format with at most four digits: ``4.931``, ``−0.02``, ``8.1e−5``, ``12.3k``."""
     if 0 < abs(value) < 1e-3:
         digits, _, exponent = f"{value:.1e}".partition("e")
         text = f"{float(digits):g}e{int(exponent)}"

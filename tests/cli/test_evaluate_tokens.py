@@ -18,8 +18,8 @@ from codectool.evaluation.systems.spec import CodecSpec, SystemSpec
 from tests.cli.conftest import Run
 from tests.cli.test_bad_input import assert_refused
 from tests.cli.test_start import called, modules_after
-from tests.evaluation.test_token_plot import read_png, without_matplotlib
 from tests.evaluation.token_clips import clip
+from tests.figures import read_png, without_matplotlib
 
 PNG = b"\x89PNG\r\n\x1a\n"
 

@@ -8,7 +8,6 @@ import io
 import json
 import math
 import re
-import zlib
 from pathlib import Path
 
 import numpy as np
@@ -16,11 +15,9 @@ import pytest
 import soundfile
 
 from codectool.errors import UsageError
-from codectool.evaluation.report import spectrogram
 from codectool.evaluation.report.audio import clip_sounds
 from codectool.evaluation.report.data import facts_json
 from codectool.evaluation.report.page import write_page
-from codectool.evaluation.report.png import png_bytes
 from codectool.evaluation.results import Clip, Evaluation, Score, SystemResult
 from tests.evaluation.report_cases import IMAGE, RATE, SCRIPT, SECONDS, evaluation_of, reference
 
@@ -151,34 +148,3 @@ def test_sounds_have_the_rate_of_the_reference(tmp_path: Path, rate: int, expect
     assert [(len(wave), found) for wave, found in waves] == [(expected // 10, expected)] * 2
     assert waves[1][0].max() == pytest.approx(1, abs=1e-3)  # what is too loud is cut
     assert not waves[1][0][-10:].any()  # what is too short is filled up
-
-
-def test_picture_of_a_tone() -> None:
-    tone = np.sin(2 * np.pi * 1000 * np.arange(24000) / 24000).astype(np.float32)
-    steps = spectrogram.pixels(tone)
-    assert steps.shape == (96, 1 + 24000 // 256)
-    row = steps[:, 40].argmax()
-    assert row == pytest.approx(96 - 96 * 15 / 51.2, abs=2)  # 1 kHz is 15 mel, 12 kHz is 51.2
-    assert steps[5, 40] == 0
-    assert not spectrogram.pixels(np.zeros(100, np.float32)).any()
-
-
-def test_picture_of_an_hour_is_no_wider_than_others() -> None:
-    steps = spectrogram.pixels(np.zeros(24000 * 60, np.float32))
-    assert spectrogram.MAX_FRAMES / 2 < steps.shape[1] <= spectrogram.MAX_FRAMES + 1
-
-
-def test_palette_becomes_lighter_throughout() -> None:
-    light = spectrogram.palette() @ np.array([0.2126, 0.7152, 0.0722])
-    assert (np.diff(light) > 0).all()
-
-
-def test_png() -> None:
-    pixels = np.array([[0, 1, 2], [2, 1, 0]], np.uint8)
-    data = png_bytes(pixels, np.array([[0, 0, 0], [255, 0, 0], [1, 2, 3]], np.uint8))
-    assert data[:16] == b"\x89PNG\r\n\x1a\n\0\0\0\rIHDR"
-    assert data[16:29] == bytes([0, 0, 0, 3, 0, 0, 0, 2, 8, 3, 0, 0, 0])
-    start = data.index(b"IDAT") + 4
-    assert zlib.decompressobj().decompress(data[start:]) == bytes([0, 0, 1, 2, 0, 2, 1, 0])
-    image = pytest.importorskip("PIL.Image").open(io.BytesIO(data))
-    assert image.convert("RGB").getpixel((2, 0)) == (1, 2, 3)

@@ -11,9 +11,9 @@ from codectool.audio.mel import RATE as PICTURE_RATE
 from codectool.audio.sink import audio_bytes
 from codectool.errors import AudioError
 from codectool.evaluation.metrics.base import Wave
-from codectool.evaluation.report.spectrogram import picture
 from codectool.evaluation.results import Clip, Score
 from codectool.evaluation.signals import Signal, advance, read_signal
+from codectool.plots import spectrogram_png
 
 MIN_RATE, MAX_RATE = 16000, 48000  # in Hz: what every browser plays as it is
 
@@ -66,4 +66,4 @@ def _read(clip: Clip, score: Score | None) -> Signal | None:
 def _sound(wave: Wave, rate: int) -> Sound:
     wave = np.clip(wave, -1, 1)
     seen = Signal(wave, rate).at(PICTURE_RATE)
-    return Sound(audio_bytes(wave[None], rate, "flac"), picture(seen))
+    return Sound(audio_bytes(wave[None], rate, "flac"), spectrogram_png(seen))

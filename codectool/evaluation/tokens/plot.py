@@ -1,7 +1,4 @@
-"""How evenly tokens use their codebooks, or their bits, as one picture: a panel for each stream.
-
-Needs matplotlib. Sizes are in inches, as matplotlib has them.
-"""
+"""Figure of codebook usage, with a panel per codebook; sizes are in inches."""
 
 from __future__ import annotations
 
@@ -13,181 +10,160 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from codectool.evaluation.tokens.usage import BinaryUsage, CodebookUsage, TokenUsage
-from codectool.plots import GRID, INK, PALE, calm, draw_png
+from codectool.plots import COLORS, FEW_POINTS, GRID, INK, PALE, add_axes, draw_png, set_title
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
 COLUMNS = 3
-MOST_PANELS = 90  # a picture of more would be a roll of paper
+MAX_PANELS = 90
 PANEL_WIDTH, PANEL_HEIGHT = 3.0, 1.75
 LEFT, BETWEEN, RIGHT = 0.78, 0.85, 0.2
 ABOVE, BELOW, FOOT = 0.55, 0.42, 0.2
-
-COLOR, AFTER_COLOR = "#0072B2", "#D55E00"  # Okabe and Ito's, for all kinds of colour vision
 DASHED = (0, (4, 2))
-FEW_CODES = 40  # up to here every code is shown as a dot
 
 
 @dataclass(frozen=True)
 class Layout:
-    """Where everything lies, in inches from the upper left corner.
+    """Positions in the figure.
 
     Attributes:
-        width: of the picture.
-        height: likewise.
-        places: left and upper edge of every panel that is shown.
-        left_out: panels for which there is no room.
+        size: width and height of the figure.
+        places: distances of each panel from the left and the upper edge.
+        hidden: number of panels that are left out.
     """
 
-    width: float
-    height: float
+    size: tuple[float, float]
     places: tuple[tuple[float, float], ...]
-    left_out: int
+    hidden: int
 
 
 def arrange(panels: int) -> Layout:
     """Place panels in rows of three."""
-    shown = min(panels, MOST_PANELS)
-    columns = min(COLUMNS, shown)
+    shown = min(panels, MAX_PANELS)
     step, row_height = PANEL_WIDTH + BETWEEN, ABOVE + PANEL_HEIGHT + BELOW
-    places = [
-        (LEFT + column * step, ABOVE + row * row_height)
-        for row, column in (divmod(number, COLUMNS) for number in range(shown))
-    ]
-    width = LEFT + columns * step - BETWEEN + RIGHT
+    cells = [divmod(number, COLUMNS) for number in range(shown)]
+    places = tuple((LEFT + column * step, ABOVE + row * row_height) for row, column in cells)
+    width = LEFT + min(COLUMNS, shown) * step - BETWEEN + RIGHT
     height = math.ceil(shown / COLUMNS) * row_height + FOOT
-    return Layout(width, height, tuple(places), panels - shown)
+    return Layout((width, height), places, panels - shown)
 
 
 def draw_tokens(models: Sequence[TokenUsage]) -> bytes:
-    """Draw the use of all streams.
+    """Draw the usage of all codebooks.
 
-    Of a codebook: the share of all tokens that its most frequent code has, the second, and so on,
-    on logarithmic axes, beside the line of a codebook whose codes are all alike. Of binary
-    scalars: the entropy of each.
+    A codebook is shown as the share of its entries among the tokens, in order of frequency, on
+    logarithmic axes. A binary codebook is shown as the entropies of its bits.
 
     Args:
         models: at least one.
 
     Returns:
-        A PNG file with a panel for each stream, for 90 at most.
+        A PNG file with up to 90 panels.
 
     Raises:
         UsageError: matplotlib is not installed.
     """
-    streams = [
-        (_title(model, number), stream)
+    codebooks = [
+        (_title(model, number), usage)
         for model in models
-        for number, stream in enumerate(model.codebooks, 1)
+        for number, usage in enumerate(model.codebooks, 1)
     ]
-    layout = arrange(len(streams))
-    limits = _rank_limits([s for _, s in streams if isinstance(s, CodebookUsage)])
+    layout = arrange(len(codebooks))
+    limits = _rank_limits([usage for _, usage in codebooks if isinstance(usage, CodebookUsage)])
 
-    def fill(figure: Figure) -> None:
-        for (left, top), (title, stream) in zip(layout.places, streams, strict=False):
-            axes = figure.add_axes(
-                (
-                    left / layout.width,
-                    1 - (top + PANEL_HEIGHT) / layout.height,
-                    PANEL_WIDTH / layout.width,
-                    PANEL_HEIGHT / layout.height,
-                )
-            )
-            calm(axes)
-            axes.set_title(title, loc="left", fontsize=9, fontweight="bold", color=INK, pad=17)
-            if isinstance(stream, CodebookUsage):
-                _ranks(axes, stream, limits)
+    def draw(figure: Figure) -> None:
+        for (left, top), (title, usage) in zip(layout.places, codebooks, strict=False):
+            axes = add_axes(figure, left, top, PANEL_WIDTH, PANEL_HEIGHT)
+            set_title(axes, title, pad=17)
+            if isinstance(usage, CodebookUsage):
+                _draw_ranks(axes, usage, limits)
             else:
-                _bits(axes, stream)
-        if layout.left_out:
-            more = "stream is" if layout.left_out == 1 else "streams are"
-            text = f"{layout.left_out} more {more} not shown"
-            figure.text(0.5, 0.08 / layout.height, text, fontsize=8, color=PALE, ha="center")
+                _draw_bits(axes, usage)
+        if layout.hidden:
+            more = "codebook is" if layout.hidden == 1 else "codebooks are"
+            text = f"{layout.hidden} more {more} not shown"
+            figure.text(0.5, 0.08 / layout.size[1], text, fontsize=8, color=PALE, ha="center")
 
-    return draw_png((layout.width, layout.height), fill)
+    return draw_png(layout.size, draw)
 
 
 def _title(model: TokenUsage, number: int) -> str:
-    many = len(model.codebooks) > 1
-    return f"{model.name}, {number} of {len(model.codebooks)}" if many else model.name
+    count = len(model.codebooks)
+    return f"{model.name}, {number} of {count}" if count > 1 else model.name
 
 
-def _below_title(axes: Axes, text: str) -> None:
+def _label(axes: Axes, x: str, y: str, subtitle: str) -> None:
+    axes.set_xlabel(x, fontsize=7.5, color=INK, labelpad=2)
+    axes.set_ylabel(y, fontsize=7.5, color=INK, labelpad=3)
     axes.annotate(
-        text, (0, 1), (0, 5), xycoords="axes fraction", textcoords="offset points", fontsize=8
+        subtitle, (0, 1), (0, 5), xycoords="axes fraction", textcoords="offset points", fontsize=8
     )
 
 
-def _label(axes: Axes, x: str, y: str) -> None:
-    axes.set_xlabel(x, fontsize=7.5, color=INK, labelpad=2)
-    axes.set_ylabel(y, fontsize=7.5, color=INK, labelpad=3)
-
-
-def _rank_limits(streams: Sequence[CodebookUsage]) -> tuple[float, float, float]:
-    """Largest rank, least and largest share of all codebooks: they are drawn on the same axes."""
-    shares = [1 / stream.size for stream in streams]
-    shares += [
-        float(count) / stream.tokens
-        for stream in streams
-        if stream.tokens
-        for count in (stream.counts[0], stream.counts[-1])
-    ]
-    size = max((stream.size for stream in streams), default=1)
+def _rank_limits(codebooks: Sequence[CodebookUsage]) -> tuple[float, float, float]:
+    """Return the largest rank and the smallest and largest share, for axes common to all panels."""
+    shares = [1 / usage.size for usage in codebooks]
+    for usage in codebooks:
+        counts = usage.counts  # sorted
+        shares += [float(count) / usage.tokens for count in (*counts[:1], *counts[-1:])]
+    size = max((usage.size for usage in codebooks), default=1)
     return size, min(shares, default=1.0), max(shares, default=1.0)
 
 
-def _ranks(axes: Axes, stream: CodebookUsage, limits: tuple[float, float, float]) -> None:
-    """Share of the tokens over the rank of their code."""
+def _draw_ranks(axes: Axes, usage: CodebookUsage, limits: tuple[float, float, float]) -> None:
+    """Draw the share of the tokens over the rank of their entry."""
     from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-    size, least, most = limits
+    max_rank, min_share, max_share = limits
     axes.set_xscale("log")
     axes.set_yscale("log")
-    axes.set_xlim(0.8, 1.3 * max(2, size))
-    axes.set_ylim(least / 2.5, min(2.0, 2 * most))
+    axes.set_xlim(0.8, 1.3 * max(2, max_rank))
+    axes.set_ylim(min_share / 2.5, min(2.0, 2 * max_share))
     for axis in (axes.xaxis, axes.yaxis):
         axis.set_major_locator(LogLocator(numticks=6))
         axis.set_minor_formatter(NullFormatter())
     axes.xaxis.set_major_formatter(FuncFormatter(lambda rank, _: f"{rank:,.0f}"))
     axes.yaxis.set_major_formatter(FuncFormatter(lambda share, _: f"{100 * share:.4g} %"))
     axes.grid(color=GRID, linewidth=0.6)
-    even = 1 / stream.size
-    axes.plot([1, stream.size], [even, even], color=INK, linewidth=0.9, linestyle=DASHED)
-    # below the line: the most frequent code cannot be rarer than that
-    axes.annotate("all alike", (1, even), (2, -8), textcoords="offset points", fontsize=7)
-    if stream.tokens:
-        share = stream.counts / stream.tokens
-        dots = "o" if stream.used <= FEW_CODES else None
-        ranks = np.arange(1, stream.used + 1)
-        axes.plot(ranks, share, color=COLOR, linewidth=1.6, marker=dots, markersize=2.6)
-    _label(axes, "rank of the code", "share of the tokens")
-    digits = 1 if stream.perplexity < 1000 else 0
-    _below_title(
+    uniform = 1 / usage.size
+    axes.plot([1, usage.size], [uniform, uniform], color=INK, linewidth=0.9, linestyle=DASHED)
+    # below the line, because the most frequent entry is above it
+    axes.annotate("uniform", (1, uniform), (2, -8), textcoords="offset points", fontsize=7)
+    if usage.tokens:
+        shares = usage.counts / usage.tokens
+        marker = "o" if usage.used <= FEW_POINTS else None
+        ranks = np.arange(1, usage.used + 1)
+        axes.plot(ranks, shares, color=COLORS[0], linewidth=1.6, marker=marker, markersize=2.6)
+    digits = 1 if usage.perplexity < 1000 else 0
+    _label(
         axes,
-        f"{stream.used:,} of {stream.size:,} used, perplexity {stream.perplexity:,.{digits}f}, "
-        f"{stream.entropy:.2f} of {stream.coded_bits} bits",
+        "rank of the entry",
+        "share of the tokens",
+        f"{usage.used:,} of {usage.size:,} used, perplexity {usage.perplexity:,.{digits}f}, "
+        f"{usage.entropy:.2f} of {usage.coded_bits} bits",
     )
 
 
-def _bits(axes: Axes, stream: BinaryUsage) -> None:
-    """Entropy of every bit, and what of it is news after the frame before."""
+def _draw_bits(axes: Axes, usage: BinaryUsage) -> None:
+    """Draw the entropy of each bit, and its conditional entropy given the previous frame."""
     from matplotlib.ticker import MaxNLocator
 
-    places = np.arange(1, stream.coded_bits + 1)
-    axes.set_xlim(0.3, stream.coded_bits + 0.7)
+    bits = np.arange(1, usage.coded_bits + 1)
+    axes.set_xlim(0.3, usage.coded_bits + 0.7)
     axes.set_ylim(0, 1.06)
     axes.xaxis.set_major_locator(MaxNLocator(9, integer=True))
     axes.grid(axis="y", color=GRID, linewidth=0.6)
-    axes.bar(places, stream.bit_entropies, width=0.72, color=COLOR)
+    axes.bar(bits, usage.bit_entropies, width=0.72, color=COLORS[0])
     axes.hlines(
-        stream.conditional_entropies, places - 0.36, places + 0.36, AFTER_COLOR, linewidth=1.8
+        usage.conditional_entropies, bits - 0.36, bits + 0.36, colors=COLORS[1], linewidth=1.8
     )
     axes.axhline(1, color=INK, linewidth=0.9, linestyle=DASHED)
-    _label(axes, "bit; orange: given the same bit a frame before", "entropy, bits")
-    _below_title(
+    _label(
         axes,
-        f"least {stream.bit_entropy_min:.3f}, mean {stream.bit_entropy_mean:.3f}, "
-        f"together {stream.entropy:.2f} of {stream.coded_bits} bits",
+        "bit; orange: given the same bit of the previous frame",
+        "entropy, bits",
+        f"min {usage.bit_entropy_min:.3f}, mean {usage.bit_entropy_mean:.3f}, "
+        f"total {usage.entropy:.2f} of {usage.coded_bits} bits",
     )
