@@ -113,10 +113,10 @@ def filelist(
     if share is not None:
         train, valid = split(long, share, seed, speaker_level)
         lists = {"train": (output, train), "valid": (valid_output, valid)}
-    _write([(path, _text(part, path, absolute)) for path, part in lists.values()], overwrite)
-    for path, part in lists.values():
+    _write([(path, _text(listed, path, absolute)) for path, listed in lists.values()], overwrite)
+    for path, listed in lists.values():
         name = "<stdout>" if path == PIPE else str(path)
-        click.echo(printable(f"{name}: {_totals(part)}"), err=True)
+        click.echo(printable(f"{name}: {_totals(listed)}"), err=True)
     if any(skipped.values()):
         click.echo(f"skipped: {skipped_text}", err=True)
     if as_json:

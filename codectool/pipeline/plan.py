@@ -76,14 +76,12 @@ def make_batches(
     if threads > 1:
         total = sum(file.cost for file in shared)
         batch_seconds = min(batch_seconds, total / (BATCHES_PER_THREAD * threads))
-    members: list[MeasuredFile] = []
+    groups: list[list[MeasuredFile]] = []
     cost = 0.0
     for file in shared:
-        if members and cost + file.cost > batch_seconds:
-            batches.append(Batch(tuple(members), False))
-            members, cost = [], 0.0
-        members.append(file)
+        if not groups or cost + file.cost > batch_seconds:
+            groups.append([])
+            cost = 0.0
+        groups[-1].append(file)
         cost += file.cost
-    if members:
-        batches.append(Batch(tuple(members), False))
-    return batches
+    return batches + [Batch(tuple(group), False) for group in groups]

@@ -253,5 +253,5 @@ def _measure(
 ) -> Iterator[MeasuredFile | Result]:
     with ThreadPoolExecutor(workers, "measure") as pool:
         for first in range(0, len(jobs), MEASURED_AT_ONCE):
-            part = jobs[first : first + MEASURED_AT_ONCE]
-            yield from pool.map(lambda job: steps.measure(operation, job), part)
+            next_jobs = jobs[first : first + MEASURED_AT_ONCE]
+            yield from pool.map(lambda job: steps.measure(operation, job), next_jobs)

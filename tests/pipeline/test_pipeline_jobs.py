@@ -27,9 +27,9 @@ def test_make_jobs_skips_outputs_of_earlier_runs(tmp_path: Path) -> None:
 def test_make_jobs_rejects_a_second_input_for_the_same_output() -> None:
     jobs, rejected = make_jobs(["x.flac", "x.wav"], Path("in"), Path("out"), to_hcd, set())
     assert [job.source_name for job in jobs] == ["x.flac"]
-    (double,) = rejected
-    assert double.source == Path("in/x.wav")
-    assert double.reason == "would become out/x.hcd, as in/x.flac does; rename one of them"
+    (second,) = rejected
+    assert second.source == Path("in/x.wav")
+    assert second.reason == "would become out/x.hcd, as in/x.flac does; rename one of them"
 
 
 def test_make_jobs_rejects_outputs_that_would_replace_an_input() -> None:

@@ -14,8 +14,9 @@ def measured(name: str, seconds: float, channels: int = 1, single: bool = False)
 
 
 def names(batches: list[Batch]) -> list[str]:
-    marked = [(batch.single, [file.job.source_name for file in batch.files]) for batch in batches]
-    return [" ".join(members) + ("!" if single else "") for single, members in marked]
+    """Return the names of each batch; `!` marks a single file."""
+    joined = [" ".join(file.job.source_name for file in batch.files) for batch in batches]
+    return [name + "!" * batch.single for name, batch in zip(joined, batches, strict=True)]
 
 
 def test_make_batches_fills_batches_from_the_longest_file() -> None:

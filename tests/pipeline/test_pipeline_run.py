@@ -71,13 +71,13 @@ def test_encode_tree_and_decode_tree_match_the_codec(
         tokens = codectool.read(out_dir / hcd_name(name))
         assert tokens.tags == {"set": "x"}
         samples, _ = soundfile.read(in_dir / name, dtype="float32", always_2d=True)
-        alone = codec.encode(samples.T, rate)
-        np.testing.assert_array_equal(tokens.codes, alone.codes)
+        expected_tokens = codec.encode(samples.T, rate)
+        np.testing.assert_array_equal(tokens.codes, expected_tokens.codes)
         audio, back_rate = soundfile.read(
             (tmp_path / "back" / name).with_suffix(".flac"), dtype="float32", always_2d=True
         )
         assert (audio.shape, back_rate) == ((length, channels), rate)
-        expected = np.clip(codec.decode(alone).T, -1, 1)
+        expected = np.clip(codec.decode(expected_tokens).T, -1, 1)
         np.testing.assert_allclose(audio, expected, atol=2**-15)
 
 
