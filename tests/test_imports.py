@@ -22,7 +22,6 @@ ROOMS = {
     "nn": set(),
     "codecs": {"nn", "tokens"},
     "checkpoints": {"codecs", "nn", "files"},
-    "hcd": {"container", "files", "tokens"},
     "streams": {"audio", "codecs"},
     "codec": {"audio", "checkpoints", "codecs", "streams", "tokens"},
     "exact": {"audio", "codec", "streams"},
@@ -31,10 +30,20 @@ ROOMS = {
     "decoding": {"audio", "codec", "container", "exact", "files", "streams"},
     "pipeline": {
         *("audio", "checkpoints", "codec", "container", "cores", "decoding", "encoding", "files"),
-        *("hcd", "loading", "tokens"),
+        *("loading", "tokens"),
     },
     "evaluation": {
-        *("audio", "codec", "cores", "files", "hcd", "loading", "pipeline", "tokens", "_version"),
+        *(
+            "audio",
+            "codec",
+            "cores",
+            "container",
+            "files",
+            "loading",
+            "pipeline",
+            "tokens",
+            "_version",
+        ),
     },
     "training": {"audio", "nn", "codecs", "checkpoints", "codec", "evaluation", "files", "tokens"},
 }
