@@ -1,13 +1,13 @@
 """CPU form of the waveform HAC for one signal, with little overhead per chunk.
 
-One token takes a few hundred small operations, and as PyTorch modules they spend more time on
-dispatch than on arithmetic. Here weights are copied once into the layout with the fastest products,
-buffers are allocated once per stream, and torch is called for matrix products only where they are
-large. `Executor` has the interface of `Stack`, and results agree within rounding.
+A token takes a few hundred small operations, which as PyTorch modules spend more time on dispatch
+than on arithmetic. Here the weights are copied once into the layout with the fastest products, the
+buffers are allocated once per stream, and small operations use NumPy, whose calls cost less.
+`Executor` has the interface of `Stack`; results agree within rounding.
 
-How the activation is cheaper: with h = 1 / (2 alpha) and u = x / h, Snake is
-``x + h (1 - cos(x / h)) = h (u - cos u) + h``. The division by h goes into the layer before it, the
-factor h and the constant into the layer after it; what is left to compute is ``u - cos u``.
+The activation is cheaper, too. With h = 1 / (2 alpha) and u = x / h, Snake is
+``x + h (1 - cos(x / h)) = h (u - cos u) + h``. The layer before it absorbs the division by h, the
+layer after it the factor h and the constant; only ``u - cos u`` remains.
 """
 
 from __future__ import annotations
@@ -82,7 +82,7 @@ def compile_stack(stack: Stack) -> list[Op]:
 
 
 class Buffer(NamedTuple):
-    """One piece of memory as a tensor, for matrix products, and as an array, for all else."""
+    """The same memory as a torch tensor and as a NumPy array."""
 
     tensor: Tensor
     array: Array
@@ -94,7 +94,7 @@ def as_buffer(tensor: Tensor) -> Buffer:
 
 
 class Workspace:
-    """Buffers that are needed only within one operation; all operations share them by name."""
+    """Buffers for the duration of one operation, which all operations share by name."""
 
     def __init__(self) -> None:
         self._memory: dict[str, Tensor] = {}
@@ -111,8 +111,8 @@ class Workspace:
 class History:
     """Past frames and the current chunk in one buffer, so that a window can span both.
 
-        | past: reach frames | chunk: T frames |
-                   | future past: reach frames |
+        |<- past: reach ->|<------ chunk: T ------>|
+                                |<- end: reach --->|
 
     Attributes:
         past: frames before the chunk, ``(reach, C)``.
