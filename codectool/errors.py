@@ -75,7 +75,7 @@ class FingerprintError(CheckpointError):
     """The tokens were made with other weights than the loaded ones."""
 
 
-class ConfigError(CodectoolError):
+class ConfigError(CodectoolError, ValueError):  # msgspec adds the path to a ValueError
     """A config has missing, unknown or invalid values."""
 
 
