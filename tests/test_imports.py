@@ -1,101 +1,117 @@
-"""Data flow one way: which room of the house may look into which."""
+"""Layering: which parts of codectool may import which, and that imports have no cycles."""
 
 from __future__ import annotations
 
 import ast
+from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
 
 import pytest
 
 PACKAGE = Path(__file__).parents[1] / "codectool"
 
-# Each room, and the rooms of ours that it may import from. Everything may import `errors`.
-ROOMS = {
+# Each file or folder of the package, and the ones it may import. All may import `errors`.
+LAYERS = {
     "errors": set(),
     "_version": set(),
-    "tokens": set(),
+    "deprecation": set(),
     "files": set(),
     "cores": set(),
     "chunking": set(),
-    "container": {"chunking", "codecs", "files", "tokens"},  # of codecs, the torch-free registry
-    "audio": {"files"},
+    "schema": set(),
+    "plots": set(),
     "nn": set(),
-    "codecs": {"nn", "tokens"},
-    "checkpoints": {"codecs", "nn", "files"},
-    "streams": {"audio", "codecs"},
-    "codec": {"audio", "checkpoints", "codecs", "streams", "tokens"},
-    "exact": {"audio", "codec", "streams"},
-    "loading": {"codec", "checkpoints", "codecs"},
-    "encoding": {"audio", "codec", "container", "exact", "files", "streams", "tokens"},
-    "decoding": {"audio", "codec", "container", "exact", "files", "streams"},
+    "tokens": {"deprecation"},
+    "audio": {"files"},
+    "codecs": {"chunking", "nn", "schema", "tokens"},
+    "container": {"chunking", "codecs", "files", "tokens"},  # of codecs only what needs no torch
+    "checkpoints": {"codecs", "files", "nn", "schema"},
+    "streaming": {"audio", "codecs"},
+    "codec": {"audio", "checkpoints", "codecs", "deprecation", "streaming", "tokens"},
+    "loading": {"checkpoints", "codec", "codecs", "deprecation", "streaming"},
+    "encoding": {"audio", "codec", "container", "files", "streaming", "tokens"},
+    "decoding": {"audio", "codec", "codecs", "container", "files", "streaming"},
     "pipeline": {
-        *("audio", "checkpoints", "codec", "container", "cores", "decoding", "encoding", "files"),
-        *("loading", "tokens"),
+        *("audio", "checkpoints", "codec", "container", "cores", "decoding", "deprecation"),
+        *("encoding", "files", "loading", "streaming", "tokens"),
     },
     "evaluation": {
-        *(
-            "audio",
-            "codec",
-            "cores",
-            "container",
-            "files",
-            "loading",
-            "pipeline",
-            "tokens",
-            "_version",
-        ),
+        *("_version", "audio", "codec", "container", "cores", "files", "loading", "plots"),
+        *("schema", "tokens"),
     },
-    "training": {"audio", "nn", "codecs", "checkpoints", "codec", "evaluation", "files", "tokens"},
+    "training": {
+        *("audio", "checkpoints", "codec", "codecs", "evaluation", "files", "nn", "plots"),
+        *("schema", "tokens"),
+    },
 }
-# What only some rooms may bring in from outside.
-GUARDED = {
-    "torch": {"nn", "codecs", "checkpoints", "streams", "codec", "exact", "loading", "training"},
+FREE = ("__init__", "__main__", "cli")  # may import everything; nothing imports them
+
+# Packages that only some parts may import.
+EXTERNAL = {
+    "torch": {"nn", "codecs", "checkpoints", "streaming", "codec", "loading", "training"},
     "torchaudio": {"training"},
     "transformers": {"training"},
     "ray": {"pipeline"},
-    "matplotlib": {"evaluation", "training"},
-    "pystoi": {"evaluation", "training"},
+    "matplotlib": {"evaluation", "plots", "training"},
+    "pystoi": {"evaluation"},
     "pesq": {"evaluation"},
     "PIL": {"evaluation"},
     "safetensors": {"checkpoints"},
     "soundfile": {"audio"},
     "soxr": {"audio"},
     "construct": {"container"},
+    "msgspec": {"schema", "codecs", "training"},
     "click": {"cli"},
     "rich": {"cli"},
     "tqdm": {"cli"},
     "pickle": {"checkpoints"},
 }
+FILES = sorted(PACKAGE.rglob("*.py"))
 
 
 def imports_of(path: Path) -> set[str]:
-    """Dotted names that a file imports anywhere."""
+    """Dotted names of the modules that a file imports anywhere."""
     names = set()
     for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom):
             assert node.level == 0, f"{path}: relative import"
-            names.add(str(node.module))
+            module = str(node.module)
+            inner = {f"{module}.{alias.name}" for alias in node.names} & MODULES.keys()
+            names |= inner or {module}
     return names
 
 
-def room_of(path: Path) -> str:
-    return path.relative_to(PACKAGE).parts[0].removesuffix(".py")
+def module_of(path: Path) -> str:
+    parts = path.relative_to(PACKAGE.parent).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-FILES = sorted(PACKAGE.rglob("*.py"))
+MODULES = {module_of(path): path for path in FILES}
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(PACKAGE)))
-def test_imports_follow_the_house(path: Path) -> None:
-    room = room_of(path)
+def test_imports_follow_the_layers(path: Path) -> None:
+    layer = path.relative_to(PACKAGE).parts[0].removesuffix(".py")
     names = imports_of(path)
-    for name, rooms in GUARDED.items():
+    for name, layers in EXTERNAL.items():
         used = {found for found in names if found.partition(".")[0] == name}
-        assert not used or room in rooms, f"{room} must not import {name}"
-    if room in ("cli", "__init__", "__main__"):
-        return  # they may import everything, and nothing imports them
-    ours = {name.split(".")[1] for name in names if name.startswith("codectool.")}
-    assert ours <= ROOMS[room] | {room, "errors"}, f"{room} must not import {ours}"
-    assert "cli" not in ours
+        assert not used or layer in layers, f"{layer} must not import {name}"
+    if layer not in FREE:
+        inner = {name.split(".")[1] for name in names if name.startswith("codectool.")}
+        forbidden = inner - LAYERS[layer] - {layer, "errors"}
+        assert not forbidden, f"{layer} must not import {forbidden}"
+
+
+def test_layers_have_no_cycle() -> None:
+    TopologicalSorter(LAYERS).prepare()
+
+
+def test_modules_have_no_import_cycle() -> None:
+    """Imports inside functions and for type checking count, too."""
+    graph = {name: imports_of(path) & MODULES.keys() - {name} for name, path in MODULES.items()}
+    try:
+        TopologicalSorter(graph).prepare()
+    except CycleError as error:
+        pytest.fail(" -> ".join(error.args[1]))
