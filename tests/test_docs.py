@@ -108,8 +108,9 @@ def test_added_codec_trains(tiny_config: Path, run: Run, tmp_path: Path) -> None
     shutil.copytree(ROOT / "assets", tmp_path / "speech", ignore=ignore_all_but_audio)
     run_dir = tmp_path / "run"
     done = run(
-        "train", "--config", tiny_config, "--train-files", tmp_path / "speech", "--run-dir", run_dir,
-        "--max-steps", 3, "--set", "training.num_workers=0", "--device", "cpu",
+        "train", "--config", tiny_config, "--train-files", tmp_path / "speech",
+        "--run-dir", run_dir, "--max-steps", 3, "--set", "training.num_workers=0",
+        "--device", "cpu",
     )  # fmt: skip
     assert done.code == 0, done.err
     codec = codectool.load(checkpoint=run_dir, device="cpu")
