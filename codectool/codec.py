@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from codectool.audio.samples import Samples, check_finite, resample
+from codectool.audio.samples import Samples, as_channels, check_finite, resample
 from codectool.checkpoints.load import LoadedModel
 from codectool.codecs.base import CodecModel
 from codectool.codecs.segments import decode_segments, encode_segments
@@ -27,7 +27,6 @@ from codectool.streaming import (
     max_padding,
     pad_or_trim,
     padded_frames,
-    to_channels,
 )
 from codectool.tokens import TokenLayout, Tokens, check_sample_rate
 
@@ -147,7 +146,7 @@ class Codec:
             AudioError: wrong type or shape, samples that are not finite, or too low a rate.
             TokensError: the rate is not an integer in 1..10,000,000, or a tag is not text.
         """
-        wave = to_channels(samples)
+        wave = as_channels(samples)
         return self.encode_chunks([wave], sample_rate, len(wave), tags)
 
     def encode_chunks(
@@ -175,7 +174,7 @@ class Codec:
 
         This does not run the model.
         """
-        wave = to_channels(samples)
+        wave = as_channels(samples)
         self.check_rate(sample_rate)
         check_finite(wave, "samples")
         num_samples = wave.shape[1]

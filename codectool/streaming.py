@@ -97,7 +97,7 @@ class StreamEncoder:
         """
         if self.ended:
             raise AudioError("the stream has ended; start a new one")
-        wave = to_channels(samples)
+        wave = as_channels(samples)
         if len(wave) != len(self._streams):
             raise AudioError(f"{len(wave)} channels, but the stream has {len(self._streams)}")
         check_finite(wave, "samples", self.num_samples)
@@ -354,17 +354,6 @@ def check_codebooks(model: CodecModel, codes: npt.NDArray[np.integer]) -> None:
             raise DamagedError(
                 f"codebook {codebook} holds code {largest}, but it has only {size} entries"
             )
-
-
-def to_channels(samples: npt.ArrayLike) -> Samples:
-    """Return float samples ``(N,)`` or ``(C, N)``, an array or a tensor, as float32 ``(C, N)``.
-
-    Raises:
-        AudioError: wrong type or shape.
-    """
-    if isinstance(samples, Tensor):
-        samples = samples.detach().cpu().float().numpy()
-    return as_channels(samples)
 
 
 def pad_or_trim(wave: Samples, length: int) -> Samples:

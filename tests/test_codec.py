@@ -192,6 +192,7 @@ def test_loaded_model_is_frozen(codec: Codec) -> None:
     ("samples", "message"),
     [
         (np.zeros(10, np.int16), "samples must be float"),
+        (torch.zeros(10, dtype=torch.int16), "samples must be float"),
         (np.zeros((1, 2, 3), np.float32), "must have the shape"),
         (np.zeros((0, 5), np.float32), "must have the shape"),
         (np.array([0.0, np.nan]), "sample 1 of channel 0 is nan"),
@@ -237,6 +238,7 @@ def test_encode_accepts_arrays_lists_and_tensors(codec: Codec) -> None:
         wave.tolist(),
         np.asfortranarray(wave),
         torch.from_numpy(wave).requires_grad_(),
+        torch.from_numpy(wave).double(),
     ):
         np.testing.assert_array_equal(codec.encode(samples, 16000).codes, expected)
 

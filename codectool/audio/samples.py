@@ -24,6 +24,10 @@ def as_channels(samples: npt.ArrayLike) -> Samples:
     Raises:
         AudioError: not a float type, or another shape.
     """
+    tensor: Any = samples
+    if hasattr(tensor, "is_floating_point"):  # PyTorch, which this module does not import
+        tensor = tensor.detach().cpu()
+        samples = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
     wave = np.asarray(samples)
     if not np.issubdtype(wave.dtype, np.floating):
         raise AudioError(f"samples must be float in [-1, 1], not {wave.dtype}")
