@@ -30,6 +30,7 @@ METRICS: tuple[type[Metric], ...] = (
     PitchError,
     VoicingError,
 )
+METRIC_INFO = {info.name: info for metric in METRICS for info in metric.outputs}
 
 
 @dataclass(frozen=True)
