@@ -55,7 +55,7 @@ def print_token_usage(
         require_matplotlib()
     codecs = []
     for spec in systems:
-        if spec.codec is None:
+        if isinstance(spec.codec, str):
             raise UsageError(f"{spec.name}: is not a codectool codec, so its tokens are unknown")
         codecs.append((spec.name, spec.codec))
     problems: set[tuple[str, str]] = set()

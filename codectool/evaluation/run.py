@@ -10,31 +10,31 @@ from __future__ import annotations
 
 import re
 from collections import Counter
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from functools import partial
 from pathlib import Path
 from typing import Literal, TypeVar
 
 from codectool.cores import cores
 from codectool.errors import CodectoolError
-from codectool.evaluation import alignment, tasks
-from codectool.evaluation.alignment import Correlation, best_delay
+from codectool.evaluation.alignment import RATE, Correlation, best_delay
 from codectool.evaluation.metrics.registry import Selection
 from codectool.evaluation.pairs import find_partners, find_references, key_of
 from codectool.evaluation.results import Clip, Evaluation, Problem, Score, summarise
 from codectool.evaluation.systems.spec import SystemSpec, check_names
 from codectool.evaluation.systems.system import CodecCost
-from codectool.evaluation.tasks import CodecTask, PairTask, ProbeTask, Task
+from codectool.evaluation.tasks import correlate_files, measure_length, run_codec, score_files
 from codectool.evaluation.workers import Workers
 
 Align = Literal["system", "clip", "off"]
-AnyTask = TypeVar("AnyTask", bound=Task)
+Key = tuple[str, str]  # names of a system (empty for the reference itself) and a clip
 Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class EvaluationConfig:
-    """What to compare, and how.
+    """Systems and folders to compare, and how.
 
     Attributes:
         references: folder of the recordings.
@@ -85,45 +85,41 @@ def evaluate(
     Raises:
         UsageError: there is nothing to compare, or two systems have the same name.
     """
-    check_names([spec.name for spec in config.systems] + [name for name, _ in config.folders])
+    names = [spec.name for spec in config.systems] + [name for name, _ in config.folders]
+    check_names(names)
+    metrics, infos = config.selection.metrics, config.selection.infos
     with Workers(jobs or cores()) as workers:
         runner = _TaskRunner(workers, progress or ProgressCallback())
-        clips = _probe(config, runner)
+        clips = _find_clips(config, runner)
         costs, files = _code(config.systems, clips, outputs, runner)
-        files |= _match(config.folders, clips, runner)
-        pairs = [
-            PairTask(system, clip.name, clip.path, paths[clip.name], config.selection.metrics)
-            for system, paths in files.items()
-            for clip in clips
-            if clip.name in paths
+        files |= _find_coded(config.folders, clips, runner)
+        references = {clip.name: clip.path for clip in clips}
+        pairs = {key: (references[key[1]], file) for key, file in files.items()}
+        delays = _find_delays(names, pairs, config.align, runner)
+        tasks = [
+            ((system, clip), partial(score_files, clip, *pair, metrics, delays[system]))
+            for (system, clip), pair in pairs.items()
         ]
-        delays = _delays(pairs, files, config.align, runner)
-        aligned = [replace(pair, delay_seconds=delays[pair.system]) for pair in pairs]
-        scores = {
-            (pair.system, pair.clip): found
-            for pair, found in runner.run("scoring", tasks.score_pair, aligned)
-        }
+        scores = dict(runner.run("scoring", tasks))
     reasons = {(problem.system, problem.clip): problem.reason for problem in runner.problems}
-    systems = []
-    for system in files:
-        delay = delays[system]
-        results = []
-        for clip in clips:
-            key = system, clip.name
-            cost = vars(costs[key]) if key in costs else {}
-            if key in scores:
-                results.append(replace(scores[key], **cost))
-            else:
-                results.append(Score(clip.name, problem=reasons.get(key, "was not scored")))
-        delay_ms = None if delay is None else 1000 * delay
-        systems.append(summarise(system, clips, results, config.selection.infos, delay_ms))
-    return Evaluation(
-        tuple(clips),
-        config.selection.infos,
-        tuple(systems),
-        config.selection.left_out,
-        tuple(runner.problems),
-    )
+
+    def score(key: Key) -> Score:
+        if key not in scores:
+            return Score(key[1], problem=reasons.get(key, "was not scored"))
+        return replace(scores[key], **vars(costs[key])) if key in costs else scores[key]
+
+    systems = [
+        summarise(
+            system,
+            clips,
+            [score((system, clip.name)) for clip in clips],
+            infos,
+            None if (delay := delays[system]) is None else 1000 * delay,
+        )
+        for system in names
+    ]
+    left_out = config.selection.left_out
+    return Evaluation(tuple(clips), infos, tuple(systems), left_out, tuple(runner.problems))
 
 
 class _TaskRunner:
@@ -139,98 +135,91 @@ class _TaskRunner:
         self._progress = progress
 
     def run(
-        self,
-        title: str,
-        function: Callable[[AnyTask], Result],
-        tasks: Iterable[AnyTask],
-        jobs: int | None = None,
-    ) -> Iterator[tuple[AnyTask, Result]]:
-        """Yield each task that succeeds, with its result."""
+        self, title: str, tasks: Iterable[tuple[Key, partial[Result]]], jobs: int | None = None
+    ) -> Iterator[tuple[Key, Result]]:
+        """Yield the key and the result of each task that succeeds."""
         failed = {(problem.system, problem.clip) for problem in self.problems}
-        tasks = [task for task in tasks if (task.system, task.clip) not in failed]
-        self._progress.on_step(title, len(tasks))
-        for task, result in self._workers.run(function, tasks, jobs):
+        remaining = {key: task for key, task in tasks if key not in failed}
+        self._progress.on_step(title, len(remaining))
+        for key, result in self._workers.run(remaining.items(), jobs):
             self._progress.on_clip()
             if isinstance(result, Exception):
-                self.problems.append(Problem(task.system, task.clip, _reason(result, task)))
+                self.problems.append(Problem(*key, _reason(result, remaining[key].args)))
             else:
-                yield task, result
+                yield key, result
 
 
-def _reason(error: Exception, task: Task) -> str:
+def _reason(error: Exception, arguments: Sequence[object]) -> str:
     """Return the message of an error in one line, without the file name."""
     if not isinstance(error, CodectoolError | OSError):
         return f"unexpected {type(error).__name__}: {error}".splitlines()[0]
     text = str(error)
-    for value in vars(task).values():
+    for value in arguments:
         if isinstance(value, Path):
             text = text.removeprefix(f"{value}: ")
     return text
 
 
-def _probe(config: EvaluationConfig, runner: _TaskRunner) -> list[Clip]:
+def _find_clips(config: EvaluationConfig, runner: _TaskRunner) -> list[Clip]:
     """Return the references that can be read."""
     folders = [folder for _, folder in config.folders]
     names, problems = find_references(config.references, config.files, folders)
     runner.problems += problems
-    probes = [ProbeTask("", name, config.references / name) for name in names]
-    return [
-        Clip(task.clip, task.path, seconds)
-        for task, seconds in runner.run("reading", tasks.probe, probes)
-    ]
+    paths = {name: config.references / name for name in names}
+    tasks = [(("", name), partial(measure_length, path)) for name, path in paths.items()]
+    return [Clip(name, paths[name], seconds) for (_, name), seconds in runner.run("reading", tasks)]
 
 
 def _code(
     systems: Sequence[SystemSpec], clips: Sequence[Clip], outputs: Path, runner: _TaskRunner
-) -> tuple[dict[tuple[str, str], CodecCost], dict[str, dict[str, Path]]]:
-    """Run the systems.
-
-    Returns:
-        Costs by (system, clip), and decoded files by system and clip.
-    """
-    costs: dict[tuple[str, str], CodecCost] = {}
-    files: dict[str, dict[str, Path]] = {}
+) -> tuple[dict[Key, CodecCost], dict[Key, Path]]:
+    """Run the systems; return the costs and the decoded files."""
+    costs: dict[Key, CodecCost] = {}
+    files: dict[Key, Path] = {}
     for spec in systems:
         folder = outputs / folder_name(spec.name)
-        codec_tasks = [
-            CodecTask(spec.name, clip.name, spec, clip.path, folder / key_of(clip.name))
-            for clip in clips
+        targets = {(spec.name, clip.name): folder / key_of(clip.name) for clip in clips}
+        tasks = [
+            (key, partial(run_codec, spec, clip.path, target))
+            for clip, (key, target) in zip(clips, targets.items(), strict=True)
         ]
-        files[spec.name] = {}
         jobs = None if spec.on_cpu else 1  # processes would share one GPU
-        title = f"coding with {spec.name}"
-        for task, cost in runner.run(title, tasks.run_codec, codec_tasks, jobs):
-            costs[spec.name, task.clip] = cost
-            files[spec.name][task.clip] = task.target
+        for key, cost in runner.run(f"coding with {spec.name}", tasks, jobs):
+            costs[key] = cost
+            files[key] = targets[key]
     return costs, files
 
 
-def _match(
+def _find_coded(
     folders: Sequence[tuple[str, Path]], clips: Sequence[Clip], runner: _TaskRunner
-) -> dict[str, dict[str, Path]]:
-    """Return the files of folders that are already coded, by system and clip."""
-    files = {}
+) -> dict[Key, Path]:
+    """Return the files of the folders of coded audio."""
+    files: dict[Key, Path] = {}
     bad = [problem.clip for problem in runner.problems if not problem.system]
     for system, folder in folders:
-        names = [clip.name for clip in clips]
-        files[system], problems = find_partners(system, folder, names, bad)
+        found, problems = find_partners(system, folder, [clip.name for clip in clips], bad)
+        files |= {(system, clip): path for clip, path in found.items()}
         runner.problems += problems
     return files
 
 
-def _delays(
-    pairs: Sequence[PairTask], systems: Iterable[str], align: Align, runner: _TaskRunner
+def _find_delays(
+    systems: Sequence[str],
+    pairs: Mapping[Key, tuple[Path, Path]],
+    align: Align,
+    runner: _TaskRunner,
 ) -> dict[str, float | None]:
     """Return the delay of each system in seconds; None where each clip has its own."""
     if align != "system":
         return dict.fromkeys(systems, 0.0 if align == "off" else None)
     sums: dict[str, Correlation] = {}
     counts: Counter[str] = Counter()
-    for pair, found in runner.run("aligning", tasks.correlate_pair, pairs):
-        sums[pair.system] = sums[pair.system] + found if pair.system in sums else found
-        counts[pair.system] += 1
+    tasks = [(key, partial(correlate_files, *pair)) for key, pair in pairs.items()]
+    for (system, _), found in runner.run("aligning", tasks):
+        sums[system] = sums[system] + found if system in sums else found
+        counts[system] += 1
     delays = {name: best_delay(total, counts[name]) for name, total in sums.items()}
-    return {name: delays.get(name, 0) / alignment.RATE for name in systems}
+    return {name: delays.get(name, 0) / RATE for name in systems}
 
 
 def folder_name(system: str) -> str:

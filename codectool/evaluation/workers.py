@@ -13,11 +13,11 @@ from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from itertools import islice
-from typing import Any, TypeVar
+from typing import TypeVar
 
 from codectool.errors import CodectoolError
 
-Task = TypeVar("Task")
+Key = TypeVar("Key")
 Result = TypeVar("Result")
 QUEUE_PER_WORKER = 8  # tasks submitted ahead: results are returned in order, whatever ends first
 # Libraries read these when they are loaded, so they must be set before a process starts.
@@ -51,64 +51,58 @@ class Workers:
         self._shutdown()
 
     def run(
-        self, function: Callable[[Task], Result], tasks: Iterable[Task], jobs: int | None = None
-    ) -> Iterator[tuple[Task, Result | Exception]]:
-        """Yield each task with its result or exception, in order.
+        self, tasks: Iterable[tuple[Key, Callable[[], Result]]], jobs: int | None = None
+    ) -> Iterator[tuple[Key, Result | Exception]]:
+        """Run picklable functions and yield the key of each with its result or exception, in order.
 
         Args:
-            function: a picklable function.
             tasks: consumed lazily, a few tasks ahead of the results.
             jobs: use at most this many processes.
         """
         with _single_threaded_children():
             if jobs is None or jobs >= self.jobs:
-                yield from self._run(function, iter(tasks))
+                yield from self._run(iter(tasks))
             else:
                 with Workers(jobs) as fewer:
-                    yield from fewer.run(function, tasks)
+                    yield from fewer.run(tasks)
 
     def _run(
-        self, function: Callable[[Task], Result], tasks: Iterator[Task]
-    ) -> Iterator[tuple[Task, Result | Exception]]:
-        pending: deque[tuple[Task, Future[Result]]] = deque()
+        self, tasks: Iterator[tuple[Key, Callable[[], Result]]]
+    ) -> Iterator[tuple[Key, Result | Exception]]:
+        pending: deque[tuple[Key, Callable[[], Result], Future[Result]]] = deque()
         try:
             while True:
-                for task in islice(tasks, QUEUE_PER_WORKER * self.jobs - len(pending)):
-                    pending.append((task, self._submit(function, task)))
+                for key, function in islice(tasks, QUEUE_PER_WORKER * self.jobs - len(pending)):
+                    pending.append((key, function, self._submit(function)))
                 if not pending:
                     return
-                task, future = pending.popleft()
-                try:
-                    yield task, future.result()
-                except BrokenProcessPool:
-                    # the failing task is unknown: repeat each of them in a pool of its own
-                    suspects = [task, *(other for other, _ in pending)]
-                    pending.clear()
-                    for suspect in suspects:
-                        yield suspect, self._run_alone(function, suspect)
-                except Exception as error:
-                    yield task, error
+                result = _wait(pending[0][2])
+                if not isinstance(result, BrokenProcessPool):
+                    yield pending.popleft()[0], result
+                    continue
+                # the failing task is unknown: repeat each of them in a pool of its own
+                suspects = [(key, function) for key, function, _ in pending]
+                pending.clear()
+                for key, function in suspects:
+                    self._shutdown()
+                    result = _wait(self._submit(function))
+                    if isinstance(result, BrokenProcessPool):
+                        result = WorkerDiedError(
+                            "the worker process died; it may have run out of memory"
+                        )
+                    yield key, result
+                self._shutdown()
         finally:
-            for _, future in pending:
+            for *_, future in pending:
                 future.cancel()
 
-    def _run_alone(self, function: Callable[[Task], Result], task: Task) -> Result | Exception:
-        self._shutdown()
-        try:
-            return self._submit(function, task).result()
-        except BrokenProcessPool:
-            self._shutdown()
-            return WorkerDiedError("the worker process died; it may have run out of memory")
-        except Exception as error:
-            return error
-
-    def _submit(self, function: Callable[[Task], Result], task: Task) -> Future[Result]:
+    def _submit(self, function: Callable[[], Result]) -> Future[Result]:
         if self._pool is None:
             # not forked: this process may have threads
             context = multiprocessing.get_context("spawn")
             self._pool = ProcessPoolExecutor(self.jobs, context)
         try:
-            return self._pool.submit(function, task)
+            return self._pool.submit(function)
         except BrokenProcessPool as error:
             failed: Future[Result] = Future()
             failed.set_exception(error)
@@ -120,16 +114,21 @@ class Workers:
             self._pool = None
 
 
+def _wait(future: Future[Result]) -> Result | Exception:
+    try:
+        return future.result()
+    except Exception as error:
+        return error
+
+
 @contextmanager
 def _single_threaded_children() -> Iterator[None]:
     """Let processes that start meanwhile use one thread each."""
-    before: dict[str, Any] = {name: os.environ.get(name) for name in THREAD_VARIABLES}
+    before = {name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ}
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
     try:
         yield
     finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value
+        for name in THREAD_VARIABLES:
+            del os.environ[name]
+        os.environ.update(before)

@@ -12,7 +12,6 @@ from codectool.errors import CodectoolError, UsageError
 from codectool.evaluation.alignment import RATE, find_delay
 from codectool.evaluation.signals import Signal
 from codectool.evaluation.systems import external, ffmpeg
-from codectool.evaluation.systems.codectool_codec import round_to_16_bits
 from codectool.evaluation.systems.ffmpeg import FFMPEG_CODECS
 from codectool.evaluation.systems.ogg import packet_sizes
 from codectool.evaluation.systems.spec import CodecSpec, SystemSpec, check_names
@@ -38,7 +37,7 @@ def syllables(seconds: float, rate: int) -> np.ndarray:
     voice = np.convolve(pulses, np.exp(-np.arange(rate // 100) / (rate / 900)))[: len(time)]
     loud = np.repeat(rng.uniform(0, 1, int(seconds * 8) + 1), rate // 8)[: len(time)]
     wave = (0.2 * voice + 0.01 * rng.normal(size=len(time))) * loud
-    return round_to_16_bits(wave.astype(np.float32), rate)
+    return wave.astype(np.float32)
 
 
 @pytest.mark.parametrize(("name", "program", "kbps", "max_delay"), PROGRAMS)

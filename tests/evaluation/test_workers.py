@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import pytest
 
@@ -31,12 +31,16 @@ def work(number: int) -> int:
     return 10 * number
 
 
-def threads(_: int) -> list[str | None]:
+def tasks(numbers: Iterable[int]) -> Iterator[tuple[int, Callable[[], int]]]:
+    return ((number, partial(work, number)) for number in numbers)
+
+
+def threads() -> list[str | None]:
     return [os.environ.get(name) for name in THREAD_VARIABLES]
 
 
 def test_workers_return_results_in_order_and_survive_a_crash(workers: Workers) -> None:
-    found = list(workers.run(work, range(9)))
+    found = list(workers.run(tasks(range(9))))
     assert [task for task, _ in found] == list(range(9))
     for task, result in found:
         if task == 3:
@@ -52,7 +56,7 @@ def test_workers_use_one_thread_and_restore_the_environment(
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "7")
     monkeypatch.delenv("MKL_NUM_THREADS", raising=False)
-    found = list(workers.run(threads, range(2), jobs=1))
+    found = list(workers.run([(1, threads), (2, threads)], jobs=1))
     assert [result for _, result in found] == [["1"] * len(THREAD_VARIABLES)] * 2
     assert os.environ["OMP_NUM_THREADS"] == "7"
     assert "MKL_NUM_THREADS" not in os.environ
@@ -60,20 +64,20 @@ def test_workers_use_one_thread_and_restore_the_environment(
 
 def test_workers_without_tasks_start_no_process() -> None:
     with Workers(2) as some:
-        assert list(some.run(work, [])) == []
+        assert list(some.run([])) == []
         assert some._pool is None
 
 
-def test_workers_consume_tasks_lazily(workers: Workers, tmp_path: Path) -> None:
+def test_workers_consume_tasks_lazily(workers: Workers) -> None:
     consumed = 0
 
-    def tasks() -> Iterator[int]:
+    def numbers() -> Iterator[int]:
         nonlocal consumed
         for number in (0, 1, 2, 4) * 10:
             consumed += 1
             yield number
 
-    results = workers.run(work, tasks())
+    results = workers.run(tasks(numbers()))
     next(results)
     assert consumed <= QUEUE_PER_WORKER * workers.jobs + 1 < 40
     results.close()

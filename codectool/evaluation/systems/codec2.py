@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import ClassVar
 
 import numpy as np
 from typing_extensions import override
@@ -32,44 +31,32 @@ class Codec2(ExternalCodec):
         mode: bits per second, as `c2enc` names it.
     """
 
-    programs: ClassVar[dict[str, str]] = {"c2enc": "codec2", "c2dec": "codec2"}
     source = "in.raw"
-    packed = "bits.c2"
     decoded = "out.raw"
-    model_rate = RATE
 
     def __init__(self, mode: str) -> None:
         if mode not in FRAMES:
             raise UsageError(
                 f"codec2 has no mode `{mode}`; write codec2@MODE with one of {', '.join(FRAMES)}"
             )
-        super().__init__()
-        self.mode = mode
-        self.frame_bits, milliseconds = FRAMES[mode]
+        bits, milliseconds = FRAMES[mode]
         self._frame_samples = RATE // 1000 * milliseconds
+        super().__init__(
+            "codec2",
+            f"c2enc {mode} in.raw coded.c2",
+            f"c2dec {mode} coded.c2 out.raw",
+            "coded.c2",
+            lambda coded: len(coded) // -(-bits // 8) * bits,
+            RATE,
+        )
 
     @override
-    def prepare(self, samples: Wave) -> Wave:
+    def to_file(self, samples: Wave, rate: int) -> bytes:
         # c2enc drops an incomplete frame, and c2dec keeps the last frame to itself
         missing = -len(samples) % self._frame_samples + self._frame_samples
-        return np.pad(samples, (0, missing))
+        scaled = np.rint(np.pad(samples, (0, missing)) * 32768)
+        return np.clip(scaled, -32768, 32767).astype("<i2").tobytes()
 
     @override
-    def write(self, samples: Wave, rate: int) -> bytes:
-        return np.clip(np.rint(samples * 32768), -32768, 32767).astype("<i2").tobytes()
-
-    @override
-    def read(self, path: Path, rate: int) -> tuple[Wave, int]:
+    def from_file(self, path: Path, rate: int) -> tuple[Wave, int]:
         return np.fromfile(path, "<i2").astype(np.float32) / np.float32(32768), rate
-
-    @override
-    def encoder(self, rate: int) -> list[str]:
-        return ["c2enc", self.mode, self.source, self.packed]
-
-    @override
-    def decoder(self, rate: int) -> list[str]:
-        return ["c2dec", self.mode, self.packed, self.decoded]
-
-    @override
-    def payload_bits(self, packed: bytes) -> float:
-        return len(packed) // -(-self.frame_bits // 8) * self.frame_bits

@@ -8,8 +8,6 @@ import time
 import numpy as np
 from typing_extensions import override
 
-from codectool.audio.files import read_audio
-from codectool.audio.sink import audio_bytes
 from codectool.codec import Codec
 from codectool.container import read, write
 from codectool.evaluation.metrics.base import Wave
@@ -44,10 +42,4 @@ class CodectoolSystem(System):
         decode_seconds = self._clock() - started
         bits = tokens.num_frames * tokens.layout.bits_per_frame
         cost = CodecCost(bits, len(file.getvalue()), encode_seconds, decode_seconds)
-        return Coded(round_to_16_bits(audio[0], rate), rate, cost)
-
-
-def round_to_16_bits(wave: Wave, rate: int) -> Wave:
-    """Return ``(N,)`` as read back from a 16-bit file, which external programs read and write."""
-    samples, _ = read_audio(io.BytesIO(audio_bytes(wave[None], rate)), "16-bit audio")
-    return np.asarray(samples[0])
+        return Coded(audio[0], rate, cost)

@@ -5,9 +5,8 @@ from __future__ import annotations
 import shutil
 import subprocess
 import tempfile
-from abc import abstractmethod
+from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import ClassVar
 
 from typing_extensions import override
 
@@ -22,80 +21,78 @@ TIMEOUT_SECONDS = 600  # of one call of a program
 
 
 class ExternalCodec(System):
-    """A codec with one program to encode and one to decode, file to file.
+    """A codec with one program to encode and one to decode.
+
+    Args:
+        package: Debian package of the programs.
+        encode: command that encodes `source`; ``{rate}`` stands for the sampling rate in Hz.
+        decode: command that decodes to `decoded`.
+        coded: name of the coded file in both commands.
+        payload_bits: function from the coded file to the number of bits that carry audio.
+        model_rate: sampling rate of the codec, in Hz; None if it accepts any.
 
     Attributes:
-        programs: the programs, each with the Debian package that contains it.
-        source: name of the audio file; the suffix selects the format.
-        packed: name of the coded file.
+        source: name of the audio file to encode.
         decoded: name of the decoded file.
-        model_rate: sampling rate of the codec, in Hz; None if it accepts any.
+
+    Raises:
+        UsageError: a program is not installed.
     """
 
-    programs: ClassVar[dict[str, str]]
-    source: str = "in.wav"
-    packed: str
-    decoded: str = "out.wav"
-    model_rate: int | None = None
+    source = "in.wav"
+    decoded = "out.wav"
 
-    def __init__(self) -> None:
-        for program, package in self.programs.items():
+    def __init__(
+        self,
+        package: str,
+        encode: str,
+        decode: str,
+        coded: str,
+        payload_bits: Callable[[bytes], float],
+        model_rate: int | None = None,
+    ) -> None:
+        self.encode, self.decode = encode, decode
+        self.coded = coded
+        self.payload_bits = payload_bits
+        self.model_rate = model_rate
+        for command in (encode, decode):
+            program = command.split()[0]
             if shutil.which(program) is None:
                 raise UsageError(
                     f"there is no program `{program}` on PATH; install the Debian package "
                     f"`{package}`"
                 )
 
-    @abstractmethod
-    def encoder(self, rate: int) -> list[str]:
-        """Return the command that encodes `source` to `packed` in its working folder."""
-
-    @abstractmethod
-    def decoder(self, rate: int) -> list[str]:
-        """Return the command that decodes `packed` to `decoded`."""
-
-    @abstractmethod
-    def payload_bits(self, packed: bytes) -> float:
-        """Return how many bits of the coded file carry audio."""
-
     @override
     def code(self, wave: Wave, rate: int) -> Coded:
         inner = self.model_rate or rate
-        samples = self.prepare(resample(wave[None], rate, inner)[0])
+        encode, decode = (text.format(rate=inner).split() for text in (self.encode, self.decode))
         with tempfile.TemporaryDirectory(prefix="codectool-") as name:
             folder = Path(name)
-            (folder / self.source).write_bytes(self.write(samples, inner))
-            encode_seconds = run(self.encoder(inner), folder)
-            decode_seconds = run(self.decoder(inner), folder)
+            source = self.to_file(resample(wave[None], rate, inner)[0], inner)
+            (folder / self.source).write_bytes(source)
+            encode_seconds = run(encode, folder)
+            decode_seconds = run(decode, folder)
             try:
-                packed = (folder / self.packed).read_bytes()
+                coded = (folder / self.coded).read_bytes()
             except OSError as error:
-                command = " ".join(self.encoder(inner))
-                raise CodectoolError(f"`{command}` wrote no output") from error
-            decoded, decoded_rate = self.read(folder / self.decoded, inner)
-        bits = self.payload_bits(packed)
-        cost = CodecCost(bits, len(packed), encode_seconds, decode_seconds)
+                raise CodectoolError(f"`{' '.join(encode)}` wrote no output") from error
+            decoded, decoded_rate = self.from_file(folder / self.decoded, inner)
+        cost = CodecCost(self.payload_bits(coded), len(coded), encode_seconds, decode_seconds)
         return Coded(decoded, decoded_rate, cost)
 
-    def prepare(self, samples: Wave) -> Wave:
-        """Return ``(N,)`` padded so that the encoder drops no samples."""
-        return samples
-
-    def write(self, samples: Wave, rate: int) -> bytes | memoryview:
-        """Return the contents of `source`: by default 16-bit wav."""
+    def to_file(self, samples: Wave, rate: int) -> bytes | memoryview:
+        """Return the contents of `source` for samples ``(N,)``: 16-bit WAV."""
         return audio_bytes(samples[None], rate)
 
-    def read(self, path: Path, rate: int) -> tuple[Wave, int]:
-        """Read `decoded` as samples ``(N,)`` and their rate."""
+    def from_file(self, path: Path, rate: int) -> tuple[Wave, int]:
+        """Read `decoded` as samples ``(N,)`` and their sampling rate."""
         samples, found = read_audio(path, "decoded audio")
         return samples.mean(axis=0), found
 
 
-def run(command: list[str], folder: Path) -> float:
-    """Run a program in a folder.
-
-    Returns:
-        Its processor time in seconds.
+def run(command: Sequence[str], folder: Path) -> float:
+    """Run a program in a folder and return its processor time in seconds.
 
     Raises:
         CodectoolError: the program fails or does not finish in time.
@@ -107,6 +104,7 @@ def run(command: list[str], folder: Path) -> float:
         return usage.ru_utime + usage.ru_stime
 
     before = seconds()
+    text = " ".join(command)
     try:
         result = subprocess.run(
             command,
@@ -116,12 +114,11 @@ def run(command: list[str], folder: Path) -> float:
             timeout=TIMEOUT_SECONDS,
         )
     except subprocess.TimeoutExpired as error:
-        text = " ".join(command)
         raise CodectoolError(f"`{text}` did not finish within {TIMEOUT_SECONDS} s") from error
     except OSError as error:
         raise CodectoolError(f"`{command[0]}` cannot be run ({error.strerror})") from error
     if result.returncode:
         lines = result.stderr.decode(errors="replace").strip().splitlines()
         reason = lines[-1] if lines else f"exit code {result.returncode}"
-        raise CodectoolError(f"`{' '.join(command)}` failed: {reason}")
+        raise CodectoolError(f"`{text}` failed: {reason}")
     return seconds() - before

@@ -10,9 +10,8 @@ from typing import TYPE_CHECKING
 
 from codectool.errors import UsageError
 from codectool.evaluation.systems.codec2 import Codec2
-from codectool.evaluation.systems.ffmpeg import FFMPEG_CODECS, Ffmpeg
-from codectool.evaluation.systems.opus import Opus
-from codectool.evaluation.systems.speex import Speex
+from codectool.evaluation.systems.ffmpeg import FFMPEG_CODECS, ffmpeg_codec
+from codectool.evaluation.systems.ogg import opus, speex
 from codectool.evaluation.systems.system import System
 
 if TYPE_CHECKING:
@@ -21,9 +20,9 @@ if TYPE_CHECKING:
 # Constructors by the part of the name before `@`; they take the part after it.
 EXTERNAL_CODECS: dict[str, Callable[[str], System]] = {
     "codec2": Codec2,
-    "opus": Opus,
-    "speex": Speex,
-    **{name: partial(Ffmpeg, name) for name in FFMPEG_CODECS},
+    "opus": opus,
+    "speex": speex,
+    **{name: partial(ffmpeg_codec, name) for name in FFMPEG_CODECS},
 }
 EXAMPLES = "codec2@1300, opus@6, speex@2, amrwb@6.6, gsm"
 
@@ -57,18 +56,16 @@ class SystemSpec:
 
     Attributes:
         name: name in tables.
-        external: ``codec2@1300`` and the like; None for a codectool codec.
-        codec: a codectool codec; None for an external one.
+        codec: a codectool codec, or an external codec such as ``codec2@1300``.
     """
 
     name: str
-    external: str | None = None
-    codec: CodecSpec | None = None
+    codec: CodecSpec | str
 
     @property
     def on_cpu(self) -> bool:
         """Whether several processes can run the system at once."""
-        if self.codec is None or self.codec.device == "cpu":
+        if isinstance(self.codec, str) or self.codec.device == "cpu":
             return True
         from codectool.loading import find_device
 
@@ -81,22 +78,18 @@ class SystemSpec:
             UsageError: the system is unknown, or its program is missing.
             CodectoolError: the weights cannot be used.
         """
-        if self.codec is not None:
+        if isinstance(self.codec, CodecSpec):
             from codectool.evaluation.systems.codectool_codec import CodectoolSystem
 
             return CodectoolSystem(self.codec.load())
-        name, _, setting = (self.external or "").partition("@")
+        name, _, setting = self.codec.partition("@")
         if name not in EXTERNAL_CODECS:
-            raise UsageError(f"there is no codec `{self.external}`; examples are {EXAMPLES}")
+            raise UsageError(f"there is no codec `{self.codec}`; examples are {EXAMPLES}")
         return EXTERNAL_CODECS[name](setting)
 
 
 def check_names(names: list[str]) -> None:
-    """Raise if two systems have the same name.
-
-    Raises:
-        UsageError: says how to rename one.
-    """
+    """Raise `UsageError` if two systems have the same name."""
     for name in names:
         if names.count(name) > 1:
             raise UsageError(f"two systems have the name `{name}`; write NAME=PATH to rename one")
