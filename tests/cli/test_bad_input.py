@@ -284,9 +284,9 @@ def test_unknown_devices_are_refused(
 
 
 @pytest.mark.parametrize("name", [".", "/", ""])
-def test_info_and_verify_refuse_folders(run: Run, name: str) -> None:
-    assert_refused(run("encode", name), "is a folder; name a folder for the outputs, too")
-    assert_refused(run("decode", name), "is a folder; name a folder for the outputs, too")
+def test_folders_need_an_output(run: Run, name: str) -> None:
+    assert_refused(run("encode", name), "is a folder; name a folder for the outputs too")
+    assert_refused(run("decode", name), "is a folder; name a folder for the outputs too")
 
 
 def test_decode_refuses_unknown_output_formats(run: Run, packed: Path, tmp_path: Path) -> None:

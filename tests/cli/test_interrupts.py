@@ -23,7 +23,7 @@ SLOW_COMMAND = """
 import sys, time
 from codectool.cli import main
 from codectool.codec import Codec
-from codectool.streaming import ModelDecoder, StreamEncoder
+from codectool.streaming import StreamDecoder, StreamEncoder
 
 def slow(function, seconds):
     def run(*arguments, **options):
@@ -33,7 +33,7 @@ def slow(function, seconds):
     return run
 
 StreamEncoder.push = slow(StreamEncoder.push, 0.3)
-ModelDecoder.push = slow(ModelDecoder.push, 0.3)
+StreamDecoder.push = slow(StreamDecoder.push, 0.3)
 Codec.encode_clips = slow(Codec.encode_clips, 60)
 main(sys.argv[1:])
 """
