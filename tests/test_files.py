@@ -13,8 +13,8 @@ from pathlib import Path
 import pytest
 
 from codectool.errors import UsageError
-from codectool.evaluation.report.audio import Sound
-from codectool.evaluation.report.audio_store import Beside
+from codectool.evaluation.report.audio import ClipAudio
+from codectool.evaluation.report.audio_store import SidecarAudio
 from codectool.files import atomic_output, temporary_path, write_all
 from codectool.pipeline.journal import TEMPORARY_NAME
 
@@ -44,8 +44,8 @@ def test_audio_folder_of_the_report_has_the_mode_that_the_umask_gives(
 ) -> None:
     before = os.umask(umask)
     try:
-        with Beside(tmp_path / "page.html", overwrite=False) as store:
-            store.put(io.BytesIO(), 0, 0, Sound(memoryview(b"audio"), b"image"))
+        with SidecarAudio(tmp_path / "page.html", overwrite=False) as store:
+            store.add(io.BytesIO(), 0, 0, ClipAudio(memoryview(b"audio"), b"image"))
     finally:
         os.umask(before)
     folder = tmp_path / "page_files"

@@ -1,4 +1,4 @@
-"""A small evaluation with sounds, some of whose names try to be markup."""
+"""A small evaluation with audio; some of its names try to be markup."""
 
 from __future__ import annotations
 
@@ -13,58 +13,58 @@ from codectool.evaluation.results import Clip, Evaluation, Mean, Score, SystemRe
 
 RATE = 16000
 SECONDS = 4.0
-LATE_MS = 25.0
+DELAY_MS = 25.0
 IMAGE = "<img src=x onerror=alert(1)>.wav"
 SCRIPT = "</script><script>alert(2)</script>"
-PLACEHOLDER = "$title ${facts} <!-- sounds -->.wav"
-SEPARATORS = "b & \"c\" 'd' \\u003c\u2028e\u2029\u202ef.wav"  # what ends a line, or turns it round
+PLACEHOLDER = "$title ${data} <!-- audio -->.wav"
+SEPARATORS = "b & \"c\" 'd' \\u003c\u2028e\u2029\u202ef.wav"  # line breaks, right-to-left mark
 QUALITY = MetricInfo("quality", "Quality", "MOS", "higher", 2, (1, 5), f"How good. {SCRIPT}")
 ERROR = MetricInfo("error", "Error", "", "lower", 3, (0, None), "How bad.")
 # quality of each clip, error of each clip, kbps
-FIGURES = {
+SYSTEMS = {
     "good": ((4.0, 3.0, 3.5), (0.1, 0.3, 0.2), 6.0),
     SCRIPT: ((2.0, 2.5, 1.5), (0.5, 0.4, 0.9), 1.0),
     "unknown": ((3.0, None, 3.2), (0.3, None, 0.05), None),
 }
-WHY = "it came back empty"
+REASON = "it came back empty"
 
 
 def evaluation_of(folder: Path) -> Evaluation:
-    """Three clips in three systems; the second clip of the last one is missing."""
+    """Return three clips in three systems; the last system lacks the second clip."""
     clips = []
     for number, name in enumerate((IMAGE, PLACEHOLDER, SEPARATORS)):
         path = folder / name
         soundfile.write(path, reference(number), RATE)
         clips.append(Clip(name, path, SECONDS))
-    systems = [_system(folder, number, clips) for number in range(len(FIGURES))]
-    problems = (("unknown", PLACEHOLDER, WHY), ("", "broken.wav", f"not audio {IMAGE}"))
+    systems = [_system(folder, number, clips) for number in range(len(SYSTEMS))]
+    problems = (("unknown", PLACEHOLDER, REASON), ("", "broken.wav", f"not audio {IMAGE}"))
     left_out = (f"other: not installed {IMAGE}",)
     return Evaluation(tuple(clips), (QUALITY, ERROR), tuple(systems), left_out, problems)
 
 
 def reference(number: int) -> npt.NDArray[np.float32]:
-    """A tone that fades in, other than that of any other clip."""
+    """Return a tone that fades in, of a different frequency for each clip."""
     time = np.arange(round(RATE * SECONDS)) / RATE
     tone = 0.4 * np.sin(2 * np.pi * (400 + 200 * number) * time) * np.minimum(1, time * 4)
     return np.asarray(tone, np.float32)
 
 
 def _system(folder: Path, number: int, clips: list[Clip]) -> SystemResult:
-    name = list(FIGURES)[number]
-    qualities, errors, kbps = FIGURES[name]
-    late = LATE_MS if number == 0 else 0.0
+    name = list(SYSTEMS)[number]
+    qualities, errors, kbps = SYSTEMS[name]
+    delay = DELAY_MS if number == 0 else 0.0
     scores = []
     for index, (clip, quality, error) in enumerate(zip(clips, qualities, errors, strict=True)):
         if quality is None:
-            scores.append(Score(clip.name, problem=WHY))
+            scores.append(Score(clip.name, problem=REASON))
             continue
         noise = np.random.default_rng(number).normal(0, 0.01 * number, round(RATE * SECONDS))
-        wave = np.pad(reference(index) + noise, (round(late * RATE / 1000), 0))
+        wave = np.pad(reference(index) + noise, (round(delay * RATE / 1000), 0))
         path = folder / f"system-{number}-{index}.wav"
         soundfile.write(path, wave, RATE, "FLOAT")
-        scores.append(Score(clip.name, path, {"quality": quality, "error": error}, delay_ms=late))
+        scores.append(Score(clip.name, path, {"quality": quality, "error": error}, delay_ms=delay))
     means = {"quality": _mean(qualities, clips, min), "error": _mean(errors, clips, max)}
-    return SystemResult(name, tuple(scores), means, late, kbps, None, 0.5, 0.25)
+    return SystemResult(name, tuple(scores), means, delay, kbps, None, 0.5, 0.25)
 
 
 def _mean(values, clips, worst) -> Mean:

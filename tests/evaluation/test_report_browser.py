@@ -1,4 +1,4 @@
-"""The page in a real browser: it is read, heard, sorted and tested with, and lets nothing in."""
+"""The report in a real browser: playback, tables, chart, blind test, shortcuts and layout."""
 
 from __future__ import annotations
 
@@ -34,12 +34,15 @@ ARGUMENTS = [
     *("--disable-component-update", "--disable-sync"),
     "--autoplay-policy=no-user-gesture-required",
 ]
-WATCH = """
-const Plain = Audio;
-window.sounds = [];
-window.Audio = function () { const sound = new Plain(); sounds.push(sound); return sound; };
+RECORD_TRACKS = """
+const OriginalAudio = Audio;
+window.tracks = [];
+window.Audio = function () { const track = new OriginalAudio(); tracks.push(track); return track; };
 """
-NO_CHANCE = "crypto.getRandomValues = (draws) => draws.fill(0);"
+NO_RANDOMNESS = "crypto.getRandomValues = (values) => values.fill(0);"
+FIXED_VOLUME = """
+Object.defineProperty(HTMLMediaElement.prototype, "volume", { get: () => 1, set: () => {} });
+"""
 PLAYER = "#listen .player"
 
 
@@ -47,7 +50,7 @@ PLAYER = "#listen .player"
 def browser() -> Iterator[Any]:
     with sync_api.sync_playwright() as playwright:
         found = shutil.which("chromium") or shutil.which("chromium-browser")
-        path = found or playwright.chromium.executable_path  # else the one it may have fetched
+        path = found or playwright.chromium.executable_path  # of playwright
         if not Path(path).exists():
             pytest.skip("chromium is not installed")
         browser = playwright.chromium.launch(executable_path=path, args=ARGUMENTS)
@@ -67,15 +70,15 @@ def pages(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 class Visit:
-    """A page that is open, and everything it should not do."""
+    """An open page, and a list of everything that it must not do."""
 
     def __init__(self, browser: Any, path: Path, *scripts: str, **options: Any) -> None:
-        usual = {"viewport": {"width": 1200, "height": 900}, "reduced_motion": "reduce"}
-        self.context = browser.new_context(**{**usual, **options})
+        defaults = {"viewport": {"width": 1200, "height": 900}, "reduced_motion": "reduce"}
+        self.context = browser.new_context(**{**defaults, **options})
         self.context.set_default_timeout(5000)
         self.page = self.context.new_page()
         self.faults: list[str] = []
-        for script in (WATCH, *scripts):
+        for script in (RECORD_TRACKS, *scripts):
             self.page.add_init_script(script)
         self.page.on("console", lambda message: self.faults.append(message.text))
         self.page.on("pageerror", lambda error: self.faults.append(str(error)))
@@ -100,25 +103,25 @@ class Visit:
         assert self.faults == []
 
     def until(self, condition: str) -> None:
-        """Ask again and again, from outside: within the page nothing may be made of a text."""
+        """Wait for a condition; polls, because the page forbids `eval` (wait_for_function)."""
         for _ in range(500):
             if self.page.evaluate(condition):
                 return
             self.page.wait_for_timeout(10)
-        pytest.fail(f"never: {condition}")
+        pytest.fail(f"timeout: {condition}")
 
     def heard(self) -> tuple[int, float]:
-        """Which sound is heard, and where it is; of the clip that was opened last."""
+        """Return index and time of the audible track of the open clip."""
         index, time = self.page.evaluate(
-            "() => { const i = sounds.findIndex((s) => s.src && !s.paused && !s.muted);"
-            "return [i, sounds[i]?.currentTime ?? -1]; }"
+            "() => { const i = tracks.findIndex((t) => t.src && !t.paused && !t.muted);"
+            "return [i, tracks[i]?.currentTime ?? -1]; }"
         )
         return index, time
 
-    def chosen(self) -> str:
-        return self.page.locator(".contestant[aria-pressed=true] > span").inner_text()
+    def selected(self) -> str:
+        return self.page.locator(".system-button[aria-pressed=true] > span").inner_text()
 
-    def place(self) -> float:
+    def position(self) -> float:
         return float(self.page.locator(f"{PLAYER} input[type=range]").input_value())
 
     def column(self, table: str, number: int = 1) -> list[str]:
@@ -126,97 +129,108 @@ class Visit:
 
 
 @pytest.mark.parametrize("audio", ["embed", "beside"])
-def test_plays_and_switches_at_the_same_place(
+def test_player_switches_systems_at_the_same_position(
     browser: Any, pages: dict[str, Path], audio: str
 ) -> None:
     with Visit(browser, pages[audio]) as visit:
         visit.page.locator(f"{PLAYER} input[type=range]").fill("0.6")
-        visit.until("sounds.every((sound) => !sound.seeking && sound.currentTime === 0.6)")
+        visit.until("tracks.every((track) => !track.seeking && track.currentTime === 0.6)")
         visit.page.get_by_role("button", name="good", exact=True).first.click()
-        assert visit.place() == pytest.approx(0.6, abs=0.01)
-        assert visit.chosen() == "good"
+        assert visit.position() == pytest.approx(0.6, abs=0.01)
+        assert visit.selected() == "good"
         visit.page.keyboard.press(" ")
-        visit.until("sounds[1].currentTime > 0.7 && !sounds[1].muted && sounds[1].volume === 1")
-        pressed = visit.page.evaluate("sounds[1].currentTime")
+        visit.until("tracks[1].currentTime > 0.7 && !tracks[1].muted && tracks[1].volume === 1")
+        pressed = visit.page.evaluate("tracks[1].currentTime")
         visit.page.keyboard.press("2")
-        visit.until("sounds[2].volume === 1 && sounds[1].muted")
-        before, after = visit.page.evaluate("[sounds[1].currentTime, sounds[2].currentTime]")
-        # The clock of a sound that falls silent jumps by the delay of the output.
-        assert pressed - 0.05 < after < before + 0.2, "neither begun anew nor skipped"
+        visit.until("tracks[2].volume === 1 && tracks[1].muted")
+        before, after = visit.page.evaluate("[tracks[1].currentTime, tracks[2].currentTime]")
+        # currentTime of a track that is muted jumps by the output latency.
+        assert pressed - 0.05 < after < before + 0.2, "the position is kept"
         assert visit.heard()[0] == 2
         time = visit.heard()[1]
-        visit.until(f"sounds[2].currentTime > {time} + 0.05")
+        visit.until(f"tracks[2].currentTime > {time} + 0.05")
         visit.page.keyboard.press(" ")
-        visit.until("sounds.every((sound) => sound.paused)")
+        visit.until("tracks.every((track) => track.paused)")
         visit.until(
-            "sounds.every((sound) => Math.abs(sound.currentTime - sounds[2].currentTime) < 1e-3)"
+            "tracks.every((track) => Math.abs(track.currentTime - tracks[2].currentTime) < 1e-3)"
         )
 
 
-def test_plays_to_the_end_and_again(browser: Any, pages: dict[str, Path]) -> None:
+def test_player_mutes_other_tracks_if_the_volume_is_fixed(
+    browser: Any, pages: dict[str, Path]
+) -> None:
+    """Phones do not let a page set the volume."""
+    with Visit(browser, pages["embed"], FIXED_VOLUME) as visit:
+        visit.page.keyboard.press(" ")
+        visit.until("!tracks[0].paused && !tracks[0].muted")
+        visit.page.keyboard.press("2")
+        visit.until("tracks.every((track, index) => track.muted === (index !== 2))")
+
+
+def test_player_starts_again_after_the_end(browser: Any, pages: dict[str, Path]) -> None:
     with Visit(browser, pages["embed"]) as visit:
         visit.page.locator(f"{PLAYER} input[type=range]").fill(str(SECONDS - 0.2))
-        play = visit.page.locator(f"{PLAYER} .main-button")
+        play = visit.page.locator(f"{PLAYER} .primary")
         play.click()
-        visit.until("document.querySelector('.player .main-button').textContent === 'Pause'")
-        visit.until("document.querySelector('.player .main-button').textContent === 'Play'")
+        visit.until("document.querySelector('.player .primary').textContent === 'Pause'")
+        visit.until("document.querySelector('.player .primary').textContent === 'Play'")
         play.click()
-        visit.until("!sounds[0].paused && sounds[0].currentTime < 0.6")
+        visit.until("!tracks[0].paused && tracks[0].currentTime < 0.6")
 
 
-def test_repeats_a_stretch(browser: Any, pages: dict[str, Path]) -> None:
+def test_player_loops_a_dragged_range(browser: Any, pages: dict[str, Path]) -> None:
     with Visit(browser, pages["embed"]) as visit:
-        veil = visit.page.locator(".veil")
-        veil.scroll_into_view_if_needed()
-        box = veil.bounding_box()
+        overlay = visit.page.locator(".overlay")
+        overlay.scroll_into_view_if_needed()
+        box = overlay.bounding_box()
         y = box["y"] + box["height"] / 2
         visit.page.mouse.click(box["x"] + box["width"] * 0.8, y)
-        visit.until("sounds.every((sound) => Math.abs(sound.currentTime - 3.2) < 0.02)")
+        visit.until("tracks.every((track) => Math.abs(track.currentTime - 3.2) < 0.02)")
         visit.page.mouse.move(box["x"] + box["width"] * 0.2, y)
         visit.page.mouse.down()
         visit.page.mouse.move(box["x"] + box["width"] * 0.4, y, steps=3)
         visit.page.mouse.up()
-        assert visit.page.locator(".stretch").is_visible()
+        assert visit.page.locator(".loop-range").is_visible()
         visit.page.keyboard.press(" ")
-        visit.until("sounds[0].currentTime > 1.3")
-        visit.until("sounds[0].currentTime < 1.2")
+        visit.until("tracks[0].currentTime > 1.3")
+        visit.until("tracks[0].currentTime < 1.2")
         visit.page.keyboard.press("l")
-        assert not visit.page.locator(".stretch").is_visible()
-        visit.until("sounds[0].currentTime > 1.8")
+        assert not visit.page.locator(".loop-range").is_visible()
+        visit.until("tracks[0].currentTime > 1.8")
 
 
-def test_keys(browser: Any, pages: dict[str, Path]) -> None:
+def test_shortcuts(browser: Any, pages: dict[str, Path]) -> None:
     with Visit(browser, pages["embed"]) as visit:
         press = visit.page.keyboard.press
         press("1")
-        assert visit.chosen() == "good"
+        assert visit.selected() == "good"
         press("ArrowRight")
-        assert visit.place() == pytest.approx(1, abs=0.01)
+        assert visit.position() == pytest.approx(1, abs=0.01)
         press("ArrowLeft")
-        assert visit.place() == pytest.approx(0, abs=0.01)
-        press("9")  # there is no such system
-        assert visit.chosen() == "good"
+        assert visit.position() == pytest.approx(0, abs=0.01)
+        press("9")  # no such system
+        assert visit.selected() == "good"
         press("n")
         assert visit.page.locator(f"{PLAYER} h3").inner_text() == PLACEHOLDER
-        visit.until("document.querySelector('.contestant[aria-pressed=true]') !== null")
-        assert visit.chosen() == "good", "the system stays"
-        press("3")  # has no sound of this clip
-        assert visit.chosen() == "good"
+        visit.until("document.querySelector('.system-button[aria-pressed=true]') !== null")
+        assert visit.selected() == "good", "the system is kept"
+        press("3")  # has no audio of this clip
+        assert visit.selected() == "good"
         press("p")
         assert visit.page.locator(f"{PLAYER} h3").inner_text() == IMAGE
         press("?")
         assert visit.page.get_by_role("dialog").is_visible()
         press("Escape")
-        visit.page.locator("#plot select").focus()
-        before = visit.chosen()
+        visit.page.locator("#chart select").focus()
+        before = visit.selected()
         for key in ("0", "n", "?"):
             press(key)
-        assert visit.chosen() == before
+        assert visit.selected() == before
         assert visit.page.locator(f"{PLAYER} h3").inner_text() == IMAGE
         assert not visit.page.get_by_role("dialog").is_visible()
 
 
-def test_sorts_by_click_and_by_key(browser: Any, pages: dict[str, Path]) -> None:
+def test_summary_sorts_by_click_and_by_key(browser: Any, pages: dict[str, Path]) -> None:
     with Visit(browser, pages["embed"]) as visit:
         head = visit.page.locator(".summary thead th").nth(2)
         assert visit.column(".summary") == ["good", SCRIPT, "unknown"]
@@ -230,19 +244,21 @@ def test_sorts_by_click_and_by_key(browser: Any, pages: dict[str, Path]) -> None
         rates = visit.page.locator(".summary thead th").nth(1)
         for order in ([SCRIPT, "good", "unknown"], ["good", SCRIPT, "unknown"]):
             rates.get_by_role("button").click()
-            assert visit.column(".summary") == order, "an unknown rate comes last"
+            assert visit.column(".summary") == order, "an unknown bit rate comes last"
         assert head.get_attribute("aria-sort") is None
         best = visit.page.locator(".summary strong").all_inner_texts()
         assert [text.split()[-1] for text in best] == ["3.50", "0.175"]
         visit.page.locator(".clips thead button", has_text="good").click()
-        assert visit.column(".clips") == [PLACEHOLDER, SEPARATORS, IMAGE], "the worst come first"
+        assert visit.column(".clips") == [PLACEHOLDER, SEPARATORS, IMAGE], (
+            "the worst clips come first"
+        )
 
 
-def test_one_metric_for_plot_and_clips(browser: Any, pages: dict[str, Path]) -> None:
+def test_chart_and_clips_share_one_metric(browser: Any, pages: dict[str, Path]) -> None:
     with Visit(browser, pages["embed"]) as visit:
-        assert "unknown (3.10)" in visit.page.locator("#plot").inner_text()
-        assert visit.page.locator("#plot svg .mark").count() == 2
-        visit.page.locator("#plot select").select_option("error")
+        assert "unknown (3.10)" in visit.page.locator("#chart").inner_text()
+        assert visit.page.locator("#chart svg .point").count() == 2
+        visit.page.locator("#chart select").select_option("error")
         assert visit.page.locator("#listen select").input_value() == "error"
         assert "lower is better" in visit.page.locator("#listen").inner_text()
         assert "0.100" in visit.column(".clips", 3)[0]
@@ -253,7 +269,7 @@ def test_one_metric_for_plot_and_clips(browser: Any, pages: dict[str, Path]) -> 
         assert visit.page.locator(".clips [aria-current=true]").inner_text().endswith(SEPARATORS)
 
 
-def test_a_worst_value_opens_its_clip(browser: Any, pages: dict[str, Path]) -> None:
+def test_summary_opens_the_worst_clip(browser: Any, pages: dict[str, Path]) -> None:
     with Visit(browser, pages["embed"]) as visit:
         cell = visit.page.locator(".summary tbody tr").first.locator("td").nth(1)
         worst = cell.get_by_role("button")
@@ -262,7 +278,7 @@ def test_a_worst_value_opens_its_clip(browser: Any, pages: dict[str, Path]) -> N
         heading = visit.page.locator(f"{PLAYER} h3")
         assert heading.inner_text() == PLACEHOLDER
         assert visit.page.evaluate("scrollY") > 0
-        assert 0 <= heading.bounding_box()["y"] < 450, "it is at hand"
+        assert 0 <= heading.bounding_box()["y"] < 450, "it is visible"
 
 
 def start_blind_test(visit: Visit, trials: str) -> None:
@@ -270,32 +286,32 @@ def start_blind_test(visit: Visit, trials: str) -> None:
     visit.page.get_by_role("button", name="Start").click()
 
 
-def test_blind_test_counts(browser: Any, pages: dict[str, Path]) -> None:
-    with Visit(browser, pages["embed"], NO_CHANCE) as visit:  # X is always A
+def test_blind_test_counts_correct_answers(browser: Any, pages: dict[str, Path]) -> None:
+    with Visit(browser, pages["embed"], NO_RANDOMNESS) as visit:  # X is always A
         start_blind_test(visit, "8")
         for number, answer in enumerate("ABAAABAA", 1):
             visit.until(
-                f"document.querySelector('.blind h3').textContent === 'Trial {number} of 8'"
-                " && !document.querySelector('.blind .transport .main-button').disabled"
+                f"document.querySelector('.blind-test h3').textContent === 'Trial {number} of 8'"
+                " && !document.querySelector('.blind-test .transport .primary').disabled"
             )
             if number == 1:
                 visit.page.keyboard.press("x")
-                visit.until("sounds.at(-1).currentTime > 0.1 && !sounds.at(-1).muted")
+                visit.until("tracks.at(-1).currentTime > 0.1 && !tracks.at(-1).muted")
             visit.page.get_by_role("button", name=f"X is {answer}").click()
         text = visit.page.locator("#blind").inner_text()
-        assert "6 of 8 right" in text
-        assert "gets 6 or more of 8 right in 14.5 % of such tests (p = 0.145" in text
-        assert visit.column(".answers-table", 5).count("✗ no") == 2
+        assert "6 of 8 correct" in text
+        assert "gives 6 or more of 8 correct answers in 14.5 % of tests (p = 0.145" in text
+        assert visit.column(".answer-table", 5).count("✗ no") == 2
         with visit.page.expect_download() as download:
             visit.page.get_by_role("button", name="Download").click()
         found = json.loads(Path(download.value.path()).read_text())
-        assert (found["right"], found["answered"], found["p"]) == (6, 8, 37 / 256)
+        assert (found["correct"], found["answered"], found["p"]) == (6, 8, 37 / 256)
         assert [trial["answer"] for trial in found["trials"]] == list("ABAAABAA")
         visit.page.get_by_role("button", name="New test").click()
         assert visit.page.get_by_role("button", name="Start").is_visible()
 
 
-def test_blind_test_is_blind(browser: Any, pages: dict[str, Path]) -> None:
+def test_blind_test_hides_results_until_the_end(browser: Any, pages: dict[str, Path]) -> None:
     with Visit(browser, pages["beside"]) as visit:
         visit.page.get_by_label("B", exact=True).select_option("0")
         assert visit.page.get_by_role("button", name="Start").is_disabled()
@@ -304,21 +320,21 @@ def test_blind_test_is_blind(browser: Any, pages: dict[str, Path]) -> None:
         start_blind_test(visit, "24")
         for number in range(1, 13):
             visit.until(
-                f"document.querySelector('.blind h3').textContent.startsWith('Trial {number} ')"
-                " && !document.querySelector('.blind .transport .main-button').disabled"
+                f"document.querySelector('.blind-test h3').textContent.startsWith('Trial {number} ')"
+                " && !document.querySelector('.blind-test .transport .primary').disabled"
             )
-            assert "right" not in visit.page.locator("#blind").inner_text()
+            assert "correct" not in visit.page.locator("#blind").inner_text()
             visit.page.keyboard.press("Shift+A" if number % 3 else "Shift+B")
         visit.page.get_by_role("button", name="Stop").click()
         assert "Stopped after 12 answers of 24" in visit.page.locator("#blind").inner_text()
-        secrets, answers = visit.column(".answers-table", 3), visit.column(".answers-table", 4)
+        secrets, answers = visit.column(".answer-table", 3), visit.column(".answer-table", 4)
         assert set(secrets) <= {"A", "B"}
         assert answers == list("AABAABAABAAB")
-        right = sum(x == answer for x, answer in zip(secrets, answers, strict=True))
-        assert visit.page.locator("#blind h3").inner_text() == f"{right} of 12 right"
+        correct = sum(x == answer for x, answer in zip(secrets, answers, strict=True))
+        assert visit.page.locator("#blind h3").inner_text() == f"{correct} of 12 correct"
 
 
-def test_names_are_shown_as_they_are(browser: Any, pages: dict[str, Path]) -> None:
+def test_report_shows_names_as_text(browser: Any, pages: dict[str, Path]) -> None:
     with Visit(browser, pages["embed"]) as visit:
         assert visit.page.title() == f"Title {IMAGE}"
         assert visit.page.locator("header code").inner_text() == SCRIPT
@@ -332,7 +348,7 @@ def test_names_are_shown_as_they_are(browser: Any, pages: dict[str, Path]) -> No
         assert visit.page.locator(f"{PLAYER} h3").text_content() == SEPARATORS
         start_blind_test(visit, "8")
         assert "A is Reference, B is good." in visit.page.locator("#blind").inner_text()
-        assert visit.page.locator("script:not([type])").count() == 1, "only the page's own"
+        assert visit.page.locator("script:not([type])").count() == 1, "only the script of the page"
 
 
 UNNAMED = """() => [...document.querySelectorAll(
@@ -344,7 +360,7 @@ UNNAMED = """() => [...document.querySelectorAll(
 
 
 @pytest.mark.parametrize("width", [360, 1280])
-def test_many_systems_and_long_names_fit(browser: Any, tmp_path: Path, width: int) -> None:
+def test_report_fits_many_systems_and_long_names(browser: Any, tmp_path: Path, width: int) -> None:
     name = "a/folder/" + "very_long_name-" * 8 + "x" * 120
     clip = Clip(name, tmp_path / "a.wav", SECONDS)
     soundfile.write(clip.path, reference(0), RATE)
@@ -358,17 +374,17 @@ def test_many_systems_and_long_names_fit(browser: Any, tmp_path: Path, width: in
     write_page(page, evaluation, title=name, command=name)
     with Visit(browser, page, viewport={"width": width, "height": 800}) as visit:
         assert visit.page.evaluate("document.documentElement.scrollWidth") == width
-        for table in (".summary", ".contestants", ".clips table"):
+        for table in (".summary", ".scores", ".clips table"):
             cell = visit.page.locator(f"{table} tbody tr:last-child > th")
-            spill, taken = cell.evaluate("(c) => [c.scrollWidth - c.clientWidth, c.clientWidth]")
-            assert spill <= 0, "the name stays within its cell"
-            assert taken < width * 0.75, "and leaves room for figures"
+            overflow, taken = cell.evaluate("(c) => [c.scrollWidth - c.clientWidth, c.clientWidth]")
+            assert overflow <= 0, "the name fits its cell"
+            assert taken < width * 0.75, "the name leaves space for values"
         visit.page.get_by_role("button", name="Start").click()
         assert visit.page.evaluate("document.documentElement.scrollWidth") == width
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
-def test_on_a_phone(browser: Any, pages: dict[str, Path], scheme: str) -> None:
+def test_report_on_a_phone(browser: Any, pages: dict[str, Path], scheme: str) -> None:
     options = {"viewport": {"width": 360, "height": 740}, "color_scheme": scheme}
     with Visit(browser, pages["embed"], **options) as visit:
         width = "document.documentElement.scrollWidth"
@@ -380,5 +396,5 @@ def test_on_a_phone(browser: Any, pages: dict[str, Path], scheme: str) -> None:
         visit.page.keyboard.press("?")
         assert visit.page.evaluate(width) == 360
         assert visit.page.evaluate(UNNAMED) == []
-        paper = visit.page.evaluate("getComputedStyle(document.body).backgroundColor")
-        assert (int(paper[4:].split(",")[0]) < 60) == (scheme == "dark")
+        background = visit.page.evaluate("getComputedStyle(document.body).backgroundColor")
+        assert (int(background[4:].split(",")[0]) < 60) == (scheme == "dark")

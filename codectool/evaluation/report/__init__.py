@@ -1,1 +1,1 @@
-"""One page of HTML to read and to listen to."""
+"""Report: an HTML page with tables, a chart, an audio player and a blind test."""

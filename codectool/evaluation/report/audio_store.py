@@ -1,120 +1,106 @@
-"""Where the page finds its sounds and pictures: within itself, or in a folder beside it."""
+"""Where the report keeps audio and spectrograms: inside the page, or in a folder next to it."""
 
 from __future__ import annotations
 
 import base64
 import re
 import shutil
-from abc import ABC, abstractmethod
+from abc import abstractmethod
+from contextlib import AbstractContextManager
 from pathlib import Path
-from types import TracebackType
 from typing import BinaryIO
 from urllib.parse import quote
 
+from typing_extensions import Self, override
+
 from codectool.errors import UsageError
-from codectool.evaluation.report.audio import Sound
+from codectool.evaluation.report.audio import ClipAudio
 from codectool.files import temporary_path
 
-OURS = re.compile(r"\d+-\d+\.(flac|png)")  # number of the clip, number of the system
+FILE_NAME = re.compile(r"\d+-\d+\.(flac|png)")  # number of the clip, number of the system
 
 
-class Shelf(ABC):
-    """Takes the sounds of all clips in turn.
+class AudioStore(AbstractContextManager["AudioStore"]):
+    """Stores the audio of all clips while it is entered as a context.
 
     Attributes:
-        link: of the folder that the page loads from; None where it loads nothing.
-        sources: what the page may load from, in the words of a Content-Security-Policy.
+        url: relative URL of the folder that the page loads from; None if audio is embedded.
+        sources: sources of images and media in the Content-Security-Policy of the page.
     """
 
-    link: str | None = None
+    url: str | None = None
     sources = "blob: data:"
 
-    def __enter__(self) -> Shelf:
-        """Begin."""
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """End, well or not."""
-        return None
-
     @abstractmethod
-    def put(self, page: BinaryIO, clip: int, system: int, sound: Sound) -> None:
-        """Keep one sound.
+    def add(self, page: BinaryIO, clip: int, system: int, audio: ClipAudio) -> None:
+        """Store the audio of one clip in one system.
 
         Args:
-            page: the page, of which so much is written that blocks of data may follow.
-            clip: its number.
-            system: 0 is the reference.
-            sound: what to keep.
+            page: the page, at a position where script elements may follow.
+            clip: number of the clip, from 0.
+            system: number of the system; 0 is the reference.
+            audio: audio and spectrogram.
         """
 
 
-class Within(Shelf):
-    """Base64 in blocks that no browser looks into before a script asks for one of them."""
+class EmbeddedAudio(AudioStore):
+    """Embeds audio as Base64 in script elements, which browsers do not decode before use."""
 
-    def put(self, page: BinaryIO, clip: int, system: int, sound: Sound) -> None:
-        """Write two blocks."""
-        for kind, data in (("sound", sound.audio), ("image", sound.image)):
+    @override
+    def __exit__(self, *error: object) -> None:
+        pass
+
+    @override
+    def add(self, page: BinaryIO, clip: int, system: int, audio: ClipAudio) -> None:
+        for kind, data in (("audio", audio.flac), ("spectrogram", audio.png)):
             page.write(f'<script type="text/plain" id="{kind}-{clip}-{system}">'.encode())
             page.write(base64.b64encode(data))
             page.write(b"</script>\n")
 
 
-class Beside(Shelf):
-    """A folder named after the page, which is put into its place once it is whole.
+class SidecarAudio(AudioStore):
+    """Writes audio to the folder ``<stem>_files``, which appears when the page is complete.
 
     Args:
-        page: name of the page.
-        overwrite: a folder that an earlier page left may be replaced.
+        page: path of the page.
+        overwrite: replace the folder of an earlier page.
 
     Raises:
-        UsageError: there is a folder of this name, and it may not be replaced or holds other files.
+        UsageError: the folder exists and must not be replaced, or contains other files.
     """
 
-    sources = "blob: data: file: 'self'"  # of a page that is a file, not all take 'self' as such
+    sources = "blob: data: file: 'self'"  # for local pages, some browsers do not match 'self'
 
     def __init__(self, page: Path, overwrite: bool) -> None:
         self._folder = page.resolve().with_name(f"{page.stem}_files")
-        self.link = f"./{quote(self._folder.name)}/"
-        self._check(overwrite)
-
-    def _check(self, overwrite: bool) -> None:
+        self.url = f"./{quote(self._folder.name)}/"
         if not self._folder.exists():
             return
         if not overwrite:
             raise UsageError(f"{self._folder}: exists; give `--overwrite` to replace it")
         if not self._folder.is_dir() or not all(
-            OURS.fullmatch(entry.name) for entry in self._folder.iterdir()
+            FILE_NAME.fullmatch(entry.name) for entry in self._folder.iterdir()
         ):
-            raise UsageError(f"{self._folder}: holds other files than a page's; move it away")
+            raise UsageError(
+                f"{self._folder}: holds other files than the audio of a report; move it away"
+            )
 
-    def __enter__(self) -> Shelf:
-        """Make a temporary folder."""
-        self._part = temporary_path(self._folder)
-        self._part.mkdir()
+    @override
+    def __enter__(self) -> Self:
+        self._temporary = temporary_path(self._folder)
+        self._temporary.mkdir()
         return self
 
-    def put(self, page: BinaryIO, clip: int, system: int, sound: Sound) -> None:
-        """Write two files."""
-        name = f"{clip}-{system}"
-        (self._part / f"{name}.flac").write_bytes(sound.audio)
-        (self._part / f"{name}.png").write_bytes(sound.image)
+    @override
+    def add(self, page: BinaryIO, clip: int, system: int, audio: ClipAudio) -> None:
+        (self._temporary / f"{clip}-{system}.flac").write_bytes(audio.flac)
+        (self._temporary / f"{clip}-{system}.png").write_bytes(audio.png)
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        trace: TracebackType | None,
-    ) -> None:
-        """Put the folder into its place, or leave the one that was there."""
-        if kind is None:
-            if self._folder.exists():
-                shutil.rmtree(self._folder)
-            self._part.rename(self._folder)
-        else:
-            shutil.rmtree(self._part, ignore_errors=True)
+    @override
+    def __exit__(self, kind: type[BaseException] | None, *error: object) -> None:
+        if kind is not None:
+            shutil.rmtree(self._temporary, ignore_errors=True)
+            return
+        if self._folder.exists():
+            shutil.rmtree(self._folder)
+        self._temporary.rename(self._folder)

@@ -1,62 +1,43 @@
-"""What the page's scripts know of an evaluation, as JSON that is safe within HTML."""
+"""Data of the report, as JSON that is safe inside HTML."""
 
 from __future__ import annotations
 
 import json
 import math
 import sys
-from collections.abc import Mapping
 from dataclasses import asdict
 from typing import Any
 
-from codectool.evaluation.results import Evaluation, Mean, Score, SystemResult
+from codectool.evaluation.results import Evaluation, Score, SystemResult
 
-# The parser of HTML looks for these even within a script; JSON may spell them another way.
-ESCAPES = {ord(mark): f"\\u{ord(mark):04x}" for mark in "<>&\u2028\u2029"}
+# HTML parsers interpret these characters even in a script element.
+ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
+SYSTEM_KEYS = ("name", "kbps", "kbps_file", "rtf_encode", "rtf_decode", "delay_ms")
 
 
-def facts_json(evaluation: Evaluation, folder: str | None) -> str:
-    """All but sounds and pictures.
+def page_data(evaluation: Evaluation, audio_url: str | None) -> str:
+    """Convert an evaluation to JSON; keys are the names of the Python attributes.
 
     Args:
-        evaluation: what was found.
-        folder: where sounds and pictures lie, as a link; None if they are within the page.
+        evaluation: the results.
+        audio_url: URL of the folder with audio and spectrograms; None if they are embedded.
     """
-    facts = {
-        "folder": folder,
+    data = {
+        "audio_url": audio_url,
         "metrics": [asdict(metric) for metric in evaluation.metrics],
         "clips": [{"name": clip.name, "seconds": clip.seconds} for clip in evaluation.clips],
         "systems": [_system(system) for system in evaluation.systems],
-        "leftOut": evaluation.left_out,
-        "problems": [
-            {"system": system, "clip": clip, "reason": reason}
-            for system, clip, reason in evaluation.problems
-        ],
+        "left_out": evaluation.left_out,
+        "problems": [problem._asdict() for problem in evaluation.problems],
     }
-    return json.dumps(_finite(facts), separators=(",", ":")).translate(ESCAPES)
+    return json.dumps(_finite(data), separators=(",", ":")).translate(ESCAPES)
 
 
 def _system(system: SystemResult) -> dict[str, Any]:
     return {
-        "name": system.name,
-        "kbps": system.kbps,
-        "kbpsFile": system.kbps_file,
-        "rtfEncode": system.rtf_encode,
-        "rtfDecode": system.rtf_decode,
-        "delay": system.delay_ms,
-        "means": {name: _mean(mean) for name, mean in system.means.items()},
+        **{key: getattr(system, key) for key in SYSTEM_KEYS},
+        "means": {name: asdict(mean) for name, mean in system.means.items()},
         "scores": [_score(score) for score in system.scores],
-    }
-
-
-def _mean(mean: Mean) -> dict[str, Any]:
-    return {
-        "mean": mean.mean,
-        "low": mean.low,
-        "high": mean.high,
-        "worst": mean.worst,
-        "worstClip": mean.worst_clip,
-        "clips": mean.clips,
     }
 
 
@@ -64,15 +45,14 @@ def _score(score: Score) -> dict[str, Any]:
     return {
         "values": dict(score.values),
         "notes": dict(score.notes),
-        "delay": score.delay_ms,
         "problem": score.problem,
-        "heard": score.path is not None,
+        "has_audio": score.path is not None,
     }
 
 
 def _finite(value: Any) -> Any:
-    """JSON has no infinity: the largest number stands for it; what is not a number is null."""
-    if isinstance(value, Mapping):
+    """Replace infinity, which JSON lacks, by the largest number, and NaN by null."""
+    if isinstance(value, dict):
         return {key: _finite(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
         return [_finite(item) for item in value]

@@ -1,4 +1,4 @@
-"""The page: one file of HTML with its style, its scripts and what was found."""
+"""Report page: one HTML file with its style, scripts and data."""
 
 from __future__ import annotations
 
@@ -12,35 +12,19 @@ from string import Template
 from typing import Literal
 
 from codectool._version import __version__
-from codectool.evaluation.report.audio import clip_sounds
-from codectool.evaluation.report.audio_store import Beside, Shelf, Within
-from codectool.evaluation.report.data import facts_json
+from codectool.evaluation.report.audio import read_clip
+from codectool.evaluation.report.audio_store import AudioStore, EmbeddedAudio, SidecarAudio
+from codectool.evaluation.report.data import page_data
 from codectool.evaluation.results import Evaluation
 from codectool.files import atomic_output, check_writable
 
-# In this order they make one script: each uses only what stands before it.
+# Concatenated to one script; top-level code uses only earlier files.
 SCRIPTS: tuple[str, ...] = (
-    "dom",
-    "format",
-    "table",
-    "summary",
-    "chart",
-    "media-urls",
-    "audio-switcher",
-    "spectrograms",
+    *("dom", "format", "table", "summary", "chart", "media", "audio-switcher"),
+    *("spectrograms", "transport", "player", "clips", "binomial", "blind-test", "notes"),
+    *("shortcuts", "main"),
 )
-SCRIPTS = (
-    *SCRIPTS,
-    "transport",
-    "player",
-    "clips",
-    "binomial",
-    "blind-test",
-    "notes",
-    "shortcuts",
-    "main",
-)
-SPLIT = "<!-- sounds -->"  # where the template makes room for the blocks of sounds
+AUDIO_MARK = "<!-- audio -->"  # position of embedded audio in the template
 
 
 def write_page(
@@ -53,76 +37,64 @@ def write_page(
     overwrite: bool = False,
     on_clip: Callable[[], object] = lambda: None,
 ) -> None:
-    """Write a page to read and to listen to; it needs no network.
+    """Write the report of an evaluation; it loads nothing from the network.
 
     Args:
-        path: name of the page.
-        evaluation: what was found.
-        audio: within the page, or in a folder beside it, `<stem>_files`.
-        title: heading of the page.
-        command: how the evaluation was asked for; shown as it is.
-        overwrite: replace a page and a folder that have these names.
+        path: path of the page.
+        evaluation: the results.
+        audio: embed audio in the page, or write it to the folder ``<stem>_files`` beside it.
+        title: title of the page.
+        command: command line to show.
+        overwrite: replace an existing page and its folder.
         on_clip: called after each clip.
 
     Raises:
-        UsageError: the page or the folder exists, or cannot be made.
+        UsageError: the page or the folder exists, or cannot be written.
     """
     check_writable(path, overwrite)
-    shelf = Within() if audio == "embed" else Beside(path, overwrite)
-    head, tail = page_text(evaluation, shelf, title, command).split(SPLIT)
-    with atomic_output(path, overwrite) as page, shelf:
+    store = EmbeddedAudio() if audio == "embed" else SidecarAudio(path, overwrite)
+    head, tail = _page_text(evaluation, store, title, command).split(AUDIO_MARK)
+    with atomic_output(path, overwrite) as page, store:
         page.write(head.encode(errors="replace"))
         for number, clip in enumerate(evaluation.clips):
             scores = [system.scores[number] for system in evaluation.systems]
-            for system, sound in enumerate(clip_sounds(clip, scores)):
-                if sound is not None:
-                    shelf.put(page, number, system, sound)
+            for system, clip_audio in enumerate(read_clip(clip, scores)):
+                if clip_audio is not None:
+                    store.add(page, number, system, clip_audio)
             on_clip()
         page.write(tail.encode(errors="replace"))
 
 
-def page_text(evaluation: Evaluation, shelf: Shelf, title: str, command: str | None) -> str:
-    """The page without its sounds."""
+def _page_text(evaluation: Evaluation, store: AudioStore, title: str, command: str | None) -> str:
+    """Return the page without audio."""
     style = _read("page.css")
     script = '"use strict";\n' + "\n".join(_read(f"js/{name}.js") for name in SCRIPTS)
-    seconds = sum(clip.seconds for clip in evaluation.clips)
     return Template(_read("page.html")).substitute(
-        policy=_policy(script, style, shelf.sources),
+        policy=_content_security_policy(script, style, store.sources),
         style=style,
         script=script,
         title=html.escape(title),
         command=f"<p><code>{html.escape(command)}</code></p>" if command else "",
-        counts=html.escape(_counts(evaluation, seconds)),
-        facts=facts_json(evaluation, shelf.link),
+        counts=html.escape(_counts(evaluation)),
+        data=page_data(evaluation, store.url),
     )
 
 
-def _counts(evaluation: Evaluation, seconds: float) -> str:
-    counts = (
-        _plural(len(evaluation.systems), "system"),
-        _plural(len(evaluation.clips), "clip"),
-        f"{seconds / 60:.1f} minutes",
-        f"codectool {__version__}",
+def _counts(evaluation: Evaluation) -> str:
+    systems, clips = len(evaluation.systems), len(evaluation.clips)
+    minutes = sum(clip.seconds for clip in evaluation.clips) / 60
+    return (
+        f"{systems} system{'s' * (systems != 1)} · {clips} clip{'s' * (clips != 1)} · "
+        f"{minutes:.1f} minutes · codectool {__version__}"
     )
-    return " · ".join(counts)
 
 
-def _plural(count: int, word: str) -> str:
-    return f"{count} {word}" if count == 1 else f"{count} {word}s"
-
-
-def _policy(script: str, style: str, sources: str) -> str:
-    """Content-Security-Policy: nothing but this script, this style, and these sounds."""
-    rules = (
-        "default-src 'none'",
-        f"script-src {_hash(script)}",
-        f"style-src {_hash(style)}",
-        f"img-src {sources}",
-        f"media-src {sources}",
-        "base-uri 'none'",
-        "form-action 'none'",
+def _content_security_policy(script: str, style: str, sources: str) -> str:
+    """Allow only this script, this style, and media from ``sources``."""
+    return (
+        f"default-src 'none'; script-src {_hash(script)}; style-src {_hash(style)}; "
+        f"img-src {sources}; media-src {sources}; base-uri 'none'; form-action 'none'"
     )
-    return "; ".join(rules)
 
 
 def _hash(text: str) -> str:

@@ -1,169 +1,168 @@
-// Several sounds that run side by side, of which one is heard at a time.
+// Plays several tracks in parallel and lets one of them be heard.
 //
-// All of them play; what is not chosen is silent. So a switch is a short cross-fade at the same
-// place, without waiting for a decoder. Audio elements rather than Web Audio, since a page that is
-// a file may play the files beside it, but may not read them.
+// Switching is a short cross-fade at the same position, without waiting for a decoder. Audio
+// elements are used because a local page may play the files beside it, but Web Audio may not read
+// them.
 
 const FADE_MS = 30;
 const FADE_STEP_MS = 5;
-const DRIFT = 0.02; // seconds apart that are put right before a switch
-const NEAR_END = 0.03;
+const MAX_DRIFT = 0.02; // in seconds; tracks further apart are realigned before a switch
+const END_TOLERANCE = 0.03; // in seconds; playing from here starts at the beginning
+const SEEK_TIMEOUT_MS = 2000; // a track that cannot seek must not block the others
 
-class Deck {
-  #turn = 0; // a later request makes an earlier one give up
-  #target = null; // where the sounds are being moved to
+class AudioSwitcher {
+  #request = 0; // a newer play, pause or seek supersedes older ones
+  #target = null; // position in seconds while seeking
   #timer = null;
-  #faded = null;
+  #endFade = null;
 
-  /** Links may be null; `changed` is called whenever there is something new to show. */
-  constructor(urls, changed) {
-    this.changed = changed;
+  /** URLs may be null; `onChange` is called when there is something new to show. */
+  constructor(urls, onChange = () => {}) {
+    this.onChange = onChange;
     this.playing = false;
-    this.loop = null;
-    this.sounds = urls.map((url) => (url === null ? null : this.#open(url)));
-    this.chosen = Math.max(0, this.sounds.findIndex((sound) => sound !== null));
-    this.loaded = Promise.all(this.sounds.map((sound, index) => this.#load(sound, index)));
+    this.loop = null; // range in seconds: start, end
+    this.tracks = urls.map((url) => (url === null ? null : this.#createTrack(url)));
+    this.selected = Math.max(0, this.tracks.findIndex((track) => track !== null));
+    this.loaded = Promise.all(this.tracks.map((track, index) => this.#load(track, index)));
   }
 
-  get lead() {
-    return this.sounds[this.chosen] ?? null;
+  get track() {
+    return this.tracks[this.selected] ?? null;
+  }
+
+  get #available() {
+    return this.tracks.filter((track) => track !== null);
   }
 
   get time() {
-    return this.#target ?? this.lead?.currentTime ?? 0;
+    return this.#target ?? this.track?.currentTime ?? 0;
   }
 
-  get seconds() {
-    const seconds = this.lead?.duration;
+  get duration() {
+    const seconds = this.track?.duration;
     return Number.isFinite(seconds) ? seconds : 0;
-  }
-
-  async play() {
-    if (this.playing || this.lead === null) return;
-    this.playing = true;
-    const { start, end } = this.loop ?? { start: 0, end: this.seconds };
-    const outside = this.time >= end - NEAR_END || (this.loop && this.time < start);
-    await this.#move(outside ? start : this.time);
-  }
-
-  async pause() {
-    this.playing = false;
-    await this.#move(this.time);
   }
 
   toggle() {
     return this.playing ? this.pause() : this.play();
   }
 
-  seek(time) {
-    return this.#move(time);
+  async play() {
+    if (this.playing || this.track === null) return;
+    this.playing = true;
+    const { start, end } = this.loop ?? { start: 0, end: this.duration };
+    const outside = this.time >= end - END_TOLERANCE || this.time < start;
+    await this.seek(outside ? start : this.time);
   }
 
-  /** Hear another sound from where the last one was. */
-  async choose(index) {
-    const next = this.sounds[index] ?? null;
-    if (next === null || index === this.chosen) return;
-    const before = this.lead;
-    const turn = this.#turn;
-    this.chosen = index;
-    this.changed();
-    if (!this.playing || this.#target !== null) return; // the move that is under way will hear it
-    if (before !== null && Math.abs(next.currentTime - before.currentTime) > DRIFT) {
-      await moved(next, before.currentTime + DRIFT / 2);
+  async pause() {
+    this.playing = false;
+    await this.seek(this.time);
+  }
+
+  /** Fade out, move all tracks, and continue if playing. */
+  async seek(time) {
+    this.#request += 1;
+    const request = this.#request;
+    const superseded = () => request !== this.#request;
+    this.#target = Math.max(0, this.duration ? Math.min(time, this.duration) : time);
+    this.onChange();
+    await this.loaded;
+    if (superseded()) return;
+    await this.#fade(null);
+    if (superseded()) return;
+    this.#available.forEach((track) => track.pause());
+    await Promise.all(this.#available.map((track) => moveTrack(track, this.#target)));
+    if (superseded()) return;
+    if (this.playing) await this.#startTracks();
+    if (superseded()) return;
+    this.#target = null;
+    this.onChange();
+    if (this.playing) await this.#fade(this.track);
+  }
+
+  /** Hear another track from the same position. */
+  async select(index) {
+    const next = this.tracks[index] ?? null;
+    if (next === null || index === this.selected) return;
+    const previous = this.track;
+    const request = this.#request;
+    this.selected = index;
+    this.onChange();
+    if (!this.playing || this.#target !== null) return; // a running seek uses the selected track
+    if (previous !== null && Math.abs(next.currentTime - previous.currentTime) > MAX_DRIFT) {
+      await moveTrack(next, previous.currentTime + MAX_DRIFT / 2);
     }
-    if (turn === this.#turn && index === this.chosen) await this.#fade();
+    if (request === this.#request && index === this.selected) await this.#fade(next);
   }
 
-  /** To be called often: goes back at the end of a loop. */
-  tick() {
+  /** Return to the start at the end of a loop; called for every animation frame. */
+  repeatLoop() {
     if (this.playing && this.loop && this.#target === null && this.time >= this.loop.end) {
-      this.#move(this.loop.start);
+      this.seek(this.loop.start);
     }
   }
 
   close() {
-    this.#turn += 1;
+    this.#request += 1;
     this.playing = false;
     clearInterval(this.#timer);
-    this.#faded?.();
-    for (const sound of this.sounds.filter(Boolean)) {
-      sound.pause();
-      sound.removeAttribute("src");
-      sound.load();
+    this.#endFade?.();
+    for (const track of this.#available) {
+      track.pause();
+      track.removeAttribute("src");
+      track.load();
     }
   }
 
-  #open(url) {
-    const sound = new Audio();
-    sound.preload = "auto";
-    sound.muted = true;
-    sound.volume = 0;
-    sound.src = url;
-    sound.addEventListener("ended", () => this.#ended(sound));
-    return sound;
+  #createTrack(url) {
+    const track = new Audio();
+    track.preload = "auto";
+    track.muted = true;
+    track.volume = 0;
+    track.src = url;
+    track.addEventListener("ended", () => this.#trackEnded(track));
+    return track;
   }
 
-  async #load(sound, index) {
-    if (sound === null) return;
-    const good = await new Promise((resolve) => {
-      sound.addEventListener("loadedmetadata", () => resolve(true), { once: true });
-      sound.addEventListener("error", () => resolve(false), { once: true });
+  async #load(track, index) {
+    if (track === null) return;
+    const playable = await new Promise((resolve) => {
+      track.addEventListener("loadedmetadata", () => resolve(true), { once: true });
+      track.addEventListener("error", () => resolve(false), { once: true });
     });
-    if (!good) this.sounds[index] = null;
-    this.changed();
+    if (!playable) this.tracks[index] = null;
+    this.onChange();
   }
 
-  #ended(sound) {
-    if (sound !== this.lead || !this.playing || this.#target !== null) return;
-    if (this.loop) {
-      this.#move(this.loop.start);
-      return;
-    }
-    this.playing = false;
-    this.changed();
-  }
-
-  /** Everything but a switch: fade out, go there with all sounds, and play on if we play. */
-  async #move(time) {
-    const turn = ++this.#turn;
-    const late = () => turn !== this.#turn;
-    this.#target = Math.max(0, this.seconds ? Math.min(time, this.seconds) : time);
-    this.changed();
-    await this.loaded;
-    if (late()) return;
-    await this.#fade(true);
-    if (late()) return;
-    const sounds = this.sounds.filter(Boolean);
-    sounds.forEach((sound) => sound.pause());
-    await Promise.all(sounds.map((sound) => moved(sound, this.#target)));
-    if (late()) return;
-    if (this.playing) await this.#start(sounds);
-    if (late()) return;
-    this.#target = null;
-    this.changed();
-    if (this.playing) await this.#fade();
-  }
-
-  async #start(sounds) {
-    try {
-      await Promise.all(sounds.map((sound) => sound.play()));
-    } catch (error) {
-      if (error.name === "AbortError") return; // a later request stopped it
+  #trackEnded(track) {
+    if (track !== this.track || !this.playing || this.#target !== null) return;
+    if (this.loop) this.seek(this.loop.start);
+    else {
       this.playing = false;
-      say("The browser does not play this sound.");
+      this.onChange();
     }
   }
 
-  /** Bring the chosen sound up and the others down; or all of them down. */
-  #fade(silence = false) {
+  async #startTracks() {
+    try {
+      await Promise.all(this.#available.map((track) => track.play()));
+    } catch (error) {
+      if (error.name === "AbortError") return; // stopped by a newer request
+      this.playing = false;
+      announce("The browser cannot play this audio.");
+    }
+  }
+
+  /** Fade one track in and the others out; null fades all of them out. */
+  #fade(audible) {
     clearInterval(this.#timer);
-    this.#faded?.();
+    this.#endFade?.();
     return new Promise((resolve) => {
-      this.#faded = resolve;
+      this.#endFade = resolve;
       const step = () => {
-        const still = this.sounds.filter(Boolean).filter((sound) => !faded(sound,
-          !silence && sound === this.lead ? 1 : 0));
-        if (still.length > 0) return;
+        const done = this.#available.map((track) => fadeStep(track, track === audible ? 1 : 0));
+        if (!done.every(Boolean)) return;
         clearInterval(this.#timer);
         resolve();
       };
@@ -173,21 +172,21 @@ class Deck {
   }
 }
 
-/** One step towards a volume; whether it is reached. Phones cannot set it, but can mute. */
-function faded(sound, goal) {
-  const gap = goal - sound.volume;
-  const next = Math.abs(gap) < 1e-3 ? goal
-    : sound.volume + Math.sign(gap) * Math.min(Math.abs(gap), FADE_STEP_MS / FADE_MS);
-  sound.volume = next;
-  sound.muted = next === 0;
-  return next === goal || Math.abs(sound.volume - next) > 0.01;
+/** Move the volume towards a goal; return whether it is reached. */
+function fadeStep(track, goal) {
+  const step = FADE_STEP_MS / FADE_MS;
+  const volume = Math.max(track.volume - step, Math.min(track.volume + step, goal));
+  track.volume = volume;
+  const fixed = Math.abs(track.volume - volume) > 0.01; // phones can only mute
+  track.muted = (fixed ? goal : volume) === 0;
+  return fixed || volume === goal;
 }
 
-function moved(sound, time) {
-  if (!sound.seeking && Math.abs(sound.currentTime - time) < 1e-4) return Promise.resolve();
+function moveTrack(track, time) {
+  if (!track.seeking && Math.abs(track.currentTime - time) < 1e-4) return Promise.resolve();
   return new Promise((resolve) => {
-    sound.addEventListener("seeked", resolve, { once: true });
-    setTimeout(resolve, 2000); // a sound that cannot go there must not stop the others
-    sound.currentTime = time;
+    track.addEventListener("seeked", resolve, { once: true });
+    setTimeout(resolve, SEEK_TIMEOUT_MS);
+    track.currentTime = time;
   });
 }

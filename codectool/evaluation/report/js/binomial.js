@@ -1,23 +1,24 @@
-// Drawing lots, and what guessing would have reached.
+// Random choices, and the binomial test of the blind test.
 
-function lot(count) {
-  const limit = Math.floor(2 ** 32 / count) * count; // beyond it some lots would be likelier
-  const draws = new Uint32Array(1);
-  do crypto.getRandomValues(draws); while (draws[0] >= limit);
-  return draws[0] % count;
+/** Return a uniformly distributed integer below `count`. */
+function randomBelow(count) {
+  const limit = Math.floor(2 ** 32 / count) * count; // larger values would be biased
+  const value = new Uint32Array(1);
+  do crypto.getRandomValues(value); while (value[0] >= limit);
+  return value[0] % count;
 }
 
 function shuffled(items) {
-  const left = [...items];
-  return items.map(() => left.splice(lot(left.length), 1)[0]);
+  const rest = [...items];
+  return items.map(() => rest.splice(randomBelow(rest.length), 1)[0]);
 }
 
-/** Probability that guessing yields at least so many right answers. */
-function guessing(right, count) {
-  let ways = 1; // of `index` right answers
+/** Probability of at least `correct` of `count` correct answers by guessing. */
+function guessingProbability(correct, count) {
+  let ways = 1; // number of ways to give exactly `index` correct answers
   let sum = 0;
   for (let index = 0; index <= count; index += 1) {
-    if (index >= right) sum += ways;
+    if (index >= correct) sum += ways;
     ways = ways * (count - index) / (index + 1);
   }
   return sum / 2 ** count;

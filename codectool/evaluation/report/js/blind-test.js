@@ -1,227 +1,189 @@
-// A/B/X: X is secretly A or B, and the listener says which.
+// Blind ABX test: X is A or B at random, and the listener decides which.
 
-const TRIALS = [8, 12, 16, 20, 24, 32];
+const TRIAL_COUNTS = [8, 12, 16, 20, 24, 32];
 
-class Blind {
-  #deck = null;
-  #media = new Media();
-  #turn = 0;
-
+class BlindTest {
   constructor(section, player) {
     this.player = player;
-    this.trials = null; // of the test that runs
-    this.holder = el("div", { class: "card blind" });
-    this.transport = new Transport(() => this.#deck);
-    section.append(this.holder);
-    this.pair = ["0", facts.systems.length ? "1" : "0"];
+    this.trials = null; // null while no test is running
+    this.systems = [0, Math.min(1, evaluation.systems.length)]; // A and B
     this.count = 16;
-    this.#setup();
-    everyFrame(() => this.#frame());
+    this.card = el("div", { class: "card blind-test" });
+    this.transport = new Transport(() => this.#update());
+    section.append(this.card);
+    this.#showSetup();
   }
 
   get running() {
     return this.trials !== null;
   }
 
+  /** Handle a key; return whether it has a function. */
   key(key) {
-    const keys = {
-      " ": () => this.#deck?.toggle(),
+    const actions = {
       a: () => this.#listen(0), b: () => this.#listen(1), x: () => this.#listen(2),
       A: () => this.#answer(0), B: () => this.#answer(1),
-      l: () => this.transport.toggleLoop(),
-      ArrowLeft: () => this.transport.skip(-SKIP), ArrowRight: () => this.transport.skip(SKIP),
     };
-    keys[key]?.();
-    return key in keys;
+    actions[key]?.();
+    return key in actions || this.transport.key(key);
   }
 
-  #setup() {
-    const options = [REFERENCE, ...facts.systems.map((system) => system.name)]
-      .map((name, number) => [String(number), name]);
-    const fields = ["A", "B"].map((label, index) => select(label, options, this.pair[index],
-      (value) => { this.pair[index] = value; check(); }));
-    const trials = select("Trials", TRIALS.map((count) => [String(count), String(count)]),
-      String(this.count), (value) => { this.count = Number(value); });
-    const start = button("Start", { class: "main-button", onclick: () => this.#start() });
-    const why = el("p", { class: "hint", role: "status" });
+  /** Text such as "A is Reference, B is hac." */
+  #systemsText(verb) {
+    const [a, b] = this.systems.map(systemName);
+    return el("p", { class: "clip-info" }, `A ${verb} ${a}, B ${verb} ${b}.`);
+  }
+
+  #showSetup(error = null) {
+    const options = [0, ...evaluation.systems].map((_, number) => [number, systemName(number)]);
+    const selects = ["A", "B"].map((label, index) => labelledSelect(label, options,
+      this.systems[index], (value) => { this.systems[index] = Number(value); check(); }));
+    const counts = labelledSelect("Trials", TRIAL_COUNTS.map((count) => [count, count]),
+      this.count, (value) => { this.count = Number(value); });
+    const start = button("Start", { class: "primary", onclick: () => this.#start() });
+    const status = el("p", { class: "hint", role: "status" });
     const check = () => {
-      const [a, b] = this.pair;
+      const equal = this.systems[0] === this.systems[1];
       const clips = this.#clips();
-      start.disabled = a === b || clips.length === 0;
-      why.textContent = a === b ? "Choose two different ones."
-        : clips.length === 0 ? "There is no clip that both have."
-          : `Drawn from ${plural(clips.length, "clip")}.`;
+      start.disabled = equal || clips.length === 0;
+      status.textContent = equal ? "Choose two different systems."
+        : clips.length === 0 ? "No clip has audio of both systems."
+          : `${plural(clips.length, "clip")} with audio of both systems.`;
     };
-    this.holder.replaceChildren(
-      el("p", {}, "In every trial X is secretly A or B. Listen to all three as often as you like ",
-        "and say which one X is; what was right is told at the end."),
-      el("div", { class: "fields" }, ...fields.map((field) => field.element),
-        trials.element, start),
-      why);
+    this.card.replaceChildren(
+      el("p", {}, "In each trial, X is either A or B, chosen at random. Listen to A, B and X as ",
+        "often as you like and decide which one X is. Results are shown at the end."),
+      el("div", { class: "fields" },
+        ...selects.map((select) => select.element), counts.element, start),
+      status, ...(error === null ? [] : [el("p", { class: "hint" }, error)]));
     check();
   }
 
+  /** Clips with audio of both systems. */
   #clips() {
-    const [a, b] = this.pair.map(Number);
-    return facts.clips.map((_, clip) => clip)
-      .filter((clip) => a !== b && heard(clip, a) && heard(clip, b));
+    return [...evaluation.clips.keys()]
+      .filter((clip) => this.systems.every((system) => hasAudio(clip, system)));
   }
 
   #start() {
     const clips = this.#clips();
     const rounds = Array.from({ length: Math.ceil(this.count / clips.length) });
     this.trials = rounds.flatMap(() => shuffled(clips)).slice(0, this.count)
-      .map((clip) => ({ clip, secret: lot(2), answer: null }));
-    this.player.pause();
-    this.#panel();
+      .map((clip) => ({ clip, x: randomBelow(2), answer: null }));
+    this.player.transport.switcher.pause();
+    this.#showTest();
     this.title.focus({ preventScroll: true });
-    this.#next();
+    this.#openTrial();
   }
 
-  #panel() {
+  #showTest() {
     this.title = el("h3", { tabindex: -1 });
-    this.bar = el("progress", { max: this.trials.length, value: 0, "aria-label": "Answered" });
-    this.presses = ["A", "B", "X"].map((letter, index) => button(letter, { class: "letter",
-      "aria-pressed": "false", "aria-label": `Listen to ${letter}`,
+    this.progress = el("progress", { max: this.trials.length, value: 0,
+      "aria-label": "Answered trials" });
+    this.listenButtons = ["A", "B", "X"].map((letter, index) => button(letter, {
+      class: "listen-button", "aria-label": `Listen to ${letter}`,
       onclick: () => this.#listen(index) }));
-    const answers = ["A", "B"].map((letter, index) => button(`X is ${letter}`,
-      { class: "main-button", onclick: () => this.#answer(index) }));
-    const [a, b] = this.pair.map((number) => nameOf(Number(number)));
-    this.holder.replaceChildren(
-      el("div", { class: "now" }, el("div", {}, this.title,
-        el("p", { class: "place" }, `A is ${a}, B is ${b}.`)),
-      el("div", { class: "buttons" }, button("Stop the test", { onclick: () => this.#finish() }))),
-      this.bar,
-      el("div", { class: "letters" }, ...this.presses),
+    const answers = ["A", "B"].map((letter, index) => button(`X is ${letter}`, {
+      class: "primary", onclick: () => this.#answer(index) }));
+    this.card.replaceChildren(
+      el("div", { class: "card-head" }, el("div", {}, this.title, this.#systemsText("is")),
+        el("div", { class: "buttons" }, button("Stop test", { onclick: () => this.#finish() }))),
+      this.progress,
+      el("div", { class: "listen-buttons" }, ...this.listenButtons),
       this.transport.element,
       el("div", { class: "answers" }, ...answers),
-      el("p", { class: "hint keys-hint" }, "Keys: a, b, x to listen; space to play; Shift with A ",
-        "or B to answer."));
+      el("p", { class: "hint keys-hint" }, "Shortcuts: a, b, x to listen; space to play or pause; ",
+        "Shift+A, Shift+B to answer."));
   }
 
-  get #done() {
-    return this.trials.filter((trial) => trial.answer !== null).length;
+  get #answered() {
+    return this.trials.filter((trial) => trial.answer !== null);
   }
 
-  async #next() {
-    const turn = ++this.#turn;
-    this.#close();
-    const number = this.#done;
-    const { clip, secret } = this.trials[number];
+  async #openTrial() {
+    const number = this.#answered.length;
+    const { clip, x } = this.trials[number];
     this.title.textContent = `Trial ${number + 1} of ${this.trials.length}`;
-    this.bar.value = number;
-    say(this.title.textContent);
-    const media = new Media();
-    this.#media = media;
-    const pair = this.pair.map(Number);
-    const links = [];
-    for (const each of [...pair, pair[secret]]) links.push(await media.link("sound", clip, each));
-    if (turn !== this.#turn) {
-      media.close();
-      return;
-    }
-    this.#deck = new Deck(links, () => this.#show());
-    await this.#deck.loaded;
-    if (turn !== this.#turn || this.#deck.sounds.every(Boolean)) return;
-    this.#finish("A sound of this clip does not play.");
+    this.progress.value = number;
+    announce(this.title.textContent);
+    if (!await this.transport.open(clip, [...this.systems, this.systems[x]])) return;
+    const { switcher } = this.transport;
+    await switcher.loaded;
+    if (switcher !== this.transport.switcher || switcher.tracks.every(Boolean)) return;
+    this.#finish("The audio of this clip cannot be played.");
   }
 
   #listen(index) {
-    if (!this.#deck) return;
-    this.#deck.choose(index);
-    if (!this.#deck.playing) this.#deck.play();
-    say(`Listening to ${"ABX"[index]}`);
+    const { switcher } = this.transport;
+    switcher.select(index);
+    switcher.play();
+    announce(`Listening to ${"ABX"[index]}`);
   }
 
   #answer(index) {
-    if (!this.#deck) return;
-    this.trials[this.#done].answer = index;
-    if (this.#done < this.trials.length) this.#next();
+    if (this.transport.switcher.track === null) return;
+    this.trials[this.#answered.length].answer = index;
+    if (this.#answered.length < this.trials.length) this.#openTrial();
     else this.#finish();
   }
 
-  #close() {
-    this.#deck?.close();
-    this.#media.close();
-    this.#deck = null;
-  }
-
-  #finish(trouble = null) {
-    this.#turn += 1;
-    this.#close();
-    const trials = this.trials.filter((trial) => trial.answer !== null);
-    const planned = this.trials.length;
+  #finish(error = null) {
+    const [trials, planned] = [this.#answered, this.trials.length];
+    this.transport.close();
     this.trials = null;
-    if (trials.length === 0) {
-      this.#setup();
-      if (trouble !== null) this.holder.append(el("p", { class: "hint" }, trouble));
-      return;
-    }
-    this.#result(trials, planned, trouble);
+    if (trials.length === 0) this.#showSetup(error);
+    else this.#showResult(trials, planned, error);
   }
 
-  #result(trials, planned, trouble) {
-    const right = trials.filter((trial) => trial.answer === trial.secret).length;
-    const [a, b] = this.pair.map((number) => nameOf(Number(number)));
-    const words = verdict(right, trials.length);
-    const head = el("h3", { tabindex: -1 }, `${right} of ${trials.length} right`);
-    const found = { a, b, planned, answered: trials.length, right,
-      p: guessing(right, trials.length), trials: trials.map((trial) => ({
-        clip: facts.clips[trial.clip].name, x: "AB"[trial.secret], answer: "AB"[trial.answer] })) };
-    this.holder.replaceChildren(...[
-      head,
-      el("p", { class: "place" }, `A was ${a}, B was ${b}.`),
-      trouble && el("p", {}, trouble),
-      trials.length < planned
-        ? el("p", {}, `Stopped after ${plural(trials.length, "answer")} of ${planned}.`) : null,
-      el("p", { class: "verdict" }, words),
-      scroller("Answers", answerTable(trials)),
+  #showResult(trials, planned, error) {
+    const answered = trials.length;
+    const correct = trials.filter((trial) => trial.answer === trial.x).length;
+    const p = guessingProbability(correct, answered);
+    const [a, b] = this.systems.map(systemName);
+    const result = { a, b, planned, answered, correct, p, trials: trials.map((trial) => ({
+      clip: evaluation.clips[trial.clip].name, x: "AB"[trial.x], answer: "AB"[trial.answer] })) };
+    const title = el("h3", { tabindex: -1 }, `${correct} of ${answered} correct`);
+    const verdict = verdictText(correct, answered, p);
+    this.card.replaceChildren(...[
+      title,
+      this.#systemsText("was"),
+      error && el("p", {}, error),
+      answered < planned && el("p", {},
+        `Stopped after ${plural(answered, "answer")} of ${planned}.`),
+      el("p", { class: "verdict" }, verdict),
+      scrollRegion("Answers", answerTable(result.trials)),
       el("div", { class: "buttons" },
-        button("Download as JSON", { onclick: () => download(found) }),
-        button("New test", { onclick: () => this.#setup() })),
+        button("Download as JSON", { onclick: () => download(result) }),
+        button("New test", { onclick: () => this.#showSetup() })),
     ].filter(Boolean));
-    head.focus({ preventScroll: true });
-    say(`${head.textContent}. ${words}`);
+    title.focus({ preventScroll: true });
+    announce(`${title.textContent}. ${verdict}`);
   }
 
-  #show() {
-    this.transport.show();
-    this.presses?.forEach((press, index) => press.setAttribute("aria-pressed",
-      String(this.#deck?.chosen === index)));
-  }
-
-  #frame() {
-    if (!this.#deck?.playing) return;
-    this.#deck.tick();
-    this.transport.show();
+  #update() {
+    this.listenButtons?.forEach((each, index) => each.setAttribute("aria-pressed",
+      String(this.transport.switcher.selected === index)));
   }
 }
 
-function verdict(right, count) {
-  const p = guessing(right, count);
-  const share = p >= 0.001 ? `${brief(p * 100)} % of such tests` : "fewer than 0.1 % of such tests";
-  const told = p >= 0.001 ? `p = ${p.toFixed(3)}` : "p < 0.001";
-  const means = p < 0.05
-    ? "So it is likely that you heard a difference."
-    : "So this does not show that you heard a difference; nor does it show that there is none.";
-  return `Somebody who only guesses gets ${right} or more of ${count} right in ${share} ` +
-    `(${told}, exact one-sided binomial test). ${means}`;
+function verdictText(correct, count, p) {
+  const [share, value] = p >= 0.001 ? [`${formatShort(p * 100)} %`, `p = ${p.toFixed(3)}`]
+    : ["less than 0.1 %", "p < 0.001"];
+  const meaning = p < 0.05 ? "You probably heard a difference."
+    : "This does not show that you heard a difference, nor that there is none.";
+  return `Guessing gives ${correct} or more of ${count} correct answers in ${share} of tests ` +
+    `(${value}, exact one-sided binomial test). ${meaning}`;
 }
 
 function answerTable(trials) {
-  const head = ["Trial", "Clip", "X was", "You said", "Right"];
-  return el("table", { class: "answers-table" },
-    el("thead", {}, el("tr", {}, ...head.map((text) => el("th", { scope: "col" }, text)))),
-    el("tbody", {}, ...trials.map((trial, index) => el("tr", {},
-      el("td", {}, String(index + 1)),
-      el("th", { scope: "row" }, breakable(facts.clips[trial.clip].name)),
-      el("td", {}, "AB"[trial.secret]),
-      el("td", {}, "AB"[trial.answer]),
-      el("td", {}, trial.answer === trial.secret ? "✓ yes" : "✗ no")))));
+  const rows = trials.map(({ clip, x, answer }, index) => [
+    el("td", {}, String(index + 1)), el("th", { scope: "row" }, breakable(clip)),
+    el("td", {}, x), el("td", {}, answer), el("td", {}, answer === x ? "✓ yes" : "✗ no")]);
+  return simpleTable("answer-table", ["Trial", "Clip", "X was", "Answer", "Correct"], rows);
 }
 
-function download(found) {
-  const text = `${JSON.stringify(found, null, 2)}\n`;
+function download(result) {
+  const text = `${JSON.stringify(result, null, 2)}\n`;
   const url = URL.createObjectURL(new Blob([text], { type: "application/json" }));
   el("a", { href: url, download: "blind-test.json" }).click();
   setTimeout(() => URL.revokeObjectURL(url), 10000);

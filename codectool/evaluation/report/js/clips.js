@@ -1,56 +1,47 @@
-// All clips with one metric: sorted by a system, its worst clips come first.
+// Table of all clips with one metric; sorting by a system puts its worst clips first.
 
 function showClips(section, player) {
-  const holder = el("div", { class: "clips" });
+  const holder = scrollRegion("All clips");
   const hint = el("p", { class: "hint" });
-  section.append(el("div", { class: "over" }, el("h3", {}, "All clips"),
-    metricSelect("Metric")), holder, hint);
-  chosenMetric.follow((name) => {
+  section.append(el("div", { class: "table-head" }, el("h3", {}, "All clips"), metricSelect()),
+    el("div", { class: "clips" }, holder), hint);
+  selectedMetric.subscribe((name) => {
     const metric = metrics.get(name) ?? null;
     holder.replaceChildren(clipTable(metric, player));
     hint.textContent = metric === null ? ""
-      : `${metric.title}: ${direction(metric)}. A system's heading puts its worst clips first.`;
-    markOpened(holder, player.opened.value);
+      : `${metric.title}: ${direction(metric)}. Click a system to sort by its worst clips.`;
+    markOpenClip(holder, player.clip.value);
   });
-  player.opened.follow((clip) => markOpened(holder, clip));
+  player.clip.subscribe((clip) => markOpenClip(holder, clip));
 }
 
 function clipTable(metric, player) {
-  const table = el("table");
-  const systems = metric === null ? [] : facts.systems;
-  const columns = [
-    { label: ["Clip"], first: "ascending", key: (row) => row.clip.name },
-    { label: ["Seconds"], first: "descending", key: (row) => row.clip.seconds },
-    ...systems.map((system) => ({
-      label: [breakable(system.name)], name: system.name, first: worstFirst(metric),
-      title: `Worst clips of ${system.name} first`,
-      key: (row) => system.scores[row.index].values[metric.name] ?? null,
-    })),
-  ];
-  const rows = facts.clips.map((clip, index) => {
-    const values = systems.map((system) => system.scores[index].values[metric.name]);
-    const best = metric === null ? null : bestOf(metric, values);
-    return { clip, index, cells: [
-      el("th", { scope: "row" }, button(breakable(clip.name), { class: "clip", "data-clip": index,
-        onclick: () => openAndShow(player, index) })),
-      el("td", {}, clip.seconds.toFixed(1)),
-      ...systems.map((system) => valueCell(metric, system.scores[index], best)),
-    ] };
-  });
-  sortable(table, columns, rows);
-  return scroller("All clips", table);
+  const clips = evaluation.clips.map((clip, index) => ({
+    ...clip, index, scores: evaluation.systems.map((system) => system.scores[index]) }));
+  const clipButton = ({ name, index }) => button(breakable(name), { class: "clip-button",
+    "data-clip": index, onclick: () => openAndShow(player, index) });
+  const systems = metric === null ? [] : evaluation.systems.map((system, number) => ({
+    label: [breakable(system.name)], name: system.name,
+    title: `Worst clips of ${system.name} first`,
+    first: metric.better === "higher" ? "ascending" : "descending",
+    value: (clip) => clip.scores[number].values[metric.name] ?? null,
+    cell: (clip) => valueCell(metric, clip.scores, number),
+  }));
+  return sortableTable(null, [
+    { label: ["Clip"], first: "ascending", value: (clip) => clip.name,
+      cell: (clip) => el("th", { scope: "row" }, clipButton(clip)) },
+    { label: ["Seconds"], first: "descending", value: (clip) => clip.seconds,
+      cell: (clip) => el("td", {}, clip.seconds.toFixed(1)) },
+    ...systems], clips);
 }
 
-function openAndShow(player, index) {
-  player.open(index, player.deck?.playing);
-  const calm = matchMedia("(prefers-reduced-motion: reduce)").matches;
-  player.name.scrollIntoView({ block: "start", behavior: calm ? "auto" : "smooth" });
+function openAndShow(player, clip) {
+  player.open(clip, player.transport.switcher.playing);
+  const reduced = matchMedia("(prefers-reduced-motion: reduce)").matches;
+  player.title.scrollIntoView({ block: "start", behavior: reduced ? "auto" : "smooth" });
 }
 
-function markOpened(holder, clip) {
-  for (const press of holder.querySelectorAll("[data-clip]")) {
-    const opened = Number(press.dataset.clip) === clip;
-    if (opened) press.setAttribute("aria-current", "true");
-    else press.removeAttribute("aria-current");
-  }
+function markOpenClip(holder, clip) {
+  holder.querySelectorAll("[data-clip]").forEach((each) =>
+    each.setAttribute("aria-current", String(Number(each.dataset.clip) === clip)));
 }

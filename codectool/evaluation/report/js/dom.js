@@ -1,18 +1,16 @@
-// Elements. What comes from files and from the command line becomes text, never markup.
+// DOM helpers. Names from files and the command line are inserted as text, never as markup.
 
-const SVG = "http://www.w3.org/2000/svg";
-
-/** Make an element: attributes named `on...` are listeners; null and false are left out. */
+/** Create an HTML element: attributes `on...` are listeners; null and false are left out. */
 function el(name, attributes = {}, ...children) {
-  return furnish(document.createElement(name), attributes, children);
+  return fill(document.createElement(name), attributes, children);
 }
 
-/** Likewise within a drawing. */
-function draw(name, attributes = {}, ...children) {
-  return furnish(document.createElementNS(SVG, name), attributes, children);
+/** Create an SVG element. */
+function svg(name, attributes = {}, ...children) {
+  return fill(document.createElementNS("http://www.w3.org/2000/svg", name), attributes, children);
 }
 
-function furnish(element, attributes, children) {
+function fill(element, attributes, children) {
   for (const [key, value] of Object.entries(attributes)) {
     if (key.startsWith("on")) element.addEventListener(key.slice(2), value);
     else if (value !== null && value !== undefined && value !== false) {
@@ -27,53 +25,54 @@ function button(text, attributes, ...children) {
   return el("button", { type: "button", ...attributes }, text, ...children);
 }
 
-/** What only a screen reader says. */
-function unseen(text) {
-  return el("span", { class: "unseen" }, text);
+/** Text for screen readers only. */
+function hiddenText(text) {
+  return el("span", { class: "visually-hidden" }, text);
 }
 
-let selects = 0;
+let numSelects = 0;
 
-/** A select with its label; options are pairs of a value and a text. */
-function select(label, options, value, changed) {
-  const id = `select-${selects += 1}`;
-  const field = el("select", { id, onchange: () => changed(field.value) });
-  field.append(...options.map(([key, text]) => el("option", { value: key }, text)));
-  field.value = value;
-  return { field, element: el("div", { class: "field" }, el("label", { for: id }, label), field) };
+/** Create a select with a label; options are pairs of value and text. */
+function labelledSelect(label, options, value, onChange) {
+  const id = `select-${numSelects += 1}`;
+  const input = el("select", { id, onchange: () => onChange(input.value) },
+    ...options.map(([key, text]) => el("option", { value: key }, text)));
+  input.value = value;
+  return { input, element: el("div", { class: "field" }, el("label", { for: id }, label), input) };
 }
 
-/** A container for what may be wider than the page. */
-function scroller(label, ...children) {
+/** Create a container that scrolls content wider than the page. */
+function scrollRegion(label, ...children) {
   return el("div", { class: "scroll", role: "region", tabindex: 0, "aria-label": label },
     ...children);
 }
 
-/** A name from a file may be long, and is best broken behind the marks that it has. */
+/** Let a long name break after punctuation. */
 function breakable(name) {
-  const parts = name.split(/(?<=[/_\-.@ ])/);
-  return el("span", {}, ...parts.flatMap((part, index) => (index ? [el("wbr"), part] : [part])));
+  return el("span", {}, ...name.split(/(?<=[/_\-.@ ])/).flatMap((part) => [part, el("wbr")]));
 }
 
-function say(text) {
-  document.getElementById("state").textContent = text;
+/** Announce a change to screen readers. */
+function announce(text) {
+  document.getElementById("status").textContent = text;
 }
 
-/** A value that several parts of the page show and set. */
-class Choice {
+/** A value with listeners. */
+class Observable {
+  #listeners = [];
+
   constructor(value) {
     this.value = value;
-    this.listeners = [];
   }
 
   set(value) {
     this.value = value;
-    for (const listener of this.listeners) listener(value);
+    this.#listeners.forEach((listener) => listener(value));
   }
 
-  /** Call now and after every change. */
-  follow(listener) {
-    this.listeners.push(listener);
+  /** Call a listener now and after every change. */
+  subscribe(listener) {
+    this.#listeners.push(listener);
     listener(this.value);
   }
 }

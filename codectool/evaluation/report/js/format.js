@@ -1,84 +1,88 @@
-// What was found, and how it is put into words.
+// The data of the page, and its values as text.
 
-const facts = JSON.parse(document.getElementById("facts").textContent);
-const metrics = new Map(facts.metrics.map((metric) => [metric.name, metric]));
-const chosenMetric = new Choice(facts.metrics.length ? facts.metrics[0].name : null);
-const NOTHING = "–";
-const REFERENCE = "Reference";
+const evaluation = JSON.parse(document.getElementById("evaluation").textContent);
+const metrics = new Map(evaluation.metrics.map((metric) => [metric.name, metric]));
+const selectedMetric = new Observable(evaluation.metrics[0]?.name ?? null);
+const NO_VALUE = "–";
+const INFINITE = 1e300; // the data holds the largest number for infinity, which JSON lacks
 
-function figure(value, digits) {
-  if (value === null || value === undefined) return NOTHING;
-  if (Math.abs(value) > 1e300) return value > 0 ? "∞" : "−∞"; // JSON has no other way to say it
+/** Name of a system; number 0 is the reference. */
+function systemName(number) {
+  return number === 0 ? "Reference" : evaluation.systems[number - 1].name;
+}
+
+function formatNumber(value, digits) {
+  if (value === null || value === undefined) return NO_VALUE;
+  if (Math.abs(value) > INFINITE) return value > 0 ? "∞" : "−∞";
   const text = value.toFixed(digits);
   return Number(text) === 0 ? text.replace("-", "") : text.replace("-", "−");
 }
 
-/** Three digits that matter: of rates and times, which span decades. */
-function brief(value) {
-  if (value === null || value === undefined) return NOTHING;
+/** Format with about three significant digits. */
+function formatShort(value) {
   const size = Math.abs(value);
-  return figure(value, size >= 100 ? 0 : size >= 10 ? 1 : size >= 0.1 || size === 0 ? 2 : 3);
+  return formatNumber(value, size >= 100 ? 0 : size >= 10 ? 1 : size >= 0.1 || size === 0 ? 2 : 3);
 }
 
-function clock(seconds) {
-  const whole = Math.floor(seconds / 60);
-  return `${whole}:${(seconds - whole * 60).toFixed(1).padStart(4, "0")}`;
+function formatTime(seconds) {
+  const minutes = Math.floor(seconds / 60);
+  return `${minutes}:${(seconds - minutes * 60).toFixed(1).padStart(4, "0")}`;
 }
 
 function plural(count, word) {
   return count === 1 ? `1 ${word}` : `${count} ${word}s`;
 }
 
-/** Negative where `a` is the better one. */
-function compare(metric, a, b) {
-  return metric.better === "higher" ? b - a : a - b;
-}
-
-/** The best of some values as it is shown: what looks the same is as good. */
-function bestOf(metric, values) {
-  const known = values.filter((value) => value !== null && value !== undefined);
-  if (known.length < 2) return null;
-  return figure(known.sort((a, b) => compare(metric, a, b))[0], metric.digits);
-}
-
 function direction(metric) {
-  return metric.better === "higher" ? "higher is better" : "lower is better";
+  return `${metric.better} is better`;
+}
+
+/** The best of at least two values as text, so that values which look equal are equally good. */
+function bestText(metric, values) {
+  const known = values.filter((value) => value !== null);
+  if (known.length < 2) return null;
+  const best = metric.better === "higher" ? Math.max(...known) : Math.min(...known);
+  return formatNumber(best, metric.digits);
 }
 
 function metricHeading(metric) {
+  const words = metric.title.split(" ").flatMap((word) => [
+    el("span", { class: "word" }, word), " "]);
   return [
-    el("span", { class: "name" }, ...metric.title.split(" ").flatMap((word) =>
-      [el("span", { class: "word" }, word), " "])),
-    el("small", {},
-      metric.unit ? `${metric.unit} ` : "",
+    el("span", { class: "name" }, ...words),
+    el("small", {}, metric.unit ? `${metric.unit} ` : "",
       el("span", { "aria-hidden": "true" }, metric.better === "higher" ? "↑" : "↓"),
-      unseen(`, ${direction(metric)}`)),
+      hiddenText(`, ${direction(metric)}`)),
   ];
 }
 
-/** A figure with, where it is the best of its kind, a mark that does not need colour. */
-function markedFigure(text, best) {
-  if (!best) return el("span", {}, text);
+function metricSelect() {
+  const options = evaluation.metrics.map((metric) => [metric.name, titleWithUnit(metric)]);
+  const { input, element } = labelledSelect("Metric", options, selectedMetric.value,
+    (name) => selectedMetric.set(name));
+  selectedMetric.subscribe((name) => { if (name !== null) input.value = name; });
+  return element;
+}
+
+function titleWithUnit(metric) {
+  return metric.unit ? `${metric.title}, ${metric.unit}` : metric.title;
+}
+
+/** A value, marked with a star if it is the best. */
+function markedValue(text, isBest) {
+  if (!isBest) return el("span", {}, text);
   return el("strong", { class: "best" },
-    el("span", { "aria-hidden": "true" }, "★"), unseen("best: "), text);
+    el("span", { "aria-hidden": "true" }, "★"), hiddenText("best: "), text);
 }
 
-function metricSelect(label) {
-  const options = facts.metrics.map((metric) => [
-    metric.name, metric.unit ? `${metric.title}, ${metric.unit}` : metric.title]);
-  const made = select(label, options, chosenMetric.value, (name) => chosenMetric.set(name));
-  chosenMetric.follow((name) => { if (name !== null) made.field.value = name; });
-  return made.element;
-}
-
-/** The value of one clip and why there is none. */
-function valueCell(metric, score, best, attributes = {}) {
-  const value = score ? score.values[metric.name] ?? null : null;
-  if (value !== null) {
-    const text = figure(value, metric.digits);
-    return el("td", attributes, markedFigure(text, best !== null && text === best));
+/** Table cell with the value of one of several scores, or the reason why there is none. */
+function valueCell(metric, scores, index) {
+  const values = scores.map((score) => score.values[metric.name] ?? null);
+  if (values[index] !== null) {
+    const text = formatNumber(values[index], metric.digits);
+    return el("td", {}, markedValue(text, text === bestText(metric, values)));
   }
-  const why = score ? score.problem ?? score.notes[metric.name] ?? "not measured" : null;
-  return el("td", { ...attributes, title: why, class: "none" }, NOTHING,
-    why === null ? null : unseen(`, ${why}`));
+  const { problem, notes } = scores[index];
+  const reason = problem ?? notes[metric.name] ?? "not measured";
+  return el("td", { title: reason, class: "no-value" }, NO_VALUE, hiddenText(`, ${reason}`));
 }

@@ -1,13 +1,13 @@
-// Fill the sections.
+// Fill the sections of the page.
 
 (() => {
-  const section = (name) => document.getElementById(name);
+  const section = (id) => document.getElementById(id);
   const player = new Player(section("listen"));
   showSummary(section("summary"), (clip) => openAndShow(player, clip));
-  showPlot(section("plot"));
+  showChart(section("chart"));
   showClips(section("listen"), player);
-  const blind = new Blind(section("blind"), player);
+  const blindTest = new BlindTest(section("blind"), player);
   showNotes(section("notes"));
-  listenToKeys(player, blind);
-  if (facts.clips.length > 0) player.open(0);
+  listenToShortcuts(player, blindTest);
+  if (evaluation.clips.length > 0) player.open(0);
 })();

@@ -1,106 +1,113 @@
-// The pictures of two sounds over one time axis, with a playing head and a stretch to repeat.
+// Spectrograms of the reference and of one system, with playhead and loop range.
 
-const HERTZ = [500, 1000, 2000, 4000, 8000];
-const HIGHEST = 12000; // upper edge of the pictures
-const DRAG = 6; // pixels: less is a click
+const FREQUENCY_TICKS = [500, 1000, 2000, 4000, 8000]; // in Hz
+const MAX_FREQUENCY = 12000;
+const MIN_DRAG = 6; // in pixels; less is a click
 
-/** Slaney's mel, in which the rows of the pictures are equally spaced. */
-function mel(hertz) {
+/** Slaney's mel scale, as in `codectool.audio.mel`. */
+function hertzToMel(hertz) {
   return hertz < 1000 ? hertz * 3 / 200 : 15 + 27 * Math.log(hertz / 1000) / Math.log(6.4);
 }
 
-class Spectra {
-  #seconds = 0;
-  #from = null; // where a drag began, in seconds
+class Spectrograms {
+  #duration = 0;
+  #dragStart = null; // in seconds
 
-  /** `seek` is called with seconds; `stretch` with start and end in seconds. */
-  constructor({ seek, stretch }) {
-    this.heads = [el("span", { class: "caption" }), el("span", { class: "caption" })];
-    this.pictures = [el("img", { alt: "", draggable: "false" }),
-      el("img", { alt: "", draggable: "false" })];
-    this.frames = this.pictures.map((picture, index) =>
-      el("div", { class: index ? "frame lower" : "frame" }, picture, this.heads[index]));
-    this.line = el("div", { class: "playhead" });
-    this.band = el("div", { class: "stretch", hidden: true });
-    this.ticks = el("div", { class: "ticks", "aria-hidden": "true" });
-    this.veil = el("div", { class: "veil" }, this.band, this.line);
-    this.element = el("div", { class: "spectra" },
-      hertzAxis("hertz"), this.frames[0], hertzAxis("hertz lower"), this.frames[1], this.veil,
-      this.ticks);
-    this.#listen(seek, stretch);
+  /** `onSeek` is called with a time in seconds, `onLoop` with `start` and `end` in seconds. */
+  constructor(onSeek, onLoop) {
+    this.panels = ["upper", "lower"].map((position) => {
+      const caption = el("span", { class: "caption" });
+      const image = el("img", { alt: "", draggable: "false" });
+      const frame = el("div", { class: `spectrogram ${position}` }, image, caption);
+      return { caption, image, frame, axis: frequencyAxis(position) };
+    });
+    this.playhead = el("div", { class: "playhead" });
+    this.range = el("div", { class: "loop-range", hidden: true });
+    this.overlay = el("div", { class: "overlay" }, this.range, this.playhead);
+    this.timeAxis = el("div", { class: "time-axis", "aria-hidden": "true" });
+    this.element = el("div", { class: "spectrograms" },
+      ...this.panels.flatMap(({ axis, frame }) => [axis, frame]), this.overlay, this.timeAxis);
+    this.#listen(onSeek, onLoop);
   }
 
-  show(index, name, link) {
-    this.heads[index].textContent = name;
-    this.frames[index].classList.toggle("empty", link === null);
-    this.pictures[index].hidden = link === null;
-    this.pictures[index].alt = link === null ? "" : `Spectrogram, ${name}`;
-    if (link !== null) this.pictures[index].src = link;
+  /** Show a spectrogram in one of the two panels; a URL of null leaves it empty. */
+  show(index, name, url) {
+    const { caption, image, frame } = this.panels[index];
+    caption.textContent = name;
+    frame.classList.toggle("empty", url === null);
+    image.hidden = url === null;
+    image.alt = url === null ? "" : `Spectrogram, ${name}`;
+    if (url !== null) image.src = url;
   }
 
-  /** Which of the two is heard; -1 is neither. */
-  mark(index) {
-    this.frames.forEach((frame, each) => frame.classList.toggle("heard", each === index));
+  /** Show the state of an audio switcher; `active` is the panel of its track, or -1. */
+  update(active, { duration, time, loop }) {
+    this.panels.forEach(({ frame }, index) => frame.classList.toggle("active", index === active));
+    if (duration !== this.#duration) {
+      this.#duration = duration;
+      this.#drawTimeAxis();
+    }
+    this.playhead.style.left = this.#percent(time);
+    this.#setLoop(loop);
   }
 
-  setSeconds(seconds) {
-    if (seconds === this.#seconds) return;
-    this.#seconds = seconds;
-    const room = Math.max(2, Math.min(8, this.veil.clientWidth / 70));
-    const values = steps(0, seconds, room).filter((value) => value < seconds * 0.97);
-    this.ticks.replaceChildren(...values.map((value) => {
+  #setLoop(loop) {
+    this.range.hidden = loop === null;
+    if (loop === null) return;
+    this.range.style.left = this.#percent(loop.start);
+    this.range.style.width = this.#percent(loop.end - loop.start);
+  }
+
+  #percent(time) {
+    return `${this.#duration ? 100 * time / this.#duration : 0}%`;
+  }
+
+  #drawTimeAxis() {
+    const count = Math.max(2, Math.min(8, this.overlay.clientWidth / 70));
+    const ticks = niceTicks(0, this.#duration, count).filter((t) => t < this.#duration * 0.97);
+    this.timeAxis.replaceChildren(...ticks.map((value) => {
       const tick = el("span", {}, `${Number(value.toPrecision(6))} s`);
-      tick.style.left = `${100 * value / seconds}%`;
+      tick.style.left = this.#percent(value);
       return tick;
     }));
   }
 
-  setTime(time) {
-    this.line.style.left = `${this.#seconds ? 100 * time / this.#seconds : 0}%`;
-  }
-
-  setStretch(loop) {
-    this.band.hidden = loop === null;
-    if (loop === null || !this.#seconds) return;
-    this.band.style.left = `${100 * loop.start / this.#seconds}%`;
-    this.band.style.width = `${100 * (loop.end - loop.start) / this.#seconds}%`;
-  }
-
-  #listen(seek, stretch) {
-    const at = (event) => {
-      const box = this.veil.getBoundingClientRect();
-      return this.#seconds * Math.max(0, Math.min(1, (event.clientX - box.left) / box.width));
+  #listen(onSeek, onLoop) {
+    const timeOf = (event) => {
+      const box = this.overlay.getBoundingClientRect();
+      const share = (event.clientX - box.left) / box.width;
+      return this.#duration * Math.max(0, Math.min(1, share));
     };
-    const dragged = (event) => {
-      const pixels = Math.abs(at(event) - this.#from) * this.veil.clientWidth / this.#seconds;
-      const [start, end] = [this.#from, at(event)].sort((a, b) => a - b);
-      return pixels < DRAG ? null : { start, end };
+    const draggedRange = (event) => {
+      const [start, end] = [this.#dragStart, timeOf(event)].sort((a, b) => a - b);
+      const pixels = (end - start) / this.#duration * this.overlay.clientWidth;
+      return pixels < MIN_DRAG ? null : { start, end };
     };
-    this.veil.addEventListener("pointerdown", (event) => {
-      if (event.button !== 0 || !this.#seconds) return;
-      this.#from = at(event);
-      this.veil.setPointerCapture(event.pointerId);
+    this.overlay.addEventListener("pointerdown", (event) => {
+      if (event.button !== 0 || !this.#duration) return;
+      this.#dragStart = timeOf(event);
+      this.overlay.setPointerCapture(event.pointerId);
     });
-    this.veil.addEventListener("pointermove", (event) => {
-      if (this.#from !== null && dragged(event)) this.setStretch(dragged(event));
+    this.overlay.addEventListener("pointermove", (event) => {
+      const range = this.#dragStart === null ? null : draggedRange(event);
+      if (range !== null) this.#setLoop(range);
     });
-    this.veil.addEventListener("pointerup", (event) => {
-      if (this.#from === null) return;
-      const loop = dragged(event);
-      this.#from = null;
-      if (loop) stretch(loop);
-      else seek(at(event));
+    this.overlay.addEventListener("pointerup", (event) => {
+      if (this.#dragStart === null) return;
+      const range = draggedRange(event);
+      this.#dragStart = null;
+      if (range === null) onSeek(timeOf(event));
+      else onLoop(range);
     });
-    this.veil.addEventListener("pointercancel", () => { this.#from = null; });
+    this.overlay.addEventListener("pointercancel", () => { this.#dragStart = null; });
   }
 }
 
-function hertzAxis(name) {
-  const axis = el("div", { class: name, "aria-hidden": "true" });
-  axis.append(...HERTZ.map((hertz) => {
-    const label = el("span", {}, hertz < 1000 ? `${hertz} Hz` : `${hertz / 1000} kHz`);
-    label.style.bottom = `${100 * mel(hertz) / mel(HIGHEST)}%`;
-    return label;
-  }));
-  return axis;
+function frequencyAxis(position) {
+  return el("div", { class: `frequency-axis ${position}`, "aria-hidden": "true" },
+    ...FREQUENCY_TICKS.map((hertz) => {
+      const label = el("span", {}, hertz < 1000 ? `${hertz} Hz` : `${hertz / 1000} kHz`);
+      label.style.bottom = `${100 * hertzToMel(hertz) / hertzToMel(MAX_FREQUENCY)}%`;
+      return label;
+    }));
 }

@@ -1,19 +1,14 @@
-// A row for each system: rates, means with their intervals, processor time, delay.
+// Summary: a row per system with bit rate, means, speed and delay.
 
-/** `open` is called with the number of a clip. */
-function showSummary(section, open) {
-  const table = el("table", { class: "summary" });
-  const columns = [systemColumn(), ...rateColumns(),
-    ...facts.metrics.map((metric) => meanColumn(metric, open)), ...costColumns()];
-  const rows = facts.systems.map((system) => ({
-    system, cells: columns.map((column) => column.cell(system)) }));
-  sortable(table, columns.map((column) => ({ ...column, key: (row) => column.value(row.system) })),
-    rows);
+/** `openClip` is called with the number of a clip. */
+function showSummary(section, openClip) {
+  const columns = [systemColumn(), bitRateColumn(),
+    ...evaluation.metrics.map((metric) => meanColumn(metric, openClip)), ...costColumns()];
   section.append(
-    scroller("Summary of all systems", table),
-    el("p", { class: "hint" }, "Means over clips, ± half of their 95 % interval. ↑ higher is ",
-      "better, ↓ lower is better, ", el("span", { class: "best" }, "★"), " the best of its ",
-      "column. A heading sorts; the worst value opens its clip."));
+    scrollRegion("Summary of all systems", sortableTable("summary", columns, evaluation.systems)),
+    el("p", { class: "hint" }, "Mean over all clips ± half of its 95 % confidence interval. ",
+      "↑ higher is better, ↓ lower is better, ", el("span", { class: "best" }, "★"),
+      " best of the column. Click a heading to sort, or a worst value to open its clip."));
 }
 
 function systemColumn() {
@@ -23,70 +18,69 @@ function systemColumn() {
   };
 }
 
-function plainColumn(label, small, title, value, sub = () => null) {
+function numberColumn(label, sublabel, title, value, note = () => null) {
   return {
-    label: [el("span", { class: "name" }, label), el("small", {}, small)],
+    label: [el("span", { class: "name" }, label), el("small", {}, sublabel)],
     name: label, first: "ascending", title, value,
-    cell: (system) => el("td", {}, brief(value(system)), sub(system)),
+    cell: (system) => el("td", {}, formatShort(value(system)), note(system)),
   };
 }
 
-function known(key) {
-  return facts.systems.some((system) => system[key] !== null);
-}
-
-function rateColumns() {
-  const files = (system) => system.kbpsFile === null || system.kbpsFile === system.kbps ? null
-    : el("small", { class: "sub", title: "of whole files" }, `files ${brief(system.kbpsFile)}`);
-  return [plainColumn("kbps", "payload", "Kilobits per second of audio that the decoder needs",
-    (system) => system.kbps, files)];
+function bitRateColumn() {
+  const ofFiles = ({ kbps, kbps_file: files }) => (files === null || files === kbps ? null
+    : el("small", { class: "sub", title: "Bit rate of whole files" },
+      `files ${formatShort(files)}`));
+  return numberColumn("kbps", "payload", "Bit rate of the data that the decoder needs, in kbit/s",
+    (system) => system.kbps, ofFiles);
 }
 
 function costColumns() {
-  const about = "Seconds of processor time per second of audio";
-  return [
-    known("rtfEncode") && plainColumn("RTF", "encode", `${about}, encoding`, (s) => s.rtfEncode),
-    known("rtfDecode") && plainColumn("RTF", "decode", `${about}, decoding`, (s) => s.rtfDecode),
-    known("delay") && plainColumn("Delay", "ms", "By how much the audio came late; it was moved " +
-      "back before it was compared. Unknown where each clip has its own.", (s) => s.delay),
-  ].filter(Boolean);
+  const columns = [
+    ["rtf_encode", "RTF", "encode", "Processor time of encoding per second of audio"],
+    ["rtf_decode", "RTF", "decode", "Processor time of decoding per second of audio"],
+    ["delay_ms", "Delay", "ms", "Delay of the decoded audio, removed before the comparison; " +
+      "unknown if each clip has its own"],
+  ];
+  return columns
+    .filter(([key]) => evaluation.systems.some((system) => system[key] !== null))
+    .map(([key, ...texts]) => numberColumn(...texts, (system) => system[key]));
 }
 
-function meanColumn(metric, open) {
+function meanColumn(metric, openClip) {
   const mean = (system) => system.means[metric.name] ?? null;
-  const best = bestOf(metric, facts.systems.map((system) => mean(system)?.mean));
+  const best = bestText(metric, evaluation.systems.map((system) => mean(system)?.mean ?? null));
   return {
     label: metricHeading(metric), name: metric.title, title: metric.about,
-    first: bestFirst(metric), value: (system) => mean(system)?.mean ?? null,
-    cell: (system) => meanCell(metric, mean(system), best, open),
+    first: metric.better === "higher" ? "descending" : "ascending",
+    value: (system) => mean(system)?.mean ?? null,
+    cell: (system) => meanCell(metric, mean(system), best, openClip),
   };
 }
 
-function meanCell(metric, mean, best, open) {
+function meanCell(metric, mean, best, openClip) {
   if (mean === null) {
-    return el("td", { class: "none", title: "No clip has a value." }, NOTHING,
-      unseen(", no clip has a value"));
+    return el("td", { class: "no-value", title: "No clip has a value." }, NO_VALUE,
+      hiddenText(", no clip has a value"));
   }
-  const text = (value) => figure(value, metric.digits);
-  const missing = facts.clips.length - mean.clips;
+  const format = (value) => formatNumber(value, metric.digits);
+  const total = evaluation.clips.length;
+  const missing = total - mean.clips;
+  const worst = evaluation.clips.findIndex((clip) => clip.name === mean.worst_clip);
   return el("td", {},
-    markedFigure(text(mean.mean), text(mean.mean) === best),
-    interval(mean, text),
-    missing === 0 ? null : el("small", { class: "sub warn",
+    markedValue(format(mean.mean), format(mean.mean) === best),
+    intervalText(mean, format),
+    missing === 0 ? null : el("small", { class: "sub warning",
       title: `${plural(missing, "clip")} without a value` },
-    `${mean.clips} of ${facts.clips.length}`, unseen(" clips")),
-    el("small", { class: "sub" }, worstClip(text(mean.worst), mean.worstClip, open)));
+    `${mean.clips} of ${total}`, hiddenText(" clips")),
+    el("small", { class: "sub" }, button(`worst ${format(mean.worst)}`, { class: "clip-button",
+      title: mean.worst_clip, onclick: () => openClip(worst) },
+    hiddenText(`: open ${mean.worst_clip}`))));
 }
 
-function interval({ low, high, clips }, text) {
+function intervalText({ low, high, clips }, format) {
   if (clips === 1) return el("small", { class: "sub" }, "one clip");
-  if (low === null || high === null) return null; // there is none around an infinite mean
-  return el("small", { class: "sub", title: `95 % interval: ${text(low)} to ${text(high)}` },
-    `±${text((high - low) / 2)}`);
-}
-
-function worstClip(text, name, open) {
-  const index = facts.clips.findIndex((clip) => clip.name === name);
-  return button(`worst ${text}`, { class: "clip", title: name, onclick: () => open(index) },
-    unseen(`: open ${name}`));
+  if (low === null || high === null) return null; // the mean is infinite
+  return el("small", { class: "sub",
+    title: `95 % confidence interval: ${format(low)} to ${format(high)}` },
+  `±${format((high - low) / 2)}`);
 }

@@ -1,48 +1,47 @@
-// Tables that are sorted by a click on a heading.
+// Tables.
+
+/** Create a table; rows are lists of cells. */
+function simpleTable(className, headings, rows) {
+  const head = headings.map((heading) => el("th", { scope: "col" }, heading));
+  return el("table", { class: className },
+    el("thead", {}, el("tr", {}, ...head)),
+    el("tbody", {}, ...rows.map((cells) => el("tr", {}, ...cells))));
+}
 
 /**
- * Build head and body of a table.
+ * Create a table that is sorted by clicks on its headings.
  *
- * Columns have `label` (nodes), `key` (of a row: a number, a text or null), `first` (the order of
- * the first click) and may have `title`, `name` (what is announced) and `class`. Rows have `cells`,
- * a list of elements.
+ * A column has `label` (a list of nodes), `cell` (the cell of an item), `value` (the sort key of an
+ * item: a number, text or null), `first` (order after the first click), and optionally `title` and
+ * `name` (for announcements).
  */
-function sortable(table, columns, rows) {
-  const body = el("tbody", {}, ...rows.map((row) => el("tr", row.attributes ?? {}, ...row.cells)));
-  const lines = new Map(rows.map((row, index) => [row, body.children[index]]));
-  const heads = columns.map((column, index) => {
-    const arrow = el("span", { class: "arrow", "aria-hidden": "true" });
-    const press = button("", { title: column.title, onclick: () => sort(index) },
-      el("span", { class: "label" }, ...column.label), arrow);
-    return el("th", { scope: "col", class: column.class ?? null }, press);
-  });
+function sortableTable(className, columns, items) {
+  const buttons = columns.map((column, index) =>
+    button("", { title: column.title, onclick: () => sort(index) },
+      el("span", { class: "label" }, ...column.label),
+      el("span", { class: "arrow", "aria-hidden": "true" })));
+  const rows = items.map((item) => columns.map((column) => column.cell(item)));
+  const table = simpleTable(className, buttons, rows);
+  const headings = [...table.tHead.rows[0].cells];
+  const entries = [...table.tBodies[0].rows].map((row, index) => ({ row, item: items[index] }));
 
   function sort(index) {
-    const head = heads[index];
-    const column = columns[index];
-    const other = { ascending: "descending", descending: "ascending" };
-    const order = other[head.getAttribute("aria-sort")] ?? column.first;
-    for (const each of heads) each.removeAttribute("aria-sort");
-    head.setAttribute("aria-sort", order);
-    const sorted = [...rows].sort((a, b) => ordered(column.key(a), column.key(b), order));
-    body.append(...sorted.map((row) => lines.get(row)));
-    say(`Sorted by ${column.name ?? head.textContent}, ${order}`);
+    const { value, first, name } = columns[index];
+    const opposite = { ascending: "descending", descending: "ascending" };
+    const order = opposite[headings[index].getAttribute("aria-sort")] ?? first;
+    headings.forEach((heading) => heading.removeAttribute("aria-sort"));
+    headings[index].setAttribute("aria-sort", order);
+    const sorted = [...entries].sort((a, b) => compareKeys(value(a.item), value(b.item), order));
+    table.tBodies[0].append(...sorted.map(({ row }) => row));
+    announce(`Sorted by ${name ?? headings[index].textContent}, ${order}`);
   }
 
-  table.append(el("thead", {}, el("tr", {}, ...heads)), body);
+  return table;
 }
 
-/** Order of two keys; what is unknown comes last in either order. */
-function ordered(a, b, order) {
+/** Compare two keys; unknown ones come last in either order. */
+function compareKeys(a, b, order) {
   if (a === null || b === null) return (a === null) - (b === null);
-  const sign = order === "ascending" ? 1 : -1;
-  return sign * (typeof a === "string" ? a.localeCompare(b, "en", { numeric: true }) : a - b);
-}
-
-function worstFirst(metric) {
-  return metric.better === "higher" ? "ascending" : "descending";
-}
-
-function bestFirst(metric) {
-  return metric.better === "higher" ? "descending" : "ascending";
+  const result = typeof a === "string" ? a.localeCompare(b, "en", { numeric: true }) : a - b;
+  return order === "ascending" ? result : -result;
 }

@@ -1,53 +1,81 @@
-// Play, pause and seek, for the player and for the blind test.
+// Playback of one clip with its controls, for the player and the blind test.
 
-const SKIP = 1; // seconds that an arrow key goes
+const SKIP_SECONDS = 1;
 
 class Transport {
-  /** `deck` gives the deck of the moment, or null. */
-  constructor(deck) {
-    this.deck = deck;
-    this.play = button("Play", { class: "main-button", onclick: () => this.deck()?.toggle() });
-    this.place = el("input", { type: "range", min: 0, max: 1, step: "any", value: 0,
-      "aria-label": "Position", oninput: () => this.deck()?.seek(Number(this.place.value)) });
-    this.time = el("span", { class: "time" });
-    this.loop = button("Loop", { "aria-pressed": "false", onclick: () => this.toggleLoop() });
-    this.element = el("div", { class: "transport" }, this.play, this.place, this.time, this.loop);
-    this.show();
-  }
+  #request = 0; // a newer `open` or `close` supersedes older ones
 
-  skip(seconds) {
-    const deck = this.deck();
-    deck?.seek(deck.time + seconds);
-  }
-
-  /** Repeat all of the clip, or nothing. */
-  toggleLoop() {
-    const deck = this.deck();
-    if (deck === null) return;
-    deck.loop = deck.loop ? null : { start: 0, end: deck.seconds };
-    this.show();
-    deck.changed();
-  }
-
-  show() {
-    const deck = this.deck();
-    const seconds = deck?.seconds ?? 0;
-    const time = deck?.time ?? 0;
-    this.play.textContent = deck?.playing ? "Pause" : "Play";
-    this.play.disabled = deck === null || deck.lead === null;
-    this.loop.setAttribute("aria-pressed", String(Boolean(deck?.loop)));
-    this.place.max = seconds || 1;
-    this.place.value = time;
-    this.place.setAttribute("aria-valuetext", `${clock(time)} of ${clock(seconds)}`);
-    this.time.textContent = `${clock(time)} / ${clock(seconds)}`;
-  }
-}
-
-/** Call again and again while something plays. */
-function everyFrame(work) {
-  const step = () => {
-    work();
+  /** `onChange` is called when the state changes, and for every frame while playing. */
+  constructor(onChange) {
+    this.onChange = onChange;
+    this.switcher = new AudioSwitcher([]);
+    this.playButton = button("Play", { class: "primary", onclick: () => this.switcher.toggle() });
+    this.position = el("input", { type: "range", min: 0, max: 1, step: "any", value: 0,
+      "aria-label": "Position",
+      oninput: () => this.switcher.seek(Number(this.position.value)) });
+    this.timeText = el("span", { class: "time" });
+    this.loopButton = button("Loop", { onclick: () => this.toggleLoop() });
+    this.element = el("div", { class: "transport" },
+      this.playButton, this.position, this.timeText, this.loopButton);
+    this.#show();
+    const step = () => {
+      this.switcher.repeatLoop();
+      if (this.switcher.playing) this.#update();
+      requestAnimationFrame(step);
+    };
     requestAnimationFrame(step);
-  };
-  requestAnimationFrame(step);
+  }
+
+  /** Open the audio of a clip in some systems; return false if superseded. */
+  async open(clip, systems) {
+    this.close();
+    const request = this.#request;
+    const urls = await Promise.all(systems.map((system) => mediaUrl("audio", clip, system)));
+    if (request !== this.#request) return false;
+    this.switcher = new AudioSwitcher(urls, () => this.#update());
+    this.#update();
+    return true;
+  }
+
+  close() {
+    this.#request += 1;
+    this.switcher.close();
+    this.switcher = new AudioSwitcher([]);
+  }
+
+  /** Loop the whole clip, or stop looping. */
+  toggleLoop() {
+    const { loop, duration } = this.switcher;
+    this.switcher.loop = loop ? null : { start: 0, end: duration };
+    this.#update();
+  }
+
+  /** Handle a key of the player and the blind test; return whether it has a function. */
+  key(key) {
+    const { switcher } = this;
+    const actions = {
+      " ": () => switcher.toggle(),
+      ArrowLeft: () => switcher.seek(switcher.time - SKIP_SECONDS),
+      ArrowRight: () => switcher.seek(switcher.time + SKIP_SECONDS),
+      l: () => this.toggleLoop(),
+    };
+    actions[key]?.();
+    return key in actions;
+  }
+
+  #update() {
+    this.#show();
+    this.onChange();
+  }
+
+  #show() {
+    const { playing, track, loop, time, duration } = this.switcher;
+    this.playButton.textContent = playing ? "Pause" : "Play";
+    this.playButton.disabled = track === null;
+    this.loopButton.setAttribute("aria-pressed", String(loop !== null));
+    this.position.max = duration || 1;
+    this.position.value = time;
+    this.position.setAttribute("aria-valuetext", `${formatTime(time)} of ${formatTime(duration)}`);
+    this.timeText.textContent = `${formatTime(time)} / ${formatTime(duration)}`;
+  }
 }
