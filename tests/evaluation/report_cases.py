@@ -9,7 +9,7 @@ import numpy.typing as npt
 import soundfile
 
 from codectool.evaluation.metrics.base import MetricInfo
-from codectool.evaluation.results import Clip, Evaluation, Mean, Score, SystemResult
+from codectool.evaluation.results import Clip, Evaluation, Mean, Problem, Score, SystemResult
 
 RATE = 16000
 SECONDS = 4.0
@@ -37,7 +37,10 @@ def evaluation_of(folder: Path) -> Evaluation:
         soundfile.write(path, reference(number), RATE)
         clips.append(Clip(name, path, SECONDS))
     systems = [_system(folder, number, clips) for number in range(len(SYSTEMS))]
-    problems = (("unknown", PLACEHOLDER, REASON), ("", "broken.wav", f"not audio {IMAGE}"))
+    problems = (
+        Problem("unknown", PLACEHOLDER, REASON),
+        Problem("", "broken.wav", f"not audio {IMAGE}"),
+    )
     left_out = (f"other: not installed {IMAGE}",)
     return Evaluation(tuple(clips), (QUALITY, ERROR), tuple(systems), left_out, problems)
 

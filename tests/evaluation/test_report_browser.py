@@ -14,7 +14,7 @@ import pytest
 import soundfile
 
 from codectool.evaluation.report.page import write_page
-from codectool.evaluation.results import Clip, Evaluation, Mean, Score, SystemResult
+from codectool.evaluation.results import Clip, Evaluation, Mean, Problem, Score, SystemResult
 from tests.evaluation.report_cases import (
     IMAGE,
     PLACEHOLDER,
@@ -320,7 +320,7 @@ def test_blind_test_hides_results_until_the_end(browser: Any, pages: dict[str, P
         start_blind_test(visit, "24")
         for number in range(1, 13):
             visit.until(
-                f"document.querySelector('.blind-test h3').textContent.startsWith('Trial {number} ')"
+                f"document.querySelector('.blind-test h3').textContent === 'Trial {number} of 24'"
                 " && !document.querySelector('.blind-test .transport .primary').disabled"
             )
             assert "correct" not in visit.page.locator("#blind").inner_text()
@@ -368,7 +368,7 @@ def test_report_fits_many_systems_and_long_names(browser: Any, tmp_path: Path, w
     score = Score(name, clip.path, {metric.name: -1234.5 for metric in metrics})
     means = {metric.name: Mean(-1234.5, -1300, -1200, -1400, name, 1) for metric in metrics}
     systems = tuple(SystemResult(f"{n}{name}", (score,), means, 0.0, n + 1.0) for n in range(12))
-    problems = ((systems[0].name, name, "x" * 200),)
+    problems = (Problem(systems[0].name, name, "x" * 200),)
     evaluation = Evaluation((clip,), metrics, systems, ("y" * 200,), problems)
     page = tmp_path / "page.html"
     write_page(page, evaluation, title=name, command=name)
