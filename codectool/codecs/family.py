@@ -5,14 +5,17 @@ Each codec states it once, as `FAMILY` in the `__init__.py` of its folder.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
+from codectool.errors import UsageError
 from codectool.tokens import TokenLayout
 
 if TYPE_CHECKING:
     from codectool.codecs.base import CodecModel
+    from codectool.codecs.trainable import TrainableCodec
 
 
 @dataclass(frozen=True)
@@ -97,6 +100,27 @@ class CodecFamily:
     def model_class(self) -> type[CodecModel]:
         """Import the class of the model."""
         return cast("type[CodecModel]", import_object(self.model))
+
+    def trainable_class(self) -> type[TrainableCodec]:
+        """Import the class for training.
+
+        Raises:
+            UsageError: codectool cannot train this family.
+        """
+        if self.trainable is None:
+            raise UsageError(f"codectool cannot train {self.name}")
+        return cast("type[TrainableCodec]", import_object(self.trainable))
+
+    def translate_training_config(self, values: Mapping[str, Any]) -> dict[str, Any] | None:
+        """Translate a training config in the layout of the model's authors; None for another.
+
+        Raises:
+            ConfigError: the layout is theirs, but a key is wrong.
+        """
+        if self.training_translator is None:
+            return None
+        translate = import_object(self.training_translator)
+        return cast("dict[str, Any] | None", translate(values))
 
 
 def import_object(path: str) -> Any:

@@ -9,7 +9,7 @@ FAMILY = CodecFamily(
     name="supercodec",
     model="codectool.codecs.supercodec.model:SuperCodec",
     trainable="codectool.codecs.supercodec.trainable:TrainableSuperCodec",
-    training_translator="codectool.training.published:translate_supercodec",
+    training_translator="codectool.codecs.supercodec.training_config:translate",
     container_number=3,
     profiles=(
         Profile(3, "supercodec", _LAYOUT),

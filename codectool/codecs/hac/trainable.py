@@ -1,0 +1,107 @@
+"""HAC as it is trained; see docs/models/hac.md."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from torch import Tensor, nn
+from typing_extensions import override
+
+from codectool.codecs.hac.codec import HacCodec, fold
+from codectool.codecs.hac.config import AnyHacConfig, parse_config
+from codectool.codecs.hac.network import HacNetwork
+from codectool.codecs.hac.quantizer import signs_to_index
+from codectool.codecs.hac.unfold import calibrate_, load_folded_
+from codectool.codecs.trainable import CropSpec, Reconstruction, TrainableCodec
+
+# The scales of the features are updated at every step at first, then at every fourth, and are
+# frozen for the last part of the run, so that the weights can adapt to them.
+SCALES_EVERY_STEP = 200
+SCALES_PERIOD = 4
+SCALES_FREEZE = 0.6
+# The whitening of the bits is never frozen (bits would drift off balance), but slows down.
+BITS_SLOW = 0.6
+BITS_WEIGHT, BITS_SLOW_WEIGHT = 0.01, 0.003
+# The entropy loss has twice its weight at the start (MaskBit, arXiv 2409.16211, section 4).
+ENTROPY_BOOST, ENTROPY_BOOST_UNTIL = 2.0, 0.1
+
+
+class TrainableHac(TrainableCodec):
+    """The network before folding, and the schedules of its running statistics."""
+
+    auxiliary_loss_names = ("commitment", "entropy", "decorrelation")
+
+    def __init__(self, config: AnyHacConfig) -> None:
+        super().__init__()
+        self.sample_rate = config.sample_rate
+        self.network = HacNetwork(config)
+        self.entropy_boost = ENTROPY_BOOST
+
+    @classmethod
+    @override
+    def crop_spec(cls, config: Mapping[str, Any]) -> CropSpec:
+        parsed = parse_config(config)
+        return CropSpec(parsed.sample_rate, parsed.hop_length, parsed.delay_frames + 1)
+
+    @classmethod
+    @override
+    def from_config(cls, config: Mapping[str, Any]) -> TrainableHac:
+        return cls(parse_config(config))
+
+    @override
+    def forward(self, wave: Tensor) -> Reconstruction:
+        """Encode and decode crops ``(B, 1, N)``; the output lacks the decoder's look-ahead."""
+        output = self.network(wave)
+        bits = output.bottleneck
+        entropy = bits.sample_entropy - bits.batch_entropy
+        return Reconstruction(
+            audio=output.audio.float(),
+            target=output.target,
+            auxiliary_losses={
+                "commitment": bits.commitment,
+                "entropy": self.entropy_boost * entropy,
+                "decorrelation": bits.decorrelation,
+            },
+            codes=signs_to_index(bits.values.detach()).unsqueeze(1),
+        )
+
+    @override
+    def prepare_step(self, step: int, progress: float) -> None:
+        """Select the running statistics that this step updates, and their rates."""
+        often = step < SCALES_EVERY_STEP or step % SCALES_PERIOD == 0
+        self.network.track(scales=often and progress < SCALES_FREEZE, bottleneck=True)
+        slow = progress >= BITS_SLOW
+        self.network.bottleneck.min_weight = BITS_SLOW_WEIGHT if slow else BITS_WEIGHT
+        left = max(0.0, 1 - progress / ENTROPY_BOOST_UNTIL)
+        self.entropy_boost = 1 + (ENTROPY_BOOST - 1) * left
+
+    @override
+    def compile_parts(self) -> None:
+        for stack in (self.network.encoder, self.network.decoder):
+            stack.compile(dynamic=False)
+
+    @override
+    def inference_model(self) -> HacCodec:
+        return fold(self.network)
+
+    @override
+    def stored_model(self) -> HacCodec:
+        return fold(self.network)
+
+    @override
+    def load_weights(self, state: Mapping[str, Tensor]) -> None:
+        load_folded_(self.network, state)
+
+    @override
+    def calibrate(self, crops: Callable[[], Tensor]) -> None:
+        """Measure the scales of the features, which folding removes."""
+        calibrate_(self.network, crops())
+
+    @override
+    def parameters_in_order(self, names: Iterable[str]) -> list[nn.Parameter]:
+        return []  # weights are stored folded
+
+    @override
+    def has_weight_decay(self, name: str, parameter: Tensor) -> bool:
+        return parameter.ndim >= 2  # not biases, gains and frequencies

@@ -1,0 +1,147 @@
+"""`TrainableCodec`: a codec as it is trained, the base of one class per codec family."""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+from torch import Tensor, nn
+
+from codectool.codecs.base import CodecModel
+from codectool.nn.loading import copy_tensors
+
+
+@dataclass(frozen=True)
+class Reconstruction:
+    """Output of a forward pass in training.
+
+    Attributes:
+        audio: float32 ``(B, 1, N')``, the decoder's output.
+        target: float32 ``(B, 1, N')``, what the output should be.
+        auxiliary_losses: losses of the quantizer by name, scalars without their weights.
+        codes: int64 ``(B, K, F)``.
+    """
+
+    audio: Tensor
+    target: Tensor
+    auxiliary_losses: dict[str, Tensor]
+    codes: Tensor
+
+
+@dataclass(frozen=True)
+class CropSpec:
+    """What a model requires of training crops.
+
+    Attributes:
+        sample_rate: in Hz.
+        hop_length: in samples; crops are a multiple of it.
+        min_frames: length of the shortest crop.
+    """
+
+    sample_rate: int
+    hop_length: int
+    min_frames: int = 1
+
+
+class TrainableCodec(nn.Module, ABC):
+    """A codec as it is trained: one forward pass from crop to reconstruction.
+
+    Methods that are not abstract suit a family that is trained in the class that also runs it,
+    `model`, with weight norm that only a copy for inference folds.
+
+    Attributes:
+        auxiliary_loss_names: keys of `Reconstruction.auxiliary_losses`.
+        has_ema_codebooks: codebooks follow the data by moving averages, and dead codes can be
+            replaced.
+        sample_rate: in Hz.
+        model: the inference class before its weights are folded.
+    """
+
+    auxiliary_loss_names: ClassVar[tuple[str, ...]]
+    has_ema_codebooks: ClassVar[bool] = False
+    sample_rate: int
+    model: CodecModel
+
+    @classmethod
+    @abstractmethod
+    def crop_spec(cls, config: Mapping[str, Any]) -> CropSpec:
+        """Return what a model with these hyper-parameters requires of crops.
+
+        Raises:
+            ConfigError: A hyper-parameter is wrong.
+        """
+
+    @classmethod
+    @abstractmethod
+    def from_config(cls, config: Mapping[str, Any]) -> TrainableCodec:
+        """Build the model; its weights are drawn from torch's global generator.
+
+        Raises:
+            ConfigError: A hyper-parameter is wrong.
+        """
+
+    @abstractmethod
+    def forward(self, wave: Tensor) -> Reconstruction:
+        """Encode and decode crops ``(B, 1, N)``, N a multiple of the hop."""
+
+    def prepare_step(self, step: int, progress: float) -> None:
+        """Apply schedules before a training step.
+
+        Args:
+            step: number of steps done.
+            progress: fraction of the run done, 0 to 1.
+        """
+
+    def set_dead_code_threshold(self, threshold: float) -> None:
+        """Replace codewords whose moving average of uses falls below a threshold; 0 for none."""
+        raise NotImplementedError(f"{type(self).__name__} has no codebooks of moving averages")
+
+    def compile_parts(self) -> None:
+        """Compile encoder and decoder; the quantizer between them branches on values."""
+        for name in ("encoder", "decoder"):
+            self.model.get_submodule(name).compile(dynamic=False)
+
+    def inference_model(self) -> CodecModel:
+        """Return a copy of the present weights for inference.
+
+        Raises:
+            CheckpointError: The codebooks have not been initialised by a training step.
+        """
+        state = {name: tensor.clone() for name, tensor in self.model.state_dict().items()}
+        return type(self.model).from_state(state, self.model.hyper_parameters)
+
+    def stored_model(self) -> CodecModel:
+        """Return the model in the form that checkpoints store; it may share weights."""
+        return self.model
+
+    def load_weights(self, state: Mapping[str, Tensor]) -> None:
+        """Copy the weights of a checkpoint.
+
+        Args:
+            state: tensors by the names of `stored_model`.
+
+        Raises:
+            TensorMismatchError: Names or shapes do not match.
+        """
+        copy_tensors(self.model, state)
+
+    def calibrate(self, crops: Callable[[], Tensor]) -> None:
+        """Measure what a checkpoint does not hold; called after `load_weights`.
+
+        Args:
+            crops: returns crops ``(B, 1, N)`` of the training data, the same in all processes.
+        """
+
+    def parameters_in_order(self, names: Iterable[str]) -> list[nn.Parameter]:
+        """Return the parameters among names of `stored_model`, in their order.
+
+        None are returned if weights are stored in another form than they are trained in.
+        """
+        parameters = dict(self.model.named_parameters())
+        return [parameters[name] for name in names if name in parameters]
+
+    def has_weight_decay(self, name: str, parameter: Tensor) -> bool:
+        """Return whether weight decay applies to a parameter."""
+        return True
