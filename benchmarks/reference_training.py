@@ -33,11 +33,13 @@ from torch.nn import functional as F
 from codectool.codecs.supercodec.model import SuperCodec
 from codectool.codecs.supercodec.quantizer import EuclideanCodebook
 from codectool.errors import UsageError
-from codectool.training.config import Adversarial, MelTerm, Optimizer, TrainingConfig, WaveformTerm
+from codectool.training.adversarial import AdversarialConfig
+from codectool.training.config import RunConfig
 from codectool.training.discriminators.base import SubDiscriminator
-from codectool.training.discriminators.stft import SLOPE, ComplexPicture
-from codectool.training.models import build
-from codectool.training.objective import build_discriminator
+from codectool.training.discriminators.stft import SLOPE, ComplexImage
+from codectool.training.losses.mel import MelLossConfig
+from codectool.training.losses.waveform import WaveformLossConfig
+from codectool.training.optimizer import OptimizerConfig
 from codectool.training.trainer import Trainer
 
 TOLERANCE = 1e-4  # relative, of the losses of one batch
@@ -53,22 +55,22 @@ class StraightforwardTrainer:
         UsageError: a recipe of another form.
     """
 
-    def __init__(self, config: TrainingConfig) -> None:
+    def __init__(self, config: RunConfig) -> None:
         self.recipe = recipe = config.training
         self.adversarial = has_upstream_form(config)
         assert recipe.max_steps is not None, "upstream_form has set it"
         torch.manual_seed(recipe.seed)
-        self.trainee = build(config)
-        family = build_discriminator(self.adversarial.discriminators[0])
+        self.model = config.trainable.from_config(config.model)
+        family = self.adversarial.discriminators[0].build()
         self.judges = cast("list[SubDiscriminator]", list(cast(Any, family).members))
-        windows = [len(cast(ComplexPicture, judge.picture).window) for judge in self.judges]
+        windows = [len(cast(ComplexImage, judge.image).window) for judge in self.judges]
         self.pictures = [
             torchaudio.transforms.Spectrogram(
                 window, hop_length=window // 4, normalized=True, center=False, power=None
             )
             for window in windows
         ]
-        self.optimizer = adam(recipe.generator, self.trainee)
+        self.optimizer = adam(recipe.generator, self.model)
         self.judge_optimizer = adam(recipe.discriminator or recipe.generator, family)
         self.schedulers = [
             torch.optim.lr_scheduler.CosineAnnealingLR(
@@ -80,22 +82,22 @@ class StraightforwardTrainer:
     def step(self, batch: Tensor) -> dict[str, float]:
         """Learn from crops ``(B, 1, N)``; losses by the names that `Trainer.step` has for them."""
         recipe, adversarial = self.recipe, self.adversarial
-        output = self.trainee.train()(batch)
+        output = self.model.train()(batch)
         made, real = output.audio, output.target
 
         self.optimizer.zero_grad()
         values: dict[str, Tensor] = {}
         total = torch.zeros(())
         for term in recipe.losses:
-            if isinstance(term, MelTerm):
-                distance = mel_distance(term, made, real, self.trainee.sample_rate)
+            if isinstance(term, MelLossConfig):
+                distance = mel_distance(term, made, real, self.model.sample_rate)
             else:
-                assert isinstance(term, WaveformTerm)
+                assert isinstance(term, WaveformLossConfig)
                 distance = F.l1_loss(made, real)
             values[term.kind] = values.get(term.kind, torch.zeros(())) + distance
             total = total + term.weight * distance
-        commitment = output.penalties["commitment"]
-        total = total + recipe.penalties["commitment"] * commitment
+        commitment = output.auxiliary_losses["commitment"]
+        total = total + recipe.auxiliary_losses["commitment"] * commitment
         values |= {"commitment": commitment, "loss": total.detach()}
         real_said, made_said = self._judge(real), self._judge(made)
         values["adversarial_0"] = mean_hinge([logits for logits, _ in made_said], real=True)
@@ -129,14 +131,14 @@ class StraightforwardTrainer:
         return said
 
 
-def adam(recipe: Optimizer, model: nn.Module) -> torch.optim.Adam:
+def adam(recipe: OptimizerConfig, model: nn.Module) -> torch.optim.Adam:
     """Adam as it comes."""
     return torch.optim.Adam(
         model.parameters(), lr=recipe.learning_rate, betas=recipe.betas, eps=recipe.eps
     )
 
 
-def mel_distance(term: MelTerm, output: Tensor, target: Tensor, sample_rate: int) -> Tensor:
+def mel_distance(term: MelLossConfig, output: Tensor, target: Tensor, sample_rate: int) -> Tensor:
     """Distance of log mel spectra of signals ``(B, 1, N)``, everything made anew."""
     hops = term.hops or tuple(window // 4 for window in term.windows)
     total = torch.zeros(())
@@ -165,7 +167,7 @@ def mel_distance(term: MelTerm, output: Tensor, target: Tensor, sample_rate: int
 
 
 def log_mel(
-    term: MelTerm, signal: Tensor, fft_size: int, window: int, hop: int, bands: Tensor
+    term: MelLossConfig, signal: Tensor, fft_size: int, window: int, hop: int, bands: Tensor
 ) -> Tensor:
     """Logarithm of the mel spectra ``(B, T, M)`` of signals ``(B, N)``."""
     padding = (fft_size - hop) // 2
@@ -247,7 +249,7 @@ class Comparison:
         return result
 
 
-def compare(config: TrainingConfig, batches: Sequence[Tensor]) -> Comparison:
+def compare(config: RunConfig, batches: Sequence[Tensor]) -> Comparison:
     """Train both on the same batches, in turn; the first batch is to warm up and to agree on.
 
     Raises:
@@ -281,7 +283,7 @@ def settle_codewords(ours: Trainer, theirs: StraightforwardTrainer, batch: Tenso
     leaves: such ties are exact, rounding alone decides them, and losses then differ by more than
     rounding.
     """
-    model = cast(SuperCodec, cast(Any, theirs.trainee).model)
+    model = cast(SuperCodec, cast(Any, theirs.model).model)
     spread = model.latent(batch).std()
     generator = torch.Generator().manual_seed(0)
     for stage in model.rq.layers:
@@ -290,7 +292,7 @@ def settle_codewords(ours: Trainer, theirs: StraightforwardTrainer, batch: Tenso
         codebook.cluster_size.fill_(1)
         codebook.embed_avg.copy_(codebook.embed)
         codebook.initted.fill_(1)
-    ours.trainee.load_state_dict(theirs.trainee.state_dict())
+    ours.model.load_state_dict(theirs.model.state_dict())
 
 
 def agree(
@@ -313,11 +315,11 @@ def agree(
 
 def our_step(trainer: Trainer, batch: Tensor) -> dict[str, float]:
     """The next step of a run that ends by steps."""
-    assert trainer.recipe.max_steps is not None
-    return trainer.step(batch, trainer.steps / trainer.recipe.max_steps).values
+    assert trainer.config.max_steps is not None
+    return trainer.step(batch, trainer.steps / trainer.config.max_steps).values
 
 
-def upstream_form(config: TrainingConfig, steps: int) -> TrainingConfig:
+def upstream_form(config: RunConfig, steps: int) -> RunConfig:
     """The recipe as the authors train: discriminators from the start, on the whole crops.
 
     Raises:
@@ -328,7 +330,7 @@ def upstream_form(config: TrainingConfig, steps: int) -> TrainingConfig:
     return replace(config, training=recipe)
 
 
-def has_upstream_form(config: TrainingConfig) -> Adversarial:
+def has_upstream_form(config: RunConfig) -> AdversarialConfig:
     """The discriminators' part of a config of SuperCodec; UsageError if it is of another form."""
     chosen = config.training.adversarial
     if config.family == "supercodec" and chosen is not None and config.training.ema is None:

@@ -5,7 +5,7 @@
 
 Every row is a run of `codectool.training.run.train` in a process of its own, on real speech read by
 the config's number of workers; the first steps are not counted. ``--against upstream`` trains
-SuperCodec by our step and by the straightforward one (`benchmarks.straightforward`) in turn.
+SuperCodec by our step and by the straightforward one (`benchmarks.reference_training`) in turn.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
-from codectool.training.config import Data, TrainingConfig, load, shipped
+from codectool.training.config import DataConfig, RunConfig, bundled, load
 
 # More than a CPU should be asked for.
 LEFT_OUT = frozenset({"bigcodec", "hac-v01"})
@@ -121,7 +121,7 @@ class Stopwatch:
         job, now = self.job, (time.perf_counter(), time.process_time())
         if len(self.marks) > job.warm_up - 1:
             values = progress.values
-            self.waited += values["waited"] / values["steps_per_second"]
+            self.waited += values["data_wait_fraction"] / values["steps_per_second"]
         self.marks.append(now)
         counted = len(self.marks) - job.warm_up
         late = counted >= FEWEST_STEPS and now[0] - self.marks[job.warm_up - 1][0] > job.seconds
@@ -135,7 +135,7 @@ class Stopwatch:
         return marks[-1][0] - marks[0][0], cpu
 
 
-def prepared(job: Job) -> TrainingConfig:
+def prepared(job: Job) -> RunConfig:
     """The config of a row: nothing but steps is done."""
     config = load(job.config, job.settings)
     recipe = config.training
@@ -154,33 +154,34 @@ def prepared(job: Job) -> TrainingConfig:
         save_every=length,
         validate_every=length,
     )
-    return replace(config, training=recipe, data=Data(job.files))
+    return replace(config, training=recipe, data=DataConfig(job.files))
 
 
 def measure(job: Job) -> Row:
     """Train for a few steps, in this process."""
     import torch
 
-    from codectool.training.models import build, model_rate
-    from codectool.training.run import Observer, train
+    from codectool.training.run import Callbacks, train
 
     config = prepared(job)
     recipe = config.training
     watch = Stopwatch(job)
     with tempfile.TemporaryDirectory() as folder:
         try:
-            observer = Observer(on_step=watch.step)
-            train(config, Path(folder), torch.device("cpu"), threads=job.threads, observer=observer)
+            callbacks = Callbacks(on_step=watch.step)
+            device = torch.device("cpu")
+            train(config, Path(folder), device, threads=job.threads, callbacks=callbacks)
         except Enough:
             gc.collect()  # ends the reading processes
     memory = peak_memory()
     seconds, cpu = watch.taken()
-    crop = recipe.segment_size / model_rate(config)
+    crop = recipe.segment_size / config.crop_spec().sample_rate
+    model = config.trainable.from_config(config.model)
     return Row(
         config=job.config,
         arithmetic=recipe.precision + (", compiled" if recipe.compile else ""),
         judged=job.judged,
-        parameters=sum(parameter.numel() for parameter in build(config).parameters()),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
         batch=(recipe.batch_size, crop),
         steps=len(cpu),
         steps_per_second=len(cpu) / seconds,
@@ -193,30 +194,29 @@ def measure(job: Job) -> Row:
     )
 
 
-def batches(config: TrainingConfig, count: int) -> list[Any]:
+def batches(config: RunConfig, count: int) -> list[Any]:
     """Batches ``(B, 1, N)`` as a run gets them, read in this process."""
     from codectool.audio.discovery import read_list
     from codectool.training.data import CropLoader, CropSettings
     from codectool.training.filelist import scan
-    from codectool.training.models import model_rate
 
     assert config.data is not None
     recipe = config.training
     settings = CropSettings(
-        sample_rate=model_rate(config),
+        sample_rate=config.crop_spec().sample_rate,
         segment_size=recipe.segment_size,
         seed=recipe.seed,
         by_seconds=recipe.sampling == "seconds",
         gain_db=recipe.gain_db,
-        early_start=recipe.early_start,
-        silence=recipe.silence,
+        start_padding_prob=recipe.start_padding_prob,
+        silence_prob=recipe.silence_prob,
     )
     clips, _ = scan(read_list(Path(config.data.train)))
     loader = CropLoader(clips, settings, recipe.batch_size)
     return [batch.audio for batch in itertools.islice(loader, count)]
 
 
-def reading_seconds(config: TrainingConfig, count: int = 10) -> float:
+def reading_seconds(config: RunConfig, count: int = 10) -> float:
     """Processor seconds that a batch costs its reader."""
     batches(config, 1)
     begin = time.process_time()
@@ -236,12 +236,12 @@ def against(name: str, batch_size: int, options: argparse.Namespace) -> dict[str
     """Compare our step with the straightforward one, in this process."""
     import torch
 
-    from benchmarks.straightforward import compare, upstream_form
+    from benchmarks.reference_training import compare, upstream_form
 
     torch.set_num_threads(options.threads)
     settings = [*options.settings, f"training.batch_size={batch_size}"]
     config = upstream_form(load(name, settings), steps=1000)
-    crops = batches(replace(config, data=Data(options.files)), 1 + options.pairs)
+    crops = batches(replace(config, data=DataConfig(options.files)), 1 + options.pairs)
     comparison = compare(config, crops)
     length = config.training.segment_size
     return {
@@ -264,7 +264,7 @@ def alone(work: Callable[..., Result], *arguments: Any) -> Result:
 def jobs(options: argparse.Namespace) -> list[Job]:
     """The rows that were asked for."""
     result = []
-    for name in options.config or [name for name in shipped() if name not in LEFT_OUT]:
+    for name in options.config or [name for name in bundled() if name not in LEFT_OUT]:
         config = load(name, options.settings)
         forms: list[tuple[str, ...]] = [()]
         if config.family == "hac" and not options.plain:

@@ -37,6 +37,15 @@ PositiveFloat = Annotated[float, msgspec.Meta(gt=0)]
 NonNegativeFloat = Annotated[float, msgspec.Meta(ge=0)]
 Fraction = Annotated[float, msgspec.Meta(ge=0, le=1)]
 
+MAX_COUNT = 1 << 40  # of steps, epochs, files: beyond it arithmetic would lose precision
+Count = Annotated[int, msgspec.Meta(ge=1, le=MAX_COUNT)]
+
+MAX_SIZE = 65_536  # of a width, kernel, stride, window or count: far above anything sensible
+Size = Annotated[int, msgspec.Meta(ge=1, le=MAX_SIZE)]
+EvenSize = Annotated[int, msgspec.Meta(ge=4, le=MAX_SIZE, multiple_of=2)]
+Sizes = Annotated[tuple[Size, ...], msgspec.Meta(min_length=1)]
+EvenSizes = Annotated[tuple[EvenSize, ...], msgspec.Meta(min_length=1)]
+
 
 class Config(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """Base of all configs; `__post_init__` raises `ConfigError` for contradicting values.

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
-RATE = 24000  # sampling rate of log-mel spectrograms, in Hz
+RATE = 24000  # default sampling rate of log-mel spectrograms, in Hz
 MIN_AMPLITUDE = 1e-4  # -80 dB re full scale
 
 Array = npt.NDArray[np.floating[Any]]
@@ -41,31 +41,34 @@ def amplitude_to_db(amplitude: Array) -> Array:
     return np.asarray(20 * np.log10(np.maximum(amplitude, MIN_AMPLITUDE)))
 
 
-def log_mel(wave: Array, window: int, bands: int, hop: int | None = None) -> Array:
-    """Return the log-mel spectrogram of a signal at 24 kHz, in dB re full scale, at least -80.
+def log_mel(
+    wave: Array, window: int, bands: int, hop: int | None = None, rate: int = RATE
+) -> Array:
+    """Return the log-mel spectrogram of a signal, in dB re full scale, at least -80.
 
     Args:
         wave: ``(N,)`` in [-1, 1].
         window: window length, in samples; see `stft_magnitudes`.
         bands: number of mel bands.
         hop: samples between frames; None is a quarter of the window.
+        rate: sampling rate, in Hz.
 
     Returns:
         ``(1 + (N - window) // hop, bands)``.
     """
     magnitudes = stft_magnitudes(wave, window, hop or window // 4)
-    return amplitude_to_db(magnitudes @ mel_filterbank(window, bands).T)
+    return amplitude_to_db(magnitudes @ mel_filterbank(window, bands, rate).T)
 
 
 @cache
-def mel_filterbank(window: int, bands: int) -> Array:
-    """Return triangular filters from 0 to 12 kHz, each normalized to sum to 1.
+def mel_filterbank(window: int, bands: int, rate: int = RATE) -> Array:
+    """Return triangular filters from 0 to half the rate, each normalized to sum to 1.
 
     Returns:
         ``(bands, 1 + window / 2)``.
     """
-    bins = np.arange(window // 2 + 1) * RATE / window
-    filters = triangular_filters(bins, mel_frequencies(RATE / 2, bands))
+    bins = np.arange(window // 2 + 1) * rate / window
+    filters = triangular_filters(bins, mel_frequencies(rate / 2, bands))
     return np.asarray(filters / filters.sum(axis=1, keepdims=True))
 
 

@@ -1,4 +1,4 @@
-"""`codectool plot`: learning curves of training runs as one picture."""
+"""`codectool plot`: draw learning curves of training runs."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from codectool.cli.console import note
 from codectool.cli.options import PIPE, check_output, check_png, debug_option, write_output
 from codectool.errors import UsageError
 
-PICTURE_NAME = "curves.png"
+FIGURE_NAME = "curves.png"
 
 
 def _below_one(_ctx: click.Context, _param: click.Parameter, value: float | None) -> float | None:
@@ -30,21 +30,21 @@ def _below_one(_ctx: click.Context, _param: click.Parameter, value: float | None
     "--output",
     type=click.Path(path_type=Path),
     metavar="PNG",
-    help=f"The picture; default {PICTURE_NAME} in RUN_DIR, which is replaced.",
+    help=f"Figure; default: RUN_DIR/{FIGURE_NAME}, which is replaced.",
 )
 @click.option(
-    "--metric", "wanted", multiple=True, metavar="NAME", help="Only this figure; may be repeated."
+    "--metric", "wanted", multiple=True, metavar="NAME", help="Draw only this metric; repeatable."
 )
 @click.option(
     "--smooth",
     type=float,
     callback=_below_one,
     metavar="W",
-    help="Weight of the past in the strong curves of training; default by the number of points.",
+    help="Smoothing of training curves, 0 to below 1; default: by the number of points.",
 )
-@click.option("--log-x", is_flag=True, help="Steps on a logarithmic axis.")
-@click.option("--json", "as_json", is_flag=True, help="Print figures, a line per run; no picture.")
-@click.option("--overwrite", is_flag=True, help="Replace the file named with -o if it exists.")
+@click.option("--log-x", is_flag=True, help="Logarithmic axis of steps.")
+@click.option("--json", "as_json", is_flag=True, help="Print a JSON line per run; no figure.")
+@click.option("--overwrite", is_flag=True, help="Replace the file given with -o if it exists.")
 @debug_option
 def plot(
     folders: tuple[Path, ...],
@@ -55,9 +55,9 @@ def plot(
     as_json: bool,
     overwrite: bool,
 ) -> None:
-    """Draw what RUN_DIR/metrics.jsonl tells: losses, learning rate, validation.
+    """Draw learning curves from RUN_DIR/metrics.jsonl: losses, learning rate, validation.
 
-    Several runs are drawn over each other. A run may still be going on.
+    Several runs are drawn in the same figure. Runs may still be in progress.
 
     \b
     Examples:
@@ -65,12 +65,12 @@ def plot(
       codectool plot runs/hac runs/hac-large -o compare.png --metric mel_db --metric stoi
       codectool plot runs/hac --json | jq '.figures["valid/mel_db"].best'
     """
-    from codectool.training.curves import choose, read_runs, summary
+    from codectool.training.curves import read_runs, select_metrics, summary
 
     if not as_json:
         output, overwrite = _target(folders, output, overwrite)
     runs = read_runs(folders)
-    names = choose(runs, wanted)
+    names = select_metrics(runs, wanted)
     if as_json:
         for run in runs:
             click.echo(json.dumps(summary(run, names)))
@@ -82,19 +82,19 @@ def plot(
     write_output(output, memoryview(draw(runs, names, smooth, log_x)), overwrite)
     if output != PIPE:
         last = max(run.last_step for run in runs)
-        note(f"{output}: {len(names)} figures up to step {last}")
+        note(f"{output}: {len(names)} metrics up to step {last}")
 
 
 def _target(folders: tuple[Path, ...], output: Path | None, overwrite: bool) -> tuple[Path, bool]:
-    """Where the picture goes, and whether a file there may be replaced.
+    """Return the path of the figure and whether an existing file may be replaced.
 
     Raises:
-        UsageError: it cannot be written, is no PNG, or is not named for several runs.
+        UsageError: It cannot be written, is no PNG, or is not given for several runs.
     """
     if output is None:
         if len(folders) > 1:
-            raise UsageError("several runs: name the picture with `-o PNG`")
-        output, overwrite = folders[0] / PICTURE_NAME, True
+            raise UsageError("for several runs, give the figure with `-o PNG`")
+        output, overwrite = folders[0] / FIGURE_NAME, True
     if output != PIPE:
         check_png(output)
     check_output(output, PIPE, overwrite)

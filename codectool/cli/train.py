@@ -1,4 +1,4 @@
-"""`codectool train`: teach a codec."""
+"""`codectool train`: train a codec."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from codectool.cli.options import debug_option
 from codectool.errors import UsageError
 
 if TYPE_CHECKING:
-    from codectool.training.config import TrainingConfig
+    from codectool.training.config import RunConfig
 
 EXIT_TERMINATED = 128 + signal.SIGTERM
 
@@ -25,43 +25,58 @@ EXIT_TERMINATED = 128 + signal.SIGTERM
     "--config",
     "source",
     metavar="NAME|FILE",
-    help="A config that comes with codectool, or a JSON file; SuperCodec's config_v1.json as it "
-    "is.",
+    help="Bundled config or JSON file; SuperCodec's config_v1.json can be used unchanged.",
 )
-@click.option("--train-files", metavar="LIST|DIR", help="Speech to learn from.")
-@click.option("--valid-files", metavar="LIST|DIR", help="Speech of others to measure on.")
+@click.option("--train-files", metavar="LIST|DIR", help="Training audio.")
 @click.option(
-    "--run-dir", type=click.Path(path_type=Path), metavar="DIR", help="Where the run is kept."
+    "--valid-files", metavar="LIST|DIR", help="Validation audio, of speakers not in the training."
 )
-@click.option("--max-steps", type=click.IntRange(1), metavar="N", help="Length of the run.")
+@click.option(
+    "--run-dir",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder of the run: config, checkpoints, metrics.",
+)
+@click.option("--max-steps", type=click.IntRange(1), metavar="N", help="Number of training steps.")
 @click.option(
     "--max-hours",
     type=click.FloatRange(0, min_open=True),
     metavar="H",
-    help="End after so many hours in all; learning rate and the like go by time then.",
+    help="Stop after this many hours; schedules then follow wall-clock time.",
 )
 @click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, mps or auto.")
 @click.option(
-    "--precision", type=click.Choice(["fp32", "bf16", "fp16"]), help="Of the heavy arithmetic."
+    "--precision",
+    type=click.Choice(["fp32", "bf16", "fp16"]),
+    help="Precision of matrix products and convolutions.",
 )
-@click.option("--seed", type=click.IntRange(0), metavar="N", help="Of everything that is drawn.")
-@click.option("--threads", type=click.IntRange(1), metavar="N", help="Of a CPU; default all cores.")
-# not `--log`, which torchrun takes for one of its own
+@click.option("--seed", type=click.IntRange(0), metavar="N", help="Random seed.")
 @click.option(
-    "--verbose", "log", is_flag=True, help="Where there is no terminal, a line now and then."
+    "--threads", type=click.IntRange(1), metavar="N", help="CPU threads; default: all cores."
 )
-@click.option("--resume", is_flag=True, help="Go on with the run in DIR, if there is one.")
+# not `--log`, which torchrun takes for its own option
+@click.option(
+    "--verbose",
+    "log",
+    is_flag=True,
+    help="Print a progress line from time to time if there is no terminal.",
+)
+@click.option("--resume", is_flag=True, help="Continue the run in DIR, or start it.")
 @click.option(
     "--start-from",
     type=click.Path(path_type=Path),
     metavar="CKPT",
-    help="Begin with the weights of a checkpoint, such as SuperCodec's g_XXXXXXXX, or with those "
-    "that come with codectool, by name (hac).",
+    help="Start with the weights of a checkpoint, such as SuperCodec's g_XXXXXXXX, or with bundled "
+    "weights by name (hac).",
 )
 @click.option(
-    "--set", "settings", multiple=True, metavar="KEY=VALUE", help="Change a key of the config."
+    "--set",
+    "settings",
+    multiple=True,
+    metavar="KEY=VALUE",
+    help="Change a key of the config, such as training.batch_size=16; repeatable.",
 )
-@click.option("--print-config", is_flag=True, help="Print the whole config as JSON and leave.")
+@click.option("--print-config", is_flag=True, help="Print the complete config as JSON and exit.")
 @debug_option
 def train(
     source: str | None,
@@ -80,9 +95,9 @@ def train(
     settings: tuple[str, ...],
     print_config: bool,
 ) -> None:
-    """Train a codec. DIR then holds weights that `encode --checkpoint DIR` takes.
+    """Train a codec. `encode --checkpoint DIR` then uses its weights.
 
-    SIGINT (Ctrl-C) and SIGTERM save and leave; `--resume` goes on as if nothing had happened.
+    SIGINT (Ctrl-C) and SIGTERM save the run and exit; `--resume` continues it exactly.
 
     \b
     Examples:
@@ -97,50 +112,50 @@ def train(
     if source is None and resume and run_dir is not None:
         source = str(run_dir / "config.json")
         if not Path(source).exists():
-            raise UsageError(f"{run_dir}: holds no run to go on with; begin one with `--config`")
+            raise UsageError(f"{run_dir}: holds no run to resume; start one with `--config`")
     if source is None:
-        raise UsageError("--config is missing: a name such as hac, or a JSON file")
+        raise UsageError("--config is missing: give a name such as hac, or a JSON file")
     config = load(source, settings)
     config = _with_options(config, train_files, valid_files, max_steps, precision, seed)
     if print_config:
         click.echo(json.dumps(config.to_json(), indent=2))
         return
     if run_dir is None:
-        raise UsageError("--run-dir is missing: where the run is to be kept")
+        raise UsageError("--run-dir is missing: give a folder for the run")
 
     from codectool.cli.progress import TrainingProgress
     from codectool.loading import find_device
     from codectool.training import parallel
-    from codectool.training.run import Observer
+    from codectool.training.run import Callbacks
     from codectool.training.run import train as run_training
 
     where = find_device(device)
-    if where.type == "cuda" and parallel.launched() and device in ("auto", "cuda"):
+    if where.type == "cuda" and parallel.is_launched() and device in ("auto", "cuda"):
         where = find_device(f"cuda:{parallel.local_rank()}")
-    with TrainingProgress(shown=parallel.first(), log=log) as progress:
-        observer = Observer(
+    with TrainingProgress(shown=parallel.is_main_process(), log=log) as progress:
+        callbacks = Callbacks(
             on_step=progress.show,
             on_message=progress.print,
-            # each process may find other files that cannot be read
-            on_warning=progress.warn if parallel.first() else warn,
+            # each process may find other unreadable files
+            on_warning=progress.warn if parallel.is_main_process() else warn,
         )
-        outcome = run_training(
-            config, run_dir, where, max_hours, resume, start_from, threads, observer
+        result = run_training(
+            config, run_dir, where, max_hours, resume, start_from, threads, callbacks
         )
-    if outcome.signal is not None:
-        if parallel.first():
-            say("stopped", f"at step {outcome.step}; `--resume` goes on", "yellow")
-        sys.exit(EXIT_INTERRUPTED if outcome.signal == signal.SIGINT else EXIT_TERMINATED)
+    if result.signal is not None:
+        if parallel.is_main_process():
+            say("stopped", f"at step {result.step}; continue with `--resume`", "yellow")
+        sys.exit(EXIT_INTERRUPTED if result.signal == signal.SIGINT else EXIT_TERMINATED)
 
 
 def _with_options(
-    config: TrainingConfig,
+    config: RunConfig,
     train_files: str | None,
     valid_files: str | None,
     max_steps: int | None,
     precision: str | None,
     seed: int | None,
-) -> TrainingConfig:
+) -> RunConfig:
     from codectool.training.config import parse
 
     values = config.to_json()
@@ -154,6 +169,6 @@ def _with_options(
             if path is not None:
                 data[key] = str(Path(path).resolve())
         if "train" not in data:
-            raise UsageError("--valid-files without --train-files: nothing to learn from")
+            raise UsageError("--valid-files without --train-files: there is no training audio")
         values["data"] = data
     return parse(values)

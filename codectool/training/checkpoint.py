@@ -1,14 +1,14 @@
-"""Everything a run needs to go on as if it had never stopped, in one file.
+"""Checkpoints of a run, and weights and optimizer states of other trainings.
 
 Files of a run::
 
-    last.ckpt            the newest
-    best.ckpt            the best by validation
+    last.ckpt            the newest checkpoint
+    best.ckpt            the best checkpoint by validation
     step_00012000.ckpt   the newest few
     model.safetensors    weights for `encode --checkpoint RUN_DIR`
-    config.json          what was asked for
+    config.json          the config
 
-A snapshot holds tensors and plain values only, and is read like the checkpoint of a stranger.
+A checkpoint holds tensors and plain values only, and is read like an untrusted file.
 """
 
 from __future__ import annotations
@@ -25,42 +25,64 @@ import torch
 from torch import Tensor, nn
 
 from codectool.checkpoints.pickles import read_torch_file
+from codectool.checkpoints.published import canonical_name, model_name
+from codectool.codecs.trainable import TrainableCodec
 from codectool.errors import CheckpointError
 from codectool.files import atomic_output
+from codectool.nn.loading import TensorMismatchError
 
-FORMAT = 1
+FORMAT = 2
+OLD_FORMAT = 1  # other names of the same
+OLD_NAMES = {
+    "trainee": "model",
+    "judges": "discriminators",
+    "judge_optimizer": "discriminator_optimizer",
+}
 LAST, BEST = "last.ckpt", "best.ckpt"
+MAX_STEPS = 1 << 40
 
 
-def write_snapshot(path: Path, state: dict[str, Any]) -> None:
-    """Write atomically, over what was there."""
+def write_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Write a checkpoint atomically; an existing file is replaced."""
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, **state}, buffer)
     with atomic_output(path, overwrite=True) as file:
         file.write(buffer.getbuffer())
 
 
-def read_snapshot(path: Path) -> dict[str, Any]:
-    """Read what `write_snapshot` wrote, onto the CPU.
+def read_checkpoint(path: Path) -> dict[str, Any]:
+    """Read a checkpoint to the CPU.
 
     Raises:
-        CheckpointError: missing, damaged, or no snapshot of a run.
+        CheckpointError: The file is missing, damaged, or no checkpoint of a run.
     """
     state = read_torch_file(path)
     if not isinstance(state.get("trainer"), dict):
-        raise CheckpointError(f"{path}: not a snapshot of a training run")
+        raise CheckpointError(f"{path}: not a checkpoint of a training run")
+    if state.get("format") == OLD_FORMAT:
+        return _with_new_names(state)
     if state.get("format") != FORMAT:
         raise CheckpointError(
-            f"{path}: a snapshot of format {state.get('format')!r:.20}; "
-            f"this codectool knows format {FORMAT}"
+            f"{path}: a checkpoint of format {state.get('format')!r:.20}; "
+            f"this version of codectool reads format {FORMAT}"
         )
     return state
 
 
-def keep_snapshot(folder: Path, step: int, count: int) -> None:
-    """Keep the newest snapshot under the number of its step, and delete all but ``count`` of those.
+def _with_new_names(state: dict[str, Any]) -> dict[str, Any]:
+    trainer = {OLD_NAMES.get(key, key): value for key, value in state["trainer"].items()}
+    norms = trainer.get("balancer") or {}
+    trainer["balancer"] = {
+        key.replace("norms.coherence.", "norms.phase_coherence."): norm
+        for key, norm in norms.items()
+    }
+    return {**state, "format": FORMAT, "trainer": trainer}
 
-    It is a second name of the same file, or a copy where the file system has no such names.
+
+def keep_checkpoint(folder: Path, step: int, count: int) -> None:
+    """Keep the newest checkpoint under the number of its step; delete all but the newest ``count``.
+
+    It is a hard link, or a copy if the file system has none.
     """
     newest, kept = folder / LAST, folder / f"step_{step:08d}.ckpt"
     kept.unlink(missing_ok=True)
@@ -69,36 +91,52 @@ def keep_snapshot(folder: Path, step: int, count: int) -> None:
     except OSError:
         with atomic_output(kept) as file, newest.open("rb") as source:
             shutil.copyfileobj(source, file)
-    snapshots = sorted(folder.glob("step_????????.ckpt"))
-    for path in snapshots[: max(0, len(snapshots) - count)]:
+    checkpoints = sorted(folder.glob("step_????????.ckpt"))
+    for path in checkpoints[: max(0, len(checkpoints) - count)]:
         path.unlink(missing_ok=True)
 
 
-MAX_STEPS = 1 << 40
+def load_weights(model: TrainableCodec, family: str, state: Mapping[str, Tensor]) -> list[str]:
+    """Load tensors by canonical name into a model, and return the model's names in their order.
+
+    Raises:
+        CheckpointError: The tensors are not those of the model.
+    """
+    named = {model_name(family, name): tensor for name, tensor in state.items()}
+    try:
+        model.load_weights(named)
+    except TensorMismatchError as error:
+        text = error.describe(lambda name: canonical_name(family, name))
+        raise CheckpointError(
+            f"{text}; set `model` in the config to the values of the checkpoint"
+        ) from error
+    return list(named)
 
 
 @dataclass(frozen=True)
-class Rest:
-    """What a ``do_XXXXXXXX`` holds.
+class OptimizerState:
+    """Contents of a ``do_XXXXXXXX`` file of a published training.
 
     Attributes:
-        path: of the file, for messages.
-        steps: done so far.
-        discriminator: its tensors, in order.
-        optimizers: states of the generator's and of the discriminator's Adam.
+        path: the file, for messages.
+        steps: number of steps done.
+        discriminator: tensors of the discriminator in order.
+        generator_moments: state of the codec's Adam.
+        discriminator_moments: state of the discriminator's Adam.
     """
 
     path: Path
     steps: int
     discriminator: list[Tensor]
-    optimizers: tuple[Mapping[str, Any], Mapping[str, Any]]
+    generator_moments: Mapping[str, Any]
+    discriminator_moments: Mapping[str, Any]
 
 
-def read_rest(weights: Path) -> Rest | None:
-    """Read the ``do_XXXXXXXX`` beside a ``g_XXXXXXXX``; None where there is none.
+def read_optimizer_state(weights: Path) -> OptimizerState | None:
+    """Read the ``do_XXXXXXXX`` beside a ``g_XXXXXXXX``; return None if there is none.
 
     Raises:
-        CheckpointError: it is damaged, or not of this layout.
+        CheckpointError: The file is damaged, or of another layout.
     """
     if not re.fullmatch(r"g_\d{8}", weights.name):
         return None
@@ -107,47 +145,48 @@ def read_rest(weights: Path) -> Rest | None:
         return None
     content = read_torch_file(path)
     steps, discriminator = content.get("steps"), content.get("discriminator")
-    optimizers = content.get("optim_g"), content.get("optim_d")
+    generator_moments, discriminator_moments = content.get("optim_g"), content.get("optim_d")
     if (
         type(steps) is not int
         or not 0 <= steps < MAX_STEPS
         or not isinstance(discriminator, Mapping)
-        or not all(isinstance(state, Mapping) for state in optimizers)
+        or not isinstance(generator_moments, Mapping)
+        or not isinstance(discriminator_moments, Mapping)
     ):
         raise CheckpointError(f"{path}: lacks `steps`, `discriminator`, `optim_g` or `optim_d`")
     tensors = [
         tensor
         for name, tensor in discriminator.items()
-        if isinstance(tensor, Tensor) and not str(name).endswith("window")  # of a transform
+        if isinstance(tensor, Tensor) and not str(name).endswith("window")  # of an STFT
     ]
-    return Rest(path, steps, tensors, optimizers)  # type: ignore[arg-type]
+    return OptimizerState(path, steps, tensors, generator_moments, discriminator_moments)
 
 
 @torch.no_grad()
-def take_tensors(parameters: Sequence[nn.Parameter], tensors: Sequence[Tensor]) -> None:
+def load_parameters(parameters: Sequence[nn.Parameter], tensors: Sequence[Tensor]) -> None:
     """Copy tensors into parameters of the same shapes.
 
     Raises:
-        CheckpointError: the shapes differ, in number or in size.
+        CheckpointError: The number of tensors or their shapes differ.
     """
     if [p.shape for p in parameters] != [tensor.shape for tensor in tensors]:
-        raise CheckpointError("the discriminator is of another shape than the config describes")
+        raise CheckpointError("the discriminator has another shape than the config describes")
     for parameter, tensor in zip(parameters, tensors, strict=True):
         parameter.copy_(tensor)
 
 
-def take_moments(
+def load_moments(
     optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter], state: Mapping[str, Any]
 ) -> None:
-    """Give an Adam of ours the moments of another one.
+    """Load the moments of an Adam of another program.
 
     Args:
-        optimizer: whose state is set.
-        parameters: in the order in which the other one numbers them.
-        state: the other one's state dict.
+        optimizer: the Adam whose state is set.
+        parameters: parameters in the order in which the other program numbers them.
+        state: state dict of the other program's Adam.
 
     Raises:
-        CheckpointError: it does not fit.
+        CheckpointError: The state does not fit the parameters.
     """
     moments = state.get("state")
     if not isinstance(moments, Mapping) or len(moments) > len(parameters):

@@ -1,4 +1,4 @@
-"""Figures of training runs over their steps: read from journals, smoothed, summed up."""
+"""Learning curves: metrics of training runs over their steps, smoothed and summarized."""
 
 from __future__ import annotations
 
@@ -12,60 +12,60 @@ import numpy as np
 import numpy.typing as npt
 
 from codectool.errors import UsageError
-from codectool.training.metrics_log import METRICS_NAME, read_journal
+from codectool.evaluation.metrics.registry import METRICS
+from codectool.training.metrics_log import METRICS_NAME, OLD_NAMES, read_metrics
 
 Values = npt.NDArray[np.float64]
 
-# Whether less or more is better, where that can be said.
-LOWER_IS_BETTER = {"valid/mel_db"}
-HIGHER_IS_BETTER = {"valid/stoi", "valid/estoi", "valid/si_sdr"}
+METRIC_INFO = {info.name: info for metric in METRICS for info in metric.outputs}
 
 FIRST_AND_LAST = (
     "valid/mel_db",
     "valid/stoi",
     "valid/estoi",
-    "valid/si_sdr",
+    "valid/si_sdr_db",
     "train/loss",
     "...",
-    "train/gradient",
-    "train/judge_gradient",
+    "train/grad_norm",
+    "train/discriminator_grad_norm",
     "train/learning_rate",
     "train/steps_per_second",
-    "train/waited",
+    "train/data_wait_fraction",
     "train/skipped",
 )
 
 
 @dataclass(frozen=True)
 class Curve:
-    """One figure over the steps.
+    """One metric over the steps.
 
     Attributes:
-        steps: int64 ``(n,)``, rising.
-        values: float64 ``(n,)``; NaN where the figure was not finite.
+        steps: int64 ``(n,)``, increasing.
+        values: float64 ``(n,)``; NaN where the metric was not finite.
     """
 
     steps: npt.NDArray[np.int64]
     values: Values
 
     def best(self, name: str) -> tuple[int, float] | None:
-        """Step and value of the best point; None if there is none, or "best" means nothing."""
+        """Return step and value of the best point; None if there is none, or no value is better."""
         finite = np.isfinite(self.values)
-        if not finite.any() or name not in LOWER_IS_BETTER | HIGHER_IS_BETTER:
+        info = METRIC_INFO.get(name.removeprefix("valid/"))
+        if not finite.any() or info is None:
             return None
-        sign = 1.0 if name in LOWER_IS_BETTER else -1.0
-        at = int(np.where(finite, sign * self.values, np.inf).argmin())
-        return int(self.steps[at]), float(self.values[at])
+        sign = 1.0 if info.better == "lower" else -1.0
+        index = int(np.where(finite, sign * self.values, np.inf).argmin())
+        return int(self.steps[index]), float(self.values[index])
 
 
 @dataclass(frozen=True)
 class Run:
-    """The journal of one training run.
+    """The curves of one training run.
 
     Attributes:
-        label: what the run is called beside others.
-        folder: where it lies.
-        curves: by name, ``train/...`` or ``valid/...``, in the order in which they came up.
+        label: name of the run beside others.
+        folder: folder of the run.
+        curves: curves by name, ``train/...`` or ``valid/...``, in the order of the log.
     """
 
     label: str
@@ -74,15 +74,15 @@ class Run:
 
     @property
     def last_step(self) -> int:
-        """The last step of any curve."""
+        """Last step of any curve."""
         return max(int(curve.steps[-1]) for curve in self.curves.values())
 
 
 def read_runs(folders: Sequence[Path]) -> list[Run]:
-    """Read the journals of runs.
+    """Read the metrics logs of runs.
 
     Raises:
-        UsageError: a folder has no journal, or one that holds no figures yet.
+        UsageError: A folder has no metrics log, or one without metrics.
     """
     labels = _labels(folders)
     return [_read_run(folder, label) for folder, label in zip(folders, labels, strict=True)]
@@ -95,15 +95,15 @@ def _read_run(folder: Path, label: str) -> Run:
     if not path.exists():
         raise UsageError(f"{folder}: has no {METRICS_NAME}; name the folder of a training run")
     points: dict[str, dict[int, float]] = {}
-    for record in read_journal(path):
+    for record in read_metrics(path):
         for key, value in record.items():
             if key in ("step", "time") or isinstance(value, str):
                 continue
             name = f"{record['kind']}/{key}"
-            # a step that was done twice, as after a crash, counts as it was done last
+            # of a step that was done twice, as after a crash, the last entry counts
             points.setdefault(name, {})[record["step"]] = math.nan if value is None else value
     if not points:
-        raise UsageError(f"{path}: holds no figures yet; wait until training has logged some")
+        raise UsageError(f"{path}: holds no metrics yet; wait until training has logged some")
     curves = {}
     for name, by_step in points.items():
         steps = sorted(by_step)
@@ -113,7 +113,7 @@ def _read_run(folder: Path, label: str) -> Run:
 
 
 def _labels(folders: Sequence[Path]) -> list[str]:
-    """The shortest ends of the paths that tell the runs apart."""
+    """Return the shortest ends of the paths that differ."""
     parts = [folder.resolve().parts for folder in folders]
     depth = 1
     while depth < max(map(len, parts)) and len({p[-depth:] for p in parts}) < len(set(parts)):
@@ -121,37 +121,38 @@ def _labels(folders: Sequence[Path]) -> list[str]:
     return ["/".join(p[-depth:]) for p in parts]
 
 
-def choose(runs: Sequence[Run], wanted: Sequence[str] = ()) -> list[str]:
-    """Names of the curves to look at: validation first, then training, housekeeping last.
+def select_metrics(runs: Sequence[Run], wanted: Sequence[str] = ()) -> list[str]:
+    """Return the names of the curves to draw: validation, then losses, then norms and speed.
 
     Args:
-        runs: of which at least one has the curve.
-        wanted: names with or without ``train/`` or ``valid/``; none means all.
+        runs: runs of which at least one has the curve.
+        wanted: names with or without ``train/`` or ``valid/``; empty for all.
 
     Raises:
-        UsageError: no run has a curve of this name.
+        UsageError: No run has a curve of this name.
     """
     known = list(dict.fromkeys(name for run in runs for name in run.curves))
     if not wanted:
         return sorted(known, key=_place)
     chosen: list[str] = []
     for name in wanted:
-        found = [k for k in known if name in (k, k.partition("/")[2])]
+        names = {name, OLD_NAMES.get(name, name)}
+        found = [k for k in known if names & {k, k.partition("/")[2]}]
         if not found:
-            raise UsageError(f"no run has a figure called `{name}`; there are {', '.join(known)}")
+            raise UsageError(f"no run has a metric `{name}`; choose from {', '.join(known)}")
         chosen += [k for k in found if k not in chosen]
     return chosen
 
 
 def _place(name: str) -> tuple[bool, int]:
-    """Where a curve stands among the others; equals keep their order."""
+    """Sort key of a curve; equal curves keep their order."""
     middle = FIRST_AND_LAST.index("...")
     place = FIRST_AND_LAST.index(name) if name in FIRST_AND_LAST else middle
     return not name.startswith("valid/"), place
 
 
 def smoothed(values: Values, weight: float) -> Values:
-    """Exponential moving average without the pull of its start.
+    """Return the exponential moving average, corrected for its start.
 
         y_n = (sum over k of weight^(n-k) x_k) / (sum over k of weight^(n-k))
 
@@ -159,10 +160,10 @@ def smoothed(values: Values, weight: float) -> Values:
 
     Args:
         values: ``(n,)``.
-        weight: of the past, from 0 (no smoothing) to below 1.
+        weight: weight of the past, from 0 (no smoothing) to below 1.
 
     Returns:
-        ``(n,)``, NaN where nothing finite has come yet.
+        ``(n,)``, NaN before the first finite value.
     """
     result = np.full(len(values), np.nan)
     total = mass = 0.0
@@ -176,15 +177,15 @@ def smoothed(values: Values, weight: float) -> Values:
 
 
 def smoothing_weight(num_points: int) -> float:
-    """A weight whose mean reaches over a 25th of the points, and over 50 of them at most.
+    """Return a weight that averages over a 25th of the points, at most over 50.
 
-    So a short run is not smoothed at all: its strong curve would lag behind what happens.
+    A short run is not smoothed, because its curve would lag behind.
     """
     return max(0.0, min(0.98, 1 - 25 / max(num_points, 1)))
 
 
 def summary(run: Run, names: Sequence[str]) -> dict[str, Any]:
-    """Last, smallest, largest and best values of the named curves, as JSON values."""
+    """Return the last, smallest, largest and best values of curves as JSON values."""
     figures: dict[str, dict[str, float]] = {}
     for name in names:
         curve = run.curves.get(name)

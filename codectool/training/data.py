@@ -1,8 +1,8 @@
-"""Random crops of speech: what item n of a run is, and batches of items, read ahead.
+"""Random crops of speech, and batches of crops that are read ahead.
 
-Everything random about item n follows from the seed and n alone. The audio of a run is therefore
-the same for any number of reading processes and of ranks, and goes on where it was when a run is
-resumed.
+Everything random about crop n of a run depends only on the seed and n. The audio of a run is
+therefore the same for any number of workers and processes, and a resumed run continues with the
+next crop.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ from codectool.training.filelist import Clip
 
 Wave = npt.NDArray[np.float32]
 
-MIN_SECONDS = 0.1  # a shorter clip is no speech
-TRIES = 20  # clips that may be unreadable in a row before an item is silence
-NOISE_DB = (-80.0, -50.0)  # level of faint noise, as root mean square of full scale
+MIN_SECONDS = 0.1  # shorter clips are not used
+MAX_TRIES = 20  # clips that are tried for a crop before it is silence
+NOISE_DB = (-80.0, -50.0)  # RMS level of faint noise, relative to full scale
 
 
 @dataclass(frozen=True)
@@ -40,16 +40,16 @@ class CropSettings:
     """How crops are drawn.
 
     Attributes:
-        sample_rate: of the crops, in Hz.
+        sample_rate: sampling rate of the crops in Hz.
         segment_size: samples of a crop.
-        seed: of everything random.
-        by_seconds: draw a clip once for each segment that its length holds, instead of once per
-            epoch, so that every second of audio is drawn about equally often.
-        gain_db: range of a random gain in decibels; None for none. A gain stops where the crop's
-            peak reaches full scale.
-        early_start: share of crops that begin before their clip does, by up to half a crop of
-            zeros.
-        silence: share of crops that are silence, or white noise of -80 to -50 dBFS.
+        seed: random seed.
+        by_seconds: draw a clip once per epoch for each segment that fits into it, instead of once,
+            so that every second of audio is drawn about equally often.
+        gain_db: range of a random gain in dB; None for none. The gain is limited so that the peak
+            of the crop stays within full scale.
+        start_padding_prob: probability that a crop starts before its clip, with up to half a crop
+            of zeros.
+        silence_prob: probability that a crop is silence, or white noise of -80 to -50 dBFS.
     """
 
     sample_rate: int
@@ -57,43 +57,41 @@ class CropSettings:
     seed: int
     by_seconds: bool = False
     gain_db: tuple[float, float] | None = None
-    early_start: float = 0.0
-    silence: float = 0.0
+    start_padding_prob: float = 0.0
+    silence_prob: float = 0.0
 
 
 @dataclass(frozen=True, eq=False)
 class Crop:
-    """One item.
+    """One crop.
 
     Attributes:
         audio: float32 ``(1, segment_size)``.
-        problems: for each path that was tried and could not be used, one line that says why.
-        gave_up: no clip could be read; the audio is silence.
+        problems: a line by path for each file that was tried and could not be used.
+        failed: no clip could be read; the audio is silence.
     """
 
     audio: Tensor
     problems: dict[str, str]
-    gave_up: bool = False
+    failed: bool = False
 
 
 class CropDataset(Dataset[Crop]):
-    """Item n of an endless run, for n = 0, 1, 2...
+    """Crop n of an endless run, for n = 0, 1, 2...
 
-    An epoch is a random order of its entries. An entry is a clip, or with ``by_seconds`` a clip as
-    often as segments fit into it.
+    An epoch is a random order of its entries. An entry is a clip; with ``by_seconds`` a clip has as
+    many entries as segments fit into it.
+
+    Raises:
+        UsageError: There are no clips.
     """
 
     def __init__(self, clips: Sequence[Clip], settings: CropSettings) -> None:
-        """Take note of the clips.
-
-        Raises:
-            UsageError: there are none.
-        """
         if not clips:
             raise UsageError("there is no audio to train on: the list holds no usable clip")
         self.settings = settings
-        # Flat arrays: millions of small objects would be copied into every reading process, one by
-        # one, as their reference counts are touched.
+        # Flat arrays: workers would copy millions of small objects one by one, as their reference
+        # counts are touched.
         names = [os.fsencode(clip.path) for clip in clips]
         self._names = b"".join(names)
         self._name_ends = np.cumsum([len(name) for name in names])
@@ -108,29 +106,29 @@ class CropDataset(Dataset[Crop]):
 
     @property
     def items_per_epoch(self) -> int:
-        """Number of entries of an epoch."""
+        """Number of crops after which every clip was drawn as often as it should."""
         return int(self._entry_ends[-1])
 
     def __getitem__(self, number: int) -> Crop:
-        """Item ``number``, counted over the whole run."""
+        """Return a crop by its number in the run."""
         settings = self.settings
         rng = np.random.default_rng([settings.seed, number])
         clip = self._clip_of_item(number)
-        if rng.random() < settings.silence:
+        if rng.random() < settings.silence_prob:
             return Crop(self._tensor(_quiet(rng, settings.segment_size)), {})
         problems: dict[str, str] = {}
-        for _ in range(TRIES):
+        for _ in range(MAX_TRIES):
             try:
                 return Crop(self._tensor(self._crop(clip, rng)), problems)
             except AudioError as error:
                 problems[str(clip.path)] = str(error)
             clip = self._clip_of_entry(int(rng.integers(self.items_per_epoch)))
-        return Crop(torch.zeros(1, settings.segment_size), problems, gave_up=True)
+        return Crop(torch.zeros(1, settings.segment_size), problems, failed=True)
 
     def _clip_of_item(self, number: int) -> Clip:
         epoch, place = divmod(number, self.items_per_epoch)
         if epoch not in self._orders:
-            # A batch may lie across two epochs, and readers ahead of one another.
+            # A batch may lie across two epochs, and workers are not synchronous.
             self._orders = {old: o for old, o in self._orders.items() if abs(old - epoch) <= 1}
             self._orders[epoch] = self._order(epoch)
         return self._clip_of_entry(int(self._orders[epoch][place]))
@@ -138,7 +136,7 @@ class CropDataset(Dataset[Crop]):
     def _order(self, epoch: int) -> npt.NDArray[np.integer]:
         small = self.items_per_epoch <= np.iinfo(np.uint32).max
         order = np.arange(self.items_per_epoch, dtype=np.uint32 if small else np.int64)
-        # A spawn key keeps these numbers apart from those of item number `epoch`.
+        # A spawn key: otherwise crop number `epoch` would draw the same numbers.
         seed = np.random.SeedSequence(self.settings.seed, spawn_key=(epoch,))
         np.random.default_rng(seed).shuffle(order)
         return order
@@ -150,30 +148,33 @@ class CropDataset(Dataset[Crop]):
         return Clip(Path(name), int(self._num_samples[index]), int(self._rates[index]))
 
     def _crop(self, clip: Clip, rng: np.random.Generator) -> Wave:
-        """A random stretch of a clip, of full length.
+        """Read a random crop of a clip.
 
         Raises:
-            AudioError: the clip cannot be used.
+            AudioError: The clip cannot be used.
         """
         if clip.seconds < MIN_SECONDS:
             raise AudioError(f"{clip.path}: is shorter than {MIN_SECONDS} s")
         settings = self.settings
         size = settings.segment_size
-        before = 0
-        if rng.random() < settings.early_start:
-            before = int(rng.integers(1, max(1, size // 2), endpoint=True))
+        padding = 0
+        if rng.random() < settings.start_padding_prob:
+            padding = int(rng.integers(1, max(1, size // 2), endpoint=True))
         start = 0
         length = -(-clip.num_samples * settings.sample_rate // clip.sample_rate)
-        if not before and length > size:
+        if not padding and length > size:
             start = int(rng.integers(length - size, endpoint=True))
-        expected = min(size - before, length - start)
-        wave = read_crop(clip.path, start, size - before, settings.sample_rate)[0]
+        expected = min(size - padding, length - start)
+        wave = read_crop(clip.path, start, size - padding, settings.sample_rate)[0]
         if len(wave) < expected:
-            raise AudioError(f"{clip.path}: is shorter than the list says; make the list anew")
+            raise AudioError(
+                f"{clip.path}: is shorter than the list says; write the list again with "
+                "`codectool filelist`"
+            )
         if settings.gain_db is not None:
             wave = _amplify(wave, rng.uniform(*settings.gain_db))
         result = np.zeros(size, np.float32)
-        result[before : before + len(wave)] = wave
+        result[padding : padding + len(wave)] = wave
         return result
 
     def _tensor(self, wave: Wave) -> Tensor:
@@ -190,7 +191,7 @@ def _amplify(wave: Wave, decibels: float) -> Wave:
 
 
 def _quiet(rng: np.random.Generator, size: int) -> Wave:
-    """Digital silence, or as often faint white noise."""
+    """Return digital silence or faint white noise, equally often."""
     if rng.random() < 0.5:
         return np.zeros(size, np.float32)
     level = 10 ** (rng.uniform(*NOISE_DB) / 20)
@@ -200,12 +201,12 @@ def _quiet(rng: np.random.Generator, size: int) -> Wave:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """One rank's part of a batch.
+    """One process's part of a batch.
 
     Attributes:
-        audio: float32 ``(B, 1, segment_size)``; in pinned memory where there is a CUDA device.
-        problems: one line for each file that could not be used and was not reported before.
-        waited: seconds for which the caller had to wait.
+        audio: float32 ``(B, 1, segment_size)``; in pinned memory if there is a CUDA device.
+        problems: a line for each file that could not be used and was not reported before.
+        waited: seconds that the batch was waited for.
     """
 
     audio: Tensor
@@ -213,24 +214,24 @@ class Batch:
     waited: float
 
 
-_Joined = tuple[Wave, dict[str, str], bool]  # crops, problems, whether none could be read
+_Collated = tuple[Wave, dict[str, str], bool]  # crops, problems, whether none could be read
 
 
 class CropLoader:
-    """Batches without end; batch k holds items ``k * batch_size`` to ``(k + 1) * batch_size - 1``.
+    """Endless batches; batch k holds crops ``k * batch_size`` to ``(k + 1) * batch_size - 1``.
 
     Args:
-        clips: what to draw from.
-        settings: how.
-        batch_size: crops of a batch over all ranks.
-        num_workers: processes that read ahead; 0 reads in this one.
-        rank: this process takes the rank-th part of each batch.
-        world_size: number of ranks.
-        first_batch: number of the batch to begin with.
+        clips: clips to draw from.
+        settings: how crops are drawn.
+        batch_size: crops of a batch over all processes.
+        num_workers: worker processes that read ahead; 0 to read in this process.
+        rank: number of this process, which gets the rank-th part of each batch.
+        world_size: number of processes.
+        first_batch: number of the first batch.
 
     Raises:
-        UsageError: there are no clips.
-        ConfigError: the batch cannot be shared out evenly.
+        UsageError: There are no clips.
+        ConfigError: The batch cannot be split evenly over the processes.
     """
 
     def __init__(
@@ -245,7 +246,7 @@ class CropLoader:
     ) -> None:
         if batch_size % world_size:
             raise ConfigError(
-                f"batch_size {batch_size} cannot be shared out evenly to {world_size} processes"
+                f"batch_size {batch_size} cannot be split evenly over {world_size} processes"
             )
         self.dataset = CropDataset(clips, settings)
         self.batch_size = batch_size
@@ -255,17 +256,12 @@ class CropLoader:
         self._num_workers = num_workers
         self._reported: set[str] = set()
 
-    @property
-    def items_per_epoch(self) -> int:
-        """Crops after which every clip was drawn as often as it should."""
-        return self.dataset.items_per_epoch
-
     def __iter__(self) -> Iterator[Batch]:
-        """Batches from ``first_batch`` on.
+        """Yield batches from ``first_batch`` on.
 
         Raises:
-            AudioError: not one crop of a batch could be read.
-            CodectoolError: a reading process died.
+            AudioError: No crop of a batch could be read.
+            CodectoolError: A worker died.
         """
         pinned = torch.cuda.is_available()
         with reading_errors():
@@ -273,34 +269,34 @@ class CropLoader:
         while True:
             started = time.perf_counter()
             with reading_errors():
-                waves, problems, gave_up = next(batches)
+                waves, problems, failed = next(batches)
             audio = torch.from_numpy(waves)
             if pinned:
                 audio = audio.pin_memory()
             waited = time.perf_counter() - started
-            if gave_up:
+            if failed:
                 raise AudioError(
-                    f"none of the {len(problems)} files of a whole batch could be read, the last: "
+                    f"none of the {len(problems)} files of a batch could be read, the last: "
                     f"{[*problems.values()][-1]}"
                 )
-            news = [why for path, why in problems.items() if path not in self._reported]
+            new = [reason for path, reason in problems.items() if path not in self._reported]
             self._reported.update(problems)
-            yield Batch(audio, news, waited)
+            yield Batch(audio, new, waited)
 
-    def _loader(self) -> DataLoader[_Joined]:
+    def _loader(self) -> DataLoader[_Collated]:
         return DataLoader(
             self.dataset,  # type: ignore[arg-type]  # collated to another type
-            batch_sampler=_Numbers(self.first_batch, self.batch_size, self._offset, self._part),
+            batch_sampler=_CropNumbers(self.first_batch, self.batch_size, self._offset, self._part),
             num_workers=self._num_workers,
-            collate_fn=_join,
+            collate_fn=_collate,
             worker_init_fn=_start_worker,
-            generator=torch.Generator(),  # else it would draw from the run's own
+            generator=torch.Generator(),  # else it would draw from the global one
             prefetch_factor=4 if self._num_workers else None,
         )
 
 
-class _Numbers:
-    """Numbers of the items of one rank's part of each batch."""
+class _CropNumbers:
+    """Numbers of the crops of one process's part of each batch."""
 
     def __init__(self, first_batch: int, batch_size: int, offset: int, part: int) -> None:
         self._first_batch, self._batch_size = first_batch, batch_size
@@ -312,28 +308,28 @@ class _Numbers:
             yield list(range(first, first + self._part))
 
 
-def _join(crops: list[Crop]) -> _Joined:
+def _collate(crops: list[Crop]) -> _Collated:
     problems: dict[str, str] = {}
     for crop in crops:
         problems.update(crop.problems)
-    # Arrays come through a pipe. Tensors would come through shared memory, of which containers
-    # have little, and by a connection that a killed process breaks off.
+    # Arrays are sent through a pipe. Tensors would need shared memory, of which containers have
+    # little, and a connection that breaks when a process is killed.
     waves = np.stack([crop.audio.numpy() for crop in crops])
-    return waves, problems, all(crop.gave_up for crop in crops)
+    return waves, problems, all(crop.failed for crop in crops)
 
 
 def _start_worker(_worker: int) -> None:
     torch.set_num_threads(1)
-    # These reach the whole group of processes; who reads is told by the one that trains.
+    # These reach the whole process group; the training process stops its workers.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    threading.Thread(target=_leave_with_trainer, daemon=True).start()
+    threading.Thread(target=_exit_with_trainer, daemon=True).start()
 
 
-def _leave_with_trainer() -> None:
-    """End this process when the one that trains is gone, by whatever means.
+def _exit_with_trainer() -> None:
+    """Exit when the training process is gone, however it ended.
 
-    PyTorch's own watch is not enough: batches that nobody takes any more keep a process alive.
+    PyTorch's own check is not enough: batches that are not read keep a worker alive.
     """
     trainer = multiprocessing.parent_process()
     if trainer is not None:
@@ -343,12 +339,10 @@ def _leave_with_trainer() -> None:
 
 @contextmanager
 def reading_errors() -> Iterator[None]:
-    """Say in our words that a reading process died.
-
-    PyTorch notices by a signal, so that its error can come up anywhere in the loop.
+    """Translate PyTorch's error about a dead worker, which can be raised anywhere in the loop.
 
     Raises:
-        CodectoolError: in place of PyTorch's error.
+        CodectoolError: A worker died.
     """
     try:
         yield
@@ -356,6 +350,6 @@ def reading_errors() -> Iterator[None]:
         if "DataLoader worker" not in str(error):
             raise
         raise CodectoolError(
-            f"a process that reads audio died ({str(error).splitlines()[0].strip()}); if memory "
+            f"a worker that reads audio died ({str(error).splitlines()[0].strip()}); if memory "
             "ran out, use fewer workers: `--set training.num_workers=1`"
         ) from error

@@ -1,12 +1,10 @@
-"""What a training run writes down for people: `metrics.jsonl`, and TensorBoard where it is there.
+"""The metrics log of a run: `metrics.jsonl`, and TensorBoard if it is installed.
 
-One line of strict JSON per entry, written at once:
+One line of JSON per entry, written immediately; a number that is not finite is null:
 
     {"kind": "train", "step": 1200, "time": 1751234567.123, "loss": 3.25, "learning_rate": 0.0003}
     {"kind": "valid", "step": 2000, "time": 1751234667.456, "mel_db": 5.01, "stoi": null}
-    {"kind": "event", "step": 2000, "time": 1751234668.789, "message": "saved best.ckpt"}
-
-A number that is NaN or infinite is written as null.
+    {"kind": "event", "step": 2000, "time": 1751234668.789, "message": "stopped: ..."}
 """
 
 from __future__ import annotations
@@ -20,44 +18,55 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from typing_extensions import Self
+
 from codectool.errors import UsageError
 from codectool.files import atomic_output
 from codectool.plots import spectrogram_pair
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # `codectool plot` reads logs without PyTorch
     from torch import Tensor
     from torch.utils.tensorboard import SummaryWriter
 
+    from codectool.training.trainer import StepReport
+
 METRICS_NAME = "metrics.jsonl"
-BOARD_NAME = "tensorboard"
+TENSORBOARD_NAME = "tensorboard"
 KINDS = ("train", "valid", "event")
-OWN_KEYS = frozenset({"kind", "step", "time", "message"})
+RESERVED_KEYS = frozenset({"kind", "step", "time", "message"})
+# Former names of metrics.
+OLD_NAMES = {
+    "gradient": "grad_norm",
+    "judge_gradient": "discriminator_grad_norm",
+    "waited": "data_wait_fraction",
+    "si_sdr": "si_sdr_db",
+    "coherence": "phase_coherence",
+    "whiteness": "decorrelation",
+}
 
 Record = dict[str, Any]
 
 
-class Journal:
-    """Writes `metrics.jsonl` in a run's folder, and the same for TensorBoard.
+class MetricsLog:
+    """Writer of `metrics.jsonl` in the folder of a run, and of the same for TensorBoard.
 
-    A run that was killed has written entries after the checkpoint from which it goes on. They are
-    removed first, since those steps are about to happen again.
+    A run that was killed has entries after the checkpoint from which it continues. They are removed
+    first, because those steps are done again.
+
+    Args:
+        folder: folder of the run; made if it does not exist.
+        resume_step: step of the checkpoint from which training continues; entries of later steps
+            are dropped. 0 for a new run: all are dropped.
 
     Attributes:
-        path: the file of JSON lines.
-        notice: what a person should be told once, or None: TensorBoard is not installed.
+        path: path of the `metrics.jsonl`.
+        notice: message for the user, or None: TensorBoard is not installed.
+
+    Raises:
+        UsageError: The existing file is no metrics log, or cannot be written.
     """
 
     def __init__(self, folder: Path, resume_step: int = 0) -> None:
-        """Open the journal of a run.
-
-        Args:
-            folder: of the run; made if it is not there.
-            resume_step: step of the checkpoint that training goes on from: entries of later steps
-                are dropped. 0 is a new run: all are.
-
-        Raises:
-            UsageError: the file that is there is no journal, or cannot be written.
-        """
         folder.mkdir(parents=True, exist_ok=True)
         self.path = folder / METRICS_NAME
         if self.path.exists():
@@ -67,61 +76,61 @@ class Journal:
         except OSError as error:
             raise UsageError(f"{self.path}: cannot be written ({error.strerror})") from error
         self.notice: str | None = None
-
-        self._board = open_board(folder / BOARD_NAME, resume_step)
-        if self._board is None:
+        self._tensorboard = open_tensorboard(folder / TENSORBOARD_NAME, resume_step)
+        if self._tensorboard is None:
             self.notice = (
-                "TensorBoard is not installed, so there are no pictures and no sound to look at; "
+                "TensorBoard is not installed, so spectrograms and audio are not logged; "
                 "`pip install 'codectool[train]'` adds it"
             )
 
     def train(self, step: int, values: Mapping[str, float]) -> None:
-        """Write down figures of training, such as losses."""
+        """Log metrics of training, such as losses."""
         self._scalars("train", step, values)
 
     def valid(self, step: int, values: Mapping[str, float]) -> None:
-        """Write down figures of validation."""
+        """Log metrics of validation."""
         self._scalars("valid", step, values)
 
     def event(self, step: int, message: str) -> None:
-        """Write down something that happened, in words."""
+        """Log a message."""
         self._write("event", step, {"message": message})
-        if self._board is not None:
-            self._board.text(step, message)
+        if self._tensorboard is not None:
+            self._tensorboard.add_text("events", message, step)
 
     def audio(self, step: int, name: str, samples: Tensor, rate: int) -> None:
-        """Let TensorBoard play samples ``(N,)`` in [-1, 1] at ``rate`` Hz."""
-        if self._board is not None:
-            self._board.audio(step, name, samples, rate)
+        """Log samples ``(N,)`` in [-1, 1] at ``rate`` Hz to TensorBoard."""
+        if self._tensorboard is not None:
+            wave = samples.detach().float().cpu().clamp(-1, 1)
+            self._tensorboard.add_audio(name, wave[None], step, sample_rate=rate)
 
     def spectrogram(
         self, step: int, name: str, reference: Tensor, output: Tensor, rate: int
     ) -> None:
-        """Let TensorBoard show log-mel spectrograms of two signals ``(N,)``, one above the other.
-
-        Above is the reference; both have one colour scale.
-        """
-        if self._board is not None:
-            self._board.spectrogram(step, name, reference, output, rate)
+        """Log the spectrograms of two signals ``(N,)`` to TensorBoard; see `spectrogram_pair`."""
+        if self._tensorboard is not None:
+            before, after = (wave.detach().float().cpu().numpy() for wave in (reference, output))
+            image = spectrogram_pair(before, after, rate)
+            self._tensorboard.add_image(name, image, step, dataformats="HWC")
 
     def close(self) -> None:
         """Write all that is pending and close the files."""
         self._file.close()
-        if self._board is not None:
-            self._board.close()
+        if self._tensorboard is not None:
+            self._tensorboard.close()
 
-    def __enter__(self) -> Journal:
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
         self.close()
 
     def _scalars(self, kind: str, step: int, values: Mapping[str, float]) -> None:
-        if taken := OWN_KEYS & values.keys():
-            raise ValueError(f"a figure cannot be called {', '.join(sorted(taken))}")
+        if taken := RESERVED_KEYS & values.keys():
+            raise ValueError(f"no metric may be named {', '.join(sorted(taken))}")
         self._write(kind, step, {name: _json_number(value) for name, value in values.items()})
-        if self._board is not None:
-            self._board.scalars(step, {f"{kind}/{name}": float(v) for name, v in values.items()})
+        if self._tensorboard is not None:
+            for name, value in values.items():
+                self._tensorboard.add_scalar(f"{kind}/{name}", float(value), step)
 
     def _write(self, kind: str, step: int, content: Mapping[str, Any]) -> None:
         record = {"kind": kind, "step": int(step), "time": round(time.time(), 3), **content}
@@ -129,13 +138,31 @@ class Journal:
         self._file.flush()
 
 
-def read_journal(path: Path) -> list[Record]:
-    """All entries of a `metrics.jsonl`, in the order they were written.
+def open_tensorboard(folder: Path, resume_step: int) -> SummaryWriter | None:
+    """Open a folder of event files, or return None if TensorBoard is not installed.
 
-    A last line that was cut off, as by a crash or because it is being written, is left out.
+    Args:
+        folder: folder of the event files.
+        resume_step: TensorBoard hides what it has of later steps; with 0, all.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # from the imports of TensorBoard
+        try:
+            importlib.import_module("tensorboard")
+            from torch.utils.tensorboard import SummaryWriter
+        except ImportError:
+            return None
+    purge_from = resume_step + 1 if resume_step else 0
+    return SummaryWriter(str(folder), purge_step=purge_from if folder.is_dir() else None)
+
+
+def read_metrics(path: Path) -> list[Record]:
+    """Read all entries of a `metrics.jsonl` in order, under the present names of metrics.
+
+    A last line that is incomplete, because of a crash or because it is being written, is left out.
 
     Raises:
-        UsageError: the file cannot be read, or is no journal.
+        UsageError: The file cannot be read, or is no metrics log.
     """
     try:
         raw = path.read_bytes()
@@ -147,32 +174,31 @@ def read_journal(path: Path) -> list[Record]:
         record = _parse(line)
         if record is None:
             if number == len(lines) and not torn:
-                break  # a crash of the machine leaves blocks of zeros or half a line at the end
+                break  # a crash of the machine leaves zeros or half a line at the end
             raise UsageError(
-                f"{path}: line {number} is no entry of a training journal; "
+                f"{path}: line {number} is no entry of a metrics log; "
                 "name the folder of a run, or move this file out of it"
             )
-        records.append(record)
+        records.append({OLD_NAMES.get(key, key): value for key, value in record.items()})
     return records
 
 
 def _parse(line: bytes) -> Record | None:
-    """An entry, or None where the line is none."""
     try:
         record = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    whole = (
+    valid = (
         isinstance(record, dict)
         and record.get("kind") in KINDS
         and isinstance(record.get("step"), int)
     )
-    return record if whole else None
+    return record if valid else None
 
 
 def _rewind(path: Path, step: int) -> None:
-    """Drop the entries after ``step`` and a torn last line, all at once or not at all."""
-    kept = [record for record in read_journal(path) if 0 < step >= record["step"]]
+    """Drop the entries after ``step`` and an incomplete last line, atomically."""
+    kept = [record for record in read_metrics(path) if 0 < step >= record["step"]]
     with atomic_output(path, overwrite=True) as file:
         for record in kept:
             file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
@@ -183,53 +209,49 @@ def _json_number(value: float) -> float | int | None:
     return number if math.isfinite(number) else None
 
 
-def open_board(folder: Path, resume_step: int = 0) -> Board | None:
-    """Open a folder of event files, or return None where TensorBoard is not installed.
+class StepMeter:
+    """Means of the metrics of steps, and their speed."""
 
-    Args:
-        folder: of the event files.
-        resume_step: TensorBoard is told to forget what it was shown of later steps; with 0, of
-            all.
-    """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore")  # its imports warn of things that are not ours
-        try:
-            importlib.import_module("tensorboard")
-            from torch.utils.tensorboard import SummaryWriter
-        except ImportError:
-            return None
-    forget_from = resume_step + 1 if resume_step else 0
-    return Board(SummaryWriter(str(folder), purge_step=forget_from if folder.is_dir() else None))
+    def __init__(self) -> None:
+        self._reset()
 
+    def _reset(self) -> None:
+        self._sums: dict[str, float] = {}
+        self._counts: dict[str, int] = {}
+        self._steps = self._skipped = 0
+        self._waited = self._paused = 0.0
+        self._start = self._mark = time.monotonic()
 
-class Board:
-    """Writes TensorBoard's event files."""
+    def add(self, report: StepReport, waited: float) -> None:
+        """Add a step; a skipped step only adds to the time.
 
-    def __init__(self, writer: SummaryWriter) -> None:
-        self._writer = writer
+        Args:
+            report: metrics of the step.
+            waited: seconds for which the step waited for data.
+        """
+        self._steps += 1
+        self._waited += waited
+        self._mark = time.monotonic()
+        if report.skipped:
+            self._skipped += 1
+            return
+        for name, value in report.values.items():
+            self._sums[name] = self._sums.get(name, 0.0) + value
+            self._counts[name] = self._counts.get(name, 0) + 1
 
-    def scalars(self, step: int, values: Mapping[str, float]) -> None:
-        """Points of curves; ``group/name`` puts curves of a group together."""
-        for name, value in values.items():
-            self._writer.add_scalar(name, value, step)
+    def pause(self) -> None:
+        """Exclude the time since the last step or pause."""
+        now = time.monotonic()
+        self._paused += now - self._mark
+        self._mark = now
 
-    def text(self, step: int, message: str) -> None:
-        """Words."""
-        self._writer.add_text("events", message, step)
-
-    def audio(self, step: int, name: str, samples: Tensor, rate: int) -> None:
-        """Sound to play: ``(N,)`` in [-1, 1] at ``rate`` Hz."""
-        wave = samples.detach().float().cpu().clamp(-1, 1)
-        self._writer.add_audio(name, wave[None], step, sample_rate=rate)
-
-    def spectrogram(
-        self, step: int, name: str, reference: Tensor, output: Tensor, rate: int
-    ) -> None:
-        """Spectrograms of two signals ``(N,)``; see `spectrogram_pair`."""
-        before, after = (wave.detach().float().cpu().numpy() for wave in (reference, output))
-        image = spectrogram_pair(before, after, rate)
-        self._writer.add_image(name, image, step, dataformats="HWC")
-
-    def close(self) -> None:
-        """Write all that is pending."""
-        self._writer.close()
+    def take(self) -> dict[str, float]:
+        """Return the means since the last call."""
+        seconds = max(time.monotonic() - self._start - self._paused, 1e-9)
+        values = {name: total / self._counts[name] for name, total in self._sums.items()}
+        values["steps_per_second"] = self._steps / seconds
+        values["data_wait_fraction"] = self._waited / seconds
+        if self._skipped:
+            values["skipped"] = float(self._skipped)
+        self._reset()
+        return values

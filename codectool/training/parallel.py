@@ -1,8 +1,8 @@
-"""One run on several processes, each with its part of every batch.
+"""One run in several processes, each with its part of every batch.
 
-``torchrun`` starts the processes and tells them of each other by environment variables. All of
-them compute the same step: gradients are averaged, statistics put together (`nn.ranks`), decisions
-that depend on a clock or a signal are taken together.
+``torchrun`` starts the processes and connects them by environment variables. All of them compute
+the same step: gradients are averaged, statistics are summed (`nn.distributed`), and decisions that
+depend on a clock or a signal are made together.
 """
 
 from __future__ import annotations
@@ -18,39 +18,42 @@ from torch import Tensor, nn
 
 from codectool.nn.distributed import world_size
 
-BUCKET_NUMBERS = 1 << 23  # gradients that travel together: 32 MB
-PATIENCE = timedelta(hours=1)  # while rank 0 validates, the others wait for it
+BUCKET_SIZE = 1 << 23  # gradients that are exchanged together: 32 MB
+TIMEOUT = timedelta(hours=1)  # while the main process validates, the others wait
 
 
-def launched() -> bool:
-    """Whether ``torchrun`` started this process as one of several."""
+def is_launched() -> bool:
+    """Return whether ``torchrun`` started this process as one of several."""
     return int(os.environ.get("WORLD_SIZE", "1")) > 1
 
 
 def local_rank() -> int:
-    """Number of this process on its machine, which is also that of its GPU."""
+    """Return the number of this process on its machine, which is the number of its GPU."""
     return int(os.environ.get("LOCAL_RANK", "0"))
 
 
-def first() -> bool:
-    """Whether this process is the one that writes and speaks, known before `process_group`."""
+def is_main_process() -> bool:
+    """Return whether this process writes files and messages, also before `process_group`."""
     return int(os.environ.get("RANK", "0")) == 0
 
 
 def rank() -> int:
-    """Number of this process among all; 0 is the one that writes."""
+    """Return the number of this process among all; 0 is the main process."""
     return dist.get_rank() if world_size() > 1 else 0
 
 
 @contextmanager
 def process_group(device: torch.device) -> Iterator[None]:
-    """Join the other processes, if not done before: over nccl on CUDA, over gloo elsewhere."""
-    if not launched() or world_size() > 1:
+    """Join the other processes inside the context: by NCCL on CUDA, by Gloo elsewhere.
+
+    Nothing happens if there are none, or if this process has joined them already.
+    """
+    if not is_launched() or world_size() > 1:
         yield
         return
     if device.type == "cuda":
-        torch.cuda.set_device(device)  # what nccl is given must lie there
-    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=PATIENCE)
+        torch.cuda.set_device(device)  # NCCL takes its tensors from there
+    dist.init_process_group("nccl" if device.type == "cuda" else "gloo", timeout=TIMEOUT)
     try:
         yield
     finally:
@@ -59,19 +62,19 @@ def process_group(device: torch.device) -> Iterator[None]:
 
 @torch.no_grad()
 def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
-    """Replace every gradient by its mean over the ranks.
+    """Replace every gradient by its mean over the processes.
 
-    One exchange after the whole backward pass, in large pieces: it works the same whether a
-    network was used once or twice in a step, whole or in parts.
+    Gradients are exchanged in large buckets after the whole backward pass, which does not depend on
+    how often a network was used in a step.
     """
     if world_size() == 1:
         return
     bucket: list[Tensor] = []
     for parameter in parameters:
-        if parameter.grad is None:  # the same on all ranks or the exchange would not fit
+        if parameter.grad is None:  # buckets must be the same in all processes
             parameter.grad = torch.zeros_like(parameter)
         bucket.append(parameter.grad)
-        if sum(grad.numel() for grad in bucket) >= BUCKET_NUMBERS:
+        if sum(grad.numel() for grad in bucket) >= BUCKET_SIZE:
             _average(bucket)
             bucket = []
     if bucket:
@@ -88,7 +91,7 @@ def _average(tensors: list[Tensor]) -> None:
 
 
 def largest(*values: float) -> list[float]:
-    """Largest of each value over the ranks: what one has seen, all act upon."""
+    """Return the largest of each value over the processes."""
     if world_size() == 1:
         return list(values)
     device = "cuda" if dist.get_backend() == "nccl" else "cpu"
@@ -98,13 +101,13 @@ def largest(*values: float) -> list[float]:
 
 
 def agree(value: float) -> bool:
-    """Whether all ranks have the same value."""
+    """Return whether all processes have the same value."""
     high, low = largest(value, -value)
     return high == -low
 
 
 def broadcast_parameters(model: nn.Module) -> None:
-    """Give all ranks the tensors of rank 0."""
+    """Copy the tensors of the main process to all processes."""
     if world_size() > 1:
         for tensor in model.state_dict().values():
             dist.broadcast(tensor, 0)

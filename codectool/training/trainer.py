@@ -1,20 +1,18 @@
-"""The training loop, from a batch of crops to new weights.
+"""The training step, from a batch of crops to new weights.
 
-One step, for a generator G (the codec) and discriminators D::
+One step, for a codec G and discriminators D::
 
-    y, penalties = G(x)
-    D:  L_D = sum of hinge or least-squares losses of D(x), D(y)
-    G:  L_G = distances(y, x) + adversarial(D(y)) + features(D(y), D(x)) + penalties
+    y, auxiliary losses = G(x)
+    L_D = sum over D of the hinge or least-squares loss of D(x), D(y)
+    L_G = reconstruction losses(y, x) + adversarial(D(y)) + features(D(y), D(x)) + auxiliary losses
 
-Both sides are judged by the same weights of D, so real speech is judged once for both. Whoever
-reads only one function reads `Trainer.step`.
+Both losses use the same weights of D, so D(x) is computed once for both.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -23,116 +21,29 @@ from torch import Tensor, nn
 
 from codectool.errors import CheckpointError, ConfigError, TrainingError
 from codectool.nn.distributed import all_reduce_sum, world_size
-from codectool.training.checkpoint import Rest, take_moments, take_tensors
-from codectool.training.config import Optimizer, Schedule, TrainingConfig, shape_change
-from codectool.training.losses.balancer import GradientBalancer
-from codectool.training.models import build
-from codectool.training.objective import (
-    Distances,
-    build_discriminator,
-    discriminator_loss,
-    generator_losses,
-    penalty_sum,
+from codectool.training.adversarial import AdversarialLoss
+from codectool.training.average import WeightAverage
+from codectool.training.checkpoint import (
+    OptimizerState,
+    load_moments,
+    load_parameters,
+    load_weights,
 )
+from codectool.training.config import RunConfig, shape_change
+from codectool.training.losses.base import ReconstructionLoss
+from codectool.training.optimizer import load_optimizer
 from codectool.training.parallel import average_gradients, broadcast_parameters
-
-
-class WeightAverage:
-    """Exponential moving average of parameters and float buffers, which belong together.
-
-    Running statistics are averaged like the weights they were measured with; counters are not.
-
-    Args:
-        model: what to follow.
-        decay: per step, in the long run; the first steps count more (``(1 + n) / (10 + n)``).
-    """
-
-    def __init__(self, model: nn.Module, decay: float) -> None:
-        self.decay = decay
-        self.count = 0
-        self._followed = _floats(model)
-        self.tensors = {name: tensor.detach().clone() for name, tensor in self._followed.items()}
-
-    @torch.no_grad()
-    def update(self) -> None:
-        """Take in the weights of the step just done."""
-        decay = min(self.decay, (1 + self.count) / (10 + self.count))
-        self.count += 1
-        torch._foreach_lerp_(
-            list(self.tensors.values()), list(self._followed.values()), weight=1 - decay
-        )
-
-    @contextmanager
-    def applied(self) -> Iterator[None]:
-        """Let the model have the averaged weights for a while."""
-        self._swap()
-        try:
-            yield
-        finally:
-            self._swap()
-
-    @torch.no_grad()
-    def _swap(self) -> None:
-        for name, tensor in self._followed.items():
-            mine = self.tensors[name]
-            kept = tensor.detach().clone()
-            tensor.copy_(mine)
-            mine.copy_(kept)
-
-    def state(self) -> dict[str, object]:
-        """For a checkpoint."""
-        return {"count": self.count, "tensors": self.tensors}
-
-    def load_state(self, count: int, tensors: dict[str, Tensor]) -> None:
-        """From a checkpoint."""
-        self.count = count
-        for name, tensor in self.tensors.items():
-            tensor.copy_(tensors[name])
-
-
-def _floats(model: nn.Module) -> dict[str, Tensor]:
-    return {
-        name: tensor.detach()
-        for name, tensor in model.state_dict(keep_vars=True).items()
-        if torch.is_floating_point(tensor)
-    }
-
-
-def rate_factor(schedule: Schedule, step: int, max_steps: int, progress: float) -> float:
-    """Share of the optimizer's learning rate in a step.
-
-    Args:
-        schedule: what the config asks for.
-        step: steps done so far.
-        max_steps: length of the run.
-        progress: done share of the run, which is ahead of ``step / max_steps`` where time is what
-            ends it.
-    """
-    if step < schedule.warmup_steps:
-        risen = math.pow(step / schedule.warmup_steps, schedule.warmup_power)
-        return schedule.warmup_from + (1 - schedule.warmup_from) * risen
-    if schedule.decay == "none":
-        return 1.0
-    if schedule.decay_steps is None:
-        start = min(schedule.warmup_steps / max_steps, 0.99)
-        done = (progress - start) / (1 - start)
-    else:
-        done = (step - schedule.warmup_steps) / schedule.decay_steps
-    done = min(max(done, 0.0), 1.0)
-    left = 1 - done if schedule.decay == "linear" else (1 + math.cos(math.pi * done)) / 2
-    return schedule.final + (1 - schedule.final) * left
-
 
 DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 
 @dataclass(frozen=True)
 class StepReport:
-    """What a step has to say.
+    """Metrics of a step.
 
     Attributes:
-        values: losses and norms by name, of the whole batch.
-        skipped: the step was left out: something was not finite.
+        values: losses and gradient norms by name, of the batch of all processes.
+        skipped: the weights were not changed because a loss or gradient was not finite.
     """
 
     values: dict[str, float]
@@ -140,103 +51,109 @@ class StepReport:
 
 
 class Trainer:
-    """Weights, optimizers and all else that a step changes.
+    """Weights, optimizers and everything else that a step changes.
 
     Args:
-        config: what to train, and how.
-        device: where.
+        run_config: the model and how it is trained, with lengths in steps.
+        device: where to train.
 
     Attributes:
-        trainee: the codec.
-        judges: families of discriminators.
-        average: running average of the codec's weights, or None.
-        steps: done so far, skipped ones included.
-        bad_steps: skipped ones in a row.
-        skipped: skipped ones in all.
+        config: how the model is trained.
+        model: the codec.
+        reconstruction: the reconstruction losses.
+        adversarial: the discriminators; None without adversarial training.
+        average: moving average of the codec's weights, or None.
+        steps: number of steps done, including skipped steps.
+        bad_steps: number of consecutive skipped steps.
+        skipped: number of skipped steps.
     """
 
-    def __init__(self, config: TrainingConfig, device: torch.device) -> None:
-        self.config, self.device = config, device
-        self.recipe = recipe = config.training
-        torch.manual_seed(recipe.seed)
-        self.trainee = build(config).to(device)
-        rate = self.trainee.sample_rate
-        self.distances = Distances(recipe.losses, rate).to(device)
-        adversarial = recipe.adversarial
-        families = adversarial.discriminators if adversarial else ()
-        self.judges = nn.ModuleList(build_discriminator(f) for f in families).to(device)
-        self.balancer = self._balancer().to(device)
-        broadcast_parameters(self.trainee)
-        broadcast_parameters(self.judges)
-        self.average = WeightAverage(self.trainee, recipe.ema) if recipe.ema else None
+    def __init__(self, run_config: RunConfig, device: torch.device) -> None:
+        self.run_config, self.device = run_config, device
+        self.config = config = run_config.training
+        torch.manual_seed(config.seed)
+        self.model = run_config.trainable.from_config(run_config.model).to(device)
+        if config.dead_code_threshold:
+            self.model.set_dead_code_threshold(config.dead_code_threshold)
+        self.reconstruction = ReconstructionLoss(config.losses, self.model.sample_rate).to(device)
+        self.adversarial: AdversarialLoss | None = None
+        if config.adversarial is not None:
+            self.adversarial = AdversarialLoss(config.adversarial).to(device)
+        for module in self._modules():
+            broadcast_parameters(module)
+        self.average = WeightAverage(self.model, config.ema) if config.ema else None
 
-        self.optimizer = make_optimizer(recipe.generator, self._decay_groups())
-        judge_recipe = recipe.discriminator or recipe.generator
-        self.judge_optimizer = (
-            make_optimizer(judge_recipe, [{"params": list(self.judges.parameters())}])
-            if families
-            else None
-        )
+        self.optimizer = config.generator.build(self._parameter_groups())
+        self.discriminator_optimizer: torch.optim.Optimizer | None = None
+        if self.adversarial is not None:
+            parameters = list(self.adversarial.parameters())
+            optimizer = config.discriminator or config.generator
+            self.discriminator_optimizer = optimizer.build([{"params": parameters}])
         # fp16 gradients vanish unless the loss is scaled up
-        self.scaler = torch.amp.GradScaler(device.type, enabled=recipe.precision == "fp16")
+        self.scaler = torch.amp.GradScaler(device.type, enabled=config.precision == "fp16")
         self.steps = self.bad_steps = self.skipped = 0
-        self._try_lengths()
-        if recipe.compile:
-            self.trainee.compile_parts()
+        self._check_crop_length()
+        if config.compile:
+            self.model.compile_parts()
 
     def step(self, batch: Tensor, progress: float) -> StepReport:
-        """Learn from crops.
+        """Train on a batch of crops.
 
         Args:
-            batch: float32 ``(B, 1, N)``, this rank's part of the batch.
-            progress: done share of the run, 0 to 1: what schedules go by.
+            batch: float32 ``(B, 1, N)``, this process's part of the batch.
+            progress: fraction of the run done, 0 to 1, for schedules.
 
         Raises:
-            TrainingError: too many steps in a row had something that was not finite.
+            TrainingError: Too many consecutive steps had a non-finite loss or gradient.
         """
-        recipe = self.recipe
-        dueling = self._dueling(progress)
+        config, adversarial = self.config, self.adversarial
+        if adversarial is not None and not adversarial.config.is_active(self.steps, progress):
+            adversarial = None
         optimizers = [self.optimizer]
-        if dueling and self.judge_optimizer is not None:
-            optimizers.append(self.judge_optimizer)
-        self._set_rates(progress)
-        self.trainee.train().prepare(self.steps, progress)
+        if adversarial is not None and self.discriminator_optimizer is not None:
+            optimizers.append(self.discriminator_optimizer)
+        self._set_learning_rates(progress)
+        self.model.train().prepare_step(self.steps, progress)
         before = [buffer.clone() for buffer in self._buffers()]
-        seen: dict[str, Tensor] = {}
+        sums: dict[str, Tensor] = {}
 
-        for part in batch.chunk(recipe.accumulation):
+        for part in batch.chunk(config.accumulation):
             with self._autocast():
-                made = self.trainee(part)
-            if dueling:
-                losses, judge_loss = self._judge(made.audio, made.target)
-                backward(judge_loss / recipe.accumulation)
-                add_up(seen, {"discriminator": judge_loss}, recipe.accumulation)
-            else:
-                losses = {}
-            plain, weighted = self.distances(made.audio, made.target)
-            penalty = penalty_sum(made.penalties, recipe.penalties)
-            total = self._total({**weighted, **losses}, made.audio, dueling) + penalty
-            backward(self.scaler.scale(total / recipe.accumulation))
-            add_up(seen, {**plain, **losses, **made.penalties}, recipe.accumulation)
-            add_up(seen, {"loss": sum(weighted.values()) + penalty}, recipe.accumulation)
+                output = self.model(part)
+            losses: dict[str, Tensor] = {}
+            if adversarial is not None:
+                crops = adversarial.crop(output.audio, output.target, config.seed + self.steps)
+                with self._autocast(wide_range=True):
+                    losses, discriminator_loss = adversarial(*crops)
+                backward(discriminator_loss / config.accumulation)
+                add_up(sums, {"discriminator": discriminator_loss}, config.accumulation)
+            plain, weighted = self.reconstruction(output.audio, output.target)
+            total = reconstruction = sum(weighted.values(), output.audio.new_zeros(()))
+            if adversarial is not None:
+                total = adversarial.combine(weighted, losses, output.audio)
+            auxiliary = weighted_sum(output.auxiliary_losses, config.auxiliary_losses)
+            backward(self.scaler.scale((total + auxiliary) / config.accumulation))
+            values = {**plain, **losses, **output.auxiliary_losses}
+            values["loss"] = reconstruction + auxiliary
+            add_up(sums, values, config.accumulation)
 
-        average_gradients(self.trainee.parameters())
+        average_gradients(self.model.parameters())
         self.scaler.unscale_(self.optimizer)
-        seen["gradient"] = clip(self.trainee, recipe.clip_norm)
-        if len(optimizers) > 1:
-            average_gradients(self.judges.parameters())
-            seen["judge_gradient"] = clip(self.judges, recipe.clip_norm)
-        # one wait for the device in the whole step; what is not finite on one rank is so on all
-        means = all_reduce_sum(torch.stack(list(seen.values()))) / world_size()
-        values = dict(zip(seen, means.tolist(), strict=True))
-        finite = all(map(math.isfinite, values.values()))
+        sums["grad_norm"] = clip_gradients(self.model, config.clip_norm)
+        if adversarial is not None:
+            average_gradients(adversarial.parameters())
+            sums["discriminator_grad_norm"] = clip_gradients(adversarial, config.clip_norm)
+        # the only wait for the device in a step; all processes find the same values non-finite
+        means = all_reduce_sum(torch.stack(list(sums.values()))) / world_size()
+        metrics = dict(zip(sums, means.tolist(), strict=True))
+        finite = all(map(math.isfinite, metrics.values()))
         if finite:
             self.scaler.step(self.optimizer)
             for optimizer in optimizers[1:]:
                 optimizer.step()
             if self.average is not None:
                 self.average.update()
-        else:  # the running statistics have seen it already
+        else:  # the forward pass has updated the running statistics
             for buffer, kept in zip(self._buffers(), before, strict=True):
                 buffer.copy_(kept)
         self.scaler.update()
@@ -244,211 +161,161 @@ class Trainer:
             optimizer.zero_grad(set_to_none=True)
         self.steps += 1
         self._count(finite)
-        values["learning_rate"] = self.optimizer.param_groups[0]["lr"]
-        return StepReport(values, skipped=not finite)
+        metrics["learning_rate"] = self.optimizer.param_groups[0]["lr"]
+        return StepReport(metrics, skipped=not finite)
 
-    def _judge(self, output: Tensor, target: Tensor) -> tuple[dict[str, Tensor], Tensor]:
-        """What the discriminators say: losses for the generator, and their own.
-
-        The gradient of their own loss must not reach the generator, nor the generator's their
-        weights.
-        """
-        adversarial = self.recipe.adversarial
-        assert adversarial is not None
-        output, target = self._piece(output, target)
-        losses: dict[str, Tensor] = {}
-        total = output.new_zeros(())
-        for number, judge in enumerate(self.judges):
-            with self._autocast(wide_only=True):
-                real, made = judge(target), judge(output.detach())
-                total = total + discriminator_loss(adversarial, real, made)
-                with frozen(judge):
-                    said = generator_losses(adversarial, real, judge(output))
-            losses |= {f"{name}_{number}": value for name, value in said.items()}
-        return losses, total
-
-    def _total(self, losses: Mapping[str, Tensor], output: Tensor, dueling: bool) -> Tensor:
-        """Add the losses up: by their weights, or so that their gradients have given norms."""
-        adversarial = self.recipe.adversarial
-        if dueling and adversarial is not None and adversarial.balance is not None:
-            gradient = self.balancer.combine(losses, output)
-            return (gradient * output).sum()
-        weights = {}
-        if adversarial is not None:
-            weights = {
-                "adversarial": adversarial.weight,
-                "features": adversarial.feature_weight,
-            }
-        total = output.new_zeros(())
-        for name, value in losses.items():
-            total = total + weights.get(name.partition("_")[0], 1.0) * value
-        return total
-
-    def _piece(self, output: Tensor, target: Tensor) -> tuple[Tensor, Tensor]:
-        """The same random stretch of both, as long as the discriminators want it."""
-        adversarial = self.recipe.adversarial
-        length = adversarial.segment_size if adversarial else None
-        if length is None or length >= output.shape[-1]:
-            return output, target
-        # drawn from the step's number: the same on all ranks, and after a resume
-        generator = torch.Generator().manual_seed(self.recipe.seed + self.steps)
-        start = int(torch.randint(output.shape[-1] - length + 1, (), generator=generator))
-        return output[..., start : start + length], target[..., start : start + length]
-
-    def _dueling(self, progress: float) -> bool:
-        adversarial = self.recipe.adversarial
-        if adversarial is None:
-            return False
-        return progress >= adversarial.start and self.steps % adversarial.every == 0
-
-    def _set_rates(self, progress: float) -> None:
-        recipe = self.recipe
-        assert recipe.max_steps is not None, "lengths are in steps by now"
-        factor = rate_factor(recipe.schedule, self.steps, recipe.max_steps, progress)
-        sides = [(self.optimizer, recipe.generator)]
-        if self.judge_optimizer is not None:
-            sides.append((self.judge_optimizer, recipe.discriminator or recipe.generator))
-        for optimizer, asked in sides:
+    def _set_learning_rates(self, progress: float) -> None:
+        config = self.config
+        assert config.max_steps is not None, "lengths are in steps"
+        factor = config.schedule.factor(self.steps, config.max_steps, progress)
+        pairs = [(self.optimizer, config.generator)]
+        if self.discriminator_optimizer is not None:
+            pairs.append((self.discriminator_optimizer, config.discriminator or config.generator))
+        for optimizer, settings in pairs:
             for group in optimizer.param_groups:
-                group["lr"] = factor * asked.learning_rate
+                group["lr"] = factor * settings.learning_rate
 
-    @torch.no_grad()
-    def _try_lengths(self) -> None:
-        """Let a crop of silence through everything, to learn now whether crops are long enough.
-
-        Raises:
-            ConfigError: a loss or a discriminator needs more samples.
-        """
-        crop = torch.zeros(1, 1, self.recipe.segment_size, device=self.device)
-        made = self.trainee.eval()(crop)
-        try:
-            self.distances(made.audio, made.target)
-        except ConfigError as error:
-            raise ConfigError(f"`training.losses`: {error}") from error
-        try:
-            for judge in self.judges:
-                judge(self._piece(made.audio, made.target)[0])
-        except ConfigError as error:
-            raise ConfigError(f"`training.adversarial`: {error}") from error
-
-    def _decay_groups(self) -> list[dict[str, Any]]:
-        decayed: list[nn.Parameter] = []
-        spared: list[nn.Parameter] = []
-        for name, parameter in self.trainee.named_parameters():
-            (decayed if self.trainee.decayed(name, parameter) else spared).append(parameter)
-        groups: list[dict[str, Any]] = [
-            {"params": decayed},
-            {"params": spared, "weight_decay": 0.0},
-        ]
-        return [group for group in groups if group["params"]]
-
-    def _balancer(self) -> GradientBalancer:
-        adversarial = self.recipe.adversarial
-        if adversarial is None or adversarial.balance is None:
-            return GradientBalancer({})
-        norms = dict(adversarial.balance)
-        each = {name: norms.pop(name) for name in ("adversarial", "features") if name in norms}
-        for number in range(len(adversarial.discriminators)):
-            norms |= {f"{name}_{number}": norm for name, norm in each.items()}
-        return GradientBalancer(norms)
-
-    def _autocast(self, wide_only: bool = False) -> torch.autocast:
-        """Lower precision for what bears it; ``wide_only`` excludes fp16's narrow range."""
-        precision = self.recipe.precision
-        enabled = precision != "fp32" and not (wide_only and precision == "fp16")
+    def _autocast(self, wide_range: bool = False) -> torch.autocast:
+        """Use the config's precision; ``wide_range`` excludes fp16."""
+        precision = self.config.precision
+        enabled = precision != "fp32" and not (wide_range and precision == "fp16")
         return torch.autocast(self.device.type, DTYPES[precision], enabled=enabled)
 
+    def _modules(self) -> list[nn.Module]:
+        return [self.model, *([self.adversarial] if self.adversarial is not None else [])]
+
     def _buffers(self) -> Iterable[Tensor]:
-        return [*self.trainee.buffers(), *self.judges.buffers(), *self.balancer.buffers()]
+        return [buffer for module in self._modules() for buffer in module.buffers()]
 
     def _count(self, finite: bool) -> None:
         self.bad_steps = 0 if finite else self.bad_steps + 1
         self.skipped += 0 if finite else 1
-        if self.bad_steps >= self.recipe.max_bad_steps:
+        if self.bad_steps >= self.config.max_bad_steps:
             raise TrainingError(
-                f"{self.bad_steps} steps in a row had a loss or gradient that is not finite; "
+                f"{self.bad_steps} consecutive steps had a loss or gradient that is not finite; "
                 "stopped at the last good weights: try a lower learning rate, or fp32"
             )
 
+    @torch.no_grad()
+    def _check_crop_length(self) -> None:
+        """Pass a crop of silence through all networks and losses.
+
+        Raises:
+            ConfigError: A loss or a discriminator needs more samples.
+        """
+        crop = torch.zeros(1, 1, self.config.segment_size, device=self.device)
+        output = self.model.eval()(crop)
+        try:
+            self.reconstruction(output.audio, output.target)
+        except ConfigError as error:
+            raise ConfigError(f"`training.losses`: {error}") from error
+        if self.adversarial is None:
+            return
+        try:
+            for discriminator in self.adversarial.discriminators:
+                discriminator(self.adversarial.crop(output.audio, output.target, seed=0)[0])
+        except ConfigError as error:
+            raise ConfigError(f"`training.adversarial`: {error}") from error
+
+    def _parameter_groups(self) -> list[dict[str, Any]]:
+        """Parameters with weight decay, then those without."""
+        decayed: list[nn.Parameter] = []
+        other: list[nn.Parameter] = []
+        for name, parameter in self.model.named_parameters():
+            (decayed if self.model.has_weight_decay(name, parameter) else other).append(parameter)
+        groups: list[dict[str, Any]] = [{"params": decayed}, {"params": other, "weight_decay": 0.0}]
+        return [group for group in groups if group["params"]]
+
     def start_from(
-        self, state: Mapping[str, Tensor], crops: Callable[[], Tensor], rest: Rest | None = None
+        self,
+        state: Mapping[str, Tensor],
+        crops: Callable[[], Tensor],
+        optimizers: OptimizerState | None = None,
     ) -> None:
-        """Begin with the weights of a checkpoint.
+        """Start with the weights of a checkpoint.
 
         Args:
             state: tensors by canonical name, in the order of the file.
-            crops: draws ``(B, 1, N)`` from the speech to be trained on, the same on all ranks.
-            rest: what else a training of the authors left: discriminators, moments, steps.
+            crops: returns crops ``(B, 1, N)`` of the training data, the same in all processes.
+            optimizers: what else a published training left: discriminators, moments, steps.
 
         Raises:
-            CheckpointError: they are those of another model.
+            CheckpointError: The checkpoint is of another model.
         """
-        self.trainee.load_codec_state(state)
-        self.trainee.settle(lambda: crops().to(self.device))
+        names = load_weights(self.model, self.run_config.family, state)
+        self.model.calibrate(lambda: crops().to(self.device))
         if self.average is not None:
-            self.average = WeightAverage(self.trainee, self.average.decay)
-        if rest is None:
+            self.average = WeightAverage(self.model, self.average.decay)
+        if optimizers is None:
             return
         try:
-            take_moments(self.optimizer, self.trainee.parameters_by(state), rest.optimizers[0])
-            if self.judge_optimizer is not None:
-                judged = list(self.judges.parameters())
-                take_tensors(judged, rest.discriminator)
-                take_moments(self.judge_optimizer, judged, rest.optimizers[1])
+            ordered = self.model.parameters_in_order(names)
+            load_moments(self.optimizer, ordered, optimizers.generator_moments)
+            if self.adversarial is not None and self.discriminator_optimizer is not None:
+                parameters = list(self.adversarial.parameters())
+                load_parameters(parameters, optimizers.discriminator)
+                moments = optimizers.discriminator_moments
+                load_moments(self.discriminator_optimizer, parameters, moments)
         except CheckpointError as error:
             raise CheckpointError(
-                f"{rest.path}: {error}; without this file, its weights do"
+                f"{optimizers.path}: {error}; move this file away to start with the weights alone"
             ) from error
-        self.steps = rest.steps
+        self.steps = optimizers.steps
 
     def state(self) -> dict[str, Any]:
-        """Everything that `load_state` needs to go on as if nothing had happened."""
+        """Return all that `load_state` needs to continue as if the run had not stopped."""
+        adversarial, optimizer = self.adversarial, self.discriminator_optimizer
         return {
-            "config": self.config.to_json(),
+            "config": self.run_config.to_json(),
             "steps": self.steps,
             "bad_steps": self.bad_steps,
             "skipped": self.skipped,
-            "trainee": self.trainee.state_dict(),
+            "model": self.model.state_dict(),
             "average": self.average.state() if self.average else None,
-            "judges": self.judges.state_dict(),
-            "balancer": self.balancer.state_dict(),
             "optimizer": self.optimizer.state_dict(),
-            "judge_optimizer": self.judge_optimizer.state_dict() if self.judge_optimizer else None,
+            "discriminators": adversarial.discriminators.state_dict() if adversarial else None,
+            "discriminator_optimizer": optimizer.state_dict() if optimizer else None,
+            "balancer": adversarial.balancer.state_dict() if adversarial else None,
             "scaler": self.scaler.state_dict(),
             "random": random_state(self.device),
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
-        """Take over what `state` gave.
+        """Load what `state` returned.
 
-        The recipe may be another one: what it newly has begins now, what it lacks is left.
+        The training config may be another: what it adds starts now, what it lacks is ignored.
 
         Raises:
-            ConfigError: it is that of another model, or of other discriminators.
-            CheckpointError: something is missing.
+            ConfigError: The state is of another model, or of other discriminators.
+            CheckpointError: Something is missing.
         """
         try:
-            self._take(state)
+            self._load(state)
         except (AttributeError, IndexError, KeyError, RuntimeError, TypeError, ValueError) as error:
-            change = shape_change(state.get("config"), self.config.to_json())
+            change = shape_change(state.get("config"), self.run_config.to_json())
             if change is not None:
-                raise ConfigError(f"the run was begun with {change}") from error
+                raise ConfigError(f"the run was started with {change}") from error
             raise CheckpointError(
-                f"not all that a run needs is there ({str(error).splitlines()[-1].strip():.100})"
+                "the state of the training run is incomplete "
+                f"({str(error).splitlines()[-1].strip():.100})"
             ) from error
 
-    def _take(self, state: Mapping[str, Any]) -> None:
-        self.trainee.load_state_dict(state["trainee"])
-        take_optimizer(self.optimizer, state["optimizer"])
+    def _load(self, state: Mapping[str, Any]) -> None:
+        self.model.load_state_dict(state["model"])
+        load_optimizer(self.optimizer, state["optimizer"])
         if self.average is not None:
             if state["average"]:
                 self.average.load_state(**state["average"])
-            else:  # an average that begins now
-                self.average = WeightAverage(self.trainee, self.average.decay)
-        if self.judge_optimizer is not None and state["judge_optimizer"]:
-            self.judges.load_state_dict(state["judges"])
-            take_optimizer(self.judge_optimizer, state["judge_optimizer"])
-            self.balancer.load_state_dict(state["balancer"], strict=False)
+            else:  # an average that starts now
+                self.average = WeightAverage(self.model, self.average.decay)
+        if (
+            self.adversarial is not None
+            and self.discriminator_optimizer is not None
+            and state["discriminator_optimizer"]
+        ):
+            self.adversarial.discriminators.load_state_dict(state["discriminators"])
+            self.adversarial.balancer.load_state_dict(state["balancer"], strict=False)
+            load_optimizer(self.discriminator_optimizer, state["discriminator_optimizer"])
         if self.scaler.is_enabled() and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         self.steps = int(state["steps"])
@@ -456,57 +323,34 @@ class Trainer:
         set_random_state(state["random"], self.device)
 
 
-def make_optimizer(recipe: Optimizer, groups: Sequence[dict[str, Any]]) -> torch.optim.Optimizer:
-    """Adam or AdamW over groups of parameters."""
-    kind = torch.optim.Adam if recipe.kind == "adam" else torch.optim.AdamW
-    return kind(
-        groups,
-        lr=recipe.learning_rate,
-        betas=recipe.betas,
-        eps=recipe.eps,
-        weight_decay=recipe.weight_decay,
-        fused=True,
-    )
+def weighted_sum(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
+    """Return the weighted sum of auxiliary losses; losses without a weight do not count."""
+    total = torch.zeros((), device=next(iter(losses.values())).device)
+    for name, value in losses.items():
+        total = total + weights.get(name, 0.0) * value
+    return total
 
 
-def take_optimizer(optimizer: torch.optim.Optimizer, state: dict[str, Any]) -> None:
-    """Take over the moments of a snapshot, but not its settings: those are the recipe's."""
-    settings = [{k: v for k, v in g.items() if k != "params"} for g in optimizer.param_groups]
-    optimizer.load_state_dict(state)
-    for group, own in zip(optimizer.param_groups, settings, strict=True):
-        group.update(own)
-
-
-def clip(owner: nn.Module, norm: float | None) -> Tensor:
-    """Scale the gradients down to ``norm`` and return what their norm was."""
-    limit = math.inf if norm is None else norm
-    return nn.utils.clip_grad_norm_(owner.parameters(), limit)
-
-
-@contextmanager
-def frozen(judge: nn.Module) -> Iterator[None]:
-    """Let no gradient reach the weights of ``judge``."""
-    judge.requires_grad_(False)
-    try:
-        yield
-    finally:
-        judge.requires_grad_(True)
+def add_up(sums: dict[str, Tensor], values: Mapping[str, Tensor], num_parts: int) -> None:
+    """Add the values of a part of the batch to the sums over parts."""
+    for name, value in values.items():
+        share = value.detach().float() / num_parts
+        sums[name] = sums[name] + share if name in sums else share
 
 
 def backward(loss: Tensor) -> None:
-    """Add the gradient of ``loss`` to those of the weights."""
+    """Add the gradient of ``loss`` to the gradients of the weights."""
     loss.backward()  # type: ignore[no-untyped-call]
 
 
-def add_up(seen: dict[str, Tensor], new: Mapping[str, Tensor], parts: int) -> None:
-    """Add a part's share of each value."""
-    for name, value in new.items():
-        share = value.detach().float() / parts
-        seen[name] = seen[name] + share if name in seen else share
+def clip_gradients(module: nn.Module, norm: float | None) -> Tensor:
+    """Scale the gradients down to ``norm`` and return their norm before."""
+    limit = math.inf if norm is None else norm
+    return nn.utils.clip_grad_norm_(module.parameters(), limit)
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
-    """States of torch's global random number generators."""
+    """Return the states of torch's global random number generators."""
     states = {"cpu": torch.get_rng_state()}
     if device.type == "cuda":
         states["cuda"] = torch.cuda.get_rng_state(device)

@@ -1,17 +1,14 @@
-"""How good a codec is on clips that it was not trained with.
+"""Validation: the quality of a codec on clips that it was not trained on.
 
-The clips go through `codectool.codec.Codec`, as files of users do: what is measured is what
-`encode` and `decode` give.
-
-Letters used in shapes: C channels, K codebooks, F frames, N samples.
+The clips pass `codectool.codec.Codec`, like the files of users, and are compared with the metrics
+of `codectool evaluate` at the model's sampling rate.
 """
 
 from __future__ import annotations
 
-import importlib
 import math
-import warnings
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -24,20 +21,22 @@ from codectool.checkpoints.load import LoadedModel
 from codectool.codec import Codec
 from codectool.codecs.base import CodecModel
 from codectool.errors import AudioError
+from codectool.evaluation.metrics.base import MetricUndefinedError, Wave
+from codectool.evaluation.metrics.mel import mel_distance
+from codectool.evaluation.metrics.si_sdr import SiSdr
+from codectool.evaluation.metrics.stoi import Stoi
 from codectool.evaluation.tokens.usage import codebook_usage
-from codectool.training.losses.spectral import mel_distance_db
-from codectool.training.losses.waveform import si_sdr
 
 MIN_SECONDS = 0.1
-NO_FINGERPRINT = "00000000"  # the tokens of a validation meet no other weights
+NO_FINGERPRINT = "00000000"  # the tokens are decoded at once by the same weights
 
 
 @dataclass(frozen=True)
 class ValidationClip:
-    """One clip to be coded again and again.
+    """A clip that is coded at every validation.
 
     Attributes:
-        name: for tables and TensorBoard; no two clips of a list have the same.
+        name: name in TensorBoard, unique in a list.
         audio: float32 ``(1, N)`` in [-1, 1], at the model's sampling rate.
     """
 
@@ -46,85 +45,60 @@ class ValidationClip:
 
 
 @dataclass(frozen=True)
-class ClipResult:
-    """What became of one clip.
-
-    Attributes:
-        name: of the clip.
-        values: ``mel_db``, ``si_sdr``, and with pystoi ``stoi`` and ``estoi``; NaN where a measure
-            has no value, as STOI of less than 0.4 s of speech.
-        output: float32 ``(N,)``, the decoded samples.
-    """
-
-    name: str
-    values: dict[str, float]
-    output: Tensor
-
-
-@dataclass(frozen=True)
 class ValidationResult:
-    """What became of all clips.
+    """Result of a validation.
 
     Attributes:
-        clips: each of them, in order.
-        values: means over the clips that have a value, and how the codebooks are used (see
-            `codebook_usage`): for the journal.
+        outputs: decoded samples ``(N,)`` of each clip at the model's rate.
+        clip_values: metrics of each clip by name; NaN where a metric is undefined.
+        values: means of the metrics over the clips that have a value, and `codebook_usage`.
     """
 
-    clips: tuple[ClipResult, ...]
+    outputs: list[Tensor]
+    clip_values: list[dict[str, float]]
     values: dict[str, float]
-
-    def samples(self, index: int) -> Tensor:
-        """Decoded samples ``(N,)`` of one clip, at the model's sampling rate."""
-        return self.clips[index].output
 
 
 def load_clips(
     paths: Iterable[Path],
     sample_rate: int,
-    seconds_max: float = 10.0,
-    complain: Callable[[str], None] | None = None,
+    max_seconds: float = 10.0,
+    on_error: Callable[[str], None] = lambda message: None,
 ) -> list[ValidationClip]:
-    """Read the clips of a validation list: mono, at the model's rate, the beginning of long ones.
+    """Read validation clips: mono, at the model's rate.
 
     Args:
         paths: audio files.
-        sample_rate: of the model, in Hz.
-        seconds_max: of each file, the first so many seconds.
-        complain: is told, in one line, of each file that cannot be used; it is left out.
+        sample_rate: sampling rate of the model in Hz.
+        max_seconds: length that is read from the start of each file.
+        on_error: called with a message for each file that cannot be used and is left out.
 
     Raises:
-        AudioError: not one of them can be used.
+        AudioError: No file can be used.
     """
     clips: list[ValidationClip] = []
     problems = []
     names: set[str] = set()
     for path in paths:
         try:
-            audio = _read_clip(path, sample_rate, seconds_max)
+            wave = read_crop(path, 0, math.ceil(max_seconds * sample_rate), sample_rate)
+            if wave.shape[1] < MIN_SECONDS * sample_rate:
+                raise AudioError(f"{path}: is shorter than {MIN_SECONDS} s")
         except AudioError as error:
             problems.append(str(error))
-            if complain is not None:
-                complain(f"{error}; not used for validation")
+            on_error(f"{error}; not used for validation")
             continue
-        name = _unused(path.stem, names)
+        name = _unique(path.stem, names)
         names.add(name)
-        clips.append(ValidationClip(name, audio))
+        clips.append(ValidationClip(name, torch.from_numpy(np.ascontiguousarray(wave))))
     if not clips:
-        why = f": {problems[0]}" if problems else " is empty"
-        raise AudioError(f"the validation list{why}; give clips that can be read")
+        reason = f": {problems[0]}" if problems else " is empty"
+        raise AudioError(f"the validation list{reason}; give clips that can be read")
     return clips
 
 
-def _read_clip(path: Path, sample_rate: int, seconds_max: float) -> Tensor:
-    wave = read_crop(path, 0, math.ceil(seconds_max * sample_rate), sample_rate)
-    if wave.shape[1] < MIN_SECONDS * sample_rate:
-        raise AudioError(f"{path}: is shorter than {MIN_SECONDS} s")
-    return torch.from_numpy(np.ascontiguousarray(wave))
-
-
-def _unused(name: str, taken: set[str]) -> str:
-    """``name``, with a number behind it if it is taken."""
+def _unique(name: str, taken: set[str]) -> str:
+    """Return ``name``, with a number appended if it is taken."""
     number, free = 1, name
     while free in taken:
         number += 1
@@ -132,74 +106,59 @@ def _unused(name: str, taken: set[str]) -> str:
     return free
 
 
-def validate(codec: CodecModel, clips: Sequence[ValidationClip]) -> ValidationResult:
-    """Encode and decode every clip on the model's device, and measure what comes back.
+def validate(model: CodecModel, clips: Sequence[ValidationClip]) -> ValidationResult:
+    """Encode and decode every clip on the model's device, and compute metrics.
 
     Args:
-        codec: the model; it is left in evaluation mode.
-        clips: at its sampling rate.
+        model: the codec in evaluation mode.
+        clips: clips at its sampling rate.
     """
-    whole = Codec(LoadedModel(codec, NO_FINGERPRINT, Path("validation")), codec.device)
-    results, codes = [], []
+    codec = Codec(LoadedModel(model, NO_FINGERPRINT, Path("validation")), model.device)
+    outputs, clip_values, codes = [], [], []
     for clip in clips:
-        tokens = whole.encode(clip.audio, codec.sample_rate)
-        output = torch.from_numpy(whole.decode(tokens))
-        values = measure(output, clip.audio, codec.sample_rate)
-        results.append(ClipResult(clip.name, values, output[0]))
+        tokens = codec.encode(clip.audio, model.sample_rate)
+        output = codec.decode(tokens)[0]
+        outputs.append(torch.from_numpy(output))
+        clip_values.append(compute_metrics(clip.audio[0].numpy(), output, model.sample_rate))
         codes.append(tokens.codes[0])
-    means = _means([result.values for result in results])
-    use = codebook_usage(np.concatenate(codes, axis=1), codec.codebook_sizes) if codes else {}
-    return ValidationResult(tuple(results), means | use)
+    values = _means(clip_values)
+    if codes:
+        values |= codebook_usage(np.concatenate(codes, axis=1), model.codebook_sizes)
+    return ValidationResult(outputs, clip_values, values)
 
 
-def measure(output: Tensor, reference: Tensor, sample_rate: int) -> dict[str, float]:
-    """Measures of one clip; see `ClipResult`.
+def compute_metrics(reference: Wave, output: Wave, sample_rate: int) -> dict[str, float]:
+    """Return mel distance, SI-SDR, and STOI and ESTOI if pystoi is installed.
 
     Args:
-        output: float32 ``(1, N)``.
-        reference: float32 ``(1, N)``.
+        reference: float32 ``(N,)``.
+        output: float32 ``(N,)``.
         sample_rate: in Hz.
-    """
-    pair = output[None], reference[None]
-    return {
-        "mel_db": float(mel_distance_db(*pair, sample_rate)),
-        "si_sdr": float(si_sdr(*pair)),
-        **intelligibility(output, reference, sample_rate),
-    }
-
-
-def intelligibility(output: Tensor, reference: Tensor, sample_rate: int) -> dict[str, float]:
-    """STOI and extended STOI (Taal 2011, Jensen 2016), 0 to 1, as pystoi computes them.
-
-    Args:
-        output: float32 ``(1, N)``.
-        reference: float32 ``(1, N)``.
-        sample_rate: in Hz; pystoi resamples to 10 kHz itself.
 
     Returns:
-        ``stoi`` and ``estoi``, NaN where there is too little speech for one; an empty table where
-        pystoi is not installed.
+        Values by name; NaN where a metric is undefined, such as STOI of less than 0.4 s of speech.
     """
+    metrics: dict[str, Callable[[], float]] = {
+        "mel_db": lambda: mel_distance(reference, output, sample_rate),
+        "si_sdr_db": lambda: SiSdr().compute(reference, output)["si_sdr_db"],
+    }
+    pair = reference.astype(float), output.astype(float)
+    with suppress(ImportError):  # pystoi is optional
+        stoi = Stoi()
+        metrics["stoi"] = lambda: stoi.intelligibility(*pair, sample_rate, extended=False)
+        metrics["estoi"] = lambda: stoi.intelligibility(*pair, sample_rate, extended=True)
+    return {name: _value_or_nan(metric) for name, metric in metrics.items()}
+
+
+def _value_or_nan(metric: Callable[[], float]) -> float:
     try:
-        pystoi = importlib.import_module("pystoi")
-    except ImportError:
-        return {}
-    signals = reference[0].double().numpy(), output[0].double().numpy()
-    values = {}
-    for name, extended in (("stoi", False), ("estoi", True)):
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", RuntimeWarning)
-            # it returns a number all the same, and one that spoils a mean
-            warnings.filterwarnings("error", "Not enough STFT frames", RuntimeWarning)
-            try:
-                values[name] = float(pystoi.stoi(*signals, sample_rate, extended=extended))
-            except RuntimeWarning:
-                values[name] = math.nan
-    return values
+        return metric()
+    except MetricUndefinedError:
+        return math.nan
 
 
 def _means(tables: Sequence[dict[str, float]]) -> dict[str, float]:
-    """Mean of each value over the tables in which it is a number; NaN where it is in none."""
+    """Return the mean of each value over the tables in which it is finite; NaN if in none."""
     means = {}
     for name in tables[0] if tables else ():
         known = [table[name] for table in tables if math.isfinite(table[name])]

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from benchmarks import training as benchmark
-from benchmarks.straightforward import (
+from benchmarks.reference_training import (
     Comparison,
     Duration,
     StraightforwardTrainer,
@@ -19,14 +19,14 @@ from benchmarks.straightforward import (
     upstream_form,
 )
 from codectool.errors import UsageError
-from codectool.training.config import TrainingConfig
+from codectool.training.config import RunConfig
 from codectool.training.trainer import Trainer
 from tests.training import small
 
 CPU = torch.device("cpu")
 
 
-def recipe(**changed: object) -> TrainingConfig:
+def recipe(**changed: object) -> RunConfig:
     """SuperCodec's recipe with everything small."""
     mel = {"kind": "mel", "weight": 15, "windows": [80], "bands": [20], "fft_size": 128}
     spectral = {"kind": "mel", "weight": 1, "windows": [16, 32, 128], "bands": [16, 16, 16]}
@@ -45,7 +45,7 @@ def recipe(**changed: object) -> TrainingConfig:
             {**spectral, "fft_size": 128, "power": 2, "padding": "same", "squared": 1},
             {"kind": "waveform", "weight": 0.1},
         ],
-        "penalties": {"commitment": 1},
+        "auxiliary_losses": {"commitment": 1},
         "adversarial": {
             "discriminators": [judge],
             "loss": "hinge",
@@ -63,8 +63,12 @@ def recipe(**changed: object) -> TrainingConfig:
 
 def weights(trainer: Trainer | StraightforwardTrainer) -> dict[str, torch.Tensor]:
     """Everything that a step changes."""
-    judges = trainer.judges[0].members if isinstance(trainer, Trainer) else trainer.judges
-    found = {f"codec.{name}": value for name, value in trainer.trainee.state_dict().items()}
+    if isinstance(trainer, Trainer):
+        assert trainer.adversarial is not None
+        judges = trainer.adversarial.discriminators[0].members
+    else:
+        judges = trainer.judges
+    found = {f"codec.{name}": value for name, value in trainer.model.state_dict().items()}
     for number, judge in enumerate(judges):
         found |= {f"{number}.{name}": value for name, value in judge.state_dict().items()}
     return {name: value.detach().clone() for name, value in found.items()}
@@ -116,7 +120,7 @@ def test_the_ratio_is_that_of_pairs() -> None:
 
 
 @pytest.mark.parametrize("config", [small.config(), recipe(adversarial=None), recipe(ema=0.9)])
-def test_other_recipes_are_not_compared(config: TrainingConfig) -> None:
+def test_other_recipes_are_not_compared(config: RunConfig) -> None:
     with pytest.raises(UsageError, match="only SuperCodec"):
         upstream_form(config, steps=10)
 

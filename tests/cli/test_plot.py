@@ -1,4 +1,4 @@
-"""`codectool plot`, from folders to a picture."""
+"""`codectool plot`."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ PNG = b"\x89PNG\r\n\x1a\n"
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    """Of a short run."""
+    """The folder of a short run."""
     entries = [
         {"kind": kind, "step": step, "time": 0, name: step / 100}
         for step in (10, 20, 30)
@@ -35,7 +35,7 @@ def _drawing() -> None:
 
 
 @pytest.mark.usefixtures("_drawing")
-def test_the_picture_lies_in_the_run_and_is_replaced(run: Run, folder: Path) -> None:
+def test_figure_is_written_to_the_run_and_replaced(run: Run, folder: Path) -> None:
     for _ in range(2):
         result = run("plot", folder)
         assert (result.code, result.out, result.err) == (0, b"", "")
@@ -44,7 +44,7 @@ def test_the_picture_lies_in_the_run_and_is_replaced(run: Run, folder: Path) -> 
 
 
 @pytest.mark.usefixtures("_drawing")
-def test_a_named_picture_is_not_replaced_unless_asked(
+def test_named_figure_is_not_replaced_without_overwrite(
     run: Run, folder: Path, tmp_path: Path
 ) -> None:
     path = tmp_path / "mine.png"
@@ -57,20 +57,20 @@ def test_a_named_picture_is_not_replaced_unless_asked(
 
 
 @pytest.mark.usefixtures("_drawing")
-def test_the_picture_to_a_pipe(run: Run, folder: Path) -> None:
+def test_figure_to_stdout(run: Run, folder: Path) -> None:
     result = run("plot", folder, "-o", "-", "--metric", "loss", "--log-x", "--smooth", "0")
     assert result.code == 0
     assert result.out.startswith(PNG)
 
 
 @pytest.mark.usefixtures("_drawing")
-def test_several_runs_need_a_name_for_their_picture(run: Run, folder: Path, tmp_path: Path) -> None:
+def test_several_runs_need_an_output(run: Run, folder: Path, tmp_path: Path) -> None:
     assert_refused(run("plot", folder, folder), "several runs", "-o")
     assert run("plot", folder, folder, "-o", tmp_path / "both.png").code == 0
     assert (tmp_path / "both.png").read_bytes().startswith(PNG)
 
 
-def test_figures_as_json(run: Run, folder: Path) -> None:
+def test_metrics_as_json(run: Run, folder: Path) -> None:
     result = run("plot", folder, folder, "--json", "--metric", "mel_db")
     assert result.code == 0
     first, second = map(json.loads, result.text.splitlines())
@@ -82,7 +82,7 @@ def test_figures_as_json(run: Run, folder: Path) -> None:
     assert not (folder / "curves.png").exists()
 
 
-def test_what_cannot_be_drawn(run: Run, folder: Path, tmp_path: Path) -> None:
+def test_bad_input_is_refused(run: Run, folder: Path, tmp_path: Path) -> None:
     assert_refused(run("plot", tmp_path), str(tmp_path), "has no metrics.jsonl")
     assert not (tmp_path / "curves.png").exists()
     assert_refused(run("plot", tmp_path / "gone"), "gone", "there is no folder")
@@ -92,11 +92,13 @@ def test_what_cannot_be_drawn(run: Run, folder: Path, tmp_path: Path) -> None:
     assert_refused(run("plot"), "RUN_DIR")
     for smooth in ("1", "-0.1", "nan"):
         assert_refused(run("plot", folder, "--smooth", smooth), "--smooth", "below 1")
-    (folder / "metrics.jsonl").write_text("not a journal\nat all\n")
+    (folder / "metrics.jsonl").write_text("not a metrics log\nat all\n")
     assert_refused(run("plot", folder), "metrics.jsonl: line 1 is no entry")
 
 
-def test_without_matplotlib(run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_missing_matplotlib_names_the_install_command(
+    run: Run, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     for name in [m for m in sys.modules if m.partition(".")[0] == "matplotlib"]:
         monkeypatch.delitem(sys.modules, name)
     monkeypatch.setitem(sys.modules, "matplotlib", None)
@@ -105,6 +107,6 @@ def test_without_matplotlib(run: Run, folder: Path, monkeypatch: pytest.MonkeyPa
     assert run("plot", folder, "--json").code == 0
 
 
-def test_plot_needs_no_torch(folder: Path) -> None:
+def test_plot_does_not_load_torch(folder: Path) -> None:
     loaded = modules_after(called("plot", str(folder), "--json"))
     assert not loaded & {"torch", "torchaudio", "matplotlib", "tensorboard", "rich"}

@@ -1,4 +1,4 @@
-"""Can a model learn one crop by heart? A synthetic voice, a loss, and the loop around them."""
+"""Train a model on one crop of a synthetic voice."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ import math
 import torch
 from torch import Tensor
 
-from codectool.training.losses.spectral import LogMelDistance, MelScale
-from codectool.training.trainee import Trainee
+from codectool.codecs.trainable import TrainableCodec
+from codectool.training.losses.mel import MelLossConfig
 
 SAMPLE_RATE = 8000
 
 
 def voice(num_samples: int = 4000) -> Tensor:
-    """Harmonics of a wavering pitch under two formants, rising and falling: ``(1, 1, N)``."""
+    """Harmonics of a varying pitch under two formants: ``(1, 1, N)``."""
     time = torch.arange(num_samples) / SAMPLE_RATE
     pitch = 120 + 30 * torch.sin(2 * math.pi * 1.5 * time)
     phase = 2 * math.pi * torch.cumsum(pitch, 0) / SAMPLE_RATE
@@ -26,23 +26,20 @@ def voice(num_samples: int = 4000) -> Tensor:
     return (wave * (0.55 + 0.45 * torch.sin(2 * math.pi * 3 * time - 1))).view(1, 1, -1)
 
 
-def learn(
-    trainee: Trainee, penalties: dict[str, float], betas: tuple[float, float], steps: int
+def overfit(
+    model: TrainableCodec, weights: dict[str, float], betas: tuple[float, float], steps: int
 ) -> list[float]:
-    """Train on the voice alone; the mel distance of every step."""
-    scales = [
-        MelScale(fft_size=128, window=128, hop=32, bands=20),
-        MelScale(fft_size=512, window=512, hop=128, bands=40),
-    ]
-    mel = LogMelDistance(SAMPLE_RATE, scales, mean=True)
-    optimizer = torch.optim.Adam(trainee.parameters(), lr=3e-3, betas=betas)
+    """Train on the voice; return the mel loss of each step."""
+    config = MelLossConfig(weight=1, windows=(128, 512), bands=(20, 40), mean=True)
+    mel = config.build(SAMPLE_RATE)
+    optimizer = torch.optim.Adam(model.parameters(), lr=3e-3, betas=betas)
     wave, distances = voice(), []
     for _ in range(steps):
-        made = trainee(wave)
-        distance = mel(made.audio, made.target)
-        loss = 15 * distance + (made.audio - made.target).abs().mean()
-        for name, weight in penalties.items():
-            loss = loss + weight * made.penalties[name]
+        output = model(wave)
+        distance = mel(output.audio, output.target)
+        loss = 15 * distance + (output.audio - output.target).abs().mean()
+        for name, weight in weights.items():
+            loss = loss + weight * output.auxiliary_losses[name]
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()

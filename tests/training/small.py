@@ -1,4 +1,4 @@
-"""Recipes and speech so small that a whole run takes a moment."""
+"""Small configs and speech, so that a run takes a moment."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import soundfile
 import torch
 from msgspec.structs import replace
 
-from codectool.training.config import TrainingConfig, override, parse
+from codectool.training.config import RunConfig, override, parse
 
 HAC: dict[str, Any] = {
     "family": "hac",
@@ -47,11 +47,11 @@ HAC: dict[str, Any] = {
             {"kind": "mel", "weight": 10, "windows": [256, 64], "bands": [16, 8], "mean": True},
             {"kind": "waveform", "weight": 1, "relative": True},
         ],
-        "penalties": {"commitment": 0.25, "entropy": 1.44},
+        "auxiliary_losses": {"commitment": 0.25, "entropy": 1.44},
         "clip_norm": 5.0,
         "ema": 0.99,
         "gain_db": [-6, 3],
-        "early_start": 0.2,
+        "start_padding_prob": 0.2,
         "seed": 7,
         "num_workers": 0,
         "log_every": 2,
@@ -62,8 +62,8 @@ HAC: dict[str, Any] = {
     },
 }
 
-# Discriminators of every family, from the second half of a run on, balanced.
-DUEL: dict[str, Any] = {
+# All discriminators, balanced, from the second half of a run.
+ADVERSARIAL: dict[str, Any] = {
     "discriminators": [
         {"kind": "complex_stft", "windows": [64, 128], "channels": [2, 2, 2, 2, 2]},
         {"kind": "filter_bands", "bands": [1, 2], "channels": [2, 2, 2, 2, 2]},
@@ -77,8 +77,11 @@ DUEL: dict[str, Any] = {
     "balance": {"mel": 0.5, "waveform": 0.05, "adversarial": 1.0, "features": 1.0},
 }
 
-# The same with one of them, where it matters only that there is one.
-FEW: dict[str, Any] = {**DUEL, "discriminators": DUEL["discriminators"][:1]}
+# The same with one discriminator.
+ONE_DISCRIMINATOR: dict[str, Any] = {
+    **ADVERSARIAL,
+    "discriminators": ADVERSARIAL["discriminators"][:1],
+}
 
 SUPERCODEC: dict[str, Any] = {
     "family": "supercodec",
@@ -94,8 +97,8 @@ SUPERCODEC: dict[str, Any] = {
         **HAC["training"],
         "segment_size": 400,
         "batch_size": 2,
-        "penalties": {"commitment": 1},
-        # of 40 vectors over 16 codewords: some codewords die in every run
+        "auxiliary_losses": {"commitment": 1},
+        # 40 vectors per batch over 16 codewords: some codewords die in every run
         "dead_code_threshold": 0.5,
         "ema": None,
     },
@@ -131,25 +134,25 @@ BIGCODEC: dict[str, Any] = {
     "training": {
         **HAC["training"],
         "segment_size": 400,
-        "penalties": {"commitment": 0.25, "codebook": 1},
+        "auxiliary_losses": {"commitment": 0.25, "codebook": 1},
     },
 }
 
 
-def config(values: Mapping[str, Any] = HAC, *settings: str, **training: Any) -> TrainingConfig:
-    """One of the above, with other values under ``training``, or with ``key=value`` settings."""
+def config(values: Mapping[str, Any] = HAC, *settings: str, **training: Any) -> RunConfig:
+    """A config with other values of ``training``, or with ``key=value`` settings."""
     changed = {**values, "training": {**values["training"], **training}}
     return parse(override(changed, settings))
 
 
-def with_data(config: TrainingConfig, train: Path, valid: Path | None = None) -> TrainingConfig:
-    from codectool.training.config import Data
+def with_data(config: RunConfig, train: Path, valid: Path | None = None) -> RunConfig:
+    from codectool.training.config import DataConfig
 
-    return replace(config, data=Data(str(train), None if valid is None else str(valid)))
+    return replace(config, data=DataConfig(str(train), None if valid is None else str(valid)))
 
 
 def speech(folder: Path, count: int = 6, rate: int = 8000, seconds: float = 0.8) -> Path:
-    """Clips of a voice-like signal in a new folder."""
+    """Write clips of a voice-like signal to a new folder."""
     folder.mkdir(parents=True)
     rng = np.random.default_rng(count)
     for number in range(count):
@@ -167,9 +170,9 @@ def _voice(time: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return 0.15 * syllables * tones + 0.003 * rng.normal(size=len(time))
 
 
-def write(path: Path, values: TrainingConfig | Mapping[str, Any]) -> Path:
-    """As a JSON file."""
-    content = values.to_json() if isinstance(values, TrainingConfig) else values
+def write(path: Path, values: RunConfig | Mapping[str, Any]) -> Path:
+    """Write a config as JSON."""
+    content = values.to_json() if isinstance(values, RunConfig) else values
     path.write_text(json.dumps(content))
     return path
 
@@ -183,7 +186,7 @@ def batch(count: int = 4, length: int = 800, seed: int = 0) -> torch.Tensor:
 
 
 def differing(one: Any, other: Any, path: str = "") -> list[str]:
-    """Where two nests of tensors and plain values differ, bit for bit."""
+    """Return the paths at which two nests of tensors and values differ, bit for bit."""
     if isinstance(one, torch.Tensor) and isinstance(other, torch.Tensor):
         same = one.dtype == other.dtype and one.shape == other.shape
         return [] if same and torch.equal(_bytes(one), _bytes(other)) else [path]

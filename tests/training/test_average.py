@@ -1,4 +1,4 @@
-"""The running average of the weights."""
+"""Exponential moving average of the weights."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from codectool.training.trainer import WeightAverage
+from codectool.training.average import WeightAverage
 
 
 class Model(nn.Module):
@@ -23,8 +23,8 @@ class Model(nn.Module):
             self.count += 1
 
 
-def test_the_first_steps_count_more() -> None:
-    """By hand: (1 + n) / (10 + n) until that is above the decay."""
+def test_average_of_first_steps_matches_reference() -> None:
+    """The decay is (1 + n) / (10 + n) until that is above the given decay."""
     model = Model()
     average = WeightAverage(model, 0.15)
     expected = 0.0
@@ -38,7 +38,7 @@ def test_the_first_steps_count_more() -> None:
     assert "count" not in average.tensors
 
 
-def test_applying_it_leaves_everything_as_it_was() -> None:
+def test_applied_average_is_undone_exactly() -> None:
     """Bit for bit, also after an error."""
     model = Model()
     average = WeightAverage(model, 0.9)
@@ -62,10 +62,10 @@ def test_applying_it_leaves_everything_as_it_was() -> None:
     assert all(torch.equal(tensor, mean[name]) for name, tensor in average.tensors.items())
     model.move(7.0)
     average.update()
-    assert average.tensors["weight"][0] > 5, "it follows the model, as before"
+    assert average.tensors["weight"][0] > 5, "it still follows the model"
 
 
-def test_state() -> None:
+def test_state_restores_the_average() -> None:
     model = Model()
     average = WeightAverage(model, 0.9)
     for value in (1.0, 2.0):

@@ -10,7 +10,7 @@ import pytest
 
 from codectool.errors import UsageError
 from codectool.plots import DPI
-from codectool.training.curves import Curve, Run, choose
+from codectool.training.curves import Curve, Run, select_metrics
 from codectool.training.plot import (
     PANEL_HEIGHT,
     PANEL_WIDTH,
@@ -34,7 +34,7 @@ def sample_run(label: str, offset: float = 0.0) -> Run:
     curves = {f"train/t{i}": curve(steps, offset + rng.normal(0, 1, 200)) for i in range(2)}
     curves |= {
         f"valid/{name}": curve(steps[::20], offset + np.linspace(0, 1, 10))
-        for name in ("mel_db", "stoi", "estoi", "si_sdr")
+        for name in ("mel_db", "stoi", "estoi", "si_sdr_db")
     }
     return Run(label, Path(label), curves)
 
@@ -103,7 +103,7 @@ def test_arrange_places_sections_and_rows() -> None:
 @pytest.mark.parametrize("log_x", [False, True])
 def test_curve_figure_shows_every_run_in_every_panel(log_x: bool) -> None:
     runs = [sample_run("first"), sample_run("$other_一", offset=0.5)]
-    names = choose(runs)
+    names = select_metrics(runs)
     pixels = read_png(draw(runs, names, log_x=log_x))
     layout = arrange(names, 2)
     assert pixels.shape == (*(round(inches * DPI) for inches in reversed(layout.size)), 3)

@@ -12,8 +12,8 @@ import pytest
 
 from codectool.errors import UsageError
 from codectool.training.curves import (
-    choose,
     read_runs,
+    select_metrics,
     smoothed,
     smoothing_weight,
     summary,
@@ -42,32 +42,32 @@ def folder(tmp_path: Path) -> Path:
         train(20, learning_rate=2e-4, mel=None, loss=7.0),
         valid(20, perplexity_0=11.0, mel_db=5.0, stoi=0.5),
         {"kind": "event", "step": 20, "message": "saved"},
-        train(30, learning_rate=1e-4, mel=1.0, loss=6.0, judge_gradient=1.0),
+        train(30, learning_rate=1e-4, mel=1.0, loss=6.0, discriminator_grad_norm=1.0),
         valid(30, perplexity_0=12.0, mel_db=4.0, stoi=0.75),
         valid(40, perplexity_0=12.0, mel_db=4.5, stoi=None),
     ]
     return write_run(tmp_path / "run", entries)
 
 
-def test_a_journal_becomes_curves(folder: Path) -> None:
+def test_curves_are_read_from_metrics_log(folder: Path) -> None:
     (run,) = read_runs([folder])
     assert run.label == "run"
     assert run.last_step == 40
     mel = run.curves["train/mel"]
     assert mel.steps.tolist() == [10, 20, 30]
     np.testing.assert_array_equal(mel.values, [3.0, np.nan, 1.0])
-    assert run.curves["train/judge_gradient"].steps.tolist() == [30]
+    assert run.curves["train/discriminator_grad_norm"].steps.tolist() == [30]
     assert not any("message" in name for name in run.curves)
 
 
-def test_a_step_that_was_done_twice_counts_once(tmp_path: Path) -> None:
+def test_last_entry_of_a_repeated_step_counts(tmp_path: Path) -> None:
     entries = [train(10, mel=1.0), train(20, mel=2.0), train(10, mel=3.0)]
     (run,) = read_runs([write_run(tmp_path, entries)])
     assert run.curves["train/mel"].steps.tolist() == [10, 20]
     assert run.curves["train/mel"].values.tolist() == [3.0, 2.0]
 
 
-def test_runs_are_told_apart_by_the_ends_of_their_paths(tmp_path: Path) -> None:
+def test_labels_are_shortest_distinct_path_ends(tmp_path: Path) -> None:
     names = ["a/run", "b/run", "b/other"]
     folders = [write_run(tmp_path / name, [train(1, mel=1.0)]) for name in names]
     assert [run.label for run in read_runs(folders)] == names
@@ -75,39 +75,46 @@ def test_runs_are_told_apart_by_the_ends_of_their_paths(tmp_path: Path) -> None:
     assert [run.label for run in read_runs([folders[0], folders[0]])] == ["run", "run"]
 
 
-def test_folders_that_are_no_runs(tmp_path: Path) -> None:
+def test_folders_without_metrics_are_refused(tmp_path: Path) -> None:
     with pytest.raises(UsageError, match=r"gone: no such folder"):
         read_runs([tmp_path / "gone"])
     with pytest.raises(UsageError, match=r"has no metrics\.jsonl; name the folder of a training"):
         read_runs([tmp_path])
     event = {"kind": "event", "step": 0, "message": "started"}
-    with pytest.raises(UsageError, match=r"holds no figures yet"):
+    with pytest.raises(UsageError, match=r"holds no metrics yet"):
         read_runs([write_run(tmp_path / "young", [event])])
 
 
-def test_validation_comes_first_and_the_learning_rate_last(folder: Path) -> None:
+def test_metrics_are_ordered_validation_first_learning_rate_last(folder: Path) -> None:
     (run,) = read_runs([folder])
-    assert choose([run]) == [
+    assert select_metrics([run]) == [
         "valid/mel_db",
         "valid/stoi",
         "valid/perplexity_0",
         "train/loss",
         "train/mel",
-        "train/judge_gradient",
+        "train/discriminator_grad_norm",
         "train/learning_rate",
     ]
 
 
-def test_curves_are_chosen_by_name(tmp_path: Path) -> None:
+def test_metrics_are_selected_by_name(tmp_path: Path) -> None:
     entries = [train(1, mel=1.0, loss=1.0), valid(1, mel=2.0, stoi=0.5)]
     (run,) = read_runs([write_run(tmp_path, entries)])
-    assert choose([run], ["stoi", "train/mel"]) == ["valid/stoi", "train/mel"]
-    assert choose([run], ["mel", "train/mel"]) == ["train/mel", "valid/mel"]
-    with pytest.raises(UsageError, match=r"`pesq`; there are train/mel, train/loss, valid/mel"):
-        choose([run], ["pesq"])
+    assert select_metrics([run], ["stoi", "train/mel"]) == ["valid/stoi", "train/mel"]
+    assert select_metrics([run], ["mel", "train/mel"]) == ["train/mel", "valid/mel"]
+    with pytest.raises(UsageError, match=r"`pesq`; choose from train/mel, train/loss, valid/mel"):
+        select_metrics([run], ["pesq"])
 
 
-def test_smoothing_is_a_weighted_mean_of_what_came() -> None:
+def test_old_metric_names_are_accepted(tmp_path: Path) -> None:
+    entries = [train(1, judge_gradient=1.0), valid(1, si_sdr=2.0)]
+    (run,) = read_runs([write_run(tmp_path, entries)])
+    names = ["valid/si_sdr_db", "train/discriminator_grad_norm"]
+    assert select_metrics([run], ["si_sdr", "judge_gradient"]) == names
+
+
+def test_smoothed_is_weighted_mean_of_past_values() -> None:
     rng = np.random.default_rng(0)
     values = rng.normal(5, 1, 50)
     values[[0, 7, 8]] = np.nan
@@ -122,7 +129,7 @@ def test_smoothing_is_a_weighted_mean_of_what_came() -> None:
     np.testing.assert_allclose(smoothed(np.full(9, 3.0), 0.99), 3.0)
 
 
-def test_a_short_run_is_not_smoothed_and_a_long_one_not_without_limit() -> None:
+def test_smoothing_weight_is_limited() -> None:
     weights = [smoothing_weight(n) for n in (0, 1, 25, 50, 250, 10**6)]
     assert weights == pytest.approx([0, 0, 0, 0.5, 0.9, 0.98])
 
@@ -149,7 +156,7 @@ def test_summary_of_known_curves(folder: Path) -> None:
     json.dumps(figures, allow_nan=False)
 
 
-def test_a_curve_of_nothing_but_nan(tmp_path: Path) -> None:
+def test_curve_of_nan_can_be_drawn(tmp_path: Path) -> None:
     (run,) = read_runs([write_run(tmp_path, [valid(1, mel_db=None), valid(2, mel_db=None)])])
     assert run.curves["valid/mel_db"].best("valid/mel_db") is None
     assert summary(run, ["valid/mel_db"])["figures"]["valid/mel_db"] == {"points": 2, "finite": 0}

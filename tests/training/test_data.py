@@ -1,4 +1,4 @@
-"""Crops: drawn evenly, the same however they are read, and never the end of a run."""
+"""Random crops, and batches of crops read by workers."""
 
 from __future__ import annotations
 
@@ -31,7 +31,9 @@ from tests.conftest import shared
 
 RATE = 8000
 PLAIN = CropSettings(sample_rate=RATE, segment_size=400, seed=5)
-RICH = replace(PLAIN, by_seconds=True, gain_db=(-10.0, 6.0), early_start=0.3, silence=0.2)
+RICH = replace(
+    PLAIN, by_seconds=True, gain_db=(-10.0, 6.0), start_padding_prob=0.3, silence_prob=0.2
+)
 
 
 def write(path: Path, samples: np.ndarray, rate: int = RATE) -> Clip:
@@ -86,10 +88,10 @@ def same(one: list[Batch], other: list[Batch]) -> bool:
     )
 
 
-# What is drawn
+# Crops
 
 
-def test_an_epoch_has_every_clip_once_in_an_order_of_its_own(marked: list[Clip]) -> None:
+def test_each_epoch_has_every_clip_once_in_another_order(marked: list[Clip]) -> None:
     dataset = CropDataset(marked, PLAIN)
     assert dataset.items_per_epoch == 20
     epochs = [[which(dataset, 20 * epoch + place) for place in range(20)] for epoch in range(4)]
@@ -97,7 +99,7 @@ def test_an_epoch_has_every_clip_once_in_an_order_of_its_own(marked: list[Clip])
     assert len({tuple(epoch) for epoch in epochs}) == 4
 
 
-def test_by_seconds_a_clip_comes_as_often_as_segments_fit(marked: list[Clip]) -> None:
+def test_by_seconds_draws_a_clip_per_segment(marked: list[Clip]) -> None:
     dataset = CropDataset(marked, replace(PLAIN, by_seconds=True, segment_size=1500))
     expected = {i: max(1, round((1000 + 300 * i) / 1500)) for i in range(20)}
     assert expected[0] == 1
@@ -108,13 +110,13 @@ def test_by_seconds_a_clip_comes_as_often_as_segments_fit(marked: list[Clip]) ->
         assert found == expected
 
 
-def test_by_seconds_counts_at_the_rate_of_the_model(tmp_path: Path) -> None:
+def test_by_seconds_counts_segments_at_the_models_rate(tmp_path: Path) -> None:
     clip = write(tmp_path / "a.wav", np.zeros(4 * 16000), 16000)
     settings = CropSettings(sample_rate=RATE, segment_size=RATE, seed=0, by_seconds=True)
     assert CropDataset([clip], settings).items_per_epoch == 4
 
 
-def test_starts_are_uniform(ramp: Clip) -> None:
+def test_crop_starts_are_uniform(ramp: Clip) -> None:
     dataset = CropDataset([ramp], PLAIN)
     starts = [start(dataset, n) for n in range(1600)]
     assert 0 <= min(starts) < 50
@@ -124,18 +126,18 @@ def test_starts_are_uniform(ramp: Clip) -> None:
     assert 3.5 < chi_square < 37.7  # 15 degrees of freedom; either side has about 1 in 1000
 
 
-def test_both_ends_are_reached(tmp_path: Path) -> None:
+def test_crop_starts_include_both_ends(tmp_path: Path) -> None:
     clip = write(tmp_path / "a.wav", np.arange(1003) / 16384)
     dataset = CropDataset([clip], replace(PLAIN, segment_size=1000))
     assert {start(dataset, n) for n in range(100)} == {0, 1, 2, 3}
 
 
-def test_the_same_clip_starts_elsewhere_in_the_next_epoch(ramp: Clip) -> None:
+def test_crop_starts_differ_between_epochs(ramp: Clip) -> None:
     dataset = CropDataset([ramp], PLAIN)
     assert len({start(dataset, n) for n in range(50)}) > 45
 
 
-def test_the_seed_changes_order_and_starts(marked: list[Clip], ramp: Clip) -> None:
+def test_seed_changes_order_and_starts(marked: list[Clip], ramp: Clip) -> None:
     other = replace(PLAIN, seed=6)
     orders = [[which(CropDataset(marked, s), n) for n in range(20)] for s in (PLAIN, other)]
     assert orders[0] != orders[1]
@@ -144,7 +146,7 @@ def test_the_seed_changes_order_and_starts(marked: list[Clip], ramp: Clip) -> No
 
 
 @pytest.mark.parametrize(("name", "rate"), [("a.wav", 44100), ("a.flac", 16000), ("a.wav", 8000)])
-def test_a_crop_is_one_of_the_whole_file_resampled(tmp_path: Path, name: str, rate: int) -> None:
+def test_crop_matches_resampled_file(tmp_path: Path, name: str, rate: int) -> None:
     rng = np.random.default_rng(1)
     path = tmp_path / name
     soundfile.write(path, rng.normal(0, 0.1, (3 * rate, 2)), rate)
@@ -163,7 +165,7 @@ def test_a_crop_is_one_of_the_whole_file_resampled(tmp_path: Path, name: str, ra
     assert len(starts) == 4
 
 
-def test_short_clips_are_filled_up_with_zeros(tmp_path: Path) -> None:
+def test_short_clips_are_padded_with_zeros(tmp_path: Path) -> None:
     samples = np.random.default_rng(0).normal(0, 0.1, 900).astype(np.float32)
     clip = write(tmp_path / "a.wav", samples)
     found = wave(CropDataset([clip], replace(PLAIN, segment_size=1500)), 0)
@@ -181,7 +183,7 @@ def test_gains_are_uniform_in_decibels(tmp_path: Path) -> None:
     assert ((found - 100) ** 2 / 100).sum() < 24.3  # 7 degrees of freedom, 1 in 1000
 
 
-def test_gains_stop_at_full_scale(tmp_path: Path) -> None:
+def test_gain_is_limited_to_full_scale(tmp_path: Path) -> None:
     samples = np.random.default_rng(0).uniform(-0.9, 0.9, 5000)
     dataset = CropDataset([write(tmp_path / "a.wav", samples)], replace(PLAIN, gain_db=(-2.0, 6.0)))
     peaks = np.array([np.abs(wave(dataset, n)).max() for n in range(100)])
@@ -190,25 +192,25 @@ def test_gains_stop_at_full_scale(tmp_path: Path) -> None:
     assert peaks.min() < 0.8
 
 
-def test_full_scale_is_reached_by_scaling_not_by_clipping(tmp_path: Path) -> None:
+def test_gain_does_not_clip(tmp_path: Path) -> None:
     samples = np.random.default_rng(0).uniform(-0.9, 0.9, 1000)
     loud = replace(PLAIN, segment_size=1000, gain_db=(6.0, 6.0))
     found = wave(CropDataset([write(tmp_path / "a.wav", samples)], loud), 0)
     np.testing.assert_allclose(found, samples / np.abs(samples).max(), atol=1e-6)
 
 
-def test_without_a_gain_levels_stay(tmp_path: Path) -> None:
+def test_levels_are_kept_without_gain(tmp_path: Path) -> None:
     clip = write(tmp_path / "a.wav", np.full(1000, 1.5))
     assert wave(CropDataset([clip], PLAIN), 0).max() == 1.5
 
 
-def test_early_starts_put_zeros_in_front(ramp: Clip) -> None:
-    dataset = CropDataset([ramp], replace(PLAIN, early_start=0.25))
+def test_start_padding_is_uniform(ramp: Clip) -> None:
+    dataset = CropDataset([ramp], replace(PLAIN, start_padding_prob=0.25))
     leads = []
     for number in range(1000):
         found = wave(dataset, number)
         if found[0] == 0 and found[-1] < 400 / 16384:
-            lead = int(np.argmax(found > 0)) - 1  # the ramp begins with a zero
+            lead = int(np.argmax(found > 0)) - 1  # the ramp starts with a zero
             np.testing.assert_array_equal(found[:lead], 0)
             np.testing.assert_allclose(found[lead:], np.arange(400 - lead) / 16384)
             leads.append(lead)
@@ -217,8 +219,8 @@ def test_early_starts_put_zeros_in_front(ramp: Clip) -> None:
     assert 190 < max(leads) <= 200
 
 
-def test_silence_is_pure_or_faint_noise(marked: list[Clip]) -> None:
-    dataset = CropDataset(marked, replace(PLAIN, silence=0.5, segment_size=1000))
+def test_silence_is_digital_or_faint_noise(marked: list[Clip]) -> None:
+    dataset = CropDataset(marked, replace(PLAIN, silence_prob=0.5, segment_size=1000))
     levels = [float(np.sqrt((wave(dataset, n) ** 2).mean())) for n in range(600)]
     pure = [level for level in levels if level == 0]
     faint = [20 * np.log10(level) for level in levels if 0 < level < 0.01]
@@ -228,7 +230,7 @@ def test_silence_is_pure_or_faint_noise(marked: list[Clip]) -> None:
     assert -52 < max(faint) < -49.5
 
 
-def test_millions_of_entries_are_not_millions_of_objects(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_memory_of_millions_of_entries_is_small(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(data, "read_crop", lambda *_: np.zeros((1, 400), np.float32))
     clips = [Clip(Path("/a.wav"), 2**40 // 1000, RATE)]  # four years
     tracemalloc.start()
@@ -241,12 +243,12 @@ def test_millions_of_entries_are_not_millions_of_objects(monkeypatch: pytest.Mon
         tracemalloc.stop()
 
 
-# How it is read
+# Batches
 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 3 worker")  # on a small machine
 @pytest.mark.parametrize("workers", [1, 3])
-def test_the_number_of_readers_changes_nothing(noises: list[Clip], workers: int) -> None:
+def test_batches_do_not_depend_on_number_of_workers(noises: list[Clip], workers: int) -> None:
     alone = take(CropLoader(noises, RICH, 8), 10)
     ahead = take(CropLoader(noises, RICH, 8, num_workers=workers), 10)
     assert same(alone, ahead)
@@ -255,13 +257,13 @@ def test_the_number_of_readers_changes_nothing(noises: list[Clip], workers: int)
     assert all(batch.waited > 0 for batch in alone + ahead)
 
 
-def test_a_run_goes_on_where_it_was(noises: list[Clip]) -> None:
+def test_loader_continues_at_first_batch(noises: list[Clip]) -> None:
     whole = take(CropLoader(noises, RICH, 6), 10)
     assert same(whole[7:], take(CropLoader(noises, RICH, 6, first_batch=7), 3))
     assert same(whole[7:], take(CropLoader(noises, RICH, 6, first_batch=7, num_workers=1), 3))
 
 
-def test_ranks_share_a_batch(noises: list[Clip]) -> None:
+def test_processes_get_parts_of_the_same_batch(noises: list[Clip]) -> None:
     whole = take(CropLoader(noises, RICH, 6, first_batch=3), 4)
     parts = [take(CropLoader(noises, RICH, 6, 0, rank, 3, first_batch=3), 4) for rank in range(3)]
     for batch, *shares in zip(whole, *parts, strict=True):
@@ -269,34 +271,34 @@ def test_ranks_share_a_batch(noises: list[Clip]) -> None:
         assert torch.equal(batch.audio, torch.cat([share.audio for share in shares]))
 
 
-def test_reading_leaves_the_random_numbers_of_the_run_alone(noises: list[Clip]) -> None:
+def test_loader_does_not_draw_global_random_numbers(noises: list[Clip]) -> None:
     before = torch.get_rng_state()
     take(CropLoader(noises, RICH, 4), 3)
     assert torch.equal(torch.get_rng_state(), before)
 
 
-def test_a_loader_can_begin_again(noises: list[Clip]) -> None:
+def test_loader_can_be_iterated_again(noises: list[Clip]) -> None:
     loader = CropLoader(noises, RICH, 4)
     assert same(take(loader, 3), take(loader, 3))
 
 
-def test_a_batch_may_be_larger_than_the_data(ramp: Clip) -> None:
+def test_batch_may_be_larger_than_the_data(ramp: Clip) -> None:
     batch = take(CropLoader([ramp], PLAIN, 50), 1)[0]
     assert len({float(crop[0, 0]) for crop in batch.audio}) > 45
 
 
-def test_batches_that_cannot_be_shared_out(noises: list[Clip]) -> None:
-    with pytest.raises(ConfigError, match="batch_size 8 cannot be shared out evenly to 3"):
+def test_uneven_batches_and_empty_lists_are_refused(noises: list[Clip]) -> None:
+    with pytest.raises(ConfigError, match="batch_size 8 cannot be split evenly over 3"):
         CropLoader(noises, PLAIN, 8, world_size=3)
     with pytest.raises(UsageError, match="no audio"):
         CropLoader([], PLAIN, 8)
 
 
-# What goes wrong
+# Errors
 
 
 def broken(folder: Path) -> dict[str, Clip]:
-    """Clips that cannot be used, by a word that the message about them has."""
+    """Clips that cannot be used, by words of their messages."""
     folder.mkdir()
     nan = np.zeros(8000)
     nan[::300] = np.nan
@@ -322,9 +324,7 @@ def broken(folder: Path) -> dict[str, Clip]:
     }
 
 
-def test_what_cannot_be_used_is_replaced_and_reported_once(
-    tmp_path: Path, marked: list[Clip]
-) -> None:
+def test_unusable_clips_are_replaced_and_reported_once(tmp_path: Path, marked: list[Clip]) -> None:
     bad = broken(tmp_path / "bad")
     loader = CropLoader([*marked, *bad.values()], PLAIN, 28)
     batches = take(loader, 12)
@@ -339,7 +339,7 @@ def test_what_cannot_be_used_is_replaced_and_reported_once(
         assert sum(p.startswith(f"{clip.path}: ") and words in p for p in problems) == 1
 
 
-def test_replacements_do_not_depend_on_the_readers(tmp_path: Path, marked: list[Clip]) -> None:
+def test_replacements_do_not_depend_on_workers(tmp_path: Path, marked: list[Clip]) -> None:
     clips = [*marked[:3], *broken(tmp_path / "bad").values()]
     alone = take(CropLoader(clips, RICH, 8), 5)
     ahead = take(CropLoader(clips, RICH, 8, num_workers=2), 5)
@@ -347,22 +347,22 @@ def test_replacements_do_not_depend_on_the_readers(tmp_path: Path, marked: list[
     assert [batch.problems for batch in alone] == [batch.problems for batch in ahead]
 
 
-def test_nothing_but_broken_files_ends_the_run(tmp_path: Path) -> None:
+def test_batch_of_unreadable_files_is_an_error(tmp_path: Path) -> None:
     clips = [*broken(tmp_path / "bad").values()][:3]
     crop = CropDataset(clips, PLAIN)[0]
-    assert crop.gave_up
+    assert crop.failed
     assert not crop.audio.any()
     assert set(crop.problems) == {str(clip.path) for clip in clips}
-    with pytest.raises(AudioError, match="none of the 3 files of a whole batch could be read"):
+    with pytest.raises(AudioError, match="none of the 3 files of a batch could be read"):
         take(CropLoader(clips, PLAIN, 4), 1)
 
 
-def test_a_killed_reader_is_an_error_and_no_hang(noises: list[Clip]) -> None:
+def test_killed_worker_is_an_error(noises: list[Clip]) -> None:
     before = set(multiprocessing.active_children())
     batches = iter(CropLoader(noises, RICH, 4, num_workers=2))
     next(batches)
     (victim, *_others) = set(multiprocessing.active_children()) - before
-    with pytest.raises(CodectoolError, match="a process that reads audio died"):
+    with pytest.raises(CodectoolError, match="a worker that reads audio died"):
         kill_and_read_on(victim.pid or 0, batches, seconds=20)
 
 
@@ -374,14 +374,13 @@ def kill_and_read_on(reader: int, batches: Iterator[Batch], seconds: float) -> N
             next(batches)
 
 
-def test_other_errors_pass() -> None:
+def test_other_errors_are_not_translated() -> None:
     with pytest.raises(RuntimeError, match="out of memory"), reading_errors():
         raise RuntimeError("CUDA error: out of memory")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_readers_go_on_after_a_signal_to_all(number: signal.Signals, noises: list[Clip]) -> None:
-    """The training loop may want to finish its step and more."""
+def test_workers_ignore_stop_signals(number: signal.Signals, noises: list[Clip]) -> None:
     before = set(multiprocessing.active_children())
     batches = iter(CropLoader(noises, RICH, 4, num_workers=2))
     found = [next(batches) for _ in range(2)]
@@ -406,7 +405,7 @@ except KeyboardInterrupt:
 """
 
 
-def test_control_c_ends_all_processes_quietly(tmp_path: Path, noises: list[Clip]) -> None:
+def test_ctrl_c_ends_all_processes_quietly(tmp_path: Path, noises: list[Clip]) -> None:
     process: subprocess.Popen[str] = subprocess.Popen(
         [sys.executable, "-c", INTERRUPTED, str(tmp_path)],
         stdout=subprocess.PIPE,
@@ -416,14 +415,14 @@ def test_control_c_ends_all_processes_quietly(tmp_path: Path, noises: list[Clip]
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "going\n"
-    os.killpg(process.pid, signal.SIGINT)  # as a terminal does: to all of them
+    os.killpg(process.pid, signal.SIGINT)  # like a terminal: to all processes
     out, err = process.communicate(timeout=30)
     assert out.endswith("interrupted\n")
     assert err == ""
     assert process.returncode == 0
 
 
-def test_the_shared_corpus() -> None:
+def test_batch_of_real_speech() -> None:
     clips, _ = scan(read_list(shared("speech", "valid.txt")))
     settings = CropSettings(24000, 24000, 1, True, (-10.0, 6.0), 0.1, 0.02)
     batch = take(CropLoader(clips, settings, 24), 1)[0]

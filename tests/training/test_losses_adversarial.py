@@ -27,12 +27,12 @@ FAKE = [torch.tensor([[-2.0, 0.5], [0.0, 1.5]]), torch.tensor([-1.0, 1.0])]
         (least_squares_generator, (FAKE,), 10.5 / 4 + 4 / 2),
     ],
 )
-def test_worked_examples(loss, arguments, expected):
+def test_adversarial_loss_worked_examples(loss, arguments, expected):
     assert loss(*arguments).item() == pytest.approx(expected)
     assert loss(*arguments, mean=True).item() == pytest.approx(expected / 2)
 
 
-def test_best_discriminator_has_no_loss():
+def test_perfect_discriminator_has_no_loss():
     sure = [torch.full((3,), 1.0)]
     assert hinge_discriminator(sure, [-sure[0]]) == 0
     assert hinge_discriminator([5 * sure[0]], [-5 * sure[0]]) == 0
@@ -41,12 +41,12 @@ def test_best_discriminator_has_no_loss():
     assert least_squares_generator(sure) == 0
 
 
-def test_gradients_push_the_right_way():
+def test_gradients_have_the_right_sign():
     real = [logits.clone().requires_grad_() for logits in REAL]
     fake = [logits.clone().requires_grad_() for logits in FAKE]
     hinge_discriminator(real, fake).backward()
-    # -1/4 where real logits are below the margin, +1/4 where the others are above theirs; exactly
-    # on the margin a relu passes nothing
+    # -1/4 if a real logit is below the margin, +1/4 if a fake one is above its margin; exactly on
+    # the margin a relu has no gradient
     assert real[0].grad.tolist() == [[0, -0.25], [0, -0.25]]
     assert real[1].grad.tolist() == [0, -0.5]
     assert fake[0].grad.tolist() == [[0, 0.25], [0.25, 0.25]]
@@ -69,7 +69,7 @@ def features():
     return real, fake
 
 
-def test_feature_matching():
+def test_feature_matching_worked_example():
     real, fake = features()
     distances, sizes = [0.5, 1, 0.25, 1], [2, 1, 0.5, 4]
     relative = sum(d / s for d, s in zip(distances, sizes, strict=True))
@@ -92,14 +92,14 @@ def test_feature_matching_gives_no_gradient_to_real_maps():
     assert fake[1][0].grad.tolist() == [[0, 0, pytest.approx(1 / 12)]]
 
 
-def test_relative_distance_of_empty_maps_is_finite():
+def test_relative_feature_distance_of_silence_is_finite():
     silent = [[torch.zeros(3)]]
     assert feature_matching(silent, silent, relative=True) == 0
     assert torch.isfinite(feature_matching(silent, [[torch.ones(3)]], relative=True))
 
 
-def test_relative_distance_of_two_ranks_is_that_of_the_whole_batch(monkeypatch):
-    """What two ranks average to: their distances over the mean size of both."""
+def test_relative_feature_distance_of_two_processes_matches_whole_batch(monkeypatch):
+    """Each process divides its distance by the mean size of both."""
     real = torch.randn(4, 10, generator=torch.Generator().manual_seed(0))
     real[2:] *= 3
     fake = real + 0.1
@@ -121,6 +121,6 @@ def test_low_precision_logits_are_summed_in_float32():
     assert feature_matching([logits], [logits]).dtype == torch.float32
 
 
-def test_lists_must_go_together():
+def test_lists_of_different_length_are_refused():
     with pytest.raises(ValueError, match="zip"):
         hinge_discriminator(REAL, FAKE[:1])

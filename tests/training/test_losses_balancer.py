@@ -10,12 +10,12 @@ def noise(*shape, seed=0):
 
 
 def output(seed=0):
-    """An output within a graph, as a generator gives it."""
+    """An output within a graph."""
     weight = noise(2, 1, 100, seed=seed).requires_grad_()
     return 2 * weight
 
 
-def test_contributions_have_the_asked_norms():
+def test_combined_gradient_has_the_given_norms():
     balancer = GradientBalancer({"mel": 3.0, "wave": 0.5})
     y = output()
     directions = {"mel": noise(2, 1, 100, seed=1), "wave": 1e-4 * noise(2, 1, 100, seed=2)}
@@ -28,7 +28,7 @@ def test_contributions_have_the_asked_norms():
     assert balancer.combine({"mel": losses["mel"]}, y).norm().item() == pytest.approx(3)
 
 
-def test_gradient_reaches_the_generator():
+def test_combined_gradient_reaches_the_codec():
     weight = noise(2, 1, 100).requires_grad_()
     y = 2 * weight
     combined = GradientBalancer({"wave": 1.0}).combine({"wave": y.square().sum()}, y)
@@ -37,7 +37,7 @@ def test_gradient_reaches_the_generator():
     torch.testing.assert_close(weight.grad / weight.grad.norm(), weight / weight.norm())
 
 
-def test_norms_are_a_corrected_moving_average():
+def test_running_norm_is_a_corrected_moving_average():
     balancer = GradientBalancer({"wave": 1.0})
     y = output()
     direction = noise(2, 1, 100, seed=1)
@@ -47,17 +47,17 @@ def test_norms_are_a_corrected_moving_average():
         combined = balancer.combine({"wave": (size * y * direction).sum()}, y)
     weights = [0.99**2, 0.99, 1]
     mean = sum(w * s for w, s in zip(weights, sizes, strict=True)) / sum(weights)
-    assert balancer.running_norms()["wave"].item() == pytest.approx(mean, rel=1e-4)
+    assert balancer.norms["wave"].value().item() == pytest.approx(mean, rel=1e-4)
     assert combined.norm().item() == pytest.approx(2 / mean, rel=1e-4)
 
 
-def test_absent_terms_are_left_alone():
+def test_absent_loss_keeps_its_norm():
     balancer = GradientBalancer({"mel": 1.0, "adv": 1.0})
     y = output()
     balancer.combine({"mel": y.square().sum()}, y)
-    assert balancer.running_norms()["adv"] == 0
+    assert balancer.norms["adv"].value() == 0
     balancer.combine({"adv": 3 * y.sum()}, y)
-    assert balancer.running_norms()["adv"].item() == pytest.approx(3 * 200**0.5)
+    assert balancer.norms["adv"].value().item() == pytest.approx(3 * 200**0.5)
     balancer.combine({"mel": y.square().sum()}, y)
     assert balancer.norms["adv"].weight.item() == pytest.approx(0.01)
     assert balancer.norms["mel"].weight.item() == pytest.approx(1 - 0.99**2)
@@ -66,7 +66,7 @@ def test_absent_terms_are_left_alone():
 
 @pytest.mark.parametrize("bad", [float("nan"), float("inf")])
 @pytest.mark.parametrize("at_first", [True, False])
-def test_bad_gradients_are_passed_on_but_not_remembered(bad, at_first):
+def test_non_finite_gradient_is_returned_but_not_averaged(bad, at_first):
     balancer = GradientBalancer({"mel": 1.0, "wave": 1.0})
     y = output()
     good = {"mel": y.square().sum(), "wave": y.sum()}
@@ -80,7 +80,7 @@ def test_bad_gradients_are_passed_on_but_not_remembered(bad, at_first):
     assert torch.isfinite(balancer.combine(good, y)).all()
 
 
-def test_zero_gradients_are_not_remembered_either():
+def test_zero_gradient_is_not_averaged():
     balancer = GradientBalancer({"adv": 1.0})
     y = output()
     assert torch.equal(balancer.combine({"adv": 0 * y.sum()}, y), torch.zeros_like(y))
@@ -90,7 +90,7 @@ def test_zero_gradients_are_not_remembered_either():
     assert balancer.combine({"adv": y.sum()}, y).norm().item() == pytest.approx(1, rel=1e-4)
 
 
-def test_state_survives():
+def test_state_dict_restores_the_norms():
     balancer, copy = (GradientBalancer({"mel": 1.0, "adv_stft": 2.0}) for _ in range(2))
     y = output()
     for size in (1, 10):
@@ -102,8 +102,8 @@ def test_state_survives():
         GradientBalancer({"mel": 1.0}).load_state_dict(balancer.state_dict())
 
 
-def test_two_ranks_do_what_one_does_with_the_whole_batch(monkeypatch):
-    """Each rank: the mean over its half. The average of their gradients is that of the whole."""
+def test_two_processes_match_one_with_the_whole_batch(monkeypatch):
+    """The average of the gradients of both halves is the gradient of the whole batch."""
     weights = {"wave": 0.7}
     values, target = noise(4, 1, 50), noise(4, 1, 50, seed=1)
 
@@ -122,7 +122,7 @@ def test_two_ranks_do_what_one_does_with_the_whole_batch(monkeypatch):
     torch.testing.assert_close(ranks / 2, whole)
 
 
-def test_a_loss_without_weight_is_refused():
+def test_loss_without_weight_is_refused():
     y = output()
     with pytest.raises(KeyError, match="stft"):
         GradientBalancer({"mel": 1.0}).combine({"stft": y.sum()}, y)

@@ -1,4 +1,4 @@
-"""The Whisper distance with a tiny encoder of random weights."""
+"""Whisper loss with a tiny encoder of random weights."""
 
 import json
 import sys
@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from codectool.errors import CheckpointError, ConfigError, UsageError
-from codectool.training.losses.whisper import LogMel, WhisperDistance
+from codectool.training.losses.whisper import LogMel, WhisperLoss, WhisperLossConfig
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::DeprecationWarning"),
@@ -58,12 +58,16 @@ def folder(model, tmp_path_factory):
     return path
 
 
+def build(folder, rate=24000, blocks=4) -> WhisperLoss:
+    return WhisperLossConfig(weight=1, folder=str(folder), blocks=blocks).build(rate)
+
+
 @pytest.fixture(scope="module")
 def distance(folder):
-    return WhisperDistance(folder, 24000, num_blocks=2)
+    return build(folder, blocks=2)
 
 
-def test_log_mel_is_that_of_the_feature_extractor(model):
+def test_log_mel_matches_feature_extractor(model):
     transformers = pytest.importorskip("transformers")
     extractor = transformers.WhisperFeatureExtractor(feature_size=80)
     wave = noise(2, 16000)
@@ -74,31 +78,31 @@ def test_log_mel_is_that_of_the_feature_extractor(model):
     torch.testing.assert_close(LogMel(80)(wave), expected["input_features"], atol=1e-4, rtol=0)
 
 
-def test_hidden_states_are_those_of_the_encoder(model, folder):
-    """At the length the table was made for, where the model itself can be run."""
-    distance = WhisperDistance(folder, 16000, num_blocks=3)
-    wave = noise(2, 1, 60 * 320)
+def test_hidden_states_match_encoder(model, folder):
+    """At the length of the table of positions, which the model itself accepts."""
+    distance = build(folder, rate=16000, blocks=3)
+    wave = noise(2, 60 * 320)
     with torch.no_grad():
         states = distance.hidden_states(wave)
-        whole = model.encoder(LogMel(80)(wave[:, 0]), output_hidden_states=True)
+        whole = model.encoder(LogMel(80)(wave), output_hidden_states=True)
     for ours, theirs in zip(states[:2], whole.hidden_states[1:3], strict=True):
         torch.testing.assert_close(ours, theirs, atol=1e-5, rtol=1e-4)
-    # the last one has gone through the final normalisation as well
+    # the last state has passed the final normalization
     last = model.encoder.layer_norm(states[2])
     torch.testing.assert_close(last, whole.last_hidden_state, atol=1e-5, rtol=1e-4)
 
 
-def test_distance_is_the_mean_over_blocks(distance):
+def test_loss_is_mean_over_blocks(distance):
     target = noise(2, 1, 24000)
     output = target + noise(2, 1, 24000, seed=1)
-    states = [distance.hidden_states(signal) for signal in (output, target)]
+    states = [distance.hidden_states(signal[:, 0]) for signal in (output, target)]
     assert [tuple(state.shape) for state in states[0]] == [(2, 50, 16)] * 2
     expected = sum((y - x).abs().mean() / x.abs().mean() for y, x in zip(*states, strict=True)) / 2
     torch.testing.assert_close(distance(output, target), expected)
     assert distance(target, target) == 0
 
 
-def test_gradient_reaches_the_output_alone(distance):
+def test_only_the_output_gets_a_gradient(distance):
     target = noise(1, 1, 12000).requires_grad_()
     output = noise(1, 1, 12000, seed=1).requires_grad_()
     loss = distance(output, target)
@@ -106,47 +110,47 @@ def test_gradient_reaches_the_output_alone(distance):
     assert target.grad is None
     assert all(parameter.grad is None for parameter in distance.parameters())
     assert not any(parameter.requires_grad for parameter in distance.parameters())
-    # one step against the gradient makes it smaller, by what the gradient says
+    # a step against the gradient reduces the loss by the norm of the gradient
     step = 1e-3 * output.grad / output.grad.norm()
     drop = (loss - distance(output.detach() - step, target)).item()
     assert drop == pytest.approx(1e-3 * output.grad.norm().item(), rel=0.1)
 
 
-def test_silence_is_finite(distance):
+def test_gradient_is_finite_for_silence(distance):
     output = torch.zeros(1, 1, 12000, requires_grad=True)
     distance(output, torch.zeros(1, 1, 12000)).backward()
     assert torch.isfinite(output.grad).all()
 
 
-def test_stays_in_evaluation_mode(distance):
+def test_loss_stays_in_evaluation_mode(distance):
     distance.train()
     assert not any(module.training for module in distance.modules())
 
 
-def test_lengths_and_blocks_out_of_range(distance, folder):
+def test_long_crops_and_missing_blocks_are_refused(distance, folder):
     with pytest.raises(ConfigError, match="1.22 s are longer than the 1.2 s"):
         distance(noise(1, 1, 24000 * 61 // 50), noise(1, 1, 24000 * 61 // 50))
-    with pytest.raises(ConfigError, match="4 blocks were asked for.* 1 to 3"):
-        WhisperDistance(folder, 24000)
+    with pytest.raises(ConfigError, match="4 blocks were asked for.* has 3"):
+        build(folder)
 
 
-def test_folders_without_whisper(folder, tmp_path):
+def test_folder_without_whisper_is_refused(folder, tmp_path):
     pytest.importorskip("transformers")
     with pytest.raises(CheckpointError, match="no Whisper model: config.json is missing"):
-        WhisperDistance(tmp_path / "absent", 24000)
+        build(tmp_path / "absent")
     config = json.loads((folder / "config.json").read_text())
     (tmp_path / "config.json").write_text(json.dumps(config | {"model_type": "bert"}))
     with pytest.raises(CheckpointError, match="type bert"):
-        WhisperDistance(tmp_path, 24000)
+        build(tmp_path)
     (tmp_path / "config.json").write_text(json.dumps(config))
     with pytest.raises(CheckpointError, match="cannot be read: .*safetensors"):
-        WhisperDistance(tmp_path, 24000)
+        build(tmp_path)
     (tmp_path / "model.safetensors").write_bytes(b"damaged")
     with pytest.raises(CheckpointError, match="cannot be read"):
-        WhisperDistance(tmp_path, 24000)
+        build(tmp_path)
 
 
-def test_weights_that_are_missing(folder, tmp_path):
+def test_missing_weights_are_named(folder, tmp_path):
     from safetensors.torch import load_file, save_file
 
     weights = load_file(folder / "model.safetensors")
@@ -155,10 +159,10 @@ def test_weights_that_are_missing(folder, tmp_path):
     save_file(weights, tmp_path / "model.safetensors", {"format": "pt"})
     (tmp_path / "config.json").write_bytes((folder / "config.json").read_bytes())
     with pytest.raises(CheckpointError, match="lacks 1 weights .* encoder.conv2.bias"):
-        WhisperDistance(tmp_path, 24000)
+        build(tmp_path)
 
 
-def test_without_transformers_it_says_what_to_install(monkeypatch, tmp_path):
+def test_missing_transformers_names_the_install_command(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(UsageError, match=r"pip install 'codectool\[whisper\]'"):
-        WhisperDistance(tmp_path, 24000)
+        build(tmp_path)

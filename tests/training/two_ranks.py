@@ -1,4 +1,4 @@
-"""The same function on two processes that train together, as torchrun would start them."""
+"""Run a function in two connected processes, like torchrun."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ SECONDS = 120
 
 
 def on_two_ranks(function: Callable[[int], Any]) -> list[Any]:
-    """Results of ``function(rank)`` in two processes that were forked from this one."""
+    """Return the results of ``function(rank)`` in two forked processes."""
     context = multiprocessing.get_context("fork")
     port, answers = _free_port(), context.Queue()
     processes = [
@@ -28,7 +28,7 @@ def on_two_ranks(function: Callable[[int], Any]) -> list[Any]:
         for rank in range(2)
     ]
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # newer Pythons warn of threads
+        warnings.simplefilter("ignore", DeprecationWarning)  # about threads, in newer Pythons
         for process in processes:
             process.start()
     results: dict[int, Any] = {}
@@ -37,7 +37,7 @@ def on_two_ranks(function: Callable[[int], Any]) -> list[Any]:
             rank, raw, problem = answers.get(timeout=SECONDS)
             assert not problem, f"rank {rank}: {problem}"
             results[rank] = torch.load(io.BytesIO(raw), weights_only=False)
-    finally:  # one that failed leaves the other waiting for it
+    finally:  # a failed process leaves the other waiting
         for process in processes:
             process.join(None if len(results) == len(processes) else 0.1)
             process.kill()
@@ -54,7 +54,7 @@ def _serve(
         "MASTER_ADDR": "127.0.0.1",
         "MASTER_PORT": str(port),
     }
-    # tensors by themselves would go through files that end with this process
+    # tensors would be sent through files that end with this process
     raw, problem = io.BytesIO(), ""
     try:
         with parallel.process_group(torch.device("cpu")):

@@ -32,8 +32,17 @@ class MelDistance(Metric):
 
     @override
     def compute(self, reference: Wave, degraded: Wave) -> Values:
-        differences = [
-            np.mean(np.abs(log_mel(degraded, *scale) - log_mel(reference, *scale)))
-            for scale in SCALES
-        ]
-        return {"mel_db": float(np.mean(differences))}
+        return {"mel_db": mel_distance(reference, degraded)}
+
+
+def mel_distance(reference: Wave, degraded: Wave, rate: int = RATE) -> float:
+    """Return the mel distance in dB of signals ``(N,)`` at a rate in Hz.
+
+    The windows have the same duration at any rate.
+    """
+    differences = []
+    for length, bands in SCALES:
+        window = 2 * round(length * rate / RATE / 2)
+        before, after = (log_mel(wave, window, bands, rate=rate) for wave in (reference, degraded))
+        differences.append(np.mean(np.abs(after - before)))
+    return float(np.mean(differences))

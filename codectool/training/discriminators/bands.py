@@ -1,19 +1,19 @@
 """Multi-filter-band discriminator (HILCodec, arXiv 2405.04752) and its filter banks.
 
-The wave is split into M bands, each at 1 / M of the rate; primes M put the edges of the bands at
-ever different frequencies. The bank is the cosine-modulated pseudo-QMF one (Nguyen, IEEE
-Transactions on Signal Processing 42(1), 1994; the cutoff as the one free parameter: Lin and
-Vaidyanathan, IEEE Signal Processing Letters 5(6), 1998):
+The wave is split into M bands, each at 1 / M of the rate; prime M put the band edges at different
+frequencies. The banks are cosine-modulated pseudo-QMF banks (Nguyen, IEEE Transactions on
+Signal Processing 42(1), 1994; the cutoff as the only free parameter: Lin and Vaidyanathan, IEEE
+Signal Processing Letters 5(6), 1998):
 
     h_k[n] = 2 p[n] cos((2k + 1) pi n / (2M) + (-1)^k pi / 4),    f_k[n] = M h_k[-n],  n = -128..128
 
-with p a windowed sinc. The phases cancel the aliasing between neighbouring bands, whatever p is,
-and make analysis (h, keep every M-th sample) and synthesis (f) together linear in phase, with gain
+with p a windowed sinc. The phases cancel the aliasing between neighbouring bands for any p and make
+analysis (h, keep every M-th sample) followed by synthesis (f) linear in phase, with gain
 
     T(w) = sum over odd j of P(w - j pi / (2M))^2 = 2M (r[0] + 2 sum_{n>0} (-1)^n r[2Mn] cos(2Mnw)),
 
-r being p's autocorrelation. So T is flat where r vanishes at all multiples of 2M but 0, and as
-flat as Kaiser's window allows at one cutoff, a little above half a band.
+r being the autocorrelation of p. T is flat if r vanishes at all multiples of 2M but 0, and as flat
+as Kaiser's window allows at one cutoff, a little above half a band.
 """
 
 from __future__ import annotations
@@ -24,11 +24,14 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import override
 
 from codectool.errors import ConfigError
 from codectool.nn.weight_norm import weight_normed
+from codectool.schema import Sizes
 from codectool.training.discriminators.base import (
     Discriminator,
+    DiscriminatorConfig,
     SubDiscriminator,
     require_samples,
 )
@@ -36,39 +39,58 @@ from codectool.training.discriminators.base import (
 STRIDES = (3, 3, 3, 3, 1)
 SLOPE = 0.1
 
-# "256 taps" count the delays, as an order does: 257 coefficients, odd for every M, so that each
-# band is delayed by whole samples. With them our search finds HILCodec's cutoffs to 4e-6; with 256
+# "256 taps" is the order of the filters: 257 coefficients, odd for every M, so that each band is
+# delayed by whole samples. With them our search finds HILCodec's cutoffs to 4e-6; with 256
 # coefficients it would miss them by 2e-5.
 DELAYS = 256
 HALF = DELAYS // 2
 BETA = 8.0
 
-CUTOFFS = {2: 0.2538836, 3: 0.1705503, 5: 0.1038837, 7: 0.0753122, 11: 0.0493384}  # as designed
-MAX_BANDS = 20  # of more, each reaches into the one after the next: nothing cancels that aliasing
+# From `design_cutoff`.
+CUTOFFS = {2: 0.2538836, 3: 0.1705503, 5: 0.1038837, 7: 0.0753122, 11: 0.0493384}
+MAX_BANDS = 20  # more bands alias beyond their neighbours, which the phases do not cancel
 
 
-class FilterBandDiscriminator(Discriminator):
-    """One network for each filter bank; its convolutions run along time, the same in each band.
+class FilterBandConfig(DiscriminatorConfig, tag="filter_bands", frozen=True):
+    """Multi-filter-band discriminator (HILCodec, arXiv 2405.04752).
 
-    Args:
-        bands: numbers of bands; 1 is the wave itself.
+    Attributes:
+        bands: numbers of bands, one network each; 1 is the wave itself, 20 is the largest.
         channels: widths of the five hidden layers.
     """
 
-    def __init__(self, bands: Sequence[int], channels: Sequence[int]) -> None:
-        if len(channels) != len(STRIDES):
+    bands: Sizes = (1, 2, 3, 5, 7, 11)
+    channels: Sizes = (16, 32, 64, 128, 128)
+
+    def __post_init__(self) -> None:
+        for number in self.bands:
+            if number > MAX_BANDS:
+                raise ConfigError(f"{number} filter bands are not possible; use 1 to {MAX_BANDS}")
+        if len(self.channels) != len(STRIDES):
             raise ConfigError(
-                f"the filter-band discriminator has {len(STRIDES)} hidden layers, channels gives "
-                f"{len(channels)} widths"
+                f"channels has {len(self.channels)} widths; the filter-band discriminator has "
+                f"{len(STRIDES)} hidden layers"
             )
-        super().__init__([_member(number, channels) for number in bands])
+
+    @override
+    def build(self) -> Discriminator:
+        return Discriminator([_member(number, self.channels) for number in self.bands])
+
+
+def _member(num_bands: int, channels: Sequence[int]) -> SubDiscriminator:
+    hidden = [
+        weight_normed(nn.Conv2d(before, width, (1, 5), stride=(1, stride), padding=(0, 2)))
+        for before, width, stride in zip([1, *channels], channels, STRIDES, strict=False)
+    ]
+    last = weight_normed(nn.Conv2d(channels[-1], 1, (1, 3), padding=(0, 1)))
+    return SubDiscriminator(FilterBank(num_bands), hidden, last, SLOPE)
 
 
 class FilterBank(nn.Module):
-    """Waves ``(B, 1, N)`` as pictures ``(B, M, ceil(N / M), 1)``, the lowest band on top.
+    """Split waves ``(B, 1, N)`` into bands ``(B, M, ceil(N / M), 1)``, the lowest first.
 
-    Sample t of a band is centred on sample ``t M`` of the wave, zeros stand before and after the
-    wave, and a sine keeps its amplitude in its band.
+    Sample t of a band is centred on sample ``t M`` of the wave, the wave is padded with zeros, and
+    a sine keeps its amplitude in its band.
     """
 
     def __init__(self, num_bands: int) -> None:
@@ -78,10 +100,10 @@ class FilterBank(nn.Module):
         self.register_buffer("rows", _as_rows(analysis_filters(num_bands)), persistent=False)
 
     def forward(self, wave: Tensor) -> Tensor:
-        """Band signals in float32, also under autocast.
+        """Return the band signals in float32, also under autocast.
 
-        Computed on rows of M samples, M of which a filter advances by at each step: a plain
-        convolution with M channels, three times faster on a CPU than one with stride M.
+        They are computed on rows of M samples, as a convolution with M channels and stride 1: three
+        times faster on a CPU than one with stride M.
         """
         require_samples(wave, 1, "the filter-band discriminator")
         if self.num_bands == 1:
@@ -95,13 +117,7 @@ class FilterBank(nn.Module):
 
 
 def analysis_filters(num_bands: int) -> Tensor:
-    """The h_k above, float64 ``(M, 257)``; M = 1 is a single 1 in the middle.
-
-    Raises:
-        ConfigError: no such bank; so many bands are too narrow for filters of this length.
-    """
-    if not 1 <= num_bands <= MAX_BANDS:
-        raise ConfigError(f"{num_bands} filter bands are not possible, 1 to {MAX_BANDS} are")
+    """Return the filters h_k above, float64 ``(M, 257)``; for M = 1 a single 1 in the middle."""
     if num_bands == 1:
         return F.pad(torch.ones(1, 1, dtype=torch.float64), (HALF, HALF))
     cutoff = CUTOFFS[num_bands] if num_bands in CUTOFFS else design_cutoff(num_bands)
@@ -112,11 +128,11 @@ def analysis_filters(num_bands: int) -> Tensor:
 
 
 def prototype(num_bands: int, cutoff: float) -> Tensor:
-    """The low-pass p, float64 ``(257,)``, scaled so that the mean of T is 1.
+    """Return the low-pass p, float64 ``(257,)``, scaled so that the mean of T is 1.
 
     Args:
         num_bands: M.
-        cutoff: where the gain has fallen to a half, in half the sample rate.
+        cutoff: frequency at which the gain is one half, as a fraction of half the sampling rate.
     """
     window = torch.kaiser_window(DELAYS + 1, periodic=False, beta=BETA, dtype=torch.float64)
     taps = torch.sinc(cutoff * _times()) * window
@@ -124,7 +140,7 @@ def prototype(num_bands: int, cutoff: float) -> Tensor:
 
 
 def ripple(num_bands: int, cutoff: float) -> float:
-    """Largest distance in dB of the overall gain T from its middle value, over all frequencies."""
+    """Return the largest deviation in dB of the overall gain T from its middle value."""
     taps = prototype(num_bands, cutoff)
     later = range(2 * num_bands, DELAYS + 1, 2 * num_bands)
     kept = torch.stack([taps[shift:] @ taps[:-shift] for shift in later])
@@ -135,9 +151,9 @@ def ripple(num_bands: int, cutoff: float) -> float:
 
 
 def design_cutoff(num_bands: int) -> float:
-    """The cutoff of least ripple, by golden-section search above half a band.
+    """Find the cutoff of least ripple by golden-section search above half a band.
 
-    The ripple that is left, 0.0088 to 0.0093 dB, is that of the window; it cannot fall further.
+    The ripple left, 0.0088 to 0.0093 dB, is the ripple of the window; it cannot fall further.
     """
     shrink = (math.sqrt(5) - 1) / 2
     low, high = 1 / (2 * num_bands), 1 / (2 * num_bands) + 0.01
@@ -155,16 +171,7 @@ def _times() -> Tensor:
 
 
 def _as_rows(filters: Tensor) -> Tensor:
-    """``(M, 257)`` -> float32 ``(M, M, K)``: weight r, q acts on sample r of the q-th row."""
+    """Reshape ``(M, 257)`` to float32 ``(M, M, K)``: weight r, q acts on sample r of row q."""
     bands, length = filters.shape
-    filled = F.pad(filters.flip(-1), (0, -length % bands))  # convolutions of PyTorch do not flip
+    filled = F.pad(filters.flip(-1), (0, -length % bands))  # PyTorch does not flip
     return filled.reshape(bands, -1, bands).mT.float().contiguous()
-
-
-def _member(num_bands: int, channels: Sequence[int]) -> SubDiscriminator:
-    hidden = [
-        weight_normed(nn.Conv2d(before, width, (1, 5), stride=(1, stride), padding=(0, 2)))
-        for before, width, stride in zip([1, *channels], channels, STRIDES, strict=False)
-    ]
-    last = weight_normed(nn.Conv2d(channels[-1], 1, (1, 3), padding=(0, 1)))
-    return SubDiscriminator(FilterBank(num_bands), hidden, last, SLOPE)

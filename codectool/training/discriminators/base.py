@@ -1,6 +1,6 @@
-"""What the families share: a picture of the wave, and convolutions that judge it.
+"""What discriminators have in common: a time-frequency image of the wave and 2-d convolutions.
 
-Letters used in shapes: B batch, N samples, C channels, H height, W width of a picture.
+In this file H and W are height and width of an image.
 """
 
 from __future__ import annotations
@@ -12,16 +12,17 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from codectool.errors import ConfigError
+from codectool.schema import TaggedConfig
 
 
 @dataclass(frozen=True)
-class Judgement:
-    """What one sub-discriminator says about a batch.
+class DiscriminatorOutput:
+    """Output of one sub-discriminator for a batch.
 
     Attributes:
-        logits: float32 ``(B, L)``, one for each place that it looked at: large means real.
-        features: ``(B, H, W, C)`` after each hidden activation, from the first to the last; of
-            autocast's type where autocast is on.
+        logits: float32 ``(B, L)``, one per position of the last layer; large means real.
+        features: ``(B, H, W, C)`` after each hidden activation, first to last; in autocast's type
+            where autocast is on.
     """
 
     logits: Tensor
@@ -29,61 +30,71 @@ class Judgement:
 
 
 class SubDiscriminator(nn.Module):
-    """A picture of the wave and the two-dimensional convolutions that judge it.
+    """Two-dimensional convolutions on an image of the wave.
 
-    Pictures and features have their channels last, in memory too. On a CPU that makes convolutions
-    faster than one plane for each channel does, and a loss reads contiguous features faster:
-    together 1.2 times in float32 and 1.4 times in bfloat16 for HAC's small discriminators.
+    Images and features have their channels last, in memory too. On a CPU that makes convolutions
+    faster than one plane per channel, and a loss reads contiguous features faster: together 1.2
+    times in float32 and 1.4 times in bfloat16 for HAC's small discriminators.
 
     Args:
-        picture: turns float32 waves ``(B, 1, N)`` into ``(B, H, W, C)``.
+        image: turns float32 waves ``(B, 1, N)`` into ``(B, H, W, C)``.
         hidden: convolutions, each followed by a leaky ReLU.
         last: the convolution to one channel.
-        slope: of the leaky ReLU below 0.
+        slope: slope of the leaky ReLU below 0.
     """
 
     def __init__(
-        self, picture: nn.Module, hidden: Sequence[nn.Conv2d], last: nn.Conv2d, slope: float
+        self, image: nn.Module, hidden: Sequence[nn.Conv2d], last: nn.Conv2d, slope: float
     ) -> None:
         super().__init__()
-        self.picture = picture
+        self.image = image
         self.hidden = nn.ModuleList(hidden)
         self.last = last
         self.slope = slope
 
-    def forward(self, wave: Tensor) -> Judgement:
-        """Judge waves ``(B, 1, N)``."""
-        x, features = self.picture(wave).permute(0, 3, 1, 2), []
+    def forward(self, wave: Tensor) -> DiscriminatorOutput:
+        """Return logits and features of waves ``(B, 1, N)``."""
+        x, features = self.image(wave).permute(0, 3, 1, 2), []
         for convolution in self.hidden:
             x = F.leaky_relu(convolution(x), self.slope, inplace=True)
             features.append(x.permute(0, 2, 3, 1))
-        return Judgement(self.last(x).flatten(1).float(), features)
+        return DiscriminatorOutput(self.last(x).flatten(1).float(), features)
 
 
 class Discriminator(nn.Module):
-    """A family: the same kind of network on several pictures of the wave."""
+    """The same kind of network on several images of the wave."""
 
     def __init__(self, members: Sequence[SubDiscriminator]) -> None:
         super().__init__()
         self.members = nn.ModuleList(members)
 
-    def forward(self, wave: Tensor) -> list[Judgement]:
-        """Judge waves ``(B, 1, N)``, float32, full scale 1; one judgement for each member.
+    def forward(self, wave: Tensor) -> list[DiscriminatorOutput]:
+        """Return the output of each member for waves ``(B, 1, N)``, float32 in [-1, 1].
 
         Raises:
-            ConfigError: the waves are too short for one of the pictures.
+            ConfigError: The waves are too short for one of the images.
         """
         return [member(wave) for member in self.members]
 
 
-def require_samples(wave: Tensor, least: int, reader: str) -> None:
-    """Refuse waves ``(B, 1, N)`` shorter than ``least`` samples.
+class DiscriminatorConfig(TaggedConfig, frozen=True):
+    """Base of the configs of all discriminators."""
 
-    Raises:
-        ConfigError: they are; the message names ``reader``, the part that cannot work with them.
+    def build(self) -> Discriminator:
+        """Build the discriminator; its weights are drawn from torch's global generator."""
+        raise NotImplementedError
+
+
+def require_samples(wave: Tensor, minimum: int, name: str) -> None:
+    """Raise `ConfigError` for waves ``(B, 1, N)`` of less than ``minimum`` samples.
+
+    Args:
+        wave: input of the discriminator.
+        minimum: number of samples.
+        name: of the discriminator, for the message.
     """
-    if wave.shape[-1] < least:
+    if wave.shape[-1] < minimum:
         raise ConfigError(
-            f"{reader} needs pieces of at least {least} samples, not {wave.shape[-1]}: "
-            f"train on longer pieces or make it smaller"
+            f"{name} needs crops of at least {minimum} samples, not {wave.shape[-1]}: "
+            "train on longer crops or make it smaller"
         )

@@ -1,7 +1,7 @@
 """Multi-period discriminator (HiFi-GAN, arXiv 2010.05646, section 2.3).
 
-Speech is a sum of periodic signals: a network that sees every p-th sample beside each other tells
-whether the pitch cycles are right. Primes overlap least.
+Speech is a sum of periodic signals: a network that sees every p-th sample side by side checks
+whether the pitch cycles are right. Prime periods overlap least.
 """
 
 from __future__ import annotations
@@ -10,10 +10,13 @@ from collections.abc import Sequence
 
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import override
 
 from codectool.nn.weight_norm import weight_normed
+from codectool.schema import Size, Sizes
 from codectool.training.discriminators.base import (
     Discriminator,
+    DiscriminatorConfig,
     SubDiscriminator,
     require_samples,
 )
@@ -22,46 +25,54 @@ STRIDES = (3, 3, 3, 3, 1)
 SLOPE = 0.1
 
 
-class MultiPeriodDiscriminator(Discriminator):
-    """One network for each period; its convolutions run along time and never across a period.
+class MultiPeriodConfig(DiscriminatorConfig, tag="periods", frozen=True):
+    """Multi-period discriminator (HiFi-GAN, arXiv 2010.05646).
 
-    Args:
-        periods: in samples.
+    Attributes:
+        periods: periods in samples, one network each.
         channels: width of the first layer.
-        factor: by which the width grows from one layer to the next.
-        max_channels: where it stops growing.
+        factor: growth of the width from one layer to the next.
+        max_channels: largest width.
     """
 
-    def __init__(
-        self, periods: Sequence[int], channels: int, factor: int, max_channels: int
-    ) -> None:
-        widths = [min(channels * factor**depth, max_channels) for depth in range(len(STRIDES))]
-        super().__init__([_member(period, widths) for period in periods])
+    periods: Sizes = (2, 3, 5, 7, 11)
+    channels: Size = 16
+    factor: Size = 4
+    max_channels: Size = 512
+
+    @override
+    def build(self) -> Discriminator:
+        widths = [
+            min(self.channels * self.factor**depth, self.max_channels)
+            for depth in range(len(STRIDES))
+        ]
+        return Discriminator([_member(period, widths) for period in self.periods])
 
 
-class Fold(nn.Module):
-    """Waves ``(B, 1, N)`` as pictures ``(B, ceil(N / period), period, 1)``, row after row."""
+def _member(period: int, widths: Sequence[int]) -> SubDiscriminator:
+    """Convolutions along time, never across a period."""
+    hidden = [
+        weight_normed(nn.Conv2d(before, width, (5, 1), stride=(stride, 1), padding=(2, 0)))
+        for before, width, stride in zip([1, *widths], widths, STRIDES, strict=False)
+    ]
+    last = weight_normed(nn.Conv2d(widths[-1], 1, (2, 1), padding=(1, 0)))
+    return SubDiscriminator(PeriodFold(period), hidden, last, SLOPE)
+
+
+class PeriodFold(nn.Module):
+    """Fold waves ``(B, 1, N)`` to images ``(B, ceil(N / period), period, 1)``, row after row."""
 
     def __init__(self, period: int) -> None:
         super().__init__()
         self.period = period
 
     def forward(self, wave: Tensor) -> Tensor:
-        """Fold; what the last row lacks is the end of the wave mirrored.
+        """Fold waves; the last row is filled by reflecting the end of the wave.
 
         Reflection needs more samples than it adds; a shorter wave repeats its last sample.
         """
         require_samples(wave, 1, "the multi-period discriminator")
-        lacking = -wave.shape[-1] % self.period
-        mode = "reflect" if lacking < wave.shape[-1] else "replicate"
-        padded = F.pad(wave, (0, lacking), mode=mode)
+        missing = -wave.shape[-1] % self.period
+        mode = "reflect" if missing < wave.shape[-1] else "replicate"
+        padded = F.pad(wave, (0, missing), mode=mode)
         return padded.reshape(len(wave), -1, self.period, 1)
-
-
-def _member(period: int, widths: Sequence[int]) -> SubDiscriminator:
-    hidden = [
-        weight_normed(nn.Conv2d(before, width, (5, 1), stride=(stride, 1), padding=(2, 0)))
-        for before, width, stride in zip([1, *widths], widths, STRIDES, strict=False)
-    ]
-    last = weight_normed(nn.Conv2d(widths[-1], 1, (2, 1), padding=(1, 0)))
-    return SubDiscriminator(Fold(period), hidden, last, SLOPE)

@@ -1,123 +1,121 @@
-"""Discriminators on short-time spectra: of their magnitudes, or of real and imaginary parts.
+"""Discriminators on short-time spectra: on magnitudes, or on real and imaginary parts.
 
-`MagnitudeStftDiscriminator` is BigCodec's (arXiv 2409.05377), `ComplexStftDiscriminator`
-EnCodec's (arXiv 2210.13438, section 3.4) in the two forms of SuperCodec and HAC. All windows are
-Hann windows and a hop is a quarter of a window.
+All windows are Hann windows and a hop is a quarter of a window.
 """
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
 from codectool.errors import ConfigError
 from codectool.nn.weight_norm import weight_normed
+from codectool.schema import Size, Sizes
 from codectool.training.discriminators.base import (
     Discriminator,
+    DiscriminatorConfig,
     SubDiscriminator,
     require_samples,
 )
 
 SLOPE = 0.2
-DILATIONS = (1, 2, 4)  # over time, of the three layers in the middle of the complex form
+MAGNITUDE_STRIDES = (2, 2, 2, 2, 1)
+DILATIONS = (1, 2, 4)  # over time, of the three middle layers on complex spectra
 MIN_POWER, MAX_POWER = 1e-7, 1e3
 
 
-class MagnitudeStftDiscriminator(Discriminator):
-    """One network for each resolution, on magnitudes of centred spectra.
+class MagnitudeStftConfig(DiscriminatorConfig, tag="magnitude_stft", frozen=True):
+    """Multi-resolution discriminator on magnitude spectra (BigCodec, arXiv 2409.05377).
 
-    BigCodec's table names the strides of the three layers in the middle "scales"; the first layer
-    halves as well, and widths double whatever the scales are.
-
-    Args:
-        fft_sizes: windows in samples.
-        channels: width of the first layer.
-        max_channels: where doubling stops.
-        kernel_sizes: of the layers that halve the picture, and of the last two.
-        scales: strides of the layers between the first and the last two.
+    Attributes:
+        fft_sizes: window lengths in samples, one network each; multiples of 4.
+        channels: width of the first layer; widths double from layer to layer.
+        max_channels: largest width.
     """
 
-    def __init__(
-        self,
-        fft_sizes: Sequence[int],
-        channels: int,
-        max_channels: int,
-        kernel_sizes: tuple[int, int] = (5, 3),
-        scales: Sequence[int] = (2, 2, 2),
-    ) -> None:
-        strides = [2, *scales, 1]
-        widths = [min(channels * 2**depth, max_channels) for depth in range(len(strides))]
-        large, small = kernel_sizes
-        kernels = [large] * (len(strides) - 1) + [small]
-        layers = list(zip([1, *widths], widths, kernels, strides, strict=False))
+    fft_sizes: Sizes = (128, 256, 512, 1024, 2048)
+    channels: Size = 32
+    max_channels: Size = 512
 
-        def member(size: int) -> SubDiscriminator:
-            hidden = [
-                weight_normed(nn.Conv2d(before, width, kernel, stride, padding=kernel // 2))
-                for before, width, kernel, stride in layers
-            ]
-            last = weight_normed(nn.Conv2d(widths[-1], 1, small, padding=small // 2))
-            return SubDiscriminator(MagnitudePicture(size), hidden, last, SLOPE)
+    def __post_init__(self) -> None:
+        _check_windows(self.fft_sizes)
 
-        super().__init__([member(size) for size in fft_sizes])
+    @override
+    def build(self) -> Discriminator:
+        return Discriminator([self._member(size) for size in self.fft_sizes])
+
+    def _member(self, size: int) -> SubDiscriminator:
+        widths = [
+            min(self.channels * 2**depth, self.max_channels)
+            for depth in range(len(MAGNITUDE_STRIDES))
+        ]
+        kernels = (5, 5, 5, 5, 3)
+        layers = zip([1, *widths], widths, kernels, MAGNITUDE_STRIDES, strict=False)
+        hidden = [
+            weight_normed(nn.Conv2d(before, width, kernel, stride, padding=kernel // 2))
+            for before, width, kernel, stride in layers
+        ]
+        last = weight_normed(nn.Conv2d(widths[-1], 1, 3, padding=1))
+        return SubDiscriminator(MagnitudeImage(size), hidden, last, SLOPE)
 
 
-class ComplexStftDiscriminator(Discriminator):
-    """One network for each window, on real and imaginary parts.
+class ComplexStftConfig(DiscriminatorConfig, tag="complex_stft", frozen=True):
+    """Multi-scale discriminator on complex spectra (EnCodec, arXiv 2210.13438, section 3.4).
 
-    Spectra are not centred, so that no sample is seen twice. Time is the picture's height and
-    keeps its resolution; frequency is halved three times.
-
-    Args:
-        windows: in samples.
-        channels: widths of the five hidden layers. Constant in SuperCodec; F, F, 2F, 4F, 8F in
-            HAC, which gives the 0.61 M (F = 16, four windows) and 0.12 M (F = 8, three windows)
-            parameters of its design.
-        norm_first: whether the first layer has weight norm like all others; SuperCodec's has not.
+    Attributes:
+        windows: window lengths in samples, one network each; multiples of 4.
+        channels: widths of the five hidden layers. They are equal in SuperCodec, and F, F, 2F, 4F,
+            8F in HAC.
+        norm_first: use weight norm in the first layer, as in all others; SuperCodec does not.
     """
 
-    def __init__(
-        self, windows: Sequence[int], channels: Sequence[int], norm_first: bool = True
-    ) -> None:
-        if len(channels) != 5:
+    windows: Sizes = (512, 1024, 2048)
+    channels: Sizes = (8, 8, 16, 32, 64)
+    norm_first: bool = True
+
+    def __post_init__(self) -> None:
+        _check_windows(self.windows)
+        if len(self.channels) != 5:
             raise ConfigError(
-                f"the complex STFT discriminator has 5 hidden layers, channels gives "
-                f"{len(channels)} widths"
+                f"channels has {len(self.channels)} widths; the complex STFT discriminator has 5 "
+                "hidden layers"
             )
 
-        def member(window: int) -> SubDiscriminator:
-            first = nn.Conv2d(2, channels[0], (3, 9), padding=(1, 4))
-            middle = [
-                nn.Conv2d(before, width, (3, 9), (1, 2), padding=(late, 4), dilation=(late, 1))
-                for before, width, late in zip(channels, channels[1:], DILATIONS, strict=False)
-            ]
-            fifth = nn.Conv2d(channels[3], channels[4], 3, padding=1)
-            hidden = [
-                weight_normed(first) if norm_first else first,
-                *(weight_normed(layer) for layer in [*middle, fifth]),
-            ]
-            last = weight_normed(nn.Conv2d(channels[4], 1, 3, padding=1))
-            return SubDiscriminator(ComplexPicture(window), hidden, last, SLOPE)
+    @override
+    def build(self) -> Discriminator:
+        return Discriminator([self._member(window) for window in self.windows])
 
-        super().__init__([member(window) for window in windows])
+    def _member(self, window: int) -> SubDiscriminator:
+        channels = self.channels
+        first = nn.Conv2d(2, channels[0], (3, 9), padding=(1, 4))
+        middle = [
+            nn.Conv2d(before, width, (3, 9), (1, 2), padding=(dilation, 4), dilation=(dilation, 1))
+            for before, width, dilation in zip(channels, channels[1:], DILATIONS, strict=False)
+        ]
+        fifth = nn.Conv2d(channels[3], channels[4], 3, padding=1)
+        hidden = [
+            weight_normed(first) if self.norm_first else first,
+            *(weight_normed(layer) for layer in [*middle, fifth]),
+        ]
+        last = weight_normed(nn.Conv2d(channels[4], 1, 3, padding=1))
+        return SubDiscriminator(ComplexImage(window), hidden, last, SLOPE)
 
 
-class MagnitudePicture(nn.Module):
+class MagnitudeImage(nn.Module):
     """Waves ``(B, 1, N)`` as magnitudes ``(B, size / 2 + 1, N // (size / 4) + 1, 1)``.
 
-    Frame t is centred on sample ``t size / 4``; the ends of the wave are mirrored. The window is
-    not normalised: the bin of a full-scale sine is ``size / 4``, cut to the root of 1000.
+    Frame t is centred on sample ``t size / 4``; the wave is reflected at both ends. The window is
+    not normalized: the bin of a full-scale sine is ``size / 4``, clipped to the root of 1000.
     """
 
     def __init__(self, size: int) -> None:
         super().__init__()
         self.window: Tensor
-        self.register_buffer("window", _hann(size), persistent=False)
+        self.register_buffer("window", torch.hann_window(size), persistent=False)
 
     def forward(self, wave: Tensor) -> Tensor:
-        """Magnitudes in float32, also under autocast; their gradient is 0 where they are cut."""
+        """Return magnitudes in float32, also under autocast; no gradient where they are clipped."""
         size = len(self.window)
         require_samples(wave, size // 2 + 1, f"the STFT discriminator of FFT size {size}")
         with torch.autocast(wave.device.type, enabled=False):
@@ -127,32 +125,33 @@ class MagnitudePicture(nn.Module):
             return power.clamp(MIN_POWER, MAX_POWER).sqrt().mT.contiguous().unsqueeze(3)
 
 
-class ComplexPicture(nn.Module):
+class ComplexImage(nn.Module):
     """Waves ``(B, 1, N)`` as real and imaginary parts ``(B, T, window / 2 + 1, 2)``.
 
-    ``T = (N - window) // (window / 4) + 1`` frames, the first at the first sample. Divided by the
-    root of the window's energy (``sqrt(0.375 window)`` for Hann): white noise of variance 1 gives
-    bins of mean power 1 at every resolution.
+    ``T = (N - window) // (window / 4) + 1`` frames, not centred, so that no sample is seen twice.
+    Divided by the root of the window's energy (``sqrt(0.375 window)`` for Hann): white noise of
+    variance 1 gives bins of mean power 1 at every resolution. Time keeps its resolution in the
+    convolutions, frequency is halved three times.
     """
 
     def __init__(self, window: int) -> None:
         super().__init__()
         self.window: Tensor
-        hann = _hann(window)
+        hann = torch.hann_window(window)
         self.register_buffer("window", hann / hann.square().sum().sqrt(), persistent=False)
 
     def forward(self, wave: Tensor) -> Tensor:
-        """Spectra in float32, also under autocast."""
+        """Return spectra in float32, also under autocast."""
         size = len(self.window)
         require_samples(wave, size, f"the STFT discriminator of window {size}")
         with torch.autocast(wave.device.type, enabled=False):
             return torch.view_as_real(_spectra(wave.float(), self.window))
 
 
-def _hann(length: int) -> Tensor:
-    if length < 4 or length % 4:
-        raise ConfigError(f"window {length} of an STFT discriminator is not a multiple of 4")
-    return torch.hann_window(length)
+def _check_windows(windows: tuple[int, ...]) -> None:
+    for length in windows:
+        if length < 4 or length % 4:
+            raise ConfigError(f"window {length} of an STFT discriminator is not a multiple of 4")
 
 
 def _spectra(wave: Tensor, window: Tensor) -> Tensor:

@@ -1,9 +1,8 @@
-"""The game between generator and discriminators, as functions of what the discriminators say.
+"""Adversarial losses as functions of the discriminators' outputs.
 
-A discriminator is a set of sub-discriminators (periods, resolutions, bands). Each judges a signal
-by a tensor of logits of whatever shape, higher where it takes the signal for real, and lends its
-hidden layers ("feature maps") to the generator. Every function sums over the sub-discriminators, or
-with ``mean=True`` takes their mean.
+A discriminator has several sub-discriminators (periods, resolutions, bands). Each gives logits of
+any shape, large where it takes the signal for real, and feature maps, the outputs of its hidden
+layers. All functions sum over the sub-discriminators, or with ``mean=True`` average.
 """
 
 from __future__ import annotations
@@ -16,11 +15,10 @@ from torch.nn import functional as F
 
 from codectool.nn.distributed import all_reduce_mean
 
-# Feature maps of real audio below this mean size are as good as absent.
-SMALLEST_FEATURES = 1e-6
+SMALLEST_FEATURES = 1e-6  # mean size of real features, from which a relative distance is defined
 
 
-def _collect(terms: Iterable[Tensor], mean: bool) -> Tensor:
+def _reduce(terms: Iterable[Tensor], mean: bool) -> Tensor:
     stacked = torch.stack(list(terms))
     return stacked.mean() if mean else stacked.sum()
 
@@ -28,17 +26,17 @@ def _collect(terms: Iterable[Tensor], mean: bool) -> Tensor:
 def hinge_discriminator(
     real: Sequence[Tensor], fake: Sequence[Tensor], mean: bool = False
 ) -> Tensor:
-    """``sum_i mean relu(1 - D_i(x)) + mean relu(1 + D_i(y))`` (arXiv 1705.02894, section 2).
+    """Return ``sum_i mean relu(1 - D_i(x)) + mean relu(1 + D_i(y))`` (arXiv 1705.02894).
 
     Args:
         real: logits of each sub-discriminator for real audio x.
-        fake: logits of each for the generator's output y, detached from the generator.
+        fake: logits of each sub-discriminator for the output y, detached from the codec.
         mean: take the mean over sub-discriminators instead of the sum.
 
     Returns:
-        A scalar; 0 once all real logits are above 1 and all others below -1.
+        A scalar; 0 if all real logits are above 1 and all others below -1.
     """
-    return _collect(
+    return _reduce(
         (
             F.relu(1 - x.float()).mean() + F.relu(1 + y.float()).mean()
             for x, y in zip(real, fake, strict=True)
@@ -48,24 +46,24 @@ def hinge_discriminator(
 
 
 def hinge_generator(fake: Sequence[Tensor], mean: bool = False) -> Tensor:
-    """``sum_i mean relu(1 - D_i(y))``: the generator stops where it passes for real.
+    """Return ``sum_i mean relu(1 - D_i(y))``, as in HILCodec (arXiv 2405.04752).
 
-    The form of HILCodec (arXiv 2405.04752); the original hinge loss has no relu here.
+    The original hinge loss has no relu here.
     """
-    return _collect((F.relu(1 - y.float()).mean() for y in fake), mean)
+    return _reduce((F.relu(1 - y.float()).mean() for y in fake), mean)
 
 
 def least_squares_discriminator(
     real: Sequence[Tensor], fake: Sequence[Tensor], mean: bool = False
 ) -> Tensor:
-    """``sum_i mean (D_i(x) - 1)^2 + mean D_i(y)^2`` (arXiv 1611.04076, section 3.2).
+    """Return ``sum_i mean (D_i(x) - 1)^2 + mean D_i(y)^2`` (arXiv 1611.04076, section 3.2).
 
     Args:
         real: logits of each sub-discriminator for real audio x.
-        fake: logits of each for the generator's output y, detached from the generator.
+        fake: logits of each sub-discriminator for the output y, detached from the codec.
         mean: take the mean over sub-discriminators instead of the sum.
     """
-    return _collect(
+    return _reduce(
         (
             (x.float() - 1).square().mean() + y.float().square().mean()
             for x, y in zip(real, fake, strict=True)
@@ -75,8 +73,8 @@ def least_squares_discriminator(
 
 
 def least_squares_generator(fake: Sequence[Tensor], mean: bool = False) -> Tensor:
-    """``sum_i mean (D_i(y) - 1)^2``."""
-    return _collect(((y.float() - 1).square().mean() for y in fake), mean)
+    """Return ``sum_i mean (D_i(y) - 1)^2``."""
+    return _reduce(((y.float() - 1).square().mean() for y in fake), mean)
 
 
 def feature_matching(
@@ -85,16 +83,15 @@ def feature_matching(
     relative: bool = False,
     mean: bool = False,
 ) -> Tensor:
-    """Distance of the feature maps of output and target (arXiv 1512.09300, 1910.06711).
+    """Return the distance of feature maps of output and target (arXiv 1512.09300, 1910.06711).
 
         sum over sub-discriminators and layers of mean |F(x) - F(y)| [/ mean |F(x)|]
 
     Args:
-        real: feature maps of real audio, by sub-discriminator and layer; no gradient is passed to
-            them.
-        fake: feature maps of the generator's output.
-        relative: divide each distance by the mean size of the real map, which is taken over the
-            batch of all ranks.
+        real: feature maps of real audio by sub-discriminator and layer; they get no gradient.
+        fake: feature maps of the output.
+        relative: divide each distance by the mean size of the real map, taken over the batch of all
+            processes.
         mean: take the mean over all layers of all sub-discriminators instead of the sum.
     """
     pairs = [

@@ -1,9 +1,9 @@
-"""Losses weighted by what they do to the output, not by their own size.
+"""Gradient balancer: losses weighted by the size of their gradients, not by their values.
 
-A term of the loss reaches the generator only through the gradient with respect to its output. The
-balancer scales that of each term to a fixed norm, so that a weight says what share of the step a
-term has. After EnCodec (arXiv 2210.13438, section 3.4), which divides the weights by their sum;
-ours are absolute, as HILCodec's (arXiv 2405.04752).
+A loss reaches the codec only through its gradient at the output. The balancer scales each of these
+gradients to a given norm, so that a weight is the share of a loss in the step. After EnCodec
+(arXiv 2210.13438, section 3.4), which divides the weights by their sum; here they are absolute, as
+in HILCodec (arXiv 2405.04752).
 """
 
 from __future__ import annotations
@@ -30,28 +30,28 @@ class _RunningNorm(nn.Module):
         self.register_buffer("weight", torch.zeros(()))
 
     def update(self, norm: Tensor) -> None:
-        # 0 tells nothing about the usual size; NaN and infinity would stay in the average for good.
-        # No branch: asking the value would make the processor wait for the accelerator.
+        # 0 says nothing about the usual size; NaN and infinity would stay in the average forever.
+        # No branch: reading the value would make the CPU wait for the GPU.
         usable = torch.isfinite(norm) & (norm > 0)
         share = torch.where(usable, 1 - DECAY, 0.0)
         self.total.lerp_(torch.where(usable, norm, 0.0), share)
         self.weight.lerp_(torch.ones_like(self.weight), share)
 
     def value(self) -> Tensor:
-        """The average; 0 before the first usable norm."""
+        """Return the average; 0 before the first usable norm."""
         return self.total / self.weight.clamp(min=1 - DECAY)
 
 
 class GradientBalancer(nn.Module):
-    """Sum of gradients at the generator's output, each scaled by its running norm.
+    """Sum of gradients at the codec's output, each scaled by its running norm.
 
-        sum over terms of weight * g / E[|g|],   g = d loss / d output
+        sum over losses of weight * g / E[|g|],   g = d loss / d output
 
-    with E the moving average (decay 0.99) over the steps in which the term was present. The
+    with E the moving average (decay 0.99) over the steps in which the loss was present. The
     averages are part of the state.
 
     Args:
-        weights: norm that the gradient of each term is to have, by name (without a dot).
+        weights: norm of the gradient of each loss, by name (without a dot).
     """
 
     def __init__(self, weights: Mapping[str, float]) -> None:
@@ -60,21 +60,21 @@ class GradientBalancer(nn.Module):
         self.norms = nn.ModuleDict({name: _RunningNorm() for name in weights})
 
     def combine(self, losses: Mapping[str, Tensor], output: Tensor) -> Tensor:
-        """Gradient with which the output is to be backpropagated through the generator.
+        """Return the gradient at the output to backpropagate through the codec.
 
-        The graphs of the losses are kept. A gradient with NaN or infinity leaves the averages as
-        they are and is passed on, so that the training loop sees it.
+        The graphs of the losses are kept. A gradient with NaN or infinity does not change the
+        averages but is part of the result, so that the training loop notices it.
 
         Args:
-            losses: scalars by name, each the mean over this rank's share of the batch. Terms that
-                are absent do not count in this step.
-            output: what the generator made, within its graph, any shape.
+            losses: scalars by name, each the mean over this process's part of the batch; not all
+                need to be present.
+            output: output of the codec, of any shape, within its graph.
 
         Returns:
             A tensor like `output`, without graph.
 
         Raises:
-            KeyError: a loss has no weight.
+            KeyError: A loss has no weight.
         """
         grads = {
             name: torch.autograd.grad(loss, output, retain_graph=True)[0]
@@ -93,21 +93,12 @@ class GradientBalancer(nn.Module):
             combined += grad * scale.to(grad.dtype)
         return combined
 
-    def running_norms(self) -> dict[str, Tensor]:
-        """Averages by name, scalars; 0 for a term that was never present."""
-        return {
-            name: norm.value()
-            for name, norm in self.norms.items()
-            if isinstance(norm, _RunningNorm)
-        }
-
 
 def _global_norms(grads: list[Tensor]) -> Tensor:
-    """Norms of the gradients of the mean losses over the whole batch, all ranks together.
+    """Return the norms of the gradients of the mean losses over the batch of all processes.
 
-    A rank's loss is the mean over its own 1 / R of the batch, so its gradient is R times its part
-    of the gradient of the mean over all; the parts belong to different items and their squares
-    add up:
+    The loss of a process is the mean over 1 / R of the batch, so its gradient is R times its part
+    of the gradient of the mean over all. The parts belong to different items and their squares add:
 
         |g|^2 = sum_r |g_r / R|^2 = (mean_r |g_r|^2) / R
     """

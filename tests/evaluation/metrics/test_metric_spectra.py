@@ -14,7 +14,7 @@ from codectool.audio.mel import RATE, log_mel, mel_filterbank, stft_magnitudes
 from codectool.evaluation.metrics.base import Metric, Wave
 from codectool.evaluation.metrics.log_spectral import LogSpectralDistance
 from codectool.evaluation.metrics.mel import SCALES, MelDistance
-from codectool.training.losses.spectral import mel_distance_db
+from codectool.training.losses.mel import MelLossConfig
 
 
 def noise(samples: int, seed: int = 0, level: float = 0.1) -> Wave:
@@ -56,10 +56,12 @@ def test_distance_of_half_level_is_six_decibels_above_the_floor(metric: Metric) 
 
 def test_mel_distance_matches_training_loss() -> None:
     before, after = noise(RATE), noise(RATE, seed=1) * np.linspace(0, 2, RATE, dtype=np.float32)
-    theirs = mel_distance_db(
-        torch.from_numpy(after)[None, None], torch.from_numpy(before)[None, None], RATE
-    )
-    assert distance(MelDistance(), before, after) == pytest.approx(float(theirs), abs=2e-3)
+    windows, bands = zip(*SCALES, strict=True)
+    scaling = {"unit_sum": True, "full_scale": True, "floor": 1e-4, "mean": True}
+    loss = MelLossConfig(weight=1, windows=windows, bands=bands, **scaling).build(RATE)
+    pair = (torch.from_numpy(wave)[None, None] for wave in (after, before))
+    expected = 20 * float(loss(*pair))
+    assert distance(MelDistance(), before, after) == pytest.approx(expected, abs=2e-3)
 
 
 def test_log_spectral_distance_matches_torch_stft() -> None:

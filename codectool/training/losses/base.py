@@ -1,0 +1,98 @@
+"""What reconstruction losses have in common, and their weighted sum."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import override
+
+from codectool.errors import ConfigError
+from codectool.schema import NonNegativeFloat, TaggedConfig
+
+
+class Loss(nn.Module):
+    """A distance between output and target, in float32 whatever autocast says.
+
+    No gradient is passed to the target.
+    """
+
+    def forward(self, output: Tensor, target: Tensor) -> Tensor:
+        """Compare ``(B, 1, N)`` with ``(B, 1, N)``; return a scalar.
+
+        Raises:
+            ConfigError: The signals are too short.
+        """
+        with torch.autocast(output.device.type, enabled=False):
+            return self.distance(output.squeeze(1).float(), target.detach().squeeze(1).float())
+
+    def distance(self, output: Tensor, target: Tensor) -> Tensor:
+        """Compare ``(B, N)`` with ``(B, N)``; return a scalar."""
+        raise NotImplementedError
+
+
+class LossConfig(TaggedConfig, frozen=True, kw_only=True):
+    """Base of the configs of all losses.
+
+    Attributes:
+        weight: factor in the sum of losses.
+    """
+
+    weight: NonNegativeFloat
+
+    def build(self, sample_rate: int) -> Loss:
+        """Build the loss for signals of a sampling rate in Hz."""
+        raise NotImplementedError
+
+    def check_rate(self, sample_rate: int) -> None:
+        """Raise `ConfigError` if the loss does not suit the sampling rate, in Hz."""
+
+
+class BandLossConfig(LossConfig, frozen=True, kw_only=True):
+    """Base of the configs of losses in a range of frequencies.
+
+    Attributes:
+        f_min: lowest frequency in Hz.
+        f_max: highest frequency in Hz; null for half the sampling rate.
+    """
+
+    f_min: NonNegativeFloat = 0.0
+    f_max: NonNegativeFloat | None = None
+
+    def __post_init__(self) -> None:
+        if self.f_max is not None and self.f_max <= self.f_min:
+            raise ConfigError(f"f_max {self.f_max} is not above f_min {self.f_min}")
+
+    @override
+    def check_rate(self, sample_rate: int) -> None:
+        if self.f_min >= sample_rate / 2 or (self.f_max or 0) > sample_rate / 2:
+            raise ConfigError(
+                f"f_min or f_max is above half the sampling rate, {sample_rate / 2:g} Hz"
+            )
+
+
+class ReconstructionLoss(nn.Module):
+    """The weighted sum of the losses of a config."""
+
+    def __init__(self, configs: Sequence[LossConfig], sample_rate: int) -> None:
+        super().__init__()
+        self.configs = configs
+        self.losses = nn.ModuleList(config.build(sample_rate) for config in configs)
+
+    def forward(
+        self, output: Tensor, target: Tensor
+    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Compare ``(B, 1, N)`` with ``(B, 1, N)``.
+
+        Returns:
+            The losses and the weighted losses, each summed over the configs of a kind.
+        """
+        plain: dict[str, Tensor] = {}
+        weighted: dict[str, Tensor] = {}
+        for config, loss in zip(self.configs, self.losses, strict=True):
+            value, kind = loss(output, target), config.kind
+            scaled = config.weight * value
+            plain[kind] = plain[kind] + value if kind in plain else value
+            weighted[kind] = weighted[kind] + scaled if kind in weighted else scaled
+        return plain, weighted
