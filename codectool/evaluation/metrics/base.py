@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import importlib
+import warnings
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -49,6 +51,8 @@ class MetricUndefinedError(Exception):
 class Metric(ABC):
     """Computes one value, or several that share most of the work.
 
+    An instance has imported the packages that it needs.
+
     Attributes:
         outputs: descriptions of the values that `compute` returns, in order.
         rate: sampling rate of the signals that `compute` takes, in Hz.
@@ -58,6 +62,12 @@ class Metric(ABC):
     outputs: ClassVar[tuple[MetricInfo, ...]]
     rate: ClassVar[int]
     packages: ClassVar[tuple[str, ...]] = ()
+
+    def __init__(self) -> None:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            for package in self.packages:
+                importlib.import_module(package)
 
     @abstractmethod
     def compute(self, reference: Wave, degraded: Wave) -> Values:

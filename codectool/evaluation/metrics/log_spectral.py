@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
 from typing_extensions import override
 
@@ -20,8 +18,8 @@ class LogSpectralDistance(Metric):
     signals instead of their linear predictors. A floor of -80 dB keeps pauses from dominating.
     """
 
-    rate: ClassVar[int] = 24000
-    outputs: ClassVar[tuple[MetricInfo, ...]] = (
+    rate = 24000
+    outputs = (
         MetricInfo(
             name="lsd_db",
             title="LSD",

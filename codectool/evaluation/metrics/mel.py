@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import ClassVar
-
 import numpy as np
 from typing_extensions import override
 
@@ -16,8 +14,8 @@ SCALES = ((256, 20), (512, 40), (1024, 80), (2048, 128))  # window in samples, m
 class MelDistance(Metric):
     """Mean absolute difference of log-mel spectrograms at four resolutions."""
 
-    rate: ClassVar[int] = RATE
-    outputs: ClassVar[tuple[MetricInfo, ...]] = (
+    rate = RATE
+    outputs = (
         MetricInfo(
             name="mel_db",
             title="mel distance",

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
-
 import numpy as np
 from typing_extensions import override
 
@@ -32,13 +30,7 @@ class _Pesq(Metric):
     silent where the reference is not, or if there is less than 0.25 s of speech.
     """
 
-    band: ClassVar[str]
-    packages: ClassVar[tuple[str, ...]] = ("pesq",)
-
-    def __init__(self) -> None:
-        with suppress_warnings():
-            import pesq
-        self._pesq: Any = pesq
+    packages = ("pesq",)
 
     @override
     def compute(self, reference: Wave, degraded: Wave) -> Values:
@@ -51,16 +43,19 @@ class _Pesq(Metric):
 
     def _compute_part(self, reference: Wave, degraded: Wave) -> float | None:
         """Return MOS-LQO; None if the reference contains no speech."""
+        import pesq
+
         if is_constant(reference):
             return None
         require_sound(reference, degraded)
         pair = (np.ascontiguousarray(wave, dtype=float) for wave in (reference, degraded))
+        band = "wb" if self.rate == 16000 else "nb"
         try:
             with suppress_warnings():
-                return float(self._pesq.pesq(self.rate, *pair, self.band))
-        except self._pesq.NoUtterancesError:
+                return float(pesq.pesq(self.rate, *pair, band))
+        except pesq.NoUtterancesError:
             return None
-        except self._pesq.BufferTooShortError:
+        except pesq.BufferTooShortError:
             raise MetricUndefinedError("shorter than 0.25 s") from None
         except ValueError:  # the package looks up NaN among its error codes
             raise MetricUndefinedError("PESQ is not finite") from None
@@ -69,9 +64,8 @@ class _Pesq(Metric):
 class PesqWideband(_Pesq):
     """Wide-band PESQ, ITU-T P.862.2, of signals at 16 kHz."""
 
-    band: ClassVar[str] = "wb"
-    rate: ClassVar[int] = 16000
-    outputs: ClassVar[tuple[MetricInfo, ...]] = (
+    rate = 16000
+    outputs = (
         MetricInfo(
             name="pesq_wb",
             title="PESQ-wb",
@@ -88,9 +82,8 @@ class PesqWideband(_Pesq):
 class PesqNarrowband(_Pesq):
     """Narrow-band PESQ, ITU-T P.862 mapped by P.862.1, of signals at 8 kHz."""
 
-    band: ClassVar[str] = "nb"
-    rate: ClassVar[int] = 8000
-    outputs: ClassVar[tuple[MetricInfo, ...]] = (
+    rate = 8000
+    outputs = (
         MetricInfo(
             name="pesq_nb",
             title="PESQ-nb",

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from typing import ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -20,39 +19,29 @@ GROSS_ERROR = 0.2  # relative pitch error that counts as gross
 Track = npt.NDArray[np.float64]
 
 
-class _PitchMetric(Metric):
-    """Base class of metrics that compare pitch tracks.
+def pitch_tracks(reference: Wave, degraded: Wave) -> list[Track]:
+    """Return the pitch of two signals at 16 kHz, ``(F,)`` in Hz; 0 in unvoiced frames.
 
-    The tracker is Praat's (Boersma 1993: autocorrelation and the best path) in the package
-    `praat-parselmouth`, with default settings except for the range. It finds a pitch whose
+    Raises:
+        MetricUndefinedError: the reference has no voiced frame, or is shorter than 50 ms.
+    """
+    if len(reference) < WINDOW_SECONDS * RATE:
+        raise MetricUndefinedError(f"shorter than {1000 * WINDOW_SECONDS:.0f} ms")
+    tracks = [_pitch_track(wave.tobytes()) for wave in (reference, degraded)]
+    if not tracks[0].any():
+        raise MetricUndefinedError("no voiced speech found in the reference")
+    return tracks
+
+
+@lru_cache(maxsize=2)  # `VoicingError` follows `PitchError` on the same pair
+def _pitch_track(wave: bytes) -> Track:
+    """Track the pitch of float32 samples with Praat, with default settings except for the range.
+
+    Praat's tracker (Boersma 1993: autocorrelation and the best path) finds a pitch whose
     fundamental is weak or missing, as listeners do. Codec2 attenuates frequencies below 150 Hz by
     6 to 11 dB; a tracker that looks for the fundamental itself (WORLD's DIO) then finds a third of
     the frames an octave too high.
     """
-
-    rate: ClassVar[int] = RATE
-    packages: ClassVar[tuple[str, ...]] = ("parselmouth",)
-
-    def __init__(self) -> None:
-        import parselmouth  # noqa: F401  # raises if it cannot be loaded
-
-    def tracks(self, reference: Wave, degraded: Wave) -> tuple[Track, Track]:
-        """Return the pitch of both signals, ``(F,)`` in Hz; 0 in unvoiced frames.
-
-        Raises:
-            MetricUndefinedError: the reference has no voiced frame, or is shorter than 50 ms.
-        """
-        if len(reference) < WINDOW_SECONDS * self.rate:
-            raise MetricUndefinedError(f"shorter than {1000 * WINDOW_SECONDS:.0f} ms")
-        before, after = (pitch_track(wave.tobytes()) for wave in (reference, degraded))
-        if not before.any():
-            raise MetricUndefinedError("no voiced speech found in the reference")
-        return before, after
-
-
-@lru_cache(maxsize=2)  # `VoicingError` follows `PitchError` on the same pair
-def pitch_track(wave: bytes) -> Track:
-    """Return the pitch ``(F,)`` in Hz of float32 samples at 16 kHz; 0 in unvoiced frames."""
     import parselmouth
 
     sound = parselmouth.Sound(np.frombuffer(wave, np.float32).astype(float), RATE)
@@ -61,14 +50,16 @@ def pitch_track(wave: bytes) -> Track:
     return track
 
 
-class PitchError(_PitchMetric):
+class PitchError(Metric):
     """Pitch error in frames that are voiced in both signals; undefined if there are none.
 
     The error in cents is a median because octave errors in 1 % of the frames would dominate a mean
     square; those are counted by the gross pitch error.
     """
 
-    outputs: ClassVar[tuple[MetricInfo, ...]] = (
+    rate = RATE
+    packages = ("parselmouth",)
+    outputs = (
         MetricInfo(
             name="f0_cents",
             title="F0 error",
@@ -93,7 +84,7 @@ class PitchError(_PitchMetric):
 
     @override
     def compute(self, reference: Wave, degraded: Wave) -> Values:
-        before, after = self.tracks(reference, degraded)
+        before, after = pitch_tracks(reference, degraded)
         voiced = (before > 0) & (after > 0)
         if not voiced.any():
             raise MetricUndefinedError("no frame is voiced in both")
@@ -104,14 +95,16 @@ class PitchError(_PitchMetric):
         }
 
 
-class VoicingError(_PitchMetric):
+class VoicingError(Metric):
     """Share of frames that are voiced in one signal and unvoiced in the other.
 
     Separate from `PitchError` because it is defined even if no frame is voiced in both: a codec
     that turns voice into whisper gets a bad value rather than none.
     """
 
-    outputs: ClassVar[tuple[MetricInfo, ...]] = (
+    rate = RATE
+    packages = ("parselmouth",)
+    outputs = (
         MetricInfo(
             name="vde",
             title="voicing error",
@@ -126,5 +119,5 @@ class VoicingError(_PitchMetric):
 
     @override
     def compute(self, reference: Wave, degraded: Wave) -> Values:
-        before, after = self.tracks(reference, degraded)
+        before, after = pitch_tracks(reference, degraded)
         return {"vde": float(np.mean((before > 0) != (after > 0)))}

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from typing import ClassVar
 
 import numpy as np
 from typing_extensions import override
@@ -21,8 +20,8 @@ class SiSdr(Metric):
     eq. (3). Codecs that do not preserve phase score far below zero, however they sound.
     """
 
-    rate: ClassVar[int] = 24000
-    outputs: ClassVar[tuple[MetricInfo, ...]] = (
+    rate = 24000
+    outputs = (
         MetricInfo(
             name="si_sdr_db",
             title="SI-SDR",

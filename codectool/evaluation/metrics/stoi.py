@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 import warnings
-from typing import Any, ClassVar
 
 import numpy as np
 from typing_extensions import override
 
 from codectool.evaluation.metrics.base import Metric, MetricInfo, MetricUndefinedError, Values, Wave
-from codectool.evaluation.metrics.support import require_sound, suppress_warnings
+from codectool.evaluation.metrics.support import require_sound
 
 MIN_SECONDS = 0.4  # one segment: 30 frames of 256 samples at 10 kHz with half overlap
 
@@ -21,9 +20,9 @@ class Stoi(Metric):
     Undefined if less than 0.4 s of the reference are within 40 dB of its loudest frame.
     """
 
-    rate: ClassVar[int] = 16000
-    packages: ClassVar[tuple[str, ...]] = ("pystoi",)
-    outputs: ClassVar[tuple[MetricInfo, ...]] = (
+    rate = 16000
+    packages = ("pystoi",)
+    outputs = (
         MetricInfo(
             name="stoi",
             title="STOI",
@@ -45,11 +44,6 @@ class Stoi(Metric):
         ),
     )
 
-    def __init__(self) -> None:
-        with suppress_warnings():
-            import pystoi
-        self._pystoi: Any = pystoi
-
     @override
     def compute(self, reference: Wave, degraded: Wave) -> Values:
         require_sound(reference, degraded)
@@ -69,6 +63,8 @@ class Stoi(Metric):
         Raises:
             MetricUndefinedError: there is less than 0.4 s of speech.
         """
+        import pystoi
+
         random = np.random.get_state()
         np.random.seed(0)  # pystoi adds noise below float64 precision, which matters for silence
         try:
@@ -76,7 +72,7 @@ class Stoi(Metric):
                 warnings.simplefilter("ignore")
                 # pystoi returns a placeholder after this warning
                 warnings.filterwarnings("error", "Not enough STFT frames", RuntimeWarning)
-                value = float(self._pystoi.stoi(reference, degraded, rate, extended=extended))
+                value = float(pystoi.stoi(reference, degraded, rate, extended=extended))
         except RuntimeWarning:
             raise MetricUndefinedError(f"less than {MIN_SECONDS} s of speech") from None
         finally:

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
-from contextlib import contextmanager
 from typing import Any, ClassVar
 
 import numpy as np
@@ -38,67 +36,59 @@ LATTICE = MetricInfo(
 )
 
 
-class _Visqol(Metric):
-    """Similarity as computed by the package `visqol-python`.
+class Visqol(Metric):
+    """Both mappings of one similarity, as computed by the package `visqol-python`.
 
-    If `numba` is installed, the package compiles itself once (about 15 s, cached on disk) and is
-    five times faster afterwards. Do not call it from several threads of one process: numba's own
-    thread pool does not support that. Undefined for clips shorter than 0.64 s.
+    The lattice network needs the package `ai-edge-litert`. If `numba` is installed, `visqol-python`
+    compiles itself once (about 15 s, cached on disk) and is five times faster afterwards. Do not
+    call it from several threads of one process: numba's own thread pool does not support that.
+    Undefined for clips shorter than 0.64 s.
     """
 
-    rate: ClassVar[int] = 16000
-    lattice: ClassVar[bool]
+    rate = 16000
+    lattice: ClassVar[bool] = True
+    packages: ClassVar[tuple[str, ...]] = ("visqol", "ai_edge_litert")
+    outputs: ClassVar[tuple[MetricInfo, ...]] = (LATTICE, POLYNOMIAL)
 
     def __init__(self) -> None:
         with suppress_stderr():  # TensorFlow Lite logs from C
+            super().__init__()
             from visqol import VisqolApi
 
             self._visqol: Any = VisqolApi()
             self._visqol.create(mode="speech", use_lattice_model=self.lattice)
 
-    def similarity(self, reference: Wave, degraded: Wave) -> Any:
-        """Return the package's result: ``vnsim`` (similarity) and ``moslqo`` (opinion score).
+    @override
+    def compute(self, reference: Wave, degraded: Wave) -> Values:
+        result = self._measure(reference, degraded)
+        return {
+            "visqol": float(np.clip(result.moslqo, 1, 5)),
+            "visqol_poly": similarity_to_mos(float(result.vnsim)),
+        }
 
-        Raises:
-            MetricUndefinedError: a signal is silent, or shorter than 0.64 s.
-        """
+    def _measure(self, reference: Wave, degraded: Wave) -> Any:
+        """Return the package's result: ``vnsim`` (similarity) and ``moslqo`` (opinion score)."""
         require_sound(reference, degraded)
         if len(reference) < MIN_SECONDS * self.rate:
             raise MetricUndefinedError(f"shorter than {MIN_SECONDS} s")
         pair = reference.astype(float), degraded.astype(float)
-        with suppress_warnings(), _one_numba_thread():
+        with suppress_warnings():
             result = self._visqol.measure_from_arrays(*pair, self.rate)
         if not (math.isfinite(result.moslqo) and math.isfinite(result.vnsim)):
             raise MetricUndefinedError("ViSQOL is not finite")
         return result
 
 
-class Visqol(_Visqol):
-    """Both mappings of one similarity; the lattice network needs the package `ai-edge-litert`."""
-
-    lattice: ClassVar[bool] = True
-    packages: ClassVar[tuple[str, ...]] = ("visqol", "ai_edge_litert")
-    outputs: ClassVar[tuple[MetricInfo, ...]] = (LATTICE, POLYNOMIAL)
-
-    @override
-    def compute(self, reference: Wave, degraded: Wave) -> Values:
-        result = self.similarity(reference, degraded)
-        return {
-            "visqol": float(np.clip(result.moslqo, 1, 5)),
-            "visqol_poly": similarity_to_mos(float(result.vnsim)),
-        }
-
-
-class VisqolPolynomial(_Visqol):
+class VisqolPolynomial(Visqol):
     """The exponential mapping only, for use without `ai-edge-litert`."""
 
-    lattice: ClassVar[bool] = False
-    packages: ClassVar[tuple[str, ...]] = ("visqol",)
-    outputs: ClassVar[tuple[MetricInfo, ...]] = (POLYNOMIAL,)
+    lattice = False
+    packages = ("visqol",)
+    outputs = (POLYNOMIAL,)
 
     @override
     def compute(self, reference: Wave, degraded: Wave) -> Values:
-        return {"visqol_poly": float(self.similarity(reference, degraded).moslqo)}
+        return {"visqol_poly": float(self._measure(reference, degraded).moslqo)}
 
 
 def similarity_to_mos(similarity: float) -> float:
@@ -109,19 +99,3 @@ def similarity_to_mos(similarity: float) -> float:
     """
     exponential = math.exp(0.0154302525 * (similarity + 361.063949))
     return min(5.0, max(1.0, 1.245063 * (exponential - 262.847869)))
-
-
-@contextmanager
-def _one_numba_thread() -> Iterator[None]:
-    """Limit numba, if it is installed, to one thread: evaluation runs one process per core."""
-    try:
-        import numba
-    except ImportError:
-        yield
-        return
-    threads = numba.get_num_threads()
-    numba.set_num_threads(1)
-    try:
-        yield
-    finally:
-        numba.set_num_threads(threads)

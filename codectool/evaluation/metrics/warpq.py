@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 from functools import cache
-from typing import Any, ClassVar
 
 import numpy as np
 import numpy.typing as npt
@@ -12,7 +11,7 @@ from typing_extensions import override
 
 from codectool.audio.mel import mel_frequencies, triangular_filters
 from codectool.evaluation.metrics.base import Metric, MetricInfo, MetricUndefinedError, Values, Wave
-from codectool.evaluation.metrics.support import split_pair, suppress_warnings
+from codectool.evaluation.metrics.support import split_pair
 
 # The authors' defaults, in samples at 16 kHz.
 RATE = 16000
@@ -45,9 +44,9 @@ class WarpQ(Metric):
     less than 0.4 s in one of the others.
     """
 
-    rate: ClassVar[int] = RATE
-    packages: ClassVar[tuple[str, ...]] = ("webrtcvad",)
-    outputs: ClassVar[tuple[MetricInfo, ...]] = (
+    rate = RATE
+    packages = ("webrtcvad",)
+    outputs = (
         MetricInfo(
             name="warpq",
             title="WARP-Q",
@@ -59,11 +58,6 @@ class WarpQ(Metric):
             "cepstra onto the reference, from about 0.4 for identical clips to 3.5.",
         ),
     )
-
-    def __init__(self) -> None:
-        with suppress_warnings():
-            import webrtcvad
-        self._webrtcvad: Any = webrtcvad
 
     @override
     def compute(self, reference: Wave, degraded: Wave) -> Values:
@@ -83,10 +77,12 @@ class WarpQ(Metric):
 
     def _speech(self, wave: Wave) -> Wave:
         """Return the samples within 30 ms of speech, concatenated, ``(N',)``."""
+        import webrtcvad
+
         scaled = np.clip(wave * np.float32(32768), -32768, 32767).astype("<i2")
         frames = len(wave) // VAD_FRAME + 1
         padded = np.pad(scaled, (0, frames * VAD_FRAME - len(wave)))
-        detector = self._webrtcvad.Vad(0)  # keeps state from frame to frame
+        detector = webrtcvad.Vad(0)  # keeps state from frame to frame
         found = [detector.is_speech(frame.tobytes(), RATE) for frame in padded.reshape(frames, -1)]
         near = np.convolve(found, [1, 1, 1])[1:-1] > 0
         return wave[np.repeat(near, VAD_FRAME)[: len(wave)]]
