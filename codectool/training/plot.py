@@ -53,7 +53,7 @@ TITLES = {
     "bit_entropy_min": "smallest entropy of a bit",
     "bit_entropy_mean": "mean entropy of a bit",
     "bits_per_token": "entropy, bits per token",
-    "bits_given_previous": "conditional entropy, bits per token",
+    "conditional_entropy": "conditional entropy, bits per token",
     "distinct": "distinct tokens, share",
     "grad_norm": "gradient norm",
     "discriminator_grad_norm": "gradient norm, discriminators",

@@ -7,14 +7,7 @@ import io
 
 import numpy as np
 
-from codectool.evaluation.tokens.table import (
-    LEGEND,
-    LEGEND_BINARY,
-    LEGEND_CODEBOOKS,
-    token_csv,
-    token_tables,
-    token_text,
-)
+from codectool.evaluation.tokens.table import LEGENDS, token_csv, token_tables, token_text
 from codectool.evaluation.tokens.usage import token_usage
 from tests.evaluation.token_clips import clip
 
@@ -65,11 +58,9 @@ def test_token_text_explains_its_columns() -> None:
     one, other, both = (
         token_text(token_usage(clips)) for clips in ([CODEBOOKS], [BITS], [CODEBOOKS, BITS])
     )
-    assert LEGEND in one
-    assert LEGEND in other
-    assert (LEGEND_CODEBOOKS in one, LEGEND_BINARY in one) == (True, False)
-    assert (LEGEND_CODEBOOKS in other, LEGEND_BINARY in other) == (False, True)
-    assert (LEGEND_CODEBOOKS in both, LEGEND_BINARY in both) == (True, True)
+    assert [legend in one for legend in LEGENDS.values()] == [True, True, False]
+    assert [legend in other for legend in LEGENDS.values()] == [True, False, True]
+    assert [legend in both for legend in LEGENDS.values()] == [True, True, True]
     assert "\n\ncodebook " in both
     assert "\n\nbinary codebook " in both
 

@@ -275,12 +275,12 @@ def test_codebook_usage_of_bits() -> None:
     # given the previous frame, the alternating bit is certain and the rare bit nearly as rare
     pairs = -(254 / 256) * math.log2(254 / 256) - 2 * (1 / 256) * math.log2(1 / 256)
     before = -(1 / 256) * math.log2(1 / 256) - (255 / 256) * math.log2(255 / 256)
-    assert usage["bits_given_previous"] == pytest.approx(pairs - before)
+    assert usage["conditional_entropy"] == pytest.approx(pairs - before)
     assert set(usage) == {
         "bit_entropy_min",
         "bit_entropy_mean",
         "distinct",
-        "bits_given_previous",
+        "conditional_entropy",
         "bits_per_token",
     }
 
@@ -290,7 +290,7 @@ def test_codebook_usage_of_random_bits_is_full() -> None:
     usage = codebook_usage(codes, (2**18,))
     assert usage["bit_entropy_min"] > 0.999
     assert 17.98 < usage["bits_per_token"] <= 18
-    assert 17.99 < usage["bits_given_previous"] <= 18
+    assert 17.99 < usage["conditional_entropy"] <= 18
     # n draws from N values are N (1 - (1 - 1/N)^n) distinct ones on average
     expected = 2**18 * (1 - (1 - 2**-18) ** 20000) / 20000
     assert usage["distinct"] == pytest.approx(expected, abs=0.005)

@@ -81,18 +81,9 @@ class CodebookUsage:
 
     def to_json(self) -> dict[str, Any]:
         """Convert to JSON values, without the counts."""
-        return {
-            "kind": "codebook",
-            "coded_bits": self.coded_bits,
-            "entropy": self.entropy,
-            "empirical_entropy": self.empirical_entropy,
-            "perplexity": self.perplexity,
-            "tokens": self.tokens,
-            "size": self.size,
-            "used": self.used,
-            "dead": self.dead,
-            "dead_by_chance": self.dead_by_chance,
-        }
+        names = "coded_bits entropy empirical_entropy perplexity tokens "
+        names += "size used dead dead_by_chance"
+        return {"kind": "codebook"} | {name: getattr(self, name) for name in names.split()}
 
 
 class BinaryUsage:
@@ -175,19 +166,9 @@ class BinaryUsage:
 
     def to_json(self) -> dict[str, Any]:
         """Convert to JSON values."""
-        return {
-            "kind": "binary",
-            "coded_bits": self.coded_bits,
-            "entropy": self.entropy,
-            "empirical_entropy": self.empirical_entropy,
-            "conditional_entropy": self.conditional_entropy,
-            "tokens": self.tokens,
-            "distinct": self.distinct,
-            "bit_entropy_min": self.bit_entropy_min,
-            "bit_entropy_mean": self.bit_entropy_mean,
-            "bit_entropies": self.bit_entropies,
-            "conditional_entropies": self.conditional_entropies,
-        }
+        names = "coded_bits entropy empirical_entropy conditional_entropy tokens distinct "
+        names += "bit_entropy_min bit_entropy_mean bit_entropies conditional_entropies"
+        return {"kind": "binary"} | {name: getattr(self, name) for name in names.split()}
 
 
 class TokenUsage:
@@ -196,24 +177,16 @@ class TokenUsage:
     Args:
         layout: layout of the tokens.
         fingerprint: fingerprint of the weights.
-
-    Attributes:
-        name: codec and weights: ``bigcodec 1f0a3c5e``.
-        clips: number of clips.
-        seconds: seconds of audio, summed over channels.
-        frames: number of frames, summed over channels.
-        coded_bits: bits per frame in a file.
-        coded_kbps: bit rate of one channel in kbit/s, without container.
-        codebooks: usage of each codebook.
     """
 
     def __init__(self, layout: TokenLayout, fingerprint: str) -> None:
         self.layout = layout
         self.fingerprint = fingerprint
         self.name = f"{layout.family} {fingerprint}"
-        self.clips, self.frames, self.seconds = 0, 0, 0.0
+        self.clips = 0
+        self.frames, self.seconds = 0, 0.0  # summed over channels
         self.coded_bits = layout.bits_per_frame
-        self.coded_kbps = layout.bit_rate / 1000
+        self.coded_kbps = layout.bit_rate / 1000  # of one channel, without container
         self.codebooks = [_usage(1 << bits) for bits in layout.bits_per_codebook]
 
     def add(self, tokens: Tokens) -> None:
@@ -262,9 +235,6 @@ def token_usage(clips: Iterable[Tokens]) -> list[TokenUsage]:
     """Compute statistics for each model, in order of first appearance.
 
     Different weights, or a different number of codebooks, are different models.
-
-    Args:
-        clips: tokens of each clip; consumed one by one, and not kept.
     """
     models: dict[tuple[TokenLayout, str], TokenUsage] = {}
     for tokens in clips:
@@ -278,24 +248,13 @@ def token_usage(clips: Iterable[Tokens]) -> list[TokenUsage]:
 def codebook_usage(codes: Codes, codebook_sizes: Sequence[int]) -> dict[str, float]:
     """Compute codebook usage by name, for the metrics log of a training run.
 
-    For each codebook k with up to 65536 entries:
-
-    - ``perplexity_k``: 2 to the power of the empirical entropy.
-    - ``dead_codes_k``: entries that do not occur; meaningful only for many more tokens than
-      entries.
-
-    For a binary codebook, of which a model has at most one:
-
-    - ``bit_entropy_min``, ``bit_entropy_mean``: entropy of single bits, 0 to 1.
-    - ``distinct``: distinct tokens as a share of all tokens.
-    - ``bits_given_previous``: sum of the conditional entropies of the bits.
-
-    And ``bits_per_token``: sum of the empirical entropies in bits per frame. For n tokens that use
-    m entries of a codebook it is too low by about ``m / (1.4 n)`` bits (Miller 1955).
+    ``dead_codes_k`` is meaningful only for many more tokens than entries. ``bits_per_token`` is the
+    sum of the empirical entropies in bits per frame; for n tokens that use m entries of a codebook
+    it is too low by about ``m / (1.4 n)`` bits (Miller 1955).
 
     Args:
         codes: integers ``(K, F)``, clips concatenated.
-        codebook_sizes: number of entries of each codebook.
+        codebook_sizes: number of entries of each codebook; at most one is binary.
 
     Returns:
         Empty if there are no tokens.
@@ -314,8 +273,8 @@ def codebook_usage(codes: Codes, codebook_sizes: Sequence[int]) -> dict[str, flo
             values |= {
                 "bit_entropy_min": usage.bit_entropy_min,
                 "bit_entropy_mean": usage.bit_entropy_mean,
-                "distinct": usage.distinct / usage.tokens,
-                "bits_given_previous": usage.conditional_entropy,
+                "distinct": usage.distinct / usage.tokens,  # a share
+                "conditional_entropy": usage.conditional_entropy,
             }
     return values | {"bits_per_token": total}
 
