@@ -1,4 +1,4 @@
-"""The demonstration that `make demo` gives, and that README.md shows."""
+"""`make demo`, and the output that README.md shows."""
 
 from __future__ import annotations
 
@@ -23,17 +23,17 @@ def test_demo(run: Run, tmp_path: Path, name: str) -> None:  # noqa: F811
     before, after = soundfile.info(clip), soundfile.info(back)
     assert (after.frames, after.samplerate) == (before.frames, before.samplerate)
     audio, _ = soundfile.read(back)
-    assert 0.01 < audio.std() < 0.3  # a voice, neither silence nor noise at full scale
+    assert 0.01 < audio.std() < 0.3  # speech: neither silence nor full-scale noise
 
 
-def test_readme_shows_what_info_prints(run: Run, tmp_path: Path) -> None:  # noqa: F811
+def test_readme_shows_the_output_of_info(run: Run, tmp_path: Path) -> None:  # noqa: F811
     shown = next(block for block in code_blocks("README.md", "text") if "codectool info" in block)
-    expected = shown.splitlines()[1:]
+    expected = shown[shown.index("$ codectool info") :].splitlines()[1:]
     packed = tmp_path / "speech.hcd"
     clip = ASSETS / "speech_espeak.flac"
     run("encode", clip, packed, "--device", "cpu", "--tag", "title=codectool demo")
     found = run("info", packed).text.splitlines()
-    # all but the file's name and the checkpoint's path, which differ from machine to machine
+    # except the file name and the path of the weights, which differ between machines
     assert found[1] == expected[1]
     assert found[2].split(",")[0] == expected[2].split(",")[0]
     assert found[3:] == expected[3:]
