@@ -94,25 +94,27 @@ def draw_png(
 
 
 def add_axes(
-    figure: Figure, left: float, top: float, width: float, height: float, **options: Any
+    figure: Figure,
+    left: float,
+    top: float,
+    width: float,
+    height: float,
+    title: str = "",
+    title_pad: float = 5,
 ) -> Axes:
-    """Add axes in the common style; sizes in inches from the upper left corner."""
+    """Add axes in the common style; sizes in inches from the upper left corner, pad in points."""
     page_width, page_height = figure.get_size_inches()
     bottom = page_height - top - height
     box = left / page_width, bottom / page_height, width / page_width, height / page_height
-    axes = figure.add_axes(box, **options)
+    axes = figure.add_axes(box)
     axes.tick_params(which="both", color=PALE, labelcolor=INK, labelsize=7.5, width=0.6)
     axes.tick_params(which="major", length=2.5)
     axes.tick_params(which="minor", length=0)
     axes.set_axisbelow(True)
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set(color=PALE, linewidth=0.6)
+    axes.set_title(title, loc="left", fontsize=9, fontweight="bold", color=INK, pad=title_pad)
     return axes
-
-
-def set_title(axes: Axes, title: str, pad: float = 5) -> None:
-    """Set the title of a panel, ``pad`` points above it."""
-    axes.set_title(title, loc="left", fontsize=9, fontweight="bold", color=INK, pad=pad)
 
 
 def shorten(text: str, length: int) -> str:

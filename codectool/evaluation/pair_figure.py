@@ -16,7 +16,6 @@ from codectool.plots import (
     draw_png,
     frames_per_column,
     palette,
-    set_title,
     shorten,
     spectrogram,
 )
@@ -71,8 +70,8 @@ def draw_pair(
         )
         images = []
         for row, (title, levels, colors) in enumerate(panels):
-            axes = add_axes(figure, LEFT, TOP + row * STEP, WIDTH, PANEL, facecolor=ABSENT)
-            set_title(axes, title)
+            axes = add_axes(figure, LEFT, TOP + row * STEP, WIDTH, PANEL, title)
+            axes.set_facecolor(ABSENT)
             images.append(_show(axes, levels, per_column * HOP / RATE, colors))
             axes.set_xlim(0, max(longest, HOP // 2) / RATE)
             axes.tick_params(labelbottom=row == 2)

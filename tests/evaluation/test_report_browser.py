@@ -300,7 +300,7 @@ def test_blind_test_counts_correct_answers(browser: Any, pages: dict[str, Path])
             visit.page.get_by_role("button", name=f"X is {answer}").click()
         text = visit.page.locator("#blind").inner_text()
         assert "6 of 8 correct" in text
-        assert "gives 6 or more of 8 correct answers in 14.5 % of tests (p = 0.145" in text
+        assert "gives at least 6 of 8 correct answers in 14.5 % of tests (p = 0.145" in text
         assert visit.column(".answer-table", 5).count("✗ no") == 2
         with visit.page.expect_download() as download:
             visit.page.get_by_role("button", name="Download").click()

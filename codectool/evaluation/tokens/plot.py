@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 
 from codectool.evaluation.tokens.usage import BinaryUsage, CodebookUsage, TokenUsage
-from codectool.plots import COLORS, FEW_POINTS, GRID, INK, PALE, add_axes, draw_png, set_title
+from codectool.plots import COLORS, FEW_POINTS, GRID, INK, PALE, add_axes, draw_png
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -24,19 +23,12 @@ ABOVE, BELOW, FOOT = 0.55, 0.42, 0.2
 DASHED = (0, (4, 2))
 
 
-@dataclass(frozen=True)
-class Layout:
-    """Positions in the figure.
-
-    Attributes:
-        size: width and height of the figure.
-        places: distances of each panel from the left and the upper edge.
-        hidden: number of panels that are left out.
-    """
+class Layout(NamedTuple):
+    """Positions in the figure."""
 
     size: tuple[float, float]
-    places: tuple[tuple[float, float], ...]
-    hidden: int
+    places: list[tuple[float, float]]  # distances of panels from the left and the upper edge
+    hidden: int  # number of panels that are left out
 
 
 def arrange(panels: int) -> Layout:
@@ -44,7 +36,7 @@ def arrange(panels: int) -> Layout:
     shown = min(panels, MAX_PANELS)
     step, row_height = PANEL_WIDTH + BETWEEN, ABOVE + PANEL_HEIGHT + BELOW
     cells = [divmod(number, COLUMNS) for number in range(shown)]
-    places = tuple((LEFT + column * step, ABOVE + row * row_height) for row, column in cells)
+    places = [(LEFT + column * step, ABOVE + row * row_height) for row, column in cells]
     width = LEFT + min(COLUMNS, shown) * step - BETWEEN + RIGHT
     height = math.ceil(shown / COLUMNS) * row_height + FOOT
     return Layout((width, height), places, panels - shown)
@@ -75,8 +67,7 @@ def draw_tokens(models: Sequence[TokenUsage]) -> bytes:
 
     def draw(figure: Figure) -> None:
         for (left, top), (title, usage) in zip(layout.places, codebooks, strict=False):
-            axes = add_axes(figure, left, top, PANEL_WIDTH, PANEL_HEIGHT)
-            set_title(axes, title, pad=17)
+            axes = add_axes(figure, left, top, PANEL_WIDTH, PANEL_HEIGHT, title, title_pad=17)
             if isinstance(usage, CodebookUsage):
                 _draw_ranks(axes, usage, limits)
             else:

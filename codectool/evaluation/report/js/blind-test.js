@@ -171,15 +171,15 @@ function verdictText(correct, count, p) {
     : ["less than 0.1 %", "p < 0.001"];
   const meaning = p < 0.05 ? "You probably heard a difference."
     : "This does not show that you heard a difference, nor that there is none.";
-  return `Guessing gives ${correct} or more of ${count} correct answers in ${share} of tests ` +
-    `(${value}, exact one-sided binomial test). ${meaning}`;
+  return `Guessing alone gives at least ${correct} of ${count} correct answers in ${share} of ` +
+    `tests (${value}, exact one-sided binomial test). ${meaning}`;
 }
 
 function answerTable(trials) {
   const rows = trials.map(({ clip, x, answer }, index) => [
     el("td", {}, String(index + 1)), el("th", { scope: "row" }, breakable(clip)),
     el("td", {}, x), el("td", {}, answer), el("td", {}, answer === x ? "✓ yes" : "✗ no")]);
-  return simpleTable("answer-table", ["Trial", "Clip", "X was", "Answer", "Correct"], rows);
+  return simpleTable("answer-table", ["Trial", "Clip", "X", "Answer", "Correct"], rows);
 }
 
 function download(result) {

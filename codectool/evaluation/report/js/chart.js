@@ -59,10 +59,11 @@ function bitRateScale(values, from, to) {
   if (low > 0 && high / low > 4) {
     const scale = linearScale(Math.log10(low), Math.log10(high), 0.3, from, to);
     return { at: (value) => scale.at(Math.log10(value)),
-      ticks: logTicks(10 ** scale.begin, 10 ** scale.end), title: "kbit/s (logarithmic)" };
+      ticks: logTicks(10 ** scale.begin, 10 ** scale.end), title: "bit rate, kbps (logarithmic)" };
   }
   const scale = linearScale(low, high, high * 0.2 || 1, from, to);
-  return { ...scale, ticks: niceTicks(Math.max(scale.begin, 0), scale.end, 6), title: "kbit/s" };
+  const ticks = niceTicks(Math.max(scale.begin, 0), scale.end, 6);
+  return { ...scale, ticks, title: "bit rate, kbps" };
 }
 
 function valueScale(points, from, to) {
@@ -125,7 +126,7 @@ function drawAxes(x, y, { left, right, top, bottom }, metric) {
 function drawPoint({ name, kbps, mean, x, y, top, bottom }, metric) {
   const bar = bottom - top < 1 ? null : svg("path", {
     d: `M${x} ${top}V${bottom}M${x - 4} ${top}h8M${x - 4} ${bottom}h8` });
-  const title = `${name}: ${formatNumber(mean, metric.digits)} at ${formatShort(kbps)} kbit/s`;
+  const title = `${name}: ${formatNumber(mean, metric.digits)} at ${formatShort(kbps)} kbps`;
   return svg("g", { class: "point" }, svg("title", {}, title), bar,
     svg("circle", { cx: x, cy: y, r: 5 }));
 }

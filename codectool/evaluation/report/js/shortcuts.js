@@ -25,7 +25,7 @@ function showShortcuts() {
 function createShortcutsDialog() {
   const enabled = el("input", { type: "checkbox", checked: true,
     onchange: () => { shortcutsEnabled = enabled.checked; } });
-  const keyName = (key) => (["…", "Shift"].includes(key) ? key : el("kbd", {}, key));
+  const keyName = (key) => (key === "…" ? key : el("kbd", {}, key));
   const rows = SHORTCUTS.map(([keys, action]) => el("tr", {},
     el("th", { scope: "row" }, ...keys.split(" ").flatMap((key) => [keyName(key), " "])),
     el("td", {}, action)));

@@ -6,8 +6,8 @@ function showSummary(section, openClip) {
     ...evaluation.metrics.map((metric) => meanColumn(metric, openClip)), ...costColumns()];
   section.append(
     scrollRegion("Summary of all systems", sortableTable("summary", columns, evaluation.systems)),
-    el("p", { class: "hint" }, "Mean over all clips ± half of its 95 % confidence interval. ",
-      "↑ higher is better, ↓ lower is better, ", el("span", { class: "best" }, "★"),
+    el("p", { class: "hint" }, "Mean over all clips, ± half the width of its 95 % confidence ",
+      "interval. ↑ higher is better, ↓ lower is better, ", el("span", { class: "best" }, "★"),
       " best of the column. Click a heading to sort, or a worst value to open its clip."));
 }
 
@@ -30,7 +30,7 @@ function bitRateColumn() {
   const ofFiles = ({ kbps, kbps_file: files }) => (files === null || files === kbps ? null
     : el("small", { class: "sub", title: "Bit rate of whole files" },
       `files ${formatShort(files)}`));
-  return numberColumn("kbps", "payload", "Bit rate of the data that the decoder needs, in kbit/s",
+  return numberColumn("kbps", "payload", "Bit rate of the data that the decoder needs",
     (system) => system.kbps, ofFiles);
 }
 
