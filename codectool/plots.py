@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import numpy.typing as npt
 
-from codectool.audio.mel import RATE, log_mel
+from codectool.audio.mel import RATE, Array, log_mel
 from codectool.audio.samples import resample
 from codectool.errors import UsageError
 
@@ -43,8 +43,6 @@ PALETTE_STOPS = (
     *("cd4071", "f1605d", "fd9668", "feca8d", "fcfdbf"),
 )
 
-Wave = npt.NDArray[np.floating[Any]]
-Levels = npt.NDArray[np.floating[Any]]
 Bytes = npt.NDArray[np.uint8]
 
 
@@ -137,7 +135,7 @@ def frames_per_column(num_samples: int, max_columns: int) -> int:
     return max(1, -(-num_frames(num_samples) // max_columns))
 
 
-def spectrogram(wave: Wave, per_column: int = 1) -> Levels:
+def spectrogram(wave: Array, per_column: int = 1) -> Array:
     """Return the log-mel spectrogram of a signal at 24 kHz, averaged over frames.
 
     The first frame is centred at the first sample.
@@ -169,7 +167,7 @@ def palette() -> Bytes:
     return np.asarray(np.rint(np.stack(channels, axis=1)), np.uint8)
 
 
-def spectrogram_pixels(wave: Wave, max_columns: int) -> Bytes:
+def spectrogram_pixels(wave: Array, max_columns: int) -> Bytes:
     """Return the spectrogram of a signal ``(N,)`` at 24 kHz as indices into the palette.
 
     Returns:
@@ -181,12 +179,12 @@ def spectrogram_pixels(wave: Wave, max_columns: int) -> Bytes:
     return np.ascontiguousarray(pixels.T[::-1])
 
 
-def spectrogram_png(wave: Wave) -> bytes:
+def spectrogram_png(wave: Array) -> bytes:
     """Draw the spectrogram of a signal ``(N,)`` at 24 kHz as a PNG file without axes."""
     return png_bytes(spectrogram_pixels(wave, PNG_COLUMNS), palette())
 
 
-def spectrogram_pair(reference: Wave, output: Wave, rate: int) -> Bytes:
+def spectrogram_pair(reference: Array, output: Array, rate: int) -> Bytes:
     """Draw the spectrogram of a signal above the spectrogram of its decoded version.
 
     Args:

@@ -200,7 +200,7 @@ def check_output(path: Path, source: Path, overwrite: bool) -> None:
     check_writable(path, overwrite)
 
 
-def check_picture(path: Path, sources: Sequence[Path], overwrite: bool) -> None:
+def check_figure(path: Path, sources: Sequence[Path], overwrite: bool) -> None:
     """Refuse a figure that cannot be written next to a table, before any work is done.
 
     Raises:

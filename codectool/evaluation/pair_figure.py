@@ -4,14 +4,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from codectool.audio.mel import RATE, hz_to_mel
+from codectool.audio.mel import RATE, Array, hz_to_mel
 from codectool.evaluation.metrics.base import Wave
 from codectool.plots import (
     HOP,
     INK,
     MAX_DB,
     MIN_DB,
-    Levels,
     add_axes,
     draw_png,
     frames_per_column,
@@ -82,7 +81,7 @@ def draw_pair(
     return draw_png(SIZE, draw)
 
 
-def _show(axes: Axes, levels: Levels, column_seconds: float, colors: dict[str, Any]) -> Any:
+def _show(axes: Axes, levels: Array, column_seconds: float, colors: dict[str, Any]) -> Any:
     """Draw a spectrogram ``(T, M)`` whose first frame is centred at time 0."""
     axes.spines[:].set_visible(False)
     axes.set_ylim(0, hz_to_mel(RATE / 2))

@@ -24,16 +24,16 @@ def pair(tmp_path: Path) -> tuple[Path, Path]:
     return first, second
 
 
-def test_compare_prints_table_and_json_and_draws_picture(
+def test_compare_prints_table_and_json_and_draws_figure(
     run: Run, pair: tuple[Path, Path], tmp_path: Path
 ) -> None:
     pytest.importorskip("matplotlib")
-    picture = tmp_path / "x.png"
-    result = run("compare", *pair, "--metric", "mel_db", "--picture", picture)
+    figure = tmp_path / "x.png"
+    result = run("compare", *pair, "--metric", "mel_db", "--picture", figure)
     assert result.code == 0
     assert "10.00 ms late" in result.text
     assert "mel distance" in result.text
-    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert figure.read_bytes().startswith(b"\x89PNG")
     values = json.loads(run("compare", *pair, "--metric", "mel_db", "--json").text)
     assert values["delay_ms"] == pytest.approx(10)
     assert values["metrics"]["mel_db"] == pytest.approx(20 * np.log10(2), abs=0.3)
@@ -78,7 +78,7 @@ def test_compare_shows_why_a_metric_has_no_value(run: Run, pair: tuple[Path, Pat
     assert run("compare", single, single).code == 0
 
 
-def test_compare_refuses_a_picture_that_cannot_be_written(
+def test_compare_refuses_a_figure_that_cannot_be_written(
     run: Run, pair: tuple[Path, Path], tmp_path: Path
 ) -> None:
     taken = tmp_path / "taken.png"

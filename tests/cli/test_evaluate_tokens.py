@@ -141,11 +141,11 @@ def test_tokens_reports_listed_files_that_cannot_be_read(run: Run, coded: Path) 
 
 def test_tokens_plot_writes_a_png(run: Run, coded: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    picture = tmp_path / "use.png"
-    result = run("evaluate", coded, "--tokens", "--json", "--plot", picture)
+    figure = tmp_path / "use.png"
+    result = run("evaluate", coded, "--tokens", "--json", "--plot", figure)
     assert (result.code, result.err) == (0, "")
     assert len(json.loads(result.text)) == 1
-    height, width, _ = read_png(picture.read_bytes()).shape
+    height, width, _ = read_png(figure.read_bytes()).shape
     assert 300 < height < 600
     assert 900 < width < 1500
     assert sorted(path.name for path in tmp_path.iterdir()) == ["coded", "use.png"]
@@ -155,13 +155,13 @@ def test_tokens_plot_is_not_replaced_without_overwrite(
     run: Run, coded: Path, tmp_path: Path
 ) -> None:
     pytest.importorskip("matplotlib")
-    picture = tmp_path / "use.png"
-    picture.write_bytes(b"mine")
-    command = ("evaluate", coded, "--tokens", "--plot", picture)
+    figure = tmp_path / "use.png"
+    figure.write_bytes(b"mine")
+    command = ("evaluate", coded, "--tokens", "--plot", figure)
     assert_refused(run(*command), "use.png: exists", "--overwrite")
-    assert picture.read_bytes() == b"mine"
+    assert figure.read_bytes() == b"mine"
     assert run(*command, "--overwrite").code == 0
-    assert picture.read_bytes().startswith(PNG)
+    assert figure.read_bytes().startswith(PNG)
 
 
 def test_tokens_plot_that_fails_keeps_the_old_file(
@@ -169,8 +169,8 @@ def test_tokens_plot_that_fails_keeps_the_old_file(
 ) -> None:
     """It is written under a temporary name and renamed at the end."""
     pytest.importorskip("matplotlib")
-    picture = tmp_path / "use.png"
-    picture.write_bytes(b"mine")
+    figure = tmp_path / "use.png"
+    figure.write_bytes(b"mine")
     written = []
 
     def fail(path: Path, target: Path) -> Path:
@@ -178,11 +178,11 @@ def test_tokens_plot_that_fails_keeps_the_old_file(
         raise OSError(28, "No space left on device")
 
     monkeypatch.setattr(Path, "replace", fail)
-    result = run("evaluate", coded, "--tokens", "--plot", picture, "--overwrite")
+    result = run("evaluate", coded, "--tokens", "--plot", figure, "--overwrite")
     assert result.code == 2
-    assert result.err == f"error: {picture}: No space left on device\n"
-    assert written == [(PNG, tmp_path, picture)]
-    assert picture.read_bytes() == b"mine"
+    assert result.err == f"error: {figure}: No space left on device\n"
+    assert written == [(PNG, tmp_path, figure)]
+    assert figure.read_bytes() == b"mine"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["coded", "use.png"]
 
 
@@ -249,7 +249,7 @@ def test_tokens_imports_no_torch(coded: Path) -> None:
 
 def test_tokens_plot_imports_no_torch(coded: Path, tmp_path: Path) -> None:
     pytest.importorskip("matplotlib")
-    picture = tmp_path / "use.png"
-    loaded = modules_after(called("evaluate", str(coded), "--tokens", "--plot", str(picture)))
+    figure = tmp_path / "use.png"
+    loaded = modules_after(called("evaluate", str(coded), "--tokens", "--plot", str(figure)))
     assert "matplotlib" in loaded
     assert not loaded & {"torch", "torchaudio"}

@@ -30,11 +30,11 @@ def folder(tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def _drawing() -> None:
+def _matplotlib() -> None:
     pytest.importorskip("matplotlib")
 
 
-@pytest.mark.usefixtures("_drawing")
+@pytest.mark.usefixtures("_matplotlib")
 def test_figure_is_written_to_the_run_and_replaced(run: Run, folder: Path) -> None:
     for _ in range(2):
         result = run("plot", folder)
@@ -43,7 +43,7 @@ def test_figure_is_written_to_the_run_and_replaced(run: Run, folder: Path) -> No
         (folder / "curves.png").write_bytes(b"old")
 
 
-@pytest.mark.usefixtures("_drawing")
+@pytest.mark.usefixtures("_matplotlib")
 def test_named_figure_is_not_replaced_without_overwrite(
     run: Run, folder: Path, tmp_path: Path
 ) -> None:
@@ -56,14 +56,14 @@ def test_named_figure_is_not_replaced_without_overwrite(
     assert not (folder / "curves.png").exists()
 
 
-@pytest.mark.usefixtures("_drawing")
+@pytest.mark.usefixtures("_matplotlib")
 def test_figure_to_stdout(run: Run, folder: Path) -> None:
     result = run("plot", folder, "-o", "-", "--metric", "loss", "--log-x", "--smooth", "0")
     assert result.code == 0
     assert result.out.startswith(PNG)
 
 
-@pytest.mark.usefixtures("_drawing")
+@pytest.mark.usefixtures("_matplotlib")
 def test_several_runs_need_an_output(run: Run, folder: Path, tmp_path: Path) -> None:
     assert_refused(run("plot", folder, folder), "several runs", "-o")
     assert run("plot", folder, folder, "-o", tmp_path / "both.png").code == 0
