@@ -100,7 +100,7 @@ def load_weights(model: TrainableCodec, family: str, state: Mapping[str, Tensor]
     """Load tensors by canonical name into a model, and return the model's names in their order.
 
     Raises:
-        CheckpointError: The tensors are not those of the model.
+        CheckpointError: The tensors do not fit the model.
     """
     named = {model_name(family, name): tensor for name, tensor in state.items()}
     try:

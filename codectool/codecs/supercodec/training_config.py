@@ -17,7 +17,7 @@ SPECTRAL_WINDOWS = (32, 64, 128, 256, 512, 1024)
 
 
 class PublishedConfig(Config, frozen=True):
-    """The published keys; those of type Any have no effect there or here."""
+    """The published keys; keys of type Any have no effect there or here."""
 
     sampling_rate: int
     strides: tuple[int, ...]

@@ -2,7 +2,7 @@
 
 Distances of magnitudes leave the phase open, and a decoder without recurrence cannot keep a phase:
 the tokens have to carry it. Until an encoder has learned to do so, voiced sounds come out as noise
-in the shape of the vowel. This loss teaches it.
+in the shape of the vowel. This loss trains the encoder to do so.
 """
 
 from __future__ import annotations
