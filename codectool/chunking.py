@@ -37,17 +37,14 @@ class Chunker(Generic[Array]):
     Args:
         size: elements per chunk.
         axis: axis to cut, counted from the front.
-        concatenate: `numpy.concatenate` or `torch.cat`; it must copy.
+        concatenate: `numpy.concatenate` or `torch.cat`; it copies.
 
     Attributes:
         waiting: number of elements that do not fill a chunk yet.
     """
 
     def __init__(
-        self,
-        size: int,
-        axis: int,
-        concatenate: Callable[..., Any] = np.concatenate,
+        self, size: int, axis: int, concatenate: Callable[..., Any] = np.concatenate
     ) -> None:
         self.waiting = 0
         self._size = size
@@ -62,25 +59,24 @@ class Chunker(Generic[Array]):
         """
         chunks = []
         start, length = 0, array.shape[self._axis]
-        while length - start >= self._size - self.waiting:
-            stop = start + self._size - self.waiting
-            part = self._slice(array, start, stop)
-            chunks.append(self._join([*self._parts, part]) if self.waiting else part)
+        for stop in range(self._size - self.waiting, length + 1, self._size):
+            chunk = self._slice(array, start, stop)
+            if self.waiting:
+                chunk = self._concatenate([*self._parts, chunk], self._axis)
+            chunks.append(chunk)
             self._parts, self.waiting, start = [], 0, stop
-        self._parts.append(self._join([self._slice(array, start, length)]))
+        self._parts.append(self._concatenate([self._slice(array, start, length)], self._axis))
         self.waiting += length - start
         return chunks
 
     def flush(self) -> Array | None:
         """Return the waiting elements, fewer than a chunk; None if nothing was pushed."""
-        rest = self._join(self._parts) if self._parts else None
+        rest: Array | None = None
+        if self._parts:
+            rest = self._concatenate(self._parts, self._axis)
         self._parts, self.waiting = [], 0
         return rest
 
     def _slice(self, array: Array, start: int, stop: int) -> Array:
         part: Array = array[(slice(None),) * self._axis + (slice(start, stop),)]
         return part
-
-    def _join(self, parts: list[Array]) -> Array:
-        joined: Array = self._concatenate(parts, self._axis)
-        return joined

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from codectool.codecs.stream import Stream
+from codectool.schema import to_json
 
 
 @dataclass(frozen=True)
@@ -47,24 +48,28 @@ class CodecModel(nn.Module, ABC):
 
     Attributes:
         family: name of the codec family, as in ``--model``.
+        config: hyper-parameters.
         sample_rate: sampling rate in Hz.
         hop_length: samples per frame.
         codebook_sizes: number of codes of each codebook.
         min_frames: shortest input in frames; shorter ones are padded with zeros.
+        extra_frames: frames of a signal beyond those that its samples fill.
         segment_frames: default length in frames of the segments of a model that sees a whole
             segment at once; None for other models.
         decode_context: frames around a range that its decoded samples depend on.
-        cpu_threads: number of CPU threads beyond which the model is not faster; None if there is no
-            such number. Its matrix products are too small to be split further.
+        cpu_threads: number of CPU threads beyond which the model is not faster, because its matrix
+            products are too small to be split further; None if there is no such number.
         cpu_fast_path: use the CPU-specific form of the model where there is one. Set it to False to
             run the plain modules, for example to compare their speed.
     """
 
     family: ClassVar[str]
+    config: Any
     sample_rate: int
     hop_length: int
     codebook_sizes: tuple[int, ...]
     min_frames: int = 1
+    extra_frames: int = 0
     segment_frames: int | None = None
     decode_context: Context
     cpu_threads: int | None = None
@@ -87,9 +92,25 @@ class CodecModel(nn.Module, ABC):
         """
 
     @property
-    @abstractmethod
     def hyper_parameters(self) -> dict[str, Any]:
         """The config as JSON values; part of the fingerprint."""
+        values: dict[str, Any] = to_json(self.config)
+        return values
+
+    @property
+    @abstractmethod
+    def latency(self) -> Latency:
+        """Look-ahead of the model, derived from its layers."""
+
+    def num_frames(self, num_samples: int) -> int:
+        """Return the number of frames that hold ``num_samples`` at the model's rate."""
+        if num_samples == 0:
+            return 0
+        return max(self.min_frames, -(-num_samples // self.hop_length)) + self.extra_frames
+
+    def reference_frames(self, num_samples: int) -> int:
+        """Return the number of frames that the reference implementation has for a signal."""
+        return self.num_frames(num_samples)
 
     @abstractmethod
     def encode(self, waves: Sequence[Tensor]) -> list[Tensor]:
@@ -137,24 +158,19 @@ class CodecModel(nn.Module, ABC):
         """
 
     @property
-    @abstractmethod
-    def latency(self) -> Latency:
-        """Look-ahead of the model, derived from its layers."""
-
-    def num_frames(self, num_samples: int) -> int:
-        """Return the number of frames that hold ``num_samples`` at the model's rate."""
-        if num_samples == 0:
-            return 0
-        return max(self.min_frames, -(-num_samples // self.hop_length))
-
-    @abstractmethod
-    def reference_frames(self, num_samples: int) -> int:
-        """Return the number of frames that the reference implementation has for a signal."""
-
-    @property
     def device(self) -> torch.device:
         """Device of the weights."""
         return next(self.parameters()).device
+
+    @property
+    def no_codes(self) -> Tensor:
+        """Codes of no frames, ``(1, K, 0)``: what a stream returns before its first chunk."""
+        return torch.zeros(1, len(self.codebook_sizes), 0, dtype=torch.int64, device=self.device)
+
+    @property
+    def no_samples(self) -> Tensor:
+        """Audio of no frames, ``(1, 1, 0)``."""
+        return torch.zeros(1, 1, 0, device=self.device)
 
 
 @runtime_checkable

@@ -54,14 +54,13 @@ def encode_segments(
     lengths = [wave.shape[-1] // hop for wave in waves]
     segments = [split_segments(length, segment_frames, model.min_frames) for length in lengths]
     batch = [
-        _pad(wave[:, first * hop : last * hop], (last - first) * hop)
+        F.pad(wave[:, first * hop : last * hop], (0, max(0, last * hop - wave.shape[-1])))
         for wave, ranges in zip(waves, segments, strict=True)
         for first, last in ranges
     ]
     encoded = iter(model.encode(batch) if batch else [])
-    none = torch.zeros(len(model.codebook_sizes), 0, dtype=torch.int64, device=model.device)
     return [
-        torch.cat([none, *(next(encoded) for _ in ranges)], dim=-1)[:, :length]
+        torch.cat([model.no_codes[0], *(next(encoded) for _ in ranges)], dim=-1)[:, :length]
         for ranges, length in zip(segments, lengths, strict=True)
     ]
 
@@ -91,31 +90,28 @@ def decode_segments(
         for first, last in ranges
     ]
     decoded = iter(model.decode(batch) if batch else [])
-    none = torch.zeros(1, 0, device=model.device)
+    signals = [
+        torch.cat([model.no_samples[0], *(next(decoded) for _ in ranges)], dim=-1)
+        for ranges in segments
+    ]
     return [
-        torch.cat([none, *(next(decoded) for _ in ranges)], dim=-1)[:, : length * model.hop_length]
-        for ranges, length in zip(segments, lengths, strict=True)
+        wave[:, : length * model.hop_length] for wave, length in zip(signals, lengths, strict=True)
     ]
 
 
-def _pad(wave: Tensor, length: int) -> Tensor:
-    return F.pad(wave, (0, length - wave.shape[-1]))
-
-
 def segment_encoder(model: CodecModel, frames: int) -> Stream[None]:
-    """Start to encode a signal that arrives in chunks, ``frames`` frames per segment."""
+    """Return a stream that encodes segments of ``frames`` frames independently."""
 
     def step(wave: Tensor, state: None, last: bool) -> tuple[Tensor, None]:
         return encode_segments(model, [wave[0]], None)[0][None], None
 
-    none = torch.zeros(1, len(model.codebook_sizes), 0, dtype=torch.int64, device=model.device)
-    return Stream(step, None, frames * model.hop_length, none)
+    return Stream(step, None, frames * model.hop_length, model.no_codes)
 
 
 def segment_decoder(model: CodecModel, frames: int) -> Stream[None]:
-    """Start to decode codes that arrive in chunks; see `segment_encoder`."""
+    """Return a stream that decodes segments of ``frames`` frames independently."""
 
     def step(codes: Tensor, state: None, last: bool) -> tuple[Tensor, None]:
         return decode_segments(model, [codes[0]], [None])[0][None], None
 
-    return Stream(step, None, frames, torch.zeros(1, 1, 0, device=model.device))
+    return Stream(step, None, frames, model.no_samples)

@@ -33,19 +33,21 @@ class Stream(Generic[State]):
         self._chunker: Chunker[Tensor] = Chunker(chunk_size, axis=2, concatenate=torch.cat)
         self._empty = empty
 
+    @torch.no_grad()
     def push(self, x: Tensor) -> Tensor:
         """Add input ``(1, C, T)``, T >= 0; return the output ``(1, C', T')`` that is ready."""
-        return self._run(self._chunker.push(x), last=False)
+        outputs = [self._empty]
+        for chunk in self._chunker.push(x):
+            y, self._state = self._step(chunk, self._state, False)
+            outputs.append(y)
+        return torch.cat(outputs, dim=-1)
 
+    @torch.no_grad()
     def flush(self) -> Tensor:
         """End the signal; return the rest of the output."""
         rest = self._chunker.flush()
-        return self._run([] if rest is None else [rest], last=True)
+        return self._empty if rest is None else self._step(rest, self._state, True)[0]
 
-    @torch.no_grad()
-    def _run(self, chunks: list[Tensor], last: bool) -> Tensor:
-        outputs = [self._empty]
-        for chunk in chunks:
-            y, self._state = self._step(chunk, self._state, last)
-            outputs.append(y)
-        return torch.cat(outputs, dim=-1)
+    def run(self, x: Tensor) -> Tensor:
+        """Process a whole signal ``(1, C, T)``."""
+        return torch.cat([self.push(x), self.flush()], dim=-1)

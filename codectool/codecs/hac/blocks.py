@@ -8,13 +8,15 @@ zeros stands for silence before the beginning.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Iterator, Sequence
+from collections import OrderedDict
+from collections.abc import Callable, Mapping
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from codectool.codecs.hac.activations import Activation
+from codectool.codecs.hac.activations import Activation, Snake
 from codectool.codecs.hac.layers import (
     ActivatedPointwise,
     Foldable,
@@ -65,36 +67,32 @@ class Block(nn.Module, ABC):
         return frame * self.down // self.up - self.state_shape[0]
 
 
-class Stack(nn.Module):
+class Stack(nn.Sequential):
     """Named blocks in sequence; the state is the list of their states."""
 
-    def __init__(self, blocks: Sequence[tuple[str, Block]]) -> None:
-        super().__init__()
-        for name, block in blocks:
-            self.add_module(name, block)
+    def __init__(self, blocks: Mapping[str, Block]) -> None:
+        super().__init__(OrderedDict(blocks))
 
-    def named_blocks(self) -> Iterator[tuple[str, Block]]:
-        """Iterate over names and blocks in the order of computation."""
-        for name, block in self.named_children():
-            assert isinstance(block, Block)
-            yield name, block
+    @property
+    def blocks(self) -> dict[str, Block]:
+        """Blocks by name, in the order of computation."""
+        return cast("dict[str, Block]", dict(self.named_children()))
 
     @override
     def forward(self, x: Tensor, state: State | None = None) -> tuple[Tensor, State]:
         """Run all blocks; ``state`` None stands for the start of the signal."""
+        blocks = self.blocks.values()
+        if state is None:
+            state = [torch.zeros(len(x), *block.state_shape, device=x.device) for block in blocks]
         new_state: State = []
-        for index, (_, block) in enumerate(self.named_blocks()):
-            if state is None:
-                before = torch.zeros(len(x), *block.state_shape, device=x.device)
-            else:
-                before = state[index]
+        for block, before in zip(blocks, state, strict=True):
             x, after = block(x, before)
             new_state.append(after)
         return x, new_state
 
     def first_input(self, frame: int) -> int:
         """Return the index of the earliest input frame that output frame ``frame`` depends on."""
-        for _, block in reversed(list(self.named_blocks())):
+        for block in reversed(self.blocks.values()):
             frame = block.first_input(frame)
         return frame
 
@@ -105,7 +103,7 @@ class Stack(nn.Module):
             frame_rate: input frames per second.
         """
         total = 0.0
-        for _, block in self.named_blocks():
+        for block in self.blocks.values():
             total += block.macs * frame_rate
             frame_rate *= block.up / block.down
         return total
@@ -172,17 +170,17 @@ class ResidualUnit(ScaledLayer, Block):
 
 
 class Downsample(Block):
-    """``(B, T stride, C)`` -> ``(B, T, out)``: ``DW( PW( act( S(x) ) ) )``.
+    """``(B, T stride, C)`` -> ``(B, T, out)``: ``DW( PW( Snake( S(x) ) ) )``.
 
     The kernel of the depthwise convolution DW is two strides long.
     """
 
-    def __init__(self, channels: int, activation: Activation, out: int, stride: int) -> None:
+    def __init__(self, channels: int, out: int, stride: int) -> None:
         super().__init__()
         self.down = stride
         self.state_shape = (stride, out)
         self.macs = out * (channels + 2)
-        self.entry = ActivatedPointwise(activation, channels, out)
+        self.entry = ActivatedPointwise(Snake, channels, out)
         self.depthwise = nn.Parameter(torch.randn(out, 2 * stride) * (2 * stride) ** -0.5)
         self.bias = nn.Parameter(torch.zeros(out))
 
@@ -195,7 +193,7 @@ class Downsample(Block):
 class OutputProjection(Block):
     """``PW( act( S(x) ) )``, the encoder's last layer; computed in float32 under autocast too."""
 
-    def __init__(self, channels: int, activation: Activation, out: int) -> None:
+    def __init__(self, activation: Callable[[int], Activation], channels: int, out: int) -> None:
         super().__init__()
         self.macs = channels * out
         self.entry = ActivatedPointwise(activation, channels, out, bias=True)
@@ -224,19 +222,19 @@ class TokenMixer(Block):
 
 
 class Upsample(Block):
-    """``(B, T, C)`` -> ``(B, T stride, out)``: ``DWT( PW( act( S(x) ) ) )``.
+    """``(B, T, C)`` -> ``(B, T stride, out)``: ``DWT( PW( Snake( S(x) ) ) )``.
 
     The matrix is applied at the low rate, where it is cheap. The kernel of the transposed depthwise
     convolution DWT is two strides long, so every output frame weighs two input frames:
     ``y[t s + j] = w0[j] x[t] + w1[j] x[t - 1] + b``.
     """
 
-    def __init__(self, channels: int, activation: Activation, out: int, stride: int) -> None:
+    def __init__(self, channels: int, out: int, stride: int) -> None:
         super().__init__()
         self.up = stride
         self.state_shape = (1, out)
         self.macs = out * (channels + 2 * stride)
-        self.entry = ActivatedPointwise(activation, channels, out)
+        self.entry = ActivatedPointwise(Snake, channels, out)
         self.depthwise = nn.Parameter(torch.randn(2, stride, out) * 2**-0.5)
         self.bias = nn.Parameter(torch.zeros(out))
 
@@ -255,13 +253,13 @@ class Head(Block):
     under autocast too: rounding the output would add broadband noise.
     """
 
-    def __init__(self, channels: int, activation: Activation, stride: int, taps: int) -> None:
+    def __init__(self, channels: int, stride: int, taps: int) -> None:
         super().__init__()
         self.up = stride
         self.taps = taps
         self.state_shape = (taps - 1, taps * stride)
         self.macs = channels * taps * stride
-        self.entry = ActivatedPointwise(activation, channels, taps * stride)
+        self.entry = ActivatedPointwise(Snake, channels, taps * stride)
         with torch.no_grad():
             self.entry.pointwise.weight.div_(taps**0.5)  # unit variance of a sum of `taps` frames
 

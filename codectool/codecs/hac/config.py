@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar
 
 from msgspec import Meta
 
@@ -42,6 +42,8 @@ class HacConfig(TaggedConfig, tag="waveform", frozen=True):
         decoder_dilations: dilations of the residual units of each stage.
     """
 
+    extra_frames: ClassVar[int] = 0  # tokens needed beyond those that the samples fill
+
     sample_rate: SampleRate
     num_bits: NumBits
     lookahead: Annotated[int, Meta(ge=0, le=75)]
@@ -73,11 +75,6 @@ class HacConfig(TaggedConfig, tag="waveform", frozen=True):
     def delay_frames(self) -> int:
         """Frames by which the decoder's samples are late."""
         return self.lookahead
-
-    @property
-    def extra_frames(self) -> int:
-        """Tokens needed beyond those that the samples fill."""
-        return 0
 
 
 class SpectralHacConfig(TaggedConfig, tag="spectral", frozen=True):

@@ -3,7 +3,7 @@
 A token takes a few hundred small operations, which as PyTorch modules spend more time on dispatch
 than on arithmetic. Here the weights are copied once into the layout with the fastest products, the
 buffers are allocated once per stream, and small operations use NumPy, whose calls cost less.
-`Executor` has the interface of `Stack`; results agree within rounding.
+Results agree with those of `Stack` within rounding.
 
 The activation is cheaper, too. With h = 1 / (2 alpha) and u = x / h, Snake is
 ``x + h (1 - cos(x / h)) = h (u - cos u) + h``. The layer before it absorbs the division by h, the
@@ -15,13 +15,14 @@ from __future__ import annotations
 import copy
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from functools import cache, partial
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import torch
 from torch import Tensor, nn
-from typing_extensions import Self, override
+from typing_extensions import override
 
 from codectool.codecs.hac.activations import Snake
 from codectool.codecs.hac.blocks import (
@@ -46,66 +47,77 @@ LARGE_SIZE = 8192  # from this number of values, one pass per tap is faster than
 
 
 class Executor:
-    """Compiled operations with buffers for chunks of one length.
+    """Compiled operations with buffers; it has the interface of `Stack`.
 
     Args:
         ops: operations from `compile_stack`.
-        frames: input frames per chunk.
+        frames: input frames per chunk; buffers for other lengths are allocated when necessary.
         out_channels: channels of the output.
     """
 
     def __init__(self, ops: Sequence[Op], frames: int, out_channels: int) -> None:
-        workspace = Workspace()
-        self._ops: list[Op] = []
-        for op in ops:
-            self._ops.append(op.allocated(frames, workspace))
-            frames = frames // op.down * op.up
-        self._out_shape = (1, frames, out_channels)
+        self._allocated = cache(partial(allocate_buffers, ops))
+        self._allocated(frames)
+        self._out_channels = out_channels
 
     @torch.no_grad()
     def __call__(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
         """Compute one chunk ``(1, T, C)``; ``state`` None stands for the start of the signal."""
-        y = torch.empty(self._out_shape)
-        self._ops[0].input_buffer.tensor.copy_(x[0])
-        outputs = [op.input_buffer for op in self._ops[1:]] + [as_buffer(y[0])]
+        ops, out_frames = self._allocated(x.shape[1])
+        y = torch.empty(1, out_frames, self._out_channels)
+        ops[0].input_buffer.tensor.copy_(x[0])
+        outputs = [op.input_buffer for op in ops[1:]] + [Buffer(y[0])]
         if state is None:
-            state = [np.zeros(op.state_shape, np.float32) for op in self._ops]
+            state = [np.zeros(op.state_shape, np.float32) for op in ops]
+        new_state = []
         with np.errstate(all="ignore"):  # infinite values pass without a warning, as in torch
-            steps = zip(self._ops, state, outputs, strict=True)
-            return y, [op(before, out) for op, before, out in steps]
+            for op, before, out in zip(ops, state, outputs, strict=True):
+                if op.history:
+                    np.copyto(op.history.past, before)
+                op.run(out)
+                new_state.append(op.history.end.copy() if op.history else before)
+        return y, new_state
 
 
 def compile_stack(stack: Stack) -> list[Op]:
     """Copy the weights of a folded stack into operations."""
     with torch.no_grad():
-        return [OPS[type(block)](block) for _, block in stack.named_blocks()]
+        return [OPS[type(block)](block) for block in stack.children()]
 
 
-class Buffer(NamedTuple):
+def allocate_buffers(ops: Sequence[Op], frames: int) -> tuple[list[Op], int]:
+    """Copy operations for chunks of ``frames`` frames: the same weights, but buffers of their own.
+
+    Returns:
+        The copies, and the number of output frames.
+    """
+    workspace, allocated = Workspace(), []
+    for op in map(copy.copy, ops):
+        if len(op.state_shape) == 2:
+            op.history = History(*op.state_shape, frames)
+        op.allocate(frames, workspace)
+        allocated.append(op)
+        frames = frames // op.down * op.up
+    return allocated, frames
+
+
+class Buffer:
     """The same memory as a torch tensor and as a NumPy array."""
 
-    tensor: Tensor
-    array: Array
+    def __init__(self, tensor: Tensor) -> None:
+        self.tensor = tensor
+        self.array: Array = tensor.numpy()
 
 
-def as_buffer(tensor: Tensor) -> Buffer:
-    """Return the memory of a CPU tensor in both forms."""
-    return Buffer(tensor, tensor.numpy())
-
-
-class Workspace:
-    """Buffers for the duration of one operation, which all operations share by name."""
-
-    def __init__(self) -> None:
-        self._memory: dict[str, Tensor] = {}
+class Workspace(dict[str, Tensor]):
+    """Memory for the duration of one operation, which all operations share by name."""
 
     def take(self, name: str, frames: int, channels: int) -> Buffer:
         """Return a buffer ``(T, C)`` with undefined content."""
         size = frames * channels
-        memory = self._memory.get(name)
-        if memory is None or memory.numel() < size:
-            memory = self._memory[name] = torch.empty(size)
-        return as_buffer(memory[:size].view(frames, channels))
+        if name not in self or self[name].numel() < size:
+            self[name] = torch.empty(size)
+        return Buffer(self[name][:size].view(frames, channels))
 
 
 class History:
@@ -124,27 +136,38 @@ class History:
         self._frames = frames
         self._rows = torch.zeros(reach + frames, channels)
         self.past: Array = self._rows[:reach].numpy()
-        self.chunk = as_buffer(self._rows[reach:])
+        self.chunk = Buffer(self._rows[reach:])
         self.end: Array = self._rows[frames:].numpy()
 
     def windows(self, taps: int, dilation: int = 1, stride: int = 1) -> Buffer:
         """Return a view ``(T / stride, taps, C)``: the frames that each output frame sees."""
         channels = self._rows.shape[1]
         size = (self._frames // stride, taps, channels)
-        return as_buffer(self._rows.as_strided(size, (stride * channels, dilation * channels, 1)))
+        return Buffer(self._rows.as_strided(size, (stride * channels, dilation * channels, 1)))
 
 
 class Affine:
-    """Matrix product and bias.
+    """Matrix product and bias, which absorb the factors of adjacent Snakes.
 
     Args:
-        weight: ``(out, fan_in)``.
-        bias: ``(out,)``.
+        layer: the matrix product.
+        before: h of a Snake before it, ``(fan_in,)``, which is computed as ``u - cos u``.
+        after: h of a Snake after it, ``(out,)``, which expects its input divided by h.
     """
 
-    def __init__(self, weight: Tensor, bias: Tensor) -> None:
-        self.weight = as_buffer(weight.T.float().contiguous())
-        self.bias = as_buffer(bias.float())
+    def __init__(
+        self, layer: Pointwise, before: Tensor | None = None, after: Tensor | None = None
+    ) -> None:
+        weight = layer.weight.double()
+        bias = weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.double()
+        if before is not None:
+            bias = bias + weight @ before
+            weight = weight * before
+        if after is not None:
+            frequency = 1 / after
+            weight, bias = weight * frequency[:, None], bias * frequency
+        self.weight = Buffer(weight.T.float().contiguous())
+        self.bias = Buffer(bias.float())
 
     def __call__(self, x: Buffer, out: Buffer) -> None:
         """Compute ``(T, fan_in)`` -> ``(T, out)``."""
@@ -161,48 +184,17 @@ def half_period(activation: nn.Module) -> Tensor:
     return 0.5 * torch.exp(-activation.log_alpha.double())
 
 
-def affine_before_snake(layer: Pointwise, half: Tensor) -> Affine:
-    """Return ``u = layer(x) / h``."""
-    assert layer.bias is not None
-    frequency = 1 / half
-    return Affine(layer.weight.double() * frequency[:, None], layer.bias.double() * frequency)
-
-
-def affine_after_snake(layer: Pointwise, half: Tensor) -> Affine:
-    """Return ``layer(h v + h)`` as a function of ``v = u - cos u``."""
-    weight = layer.weight.double()
-    bias = weight @ half
-    if layer.bias is not None:
-        bias = bias + layer.bias
-    return Affine(weight * half, bias)
-
-
 def snake_(angle: Array, cosine: Array) -> None:
-    """Replace ``angle`` u by ``u - cos u``, using ``cosine`` as scratch memory."""
+    """Replace ``angle`` u by ``u - cos u``; ``cosine`` is overwritten."""
     np.cos(angle, out=cosine)
     np.subtract(angle, cosine, out=angle)
 
 
-def depthwise_conv(windows: Buffer, taps: Buffer, out: Buffer) -> None:
-    """Weight the frames ``(T, K, C)`` that each output frame sees by ``(K, C)`` and add them up."""
-    if out.array.size < LARGE_SIZE:
-        np.einsum("tkc,kc->tc", windows.array, taps.array, out=out.array)
-        return
-    torch.mul(windows.tensor[:, 0], taps.tensor[0], out=out.tensor)
-    for tap in range(1, len(taps.tensor)):
-        out.tensor.addcmul_(windows.tensor[:, tap], taps.tensor[tap])
-
-
-def transposed_taps(weight: Tensor) -> Buffer:
-    """Copy depthwise weights ``(C, K)`` to ``(K, C)``."""
-    return as_buffer(weight.T.clone(memory_format=torch.contiguous_format))
-
-
 class Op(ABC):
-    """Operation of one block, first with its weights only, after `allocated` with buffers too.
+    """Operation of one block: weights, and buffers after `allocate`.
 
     Attributes:
-        input_buffer: where the input is written before the call, ``(T, C)``.
+        input_buffer: where the input is written before `run`, ``(T, C)``.
         history: past of the input or of an intermediate result; None without memory.
     """
 
@@ -212,24 +204,6 @@ class Op(ABC):
     def __init__(self, block: Block) -> None:
         self.state_shape = block.state_shape
         self.down, self.up = block.down, block.up
-
-    def allocated(self, frames: int, workspace: Workspace) -> Self:
-        """Return a copy with the same weights and buffers for chunks of ``frames`` frames."""
-        op = copy.copy(self)
-        if len(self.state_shape) == 2:
-            op.history = History(*self.state_shape, frames)
-        op.allocate(frames, workspace)
-        return op
-
-    def __call__(self, state: Array, out: Buffer) -> Array:
-        """Compute the output frames of `input_buffer`; return the new state."""
-        if self.history is None:
-            self.run(out)
-            return state
-        np.copyto(self.history.past, state)
-        self.run(out)
-        end: Array = self.history.end.copy()
-        return end
 
     @abstractmethod
     def allocate(self, frames: int, workspace: Workspace) -> None:
@@ -264,9 +238,7 @@ class FramesOp(Op):
     def __init__(self, block: Stem | TokenMixer) -> None:
         super().__init__(block)
         self.kernel = block.kernel
-        layer = block.transform if isinstance(block, Stem) else block.pointwise
-        assert layer.bias is not None
-        self.affine = Affine(layer.weight, layer.bias)
+        self.affine = Affine(block.transform if isinstance(block, Stem) else block.pointwise)
 
     @override
     def allocate(self, frames: int, workspace: Workspace) -> None:
@@ -290,9 +262,9 @@ class ResidualUnitOp(Op):
         super().__init__(block)
         half = half_period(block.branch.activation)
         self.dilation = block.dilation
-        self.taps = transposed_taps(block.depthwise)
-        self.widen = affine_before_snake(block.branch.widen, half)
-        self.narrow = affine_after_snake(block.branch.narrow, half)
+        self.taps = Buffer(block.depthwise.T.contiguous())
+        self.widen = Affine(block.branch.widen, after=half)
+        self.narrow = Affine(block.branch.narrow, before=half)
 
     @override
     def allocate(self, frames: int, workspace: Workspace) -> None:
@@ -305,8 +277,14 @@ class ResidualUnitOp(Op):
 
     @override
     def run(self, out: Buffer) -> None:
-        depthwise_conv(self.windows, self.taps, self.convolved)
-        self.widen(self.convolved, self.angle)
+        windows, taps, convolved = self.windows, self.taps, self.convolved
+        if convolved.array.size < LARGE_SIZE:
+            np.einsum("tkc,kc->tc", windows.array, taps.array, out=convolved.array)
+        else:
+            torch.mul(windows.tensor[:, 0], taps.tensor[0], out=convolved.tensor)
+            for tap in range(1, len(taps.tensor)):
+                convolved.tensor.addcmul_(windows.tensor[:, tap], taps.tensor[tap])
+        self.widen(convolved, self.angle)
         snake_(self.angle.array, self.cosine.array)
         self.narrow(self.angle, out)
         np.add(out.array, self.input_buffer.array, out=out.array)
@@ -319,7 +297,7 @@ class ActivatedPointwiseOp(Op):
         super().__init__(block)
         half = half_period(block.entry.activation)
         self.frequency = (1 / half).float()
-        self.affine = affine_after_snake(block.entry.pointwise, half)
+        self.affine = Affine(block.entry.pointwise, before=half)
 
     @override
     def allocate(self, frames: int, workspace: Workspace) -> None:
@@ -342,18 +320,18 @@ class DownsampleOp(ActivatedPointwiseOp):
 
     def __init__(self, block: Downsample) -> None:
         super().__init__(block)
-        self.taps = transposed_taps(block.depthwise)
+        self.taps: Array = block.depthwise.T.contiguous().numpy()
         self.bias: Array = block.bias.numpy().copy()
 
     @override
     def allocate(self, frames: int, workspace: Workspace) -> None:
         super().allocate(frames, workspace)
-        self.windows = self.history.windows(len(self.taps.array), stride=self.down).array
+        self.windows = self.history.windows(len(self.taps), stride=self.down).array
 
     @override
     def run(self, out: Buffer) -> None:
         super().run(self.history.chunk)
-        np.einsum("tkc,kc->tc", self.windows, self.taps.array, out=out.array)
+        np.einsum("tkc,kc->tc", self.windows, self.taps, out=out.array)
         np.add(out.array, self.bias, out=out.array)
 
 
@@ -404,7 +382,7 @@ class HeadOp(ActivatedPointwiseOp):
         np.einsum("tkj->tj", self.parts, out=out.array.reshape(len(self.parts), self.up))
 
 
-OPS: dict[type[Block], Callable[[Any], Op]] = {
+OPS: dict[type[nn.Module], Callable[[Any], Op]] = {
     Shift: ShiftOp,
     Stem: FramesOp,
     TokenMixer: FramesOp,

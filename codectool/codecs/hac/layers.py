@@ -7,6 +7,7 @@ without both: `Foldable.fold_` moves them into the weights, `Foldable.unfold_` u
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 
 import torch
 from torch import Tensor, nn
@@ -161,11 +162,13 @@ class ActivatedPointwise(ScaledLayer):
     S is the running scale, PW a matrix product.
     """
 
-    def __init__(self, activation: Activation, fan_in: int, out: int, bias: bool = False) -> None:
+    def __init__(
+        self, activation: Callable[[int], Activation], channels: int, out: int, bias: bool = False
+    ) -> None:
         super().__init__()
         self.scale = RunningScale()
-        self.activation = activation
-        self.pointwise = Pointwise(fan_in, out, bias)
+        self.activation = activation(channels)
+        self.pointwise = Pointwise(channels, out, bias)
 
     @override
     def forward(self, x: Tensor) -> Tensor:

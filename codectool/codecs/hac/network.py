@@ -70,12 +70,12 @@ class HacNetwork(nn.Module):
         self.norm: WaveNorm | BinNorm
         if isinstance(config, SpectralHacConfig):
             window, hop = config.window, config.hop_length
-            self.analysis = Stack([("spectrum", STFT(window, hop))])
+            self.analysis = Stack({"spectrum": STFT(window, hop)})
             self.norm = BinNorm(config.num_bins)
             self.encoder, self.decoder = spectral_encoder(config), spectral_decoder(config)
-            self.synthesis = Stack([("synthesis", InverseSTFT(window, hop))])
+            self.synthesis = Stack({"synthesis": InverseSTFT(window, hop)})
         else:
-            self.analysis, self.synthesis = Stack([]), Stack([])
+            self.analysis, self.synthesis = Stack({}), Stack({})
             self.norm = WaveNorm()
             self.encoder, self.decoder = wave_encoder(config), wave_decoder(config)
         self.bottleneck = BinaryBottleneck(config.num_bits)
@@ -120,17 +120,16 @@ class HacNetwork(nn.Module):
         network = copy.deepcopy(self)
         network.encoder.fold_()
         network.decoder.fold_()
-        encoder = list(network.encoder.named_blocks())
-        decoder = list(network.decoder.named_blocks())
-        project = encoder[-1][1]
+        first, *_, project = network.encoder.blocks.values()
+        *_, last = network.decoder.blocks.values()
         assert isinstance(project, OutputProjection)
-        projection = project.entry.pointwise
-        assert projection.bias is not None
-        network.bottleneck.whiten_projection_(projection.weight, projection.bias)
-        normalise, restore = network.norm.fold(encoder[0][1], decoder[-1][1])
+        network.bottleneck.whiten_projection_(project.entry.pointwise)
+        normalise, restore = network.norm.fold(first, last)
+        analysis, encoder = network.analysis.blocks, network.encoder.blocks
+        decoder, synthesis = network.decoder.blocks, network.synthesis.blocks
         return (
-            Stack([*network.analysis.named_blocks(), ("normalise", normalise), *encoder]),
-            Stack([*decoder, ("restore", restore), *network.synthesis.named_blocks()]),
+            Stack({**analysis, "normalise": normalise, **encoder}),
+            Stack({**decoder, "restore": restore, **synthesis}),
         )
 
 
@@ -141,14 +140,14 @@ def wave_encoder(config: HacConfig) -> Stack:
     most expensive.
     """
     widths, hidden = config.encoder_channels, config.encoder_hidden
-    blocks: list[tuple[str, Block]] = [("stem", Stem(widths[0], config.strides[0], config.taps))]
+    blocks: dict[str, Block] = {"stem": Stem(widths[0], config.strides[0], config.taps)}
     for stage, dilations in enumerate(config.encoder_dilations):
         if stage > 0:
-            before = widths[stage - 1]
-            down = Downsample(before, Snake(before), widths[stage], config.strides[stage])
-            blocks.append((f"down{stage}", down))
-        blocks += _residual_units(stage, widths[stage], hidden[stage], config.kernel, dilations)
-    blocks.append(("project", OutputProjection(widths[-1], Snake(widths[-1]), config.num_bits)))
+            blocks[f"down{stage}"] = Downsample(
+                widths[stage - 1], widths[stage], config.strides[stage]
+            )
+        blocks |= _residual_units(stage, widths[stage], hidden[stage], config.kernel, dilations)
+    blocks["project"] = OutputProjection(Snake, widths[-1], config.num_bits)
     return Stack(blocks)
 
 
@@ -156,26 +155,24 @@ def wave_decoder(config: HacConfig) -> Stack:
     """Build the decoder: signs ``(B, T, num_bits)`` to normalised samples ``(B, T hop, 1)``."""
     widths, hidden = config.decoder_channels, config.decoder_hidden
     strides = config.strides[::-1]
-    blocks: list[tuple[str, Block]] = [
-        ("first", TokenMixer(config.num_bits, widths[0], config.token_kernel))
-    ]
+    blocks: dict[str, Block] = {
+        "first": TokenMixer(config.num_bits, widths[0], config.token_kernel)
+    }
     for stage, dilations in enumerate(config.decoder_dilations):
         if stage > 0:
-            before = widths[stage - 1]
-            up = Upsample(before, Snake(before), widths[stage], strides[stage - 1])
-            blocks.append((f"up{stage}", up))
-        blocks += _residual_units(stage, widths[stage], hidden[stage], config.kernel, dilations)
-    blocks.append(("head", Head(widths[-1], Snake(widths[-1]), strides[-1], config.taps)))
+            blocks[f"up{stage}"] = Upsample(widths[stage - 1], widths[stage], strides[stage - 1])
+        blocks |= _residual_units(stage, widths[stage], hidden[stage], config.kernel, dilations)
+    blocks["head"] = Head(widths[-1], strides[-1], config.taps)
     return Stack(blocks)
 
 
 def _residual_units(
     stage: int, width: int, hidden: int, kernel: int, dilations: tuple[int, ...]
-) -> list[tuple[str, Block]]:
-    return [
-        (f"unit{stage}_{number}", ResidualUnit(width, Snake(hidden), hidden, kernel, dilation))
+) -> dict[str, Block]:
+    return {
+        f"unit{stage}_{number}": ResidualUnit(width, Snake(hidden), hidden, kernel, dilation)
         for number, dilation in enumerate(dilations)
-    ]
+    }
 
 
 class WaveNorm(RunningNorm):

@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
+from codectool.codecs.hac.layers import Pointwise
 from codectool.nn.distributed import all_reduce_mean
 
 # Floor of the variances, relative to their mean, that keeps the whitening finite. It must be far
@@ -167,15 +168,11 @@ class BinaryBottleneck(nn.Module):
             )
 
     @torch.no_grad()
-    def whiten_projection_(self, weight: Tensor, bias: Tensor) -> None:
-        """Fold the whitening into the projection before the bottleneck.
-
-        Args:
-            weight: ``(K, C)``, changed in place.
-            bias: ``(K,)``, changed in place.
-        """
-        bias.copy_(self.whitening @ (bias - self.mean))
-        weight.copy_(self.whitening @ weight)
+    def whiten_projection_(self, projection: Pointwise) -> None:
+        """Fold the whitening into the projection before the bottleneck, in place."""
+        assert projection.bias is not None
+        projection.bias.copy_(self.whitening @ (projection.bias - self.mean))
+        projection.weight.copy_(self.whitening @ projection.weight)
 
     @torch.no_grad()
     def _update(self, rows: Tensor) -> None:

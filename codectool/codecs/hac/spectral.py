@@ -9,6 +9,9 @@ frequency they are padded on both sides.
 
 from __future__ import annotations
 
+from itertools import accumulate
+from operator import floordiv
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -40,54 +43,55 @@ from codectool.nn.distributed import all_reduce_mean
 def spectral_encoder(config: SpectralHacConfig) -> Stack:
     """Build the encoder: normalised spectra ``(B, T, F, 2)`` to ``(B, T, num_bits)``."""
     bins, channels = bins_per_stage(config), config.channels
-    blocks: list[tuple[str, Block]] = [("first", SpectrumConv(2, channels[0], bins[0]))]
+    blocks: dict[str, Block] = {"first": SpectrumConv(2, channels[0], bins[0])}
     for stage, units in enumerate(config.encoder_units):
         if stage > 0:
-            down = FrequencyDownsample(
+            blocks[f"down{stage}"] = FrequencyDownsample(
                 channels[stage - 1], channels[stage], config.strides[stage - 1], bins[stage - 1]
             )
-            blocks.append((f"down{stage}", down))
-        for unit in range(units):
-            blocks.append((f"unit{stage}_{unit}", SpectrumUnit(config, stage, bins[stage])))
-    blocks.append(("merge", Merge(channels[-1], bins[-1], config.depth_channels)))
-    blocks += [(f"depth_{unit}", depth_unit(config)) for unit in range(config.encoder_depth)]
-    width = config.depth_channels
-    blocks.append(("project", OutputProjection(width, Smu(width), config.num_bits)))
+        blocks |= _units(config, stage, units, bins[stage])
+    blocks["merge"] = Merge(channels[-1], bins[-1], config.depth_channels)
+    blocks |= _depth_units(config, config.encoder_depth)
+    blocks["project"] = OutputProjection(Smu, config.depth_channels, config.num_bits)
     return Stack(blocks)
 
 
 def spectral_decoder(config: SpectralHacConfig) -> Stack:
     """Build the decoder: signs ``(B, T, num_bits)`` to normalised spectra ``(B, T, F, 2)``."""
     bins, channels = bins_per_stage(config), config.channels
-    blocks: list[tuple[str, Block]] = [
-        ("first", TokenMixer(config.num_bits, config.depth_channels, kernel=1))
-    ]
-    blocks += [(f"depth_{unit}", depth_unit(config)) for unit in range(config.decoder_depth)]
-    blocks.append(("split", Split(config.depth_channels, channels[-1], bins[-1])))
+    blocks: dict[str, Block] = {
+        "first": TokenMixer(config.num_bits, config.depth_channels, kernel=1)
+    }
+    blocks |= _depth_units(config, config.decoder_depth)
+    blocks["split"] = Split(config.depth_channels, channels[-1], bins[-1])
     for stage in reversed(range(len(channels))):
-        for unit in range(config.decoder_units[stage]):
-            blocks.append((f"unit{stage}_{unit}", SpectrumUnit(config, stage, bins[stage])))
+        blocks |= _units(config, stage, config.decoder_units[stage], bins[stage])
         if stage > 0:
-            up = FrequencyUpsample(
+            blocks[f"up{stage}"] = FrequencyUpsample(
                 channels[stage], channels[stage - 1], config.strides[stage - 1], bins[stage]
             )
-            blocks.append((f"up{stage}", up))
-    blocks.append(("last", LastSpectrumConv(channels[0], Smu(channels[0]), 2, bins[0])))
+    blocks["last"] = LastSpectrumConv(channels[0], 2, bins[0])
     return Stack(blocks)
+
+
+def _units(config: SpectralHacConfig, stage: int, count: int, num_bins: int) -> dict[str, Block]:
+    return {f"unit{stage}_{i}": SpectrumUnit(config, stage, num_bins) for i in range(count)}
+
+
+def _depth_units(config: SpectralHacConfig, count: int) -> dict[str, Block]:
+    """Build the units of the stage next to the tokens, which has no frequency axis."""
+    width, hidden, kernel = config.depth_channels, config.depth_hidden, config.depth_kernel
+    return {
+        f"depth_{i}": ResidualUnit(
+            width, unit_activation(config, hidden, over_frequency=False), hidden, kernel
+        )
+        for i in range(count)
+    }
 
 
 def bins_per_stage(config: SpectralHacConfig) -> list[int]:
     """Return the number of frequency bins of each stage."""
-    bins = [config.num_bins]
-    for stride in config.strides:
-        bins.append(bins[-1] // stride)
-    return bins
-
-
-def depth_unit(config: SpectralHacConfig) -> ResidualUnit:
-    """Build a unit of the stage next to the tokens, which has no frequency axis."""
-    activation = unit_activation(config, config.depth_hidden, over_frequency=False)
-    return ResidualUnit(config.depth_channels, activation, config.depth_hidden, config.depth_kernel)
+    return list(accumulate(config.strides, floordiv, initial=config.num_bins))
 
 
 def unit_activation(config: SpectralHacConfig, hidden: int, over_frequency: bool) -> nn.Module:
@@ -222,10 +226,10 @@ class SpectrumConv(Block):
 class LastSpectrumConv(ScaledLayer, SpectrumConv):
     """``Conv( act( S(x) ) )``, the decoder's last layer."""
 
-    def __init__(self, channels: int, activation: Smu, out: int, num_bins: int) -> None:
+    def __init__(self, channels: int, out: int, num_bins: int) -> None:
         super().__init__(channels, out, num_bins)
         self.scale = RunningScale()
-        self.activation = activation
+        self.activation = Smu(channels)
 
     @override
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
@@ -313,7 +317,7 @@ class FrequencyDownsample(Block):
         super().__init__()
         self.stride = stride
         self.macs = num_bins * out * (channels + 2)
-        self.entry = ActivatedPointwise(Smu(channels), channels, out)
+        self.entry = ActivatedPointwise(Smu, channels, out)
         self.depthwise = nn.Parameter(torch.randn(out, 2 * stride) * (2 * stride) ** -0.5)
         self.bias = nn.Parameter(torch.zeros(out))
 
@@ -334,7 +338,7 @@ class FrequencyUpsample(Block):
         super().__init__()
         self.stride = stride
         self.macs = num_bins * out * (channels + 2 * stride)
-        self.entry = ActivatedPointwise(Smu(channels), channels, out)
+        self.entry = ActivatedPointwise(Smu, channels, out)
         self.depthwise = nn.Parameter(torch.randn(2, stride, out) * 2**-0.5)
         self.bias = nn.Parameter(torch.zeros(out))
 

@@ -56,7 +56,7 @@ def load_folded_(network: HacNetwork, state: Mapping[str, Tensor]) -> None:
             module.count.fill_(SEEN_BATCHES)
         elif isinstance(module, PointwiseMLP) and module.gain is not None:
             module.gain.fill_(1)
-    _load_norm(network, dict(codec.decoder.named_blocks())["restore"])
+    _load_norm(network, codec.decoder.blocks["restore"])
     bottleneck = network.bottleneck
     bottleneck.mean.zero_()
     for matrix in (bottleneck.covariance, bottleneck.whitening):
@@ -114,8 +114,7 @@ def calibrate_(network: HacNetwork, waves: Tensor) -> None:
 
 
 def _calibrate_wave_norm(network: HacNetwork, norm: WaveNorm, waves: Tensor) -> None:
-    stem = next(network.encoder.named_blocks())[1]
-    head = list(network.decoder.named_blocks())[-1][1]
+    stem, head = network.encoder.blocks["stem"], network.decoder.blocks["head"]
     assert isinstance(stem, Stem)
     assert isinstance(head, Head)
     variance = (waves - norm.mean).square().mean()

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from codectool.codecs.hac.activations import Smu, Snake
+from codectool.codecs.hac.activations import Snake
 from codectool.codecs.hac.blocks import (
     Downsample,
     Head,
@@ -37,7 +37,7 @@ def seed():
 
 
 def run(block, x):
-    return Stack([("only", block.eval())])(x)[0]
+    return Stack({"only": block.eval()})(x)[0]
 
 
 def test_residual_unit_is_a_dilated_causal_convolution_and_an_mlp():
@@ -48,7 +48,7 @@ def test_residual_unit_is_a_dilated_causal_convolution_and_an_mlp():
 
 
 def test_downsample_is_a_strided_convolution():
-    block = Downsample(6, Snake(6), 8, stride=5)
+    block = Downsample(6, 8, stride=5)
     x = torch.randn(2, 40, 6)
     entry = F.pad(block.entry(x).mT, (5, 0))
     expected = F.conv1d(entry, block.depthwise[:, None], block.bias, stride=5, groups=8).mT
@@ -56,7 +56,7 @@ def test_downsample_is_a_strided_convolution():
 
 
 def test_upsample_is_a_transposed_convolution():
-    block = Upsample(6, Snake(6), 8, stride=4)
+    block = Upsample(6, 8, stride=4)
     x = torch.randn(2, 10, 6)
     kernel = block.depthwise.permute(2, 0, 1).reshape(8, 1, 8)
     expected = F.conv_transpose1d(block.entry(x).mT, kernel, block.bias, stride=4, groups=8)
@@ -72,7 +72,7 @@ def test_stem_is_a_strided_convolution():
 
 
 def test_head_is_a_transposed_convolution():
-    block = Head(6, Snake(6), stride=8, taps=4)
+    block = Head(6, stride=8, taps=4)
     x = torch.randn(2, 10, 6)
     activated = block.entry.activation(block.entry.scale(x))
     weight = block.entry.pointwise.weight.T[:, None]
@@ -111,18 +111,18 @@ def test_frequency_upsample_is_the_transpose_of_downsample(stride):
 
 BLOCKS = [  # block, shape of the input of one item
     (lambda: ResidualUnit(4, Snake(4), 4, kernel=7, dilation=2), (30, 4)),
-    (lambda: Downsample(4, Snake(4), 4, stride=5), (30, 4)),
-    (lambda: Upsample(4, Snake(4), 4, stride=5), (6, 4)),
+    (lambda: Downsample(4, 4, stride=5), (30, 4)),
+    (lambda: Upsample(4, 4, stride=5), (6, 4)),
     (lambda: Stem(4, stride=8, taps=4), (80, 1)),
-    (lambda: Head(4, Snake(4), stride=8, taps=4), (10, 4)),
+    (lambda: Head(4, stride=8, taps=4), (10, 4)),
     (lambda: TokenMixer(4, 4, kernel=3), (10, 4)),
-    (lambda: OutputProjection(4, Snake(4), 4), (10, 4)),
+    (lambda: OutputProjection(Snake, 4, 4), (10, 4)),
     (lambda: Shift(torch.ones(1)), (10, 1)),
     (lambda: STFT(16, 4), (40, 1)),
     (lambda: InverseSTFT(16, 4), (10, 8, 2)),
     (lambda: BinGain(torch.rand(8, 1)), (10, 8, 2)),
     (lambda: SpectrumConv(2, 4, 8), (10, 8, 2)),
-    (lambda: LastSpectrumConv(4, Smu(4), 2, 8), (10, 8, 4)),
+    (lambda: LastSpectrumConv(4, 2, 8), (10, 8, 4)),
     (lambda: SpectrumUnit(small_preset("hac-3.6-v12"), 0, 8), (10, 8, 4)),
     (lambda: SpectrumUnit(small_preset("hac-3.6-v13"), 0, 8), (10, 8, 4)),
     (lambda: FrequencyDownsample(4, 6, 4, 8), (10, 8, 4)),
@@ -153,7 +153,7 @@ def test_first_input_is_the_earliest_frame_with_a_gradient(build, inputs):
 @torch.no_grad()
 def test_block_gives_the_same_output_in_chunks(build, inputs):
     block = build()
-    stack = Stack([("only", block.eval())])
+    stack = Stack({"only": block.eval()})
     x = torch.randn(2, *inputs)
     expected, end = stack(x)
     parts, state = [], None

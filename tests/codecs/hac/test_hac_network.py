@@ -56,7 +56,7 @@ def count(module):
 
 def table(stack, rate):
     rows = []
-    for name, block in stack.named_blocks():
+    for name, block in stack.blocks.items():
         macs = round(block.macs * rate / 1e6, 1)
         rate = rate * block.up / block.down
         rows.append((name, rate, count(block), macs, torch.Size(block.state_shape).numel()))

@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from codectool.codecs.hac.layers import Pointwise
 from codectool.codecs.hac.quantizer import (
     BinaryBottleneck,
     bit_entropy,
@@ -84,10 +85,12 @@ def test_projection_absorbs_the_whitening():
     bottleneck = BinaryBottleneck(6).train()
     bottleneck(noise(4, 100, 6) @ noise(6, 6, seed=3) + 2)
     bottleneck.eval()
-    weight, bias, x = noise(6, 10, seed=4), noise(6, seed=5), noise(3, 7, 10, seed=6)
-    expected = bottleneck(x @ weight.T + bias).values
-    bottleneck.whiten_projection_(weight, bias)
-    torch.testing.assert_close(x @ weight.T + bias, expected, atol=1e-4, rtol=1e-4)
+    projection, x = Pointwise(10, 6), noise(3, 7, 10, seed=6)
+    torch.nn.init.normal_(projection.weight)
+    torch.nn.init.normal_(projection.bias)
+    expected = bottleneck(projection(x)).values
+    bottleneck.whiten_projection_(projection)
+    torch.testing.assert_close(projection(x), expected, atol=1e-4, rtol=1e-4)
 
 
 def test_bottleneck_computes_in_float32_under_autocast():

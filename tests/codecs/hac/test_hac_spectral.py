@@ -27,7 +27,7 @@ def codec(request):
 
 
 def run(block, x):
-    return Stack([("only", block)])(x)[0]
+    return Stack({"only": block})(x)[0]
 
 
 @pytest.mark.parametrize("name", COSTS)
