@@ -23,7 +23,7 @@ from typing_extensions import override
 from codectool.codecs.base import CodecModel, Context, Latency
 from codectool.codecs.hac.blocks import Stack, State
 from codectool.codecs.hac.config import AnyHacConfig, HacConfig, parse_config
-from codectool.codecs.hac.fast_cpu import Executor, Op, compile_stack
+from codectool.codecs.hac.fast_cpu import CompiledBlock, Executor, compile_stack
 from codectool.codecs.hac.network import HacNetwork
 from codectool.codecs.hac.quantizer import index_to_signs, signs_to_index
 from codectool.codecs.stream import Stream
@@ -59,7 +59,7 @@ class HacCodec(CodecModel):
         self.decode_context = Context(max(0, history - self.delay_frames), self.delay_frames)
         self.encoder = encoder
         self.decoder = decoder
-        self._compiled: dict[str, list[Op]] = {}
+        self._compiled: dict[str, list[CompiledBlock]] = {}
         self.requires_grad_(False).eval()
 
     @classmethod

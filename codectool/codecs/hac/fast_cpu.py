@@ -5,6 +5,9 @@ than on arithmetic. Here the weights are copied once into the layout with the fa
 buffers are allocated once per stream, and small operations use NumPy, whose calls cost less.
 Results agree with those of `Stack` within rounding.
 
+A block becomes an operation in two steps: a function such as `residual_unit` copies its weights and
+returns another function, which allocates buffers for one length of chunks (`Bind`).
+
 The activation is cheaper, too. With h = 1 / (2 alpha) and u = x / h, Snake is
 ``x + h (1 - cos(x / h)) = h (u - cos u) + h``. The layer before it absorbs the division by h, the
 layer after it the factor h and the constant; only ``u - cos u`` remains.
@@ -12,17 +15,15 @@ layer after it the factor h and the constant; only ``u - cos u`` remains.
 
 from __future__ import annotations
 
-import copy
-from abc import ABC, abstractmethod
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
-from typing import Any
+from typing import Any, NamedTuple, cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
-from torch import Tensor, nn
-from typing_extensions import override
+from torch import Tensor
+from torch.nn import Module
 
 from codectool.codecs.hac.activations import Snake
 from codectool.codecs.hac.blocks import (
@@ -47,58 +48,74 @@ LARGE_SIZE = 8192  # from this number of values, one pass per tap is faster than
 
 
 class Executor:
-    """Compiled operations with buffers; it has the interface of `Stack`.
+    """Compiled blocks with buffers; it has the interface of `Stack`.
 
     Args:
-        ops: operations from `compile_stack`.
+        blocks: from `compile_stack`.
         frames: input frames per chunk; buffers for other lengths are allocated when necessary.
         out_channels: channels of the output.
     """
 
-    def __init__(self, ops: Sequence[Op], frames: int, out_channels: int) -> None:
-        self._allocated = cache(partial(allocate_buffers, ops))
-        self._allocated(frames)
+    def __init__(self, blocks: Sequence[CompiledBlock], frames: int, out_channels: int) -> None:
+        self._blocks = blocks
         self._out_channels = out_channels
+        self._allocated = cache(partial(allocate, blocks))
+        self._allocated(frames)
 
     @torch.no_grad()
     def __call__(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
         """Compute one chunk ``(1, T, C)``; ``state`` None stands for the start of the signal."""
-        ops, out_frames = self._allocated(x.shape[1])
+        operations, out_frames = self._allocated(x.shape[1])
         y = torch.empty(1, out_frames, self._out_channels)
-        ops[0].input_buffer.tensor.copy_(x[0])
-        outputs = [op.input_buffer for op in ops[1:]] + [Buffer(y[0])]
+        operations[0].input_buffer.tensor.copy_(x[0])
+        outputs = [operation.input_buffer for operation in operations[1:]] + [Buffer(y[0])]
         if state is None:
-            state = [np.zeros(op.state_shape, np.float32) for op in ops]
+            state = [np.zeros(block.state_shape, np.float32) for block, _ in self._blocks]
         new_state = []
         with np.errstate(all="ignore"):  # infinite values pass without a warning, as in torch
-            for op, before, out in zip(ops, state, outputs, strict=True):
-                if op.history:
-                    np.copyto(op.history.past, before)
-                op.run(out)
-                new_state.append(op.history.end.copy() if op.history else before)
+            for (_, run, history), before, out in zip(operations, state, outputs, strict=True):
+                if history:
+                    np.copyto(history.past, before)
+                run(out)
+                new_state.append(history.end.copy() if history else before)
         return y, new_state
 
 
-def compile_stack(stack: Stack) -> list[Op]:
-    """Copy the weights of a folded stack into operations."""
-    with torch.no_grad():
-        return [OPS[type(block)](block) for block in stack.children()]
+class CompiledBlock(NamedTuple):
+    """A block and the function that allocates buffers for its operation."""
+
+    block: Block
+    bind: Bind
 
 
-def allocate_buffers(ops: Sequence[Op], frames: int) -> tuple[list[Op], int]:
-    """Copy operations for chunks of ``frames`` frames: the same weights, but buffers of their own.
+class Operation(NamedTuple):
+    """Operation of one block on chunks of one length.
 
-    Returns:
-        The copies, and the number of output frames.
+    Attributes:
+        input_buffer: where the input is written before `run`, ``(T, C)``.
+        run: computes the output from `input_buffer` and the past in `history`.
+        history: past of the input or of an intermediate result; None without memory.
     """
-    workspace, allocated = Workspace(), []
-    for op in map(copy.copy, ops):
-        if len(op.state_shape) == 2:
-            op.history = History(*op.state_shape, frames)
-        op.allocate(frames, workspace)
-        allocated.append(op)
-        frames = frames // op.down * op.up
-    return allocated, frames
+
+    input_buffer: Buffer
+    run: Callable[[Buffer], object]
+    history: History | None = None
+
+
+def compile_stack(stack: Stack) -> list[CompiledBlock]:
+    """Copy the weights of a folded stack."""
+    blocks = cast("Iterable[Block]", stack)
+    with torch.no_grad():
+        return [CompiledBlock(block, COMPILE[type(block)](block)) for block in blocks]
+
+
+def allocate(blocks: Sequence[CompiledBlock], frames: int) -> tuple[list[Operation], int]:
+    """Return operations for chunks of ``frames`` frames, and the number of output frames."""
+    workspace, operations = Workspace(), []
+    for block, bind in blocks:
+        operations.append(bind(frames, workspace))
+        frames = frames // block.down * block.up
+    return operations, frames
 
 
 class Buffer:
@@ -132,7 +149,8 @@ class History:
         end: the past of the next chunk, ``(reach, C)``.
     """
 
-    def __init__(self, reach: int, channels: int, frames: int) -> None:
+    def __init__(self, state_shape: tuple[int, ...], frames: int) -> None:
+        reach, channels = state_shape
         self._frames = frames
         self._rows = torch.zeros(reach + frames, channels)
         self.past: Array = self._rows[:reach].numpy()
@@ -178,7 +196,7 @@ class Affine:
         np.add(out.array, self.bias.array, out=out.array)
 
 
-def half_period(activation: nn.Module) -> Tensor:
+def half_period(activation: Module) -> Tensor:
     """Return the h of a Snake in float64, ``(C,)``."""
     assert isinstance(activation, Snake)
     return 0.5 * torch.exp(-activation.log_alpha.double())
@@ -190,205 +208,160 @@ def snake_(angle: Array, cosine: Array) -> None:
     np.subtract(angle, cosine, out=angle)
 
 
-class Op(ABC):
-    """Operation of one block: weights, and buffers after `allocate`.
+def shift(block: Shift) -> Bind:
+    """Compile `Shift`."""
+    offset: Array = block.offset.numpy().copy()
 
-    Attributes:
-        input_buffer: where the input is written before `run`, ``(T, C)``.
-        history: past of the input or of an intermediate result; None without memory.
-    """
+    def bind(frames: int, workspace: Workspace) -> Operation:
+        x = workspace.take("input", frames, 1)
+        return Operation(x, lambda out: np.add(x.array, offset, out=out.array))
 
-    input_buffer: Buffer
-    history: History | None = None
-
-    def __init__(self, block: Block) -> None:
-        self.state_shape = block.state_shape
-        self.down, self.up = block.down, block.up
-
-    @abstractmethod
-    def allocate(self, frames: int, workspace: Workspace) -> None:
-        """Set `input_buffer` and other buffers; `history` exists already."""
-
-    @abstractmethod
-    def run(self, out: Buffer) -> None:
-        """Compute the output from `input_buffer` and `history`."""
+    return bind
 
 
-class ShiftOp(Op):
-    """Compiled `Shift`."""
+def frames_product(block: Stem | TokenMixer) -> Bind:
+    """Compile `Stem` or `TokenMixer`: one matrix for all that a frame sees."""
+    affine = Affine(block.transform if isinstance(block, Stem) else block.pointwise)
 
-    def __init__(self, block: Shift) -> None:
-        super().__init__(block)
-        self.offset: Array = block.offset.numpy().copy()
+    def bind(frames: int, workspace: Workspace) -> Operation:
+        history = History(block.state_shape, frames)
+        windows = history.windows(block.kernel, stride=block.down).array
+        count, kernel, channels = windows.shape
+        unfolded = workspace.take("unfolded", count, kernel * channels)
 
-    @override
-    def allocate(self, frames: int, workspace: Workspace) -> None:
-        self.input_buffer = workspace.take("input", frames, 1)
+        def run(out: Buffer) -> None:
+            np.copyto(unfolded.array.reshape(windows.shape), windows)
+            affine(unfolded, out)
 
-    @override
-    def run(self, out: Buffer) -> None:
-        np.add(self.input_buffer.array, self.offset, out=out.array)
+        return Operation(history.chunk, run, history)
 
-
-class FramesOp(Op):
-    """Compiled `Stem` or `TokenMixer`: one matrix for all that a frame sees."""
-
-    history: History
-
-    def __init__(self, block: Stem | TokenMixer) -> None:
-        super().__init__(block)
-        self.kernel = block.kernel
-        self.affine = Affine(block.transform if isinstance(block, Stem) else block.pointwise)
-
-    @override
-    def allocate(self, frames: int, workspace: Workspace) -> None:
-        self.input_buffer = self.history.chunk
-        self.windows = self.history.windows(self.kernel, stride=self.down).array
-        count, kernel, channels = self.windows.shape
-        self.unfolded = workspace.take("unfolded", count, kernel * channels)
-
-    @override
-    def run(self, out: Buffer) -> None:
-        np.copyto(self.unfolded.array.reshape(self.windows.shape), self.windows)
-        self.affine(self.unfolded, out)
+    return bind
 
 
-class ResidualUnitOp(Op):
-    """Compiled `ResidualUnit`."""
+def residual_unit(block: ResidualUnit) -> Bind:
+    """Compile `ResidualUnit`."""
+    half = half_period(block.branch.activation)
+    taps = Buffer(block.depthwise.T.contiguous())
+    widen, narrow = Affine(block.branch.widen, after=half), Affine(block.branch.narrow, before=half)
 
-    history: History
+    def bind(frames: int, workspace: Workspace) -> Operation:
+        history = History(block.state_shape, frames)
+        windows = history.windows(len(taps.array), block.dilation)
+        convolved = workspace.take("convolved", frames, taps.array.shape[1])
+        angle = workspace.take("angle", frames, len(half))
+        cosine = workspace.take("cosine", frames, len(half))
 
-    def __init__(self, block: ResidualUnit) -> None:
-        super().__init__(block)
-        half = half_period(block.branch.activation)
-        self.dilation = block.dilation
-        self.taps = Buffer(block.depthwise.T.contiguous())
-        self.widen = Affine(block.branch.widen, after=half)
-        self.narrow = Affine(block.branch.narrow, before=half)
+        def run(out: Buffer) -> None:
+            if convolved.array.size < LARGE_SIZE:
+                np.einsum("tkc,kc->tc", windows.array, taps.array, out=convolved.array)
+            else:
+                torch.mul(windows.tensor[:, 0], taps.tensor[0], out=convolved.tensor)
+                for tap in range(1, len(taps.tensor)):
+                    convolved.tensor.addcmul_(windows.tensor[:, tap], taps.tensor[tap])
+            widen(convolved, angle)
+            snake_(angle.array, cosine.array)
+            narrow(angle, out)
+            np.add(out.array, history.chunk.array, out=out.array)
 
-    @override
-    def allocate(self, frames: int, workspace: Workspace) -> None:
-        self.input_buffer = self.history.chunk
-        self.windows = self.history.windows(len(self.taps.array), self.dilation)
-        hidden = len(self.widen.bias.array)
-        self.convolved = workspace.take("convolved", frames, self.taps.array.shape[1])
-        self.angle = workspace.take("angle", frames, hidden)
-        self.cosine = workspace.take("cosine", frames, hidden)
+        return Operation(history.chunk, run, history)
 
-    @override
-    def run(self, out: Buffer) -> None:
-        windows, taps, convolved = self.windows, self.taps, self.convolved
-        if convolved.array.size < LARGE_SIZE:
-            np.einsum("tkc,kc->tc", windows.array, taps.array, out=convolved.array)
-        else:
-            torch.mul(windows.tensor[:, 0], taps.tensor[0], out=convolved.tensor)
-            for tap in range(1, len(taps.tensor)):
-                convolved.tensor.addcmul_(windows.tensor[:, tap], taps.tensor[tap])
-        self.widen(convolved, self.angle)
-        snake_(self.angle.array, self.cosine.array)
-        self.narrow(self.angle, out)
-        np.add(out.array, self.input_buffer.array, out=out.array)
+    return bind
 
 
-class ActivatedPointwiseOp(Op):
-    """Compiled `OutputProjection`, and the first part of the blocks that change the rate."""
+def activated_pointwise(block: OutputProjection | Downsample | Upsample | Head) -> Bind:
+    """Compile `OutputProjection`, or the first part of a block that changes the rate."""
+    half = half_period(block.entry.activation)
+    frequency = (1 / half).float()
+    affine = Affine(block.entry.pointwise, before=half)
 
-    def __init__(self, block: OutputProjection | Downsample | Upsample | Head) -> None:
-        super().__init__(block)
-        half = half_period(block.entry.activation)
-        self.frequency = (1 / half).float()
-        self.affine = Affine(block.entry.pointwise, before=half)
+    def bind(frames: int, workspace: Workspace) -> Operation:
+        x, angle, cosine = (
+            workspace.take(name, frames, len(half)) for name in ("input", "angle", "cosine")
+        )
 
-    @override
-    def allocate(self, frames: int, workspace: Workspace) -> None:
-        width = len(self.frequency)
-        self.input_buffer = workspace.take("input", frames, width)
-        self.angle = workspace.take("angle", frames, width)
-        self.cosine = workspace.take("cosine", frames, width)
+        def run(out: Buffer) -> None:
+            torch.mul(x.tensor, frequency, out=angle.tensor)
+            snake_(angle.array, cosine.array)
+            affine(angle, out)
 
-    @override
-    def run(self, out: Buffer) -> None:
-        torch.mul(self.input_buffer.tensor, self.frequency, out=self.angle.tensor)
-        snake_(self.angle.array, self.cosine.array)
-        self.affine(self.angle, out)
+        return Operation(x, run)
+
+    return bind
 
 
-class DownsampleOp(ActivatedPointwiseOp):
-    """Compiled `Downsample`."""
+def downsample(block: Downsample) -> Bind:
+    """Compile `Downsample`."""
+    bind_entry = activated_pointwise(block)
+    taps: Array = block.depthwise.T.contiguous().numpy()
+    bias: Array = block.bias.numpy().copy()
 
-    history: History
+    def bind(frames: int, workspace: Workspace) -> Operation:
+        entry = bind_entry(frames, workspace)
+        history = History(block.state_shape, frames)
+        windows = history.windows(len(taps), stride=block.down).array
 
-    def __init__(self, block: Downsample) -> None:
-        super().__init__(block)
-        self.taps: Array = block.depthwise.T.contiguous().numpy()
-        self.bias: Array = block.bias.numpy().copy()
+        def run(out: Buffer) -> None:
+            entry.run(history.chunk)
+            np.einsum("tkc,kc->tc", windows, taps, out=out.array)
+            np.add(out.array, bias, out=out.array)
 
-    @override
-    def allocate(self, frames: int, workspace: Workspace) -> None:
-        super().allocate(frames, workspace)
-        self.windows = self.history.windows(len(self.taps), stride=self.down).array
+        return Operation(entry.input_buffer, run, history)
 
-    @override
-    def run(self, out: Buffer) -> None:
-        super().run(self.history.chunk)
-        np.einsum("tkc,kc->tc", self.windows, self.taps, out=out.array)
-        np.add(out.array, self.bias, out=out.array)
-
-
-class UpsampleOp(ActivatedPointwiseOp):
-    """Compiled `Upsample`."""
-
-    history: History
-
-    def __init__(self, block: Upsample) -> None:
-        super().__init__(block)
-        self.now, self.before = block.depthwise.clone().unbind(0)
-        self.bias = block.bias.clone()
-
-    @override
-    def allocate(self, frames: int, workspace: Workspace) -> None:
-        super().allocate(frames, workspace)
-        self.windows = self.history.windows(2).tensor[:, :, None]
-
-    @override
-    def run(self, out: Buffer) -> None:
-        super().run(self.history.chunk)
-        y = out.tensor.view(len(self.windows), *self.now.shape)
-        torch.addcmul(self.bias, self.windows[:, 1], self.now, out=y)
-        y.addcmul_(self.windows[:, 0], self.before)
+    return bind
 
 
-class HeadOp(ActivatedPointwiseOp):
-    """Compiled `Head`."""
+def upsample(block: Upsample) -> Bind:
+    """Compile `Upsample`."""
+    bind_entry = activated_pointwise(block)
+    weight_now, weight_before = block.depthwise.clone().unbind(0)
+    bias = block.bias.clone()
 
-    history: History
+    def bind(frames: int, workspace: Workspace) -> Operation:
+        entry = bind_entry(frames, workspace)
+        history = History(block.state_shape, frames)
+        before, now = history.windows(2).tensor[:, :, None].unbind(1)
 
-    def __init__(self, block: Head) -> None:
-        super().__init__(block)
-        self.taps = block.taps
+        def run(out: Buffer) -> None:
+            entry.run(history.chunk)
+            y = out.tensor.view(frames, *weight_now.shape)
+            torch.addcmul(bias, now, weight_now, out=y)
+            y.addcmul_(before, weight_before)
 
-    @override
-    def allocate(self, frames: int, workspace: Workspace) -> None:
-        super().allocate(frames, workspace)
+        return Operation(entry.input_buffer, run, history)
+
+    return bind
+
+
+def head(block: Head) -> Bind:
+    """Compile `Head`."""
+    bind_entry, taps, stride = activated_pointwise(block), block.taps, block.up
+
+    def bind(frames: int, workspace: Workspace) -> Operation:
+        entry = bind_entry(frames, workspace)
+        history = History(block.state_shape, frames)
         # The samples of a frame sum one stride of each of the last `taps` rows: the last stride of
         # the oldest row, ..., the first stride of the current row. `parts` is a view (T, taps, up).
-        windows = self.history.windows(self.taps).array
-        strides = windows.reshape(frames, self.taps, self.taps, self.up)[:, :, ::-1]
-        self.parts: Array = strides.diagonal(axis1=1, axis2=2).transpose(0, 2, 1)
+        windows = history.windows(taps).array.reshape(frames, taps, taps, stride)
+        parts = windows[:, :, ::-1].diagonal(axis1=1, axis2=2).transpose(0, 2, 1)
 
-    @override
-    def run(self, out: Buffer) -> None:
-        super().run(self.history.chunk)
-        np.einsum("tkj->tj", self.parts, out=out.array.reshape(len(self.parts), self.up))
+        def run(out: Buffer) -> None:
+            entry.run(history.chunk)
+            np.einsum("tkj->tj", parts, out=out.array.reshape(frames, stride))
+
+        return Operation(entry.input_buffer, run, history)
+
+    return bind
 
 
-OPS: dict[type[nn.Module], Callable[[Any], Op]] = {
-    Shift: ShiftOp,
-    Stem: FramesOp,
-    TokenMixer: FramesOp,
-    ResidualUnit: ResidualUnitOp,
-    Downsample: DownsampleOp,
-    OutputProjection: ActivatedPointwiseOp,
-    Upsample: UpsampleOp,
-    Head: HeadOp,
+Bind = Callable[[int, Workspace], Operation]
+
+COMPILE: dict[type[Block], Callable[[Any], Bind]] = {
+    Shift: shift,
+    Stem: frames_product,
+    TokenMixer: frames_product,
+    ResidualUnit: residual_unit,
+    Downsample: downsample,
+    OutputProjection: activated_pointwise,
+    Upsample: upsample,
+    Head: head,
 }

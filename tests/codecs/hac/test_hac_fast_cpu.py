@@ -277,7 +277,7 @@ def test_empty_batch_is_allowed(tiny):
 
 @pytest.mark.parametrize(("reach", "frames"), [(0, 2), (1, 1), (5, 2), (6, 2), (3, 10), (4, 4)])
 def test_history_windows_span_past_and_chunk(reach, frames):
-    history = History(reach, 3, frames)
+    history = History((reach, 3), frames)
     windows = history.windows(reach + 1).array
     signal = np.random.default_rng(0).normal(size=(7 * frames, 3)).astype(np.float32)
     padded = np.concatenate([np.zeros((reach, 3), np.float32), signal])
