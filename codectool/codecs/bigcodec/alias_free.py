@@ -38,16 +38,13 @@ class AliasFreeSnake(nn.Module):
     Shape: ``(B, C, T)`` -> ``(B, C, T)`` for any T >= 1.
     """
 
-    up_taps: Tensor
-    down_taps: Tensor
-
     def __init__(self, channels: int):
         super().__init__()
         self.alpha = nn.Parameter(torch.zeros(channels))
         self.beta = nn.Parameter(torch.zeros(channels))
         taps = kaiser_lowpass(cutoff=0.25, half_width=0.3, num_taps=TAPS)
-        self.register_buffer("up_taps", taps.view(1, 1, TAPS))
-        self.register_buffer("down_taps", taps.view(1, 1, TAPS).clone())
+        self.up_taps = nn.Buffer(taps.view(1, 1, TAPS))
+        self.down_taps = nn.Buffer(taps.view(1, 1, TAPS).clone())
 
     def forward(self, x: Tensor) -> Tensor:
         """Apply the activation to ``(B, C, T)``."""

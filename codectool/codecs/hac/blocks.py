@@ -1,4 +1,4 @@
-"""Causal blocks of HAC on features ``(B, T, C)``, with explicit state.
+"""Causal blocks with explicit state, and those that both kinds of HAC use.
 
 Every block maps its input and a state, the end of the input so far, to its output and the new
 state. The same code therefore serves training (one call per crop), files and streams. A state of
@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from codectool.codecs.hac.activations import Activation, Snake
+from codectool.codecs.hac.activations import Activation
 from codectool.codecs.hac.layers import (
     ActivatedPointwise,
     Foldable,
@@ -115,27 +115,6 @@ class Stack(nn.Sequential):
                 module.fold_()
 
 
-class Stem(Block):
-    """Samples ``(B, T stride, 1)`` to features ``(B, T, C)``: a learned lapped transform.
-
-    Each frame sees ``taps`` strides of samples, the last of which is its own.
-    """
-
-    def __init__(self, out: int, stride: int, taps: int) -> None:
-        super().__init__()
-        self.down = stride
-        self.kernel = stride * taps
-        self.state_shape = (self.kernel - stride, 1)
-        self.macs = out * taps
-        self.transform = Pointwise(self.kernel, out)
-
-    @override
-    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        extended, state = append(state, x)
-        frames = extended.squeeze(2).unfold(1, self.kernel, self.down)
-        return self.transform(frames), state
-
-
 class ResidualUnit(ScaledLayer, Block):
     """``x + MLP( DW( S(x) ) )`` on ``(B, T, C)``, DW being a depthwise convolution over time.
 
@@ -169,27 +148,6 @@ class ResidualUnit(ScaledLayer, Block):
         self.depthwise.div_(divisor)
 
 
-class Downsample(Block):
-    """``(B, T stride, C)`` -> ``(B, T, out)``: ``DW( PW( Snake( S(x) ) ) )``.
-
-    The kernel of the depthwise convolution DW is two strides long.
-    """
-
-    def __init__(self, channels: int, out: int, stride: int) -> None:
-        super().__init__()
-        self.down = stride
-        self.state_shape = (stride, out)
-        self.macs = out * (channels + 2)
-        self.entry = ActivatedPointwise(Snake, channels, out)
-        self.depthwise = nn.Parameter(torch.randn(out, 2 * stride) * (2 * stride) ** -0.5)
-        self.bias = nn.Parameter(torch.zeros(out))
-
-    @override
-    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        extended, state = append(state, self.entry(x))
-        return depthwise_conv(extended, self.depthwise, self.bias, stride=self.down), state
-
-
 class OutputProjection(Block):
     """``PW( act( S(x) ) )``, the encoder's last layer; computed in float32 under autocast too."""
 
@@ -219,55 +177,6 @@ class TokenMixer(Block):
         extended, state = append(state, x)
         shifted = [extended[:, tap : tap + x.shape[1]] for tap in range(self.kernel)]
         return self.pointwise(torch.cat(shifted, dim=-1)), state
-
-
-class Upsample(Block):
-    """``(B, T, C)`` -> ``(B, T stride, out)``: ``DWT( PW( Snake( S(x) ) ) )``.
-
-    The matrix is applied at the low rate, where it is cheap. The kernel of the transposed depthwise
-    convolution DWT is two strides long, so every output frame weighs two input frames:
-    ``y[t s + j] = w0[j] x[t] + w1[j] x[t - 1] + b``.
-    """
-
-    def __init__(self, channels: int, out: int, stride: int) -> None:
-        super().__init__()
-        self.up = stride
-        self.state_shape = (1, out)
-        self.macs = out * (channels + 2 * stride)
-        self.entry = ActivatedPointwise(Snake, channels, out)
-        self.depthwise = nn.Parameter(torch.randn(2, stride, out) * 2**-0.5)
-        self.bias = nn.Parameter(torch.zeros(out))
-
-    @override
-    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        extended, state = append(state, self.entry(x))
-        now, before = extended[:, 1:, None, :], extended[:, :-1, None, :]
-        y = torch.addcmul(now * self.depthwise[0] + self.bias, before, self.depthwise[1])
-        return y.flatten(1, 2), state
-
-
-class Head(Block):
-    """Features ``(B, T, C)`` to samples ``(B, T stride, 1)``: the transposed lapped transform.
-
-    Each frame contributes to ``taps`` strides of samples, from its own onward. Computed in float32
-    under autocast too: rounding the output would add broadband noise.
-    """
-
-    def __init__(self, channels: int, stride: int, taps: int) -> None:
-        super().__init__()
-        self.up = stride
-        self.taps = taps
-        self.state_shape = (taps - 1, taps * stride)
-        self.macs = channels * taps * stride
-        self.entry = ActivatedPointwise(Snake, channels, taps * stride)
-        with torch.no_grad():
-            self.entry.pointwise.weight.div_(taps**0.5)  # unit variance of a sum of `taps` frames
-
-    @override
-    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        with torch.autocast(x.device.type, enabled=False):
-            extended, state = append(state, self.entry(x.float()))
-        return overlap_add(extended.reshape(*extended.shape[:2], self.taps, self.up)), state
 
 
 def overlap_add(rows: Tensor) -> Tensor:

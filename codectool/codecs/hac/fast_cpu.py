@@ -28,17 +28,13 @@ from torch.nn import Module
 from codectool.codecs.hac.activations import Snake
 from codectool.codecs.hac.blocks import (
     Block,
-    Downsample,
-    Head,
     OutputProjection,
     ResidualUnit,
     Stack,
-    Stem,
     TokenMixer,
-    Upsample,
 )
 from codectool.codecs.hac.layers import Pointwise
-from codectool.codecs.hac.network import Shift
+from codectool.codecs.hac.waveform import Downsample, Head, Shift, Stem, Upsample
 
 Array = npt.NDArray[np.float32]
 State = list[Array]

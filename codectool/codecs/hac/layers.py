@@ -32,14 +32,13 @@ class RunningNorm(nn.Module, ABC):
     def __init__(self) -> None:
         super().__init__()
         self.updating = True
-        self.count: Tensor
-        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+        self.count = nn.Buffer(torch.zeros((), dtype=torch.int64))
 
     @override
     def forward(self, x: Tensor) -> Tensor:
         if self.training and self.updating:
             with torch.no_grad():
-                self.count += 1
+                self.count.add_(1)
                 # the plain mean of the first 100 batches, then exponential with weight 1 %
                 self.update_(x.detach(), (1 / self.count).clamp(min=0.01))
         return self.normalise(x)
@@ -61,8 +60,7 @@ class RunningScale(RunningNorm):
 
     def __init__(self) -> None:
         super().__init__()
-        self.mean_square: Tensor
-        self.register_buffer("mean_square", torch.ones(()))
+        self.mean_square = nn.Buffer(torch.ones(()))
 
     @override
     def update_(self, x: Tensor, weight: Tensor) -> None:

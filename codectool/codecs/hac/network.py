@@ -12,23 +12,11 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass
 
-import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from codectool.codecs.hac.activations import Snake
-from codectool.codecs.hac.blocks import (
-    Block,
-    Downsample,
-    Head,
-    OutputProjection,
-    ResidualUnit,
-    Stack,
-    Stem,
-    TokenMixer,
-    Upsample,
-)
-from codectool.codecs.hac.config import AnyHacConfig, HacConfig, SpectralHacConfig
+from codectool.codecs.hac.blocks import OutputProjection, Stack
+from codectool.codecs.hac.config import AnyHacConfig, SpectralHacConfig
 from codectool.codecs.hac.layers import RunningNorm
 from codectool.codecs.hac.quantizer import BinaryBottleneck, BinaryOutput
 from codectool.codecs.hac.spectral import (
@@ -38,7 +26,7 @@ from codectool.codecs.hac.spectral import (
     spectral_decoder,
     spectral_encoder,
 )
-from codectool.nn.distributed import all_reduce_mean
+from codectool.codecs.hac.waveform import WaveNorm, wave_decoder, wave_encoder
 
 
 @dataclass(frozen=True)
@@ -131,104 +119,3 @@ class HacNetwork(nn.Module):
             Stack({**analysis, "normalise": normalise, **encoder}),
             Stack({**decoder, "restore": restore, **synthesis}),
         )
-
-
-def wave_encoder(config: HacConfig) -> Stack:
-    """Build the encoder: normalised samples ``(B, N, 1)`` to ``(B, N / hop, num_bits)``.
-
-    The stem takes the signal to a low rate at once: operations at the rate of the samples are the
-    most expensive.
-    """
-    widths, hidden = config.encoder_channels, config.encoder_hidden
-    blocks: dict[str, Block] = {"stem": Stem(widths[0], config.strides[0], config.taps)}
-    for stage, dilations in enumerate(config.encoder_dilations):
-        if stage > 0:
-            blocks[f"down{stage}"] = Downsample(
-                widths[stage - 1], widths[stage], config.strides[stage]
-            )
-        blocks |= _residual_units(stage, widths[stage], hidden[stage], config.kernel, dilations)
-    blocks["project"] = OutputProjection(Snake, widths[-1], config.num_bits)
-    return Stack(blocks)
-
-
-def wave_decoder(config: HacConfig) -> Stack:
-    """Build the decoder: signs ``(B, T, num_bits)`` to normalised samples ``(B, T hop, 1)``."""
-    widths, hidden = config.decoder_channels, config.decoder_hidden
-    strides = config.strides[::-1]
-    blocks: dict[str, Block] = {
-        "first": TokenMixer(config.num_bits, widths[0], config.token_kernel)
-    }
-    for stage, dilations in enumerate(config.decoder_dilations):
-        if stage > 0:
-            blocks[f"up{stage}"] = Upsample(widths[stage - 1], widths[stage], strides[stage - 1])
-        blocks |= _residual_units(stage, widths[stage], hidden[stage], config.kernel, dilations)
-    blocks["head"] = Head(widths[-1], strides[-1], config.taps)
-    return Stack(blocks)
-
-
-def _residual_units(
-    stage: int, width: int, hidden: int, kernel: int, dilations: tuple[int, ...]
-) -> dict[str, Block]:
-    return {
-        f"unit{stage}_{number}": ResidualUnit(width, Snake(hidden), hidden, kernel, dilation)
-        for number, dilation in enumerate(dilations)
-    }
-
-
-class WaveNorm(RunningNorm):
-    """Input normalisation by running mean and variance of all training audio: two scalars.
-
-    The tokens still carry the level of a signal, since all signals share these two numbers.
-    """
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.mean: Tensor
-        self.variance: Tensor
-        self.register_buffer("mean", torch.zeros(1))
-        self.register_buffer("variance", torch.ones(1))
-
-    @override
-    def update_(self, x: Tensor, weight: Tensor) -> None:
-        self.mean.lerp_(all_reduce_mean(x.mean()), weight)
-        self.variance.lerp_(all_reduce_mean((x - self.mean).square().mean()), weight)
-
-    @override
-    def normalise(self, x: Tensor) -> Tensor:
-        return (x - self.mean) / self.deviation()
-
-    def restore(self, x: Tensor) -> Tensor:
-        """Undo the normalisation."""
-        return x * self.deviation() + self.mean
-
-    def deviation(self) -> Tensor:
-        """Return the divisor."""
-        return torch.sqrt(self.variance + 1e-8)
-
-    @torch.no_grad()
-    def fold(self, first: Block, last: Block) -> tuple[Block, Block]:
-        """Scale the weights of stem and head; return the remaining shifts.
-
-        The shift cannot go into the stem's bias: the zeros before the start of the signal are zeros
-        of the *normalised* signal.
-        """
-        assert isinstance(first, Stem)
-        assert isinstance(last, Head)
-        first.transform.weight.div_(self.deviation())
-        last.entry.pointwise.weight.mul_(self.deviation())
-        return Shift(-self.mean), Shift(self.mean)
-
-
-class Shift(Block):
-    """Addition of a constant: a folded `WaveNorm`."""
-
-    macs = 0
-
-    def __init__(self, offset: Tensor) -> None:
-        super().__init__()
-        self.offset: Tensor
-        self.register_buffer("offset", offset.clone())
-
-    @override
-    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        return x + self.offset, state

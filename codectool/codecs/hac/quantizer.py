@@ -140,14 +140,10 @@ class BinaryBottleneck(nn.Module):
         self.group_bits = group_bits
         self.updating = True
         self.min_weight = 0.01
-        self.mean: Tensor
-        self.covariance: Tensor
-        self.whitening: Tensor
-        self.count: Tensor
-        self.register_buffer("mean", torch.zeros(num_bits))
-        self.register_buffer("covariance", torch.eye(num_bits))
-        self.register_buffer("whitening", torch.eye(num_bits))
-        self.register_buffer("count", torch.zeros((), dtype=torch.int64))
+        self.mean = nn.Buffer(torch.zeros(num_bits))
+        self.covariance = nn.Buffer(torch.eye(num_bits))
+        self.whitening = nn.Buffer(torch.eye(num_bits))
+        self.count = nn.Buffer(torch.zeros((), dtype=torch.int64))
 
     @override
     def forward(self, projected: Tensor) -> BinaryOutput:
@@ -176,7 +172,7 @@ class BinaryBottleneck(nn.Module):
 
     @torch.no_grad()
     def _update(self, rows: Tensor) -> None:
-        self.count += 1
+        self.count.add_(1)
         weight = (1 / self.count).clamp(min=self.min_weight)
         self.mean.lerp_(all_reduce_mean(rows.mean(0)), weight)
         centred = rows - self.mean

@@ -160,8 +160,7 @@ class BinNorm(RunningNorm):
 
     def __init__(self, num_bins: int) -> None:
         super().__init__()
-        self.mean_square: Tensor
-        self.register_buffer("mean_square", torch.ones(num_bins))
+        self.mean_square = nn.Buffer(torch.ones(num_bins))
 
     @override
     def update_(self, x: Tensor, weight: Tensor) -> None:
@@ -197,8 +196,7 @@ class BinGain(Block):
 
     def __init__(self, gain: Tensor) -> None:
         super().__init__()
-        self.gain: Tensor
-        self.register_buffer("gain", gain.clone())
+        self.gain = nn.Buffer(gain.clone())
 
     @override
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:

@@ -21,11 +21,11 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from codectool.codecs.hac.blocks import Head, Stem
 from codectool.codecs.hac.codec import fold
 from codectool.codecs.hac.layers import Foldable, PointwiseMLP, RunningScale
-from codectool.codecs.hac.network import HacNetwork, Shift, WaveNorm
+from codectool.codecs.hac.network import HacNetwork
 from codectool.codecs.hac.spectral import BinGain
+from codectool.codecs.hac.waveform import Head, Shift, Stem, WaveNorm
 from codectool.nn.loading import copy_tensors
 
 # Batches that the running averages are said to contain, so that the next one changes them little.

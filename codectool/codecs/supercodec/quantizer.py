@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
@@ -39,19 +39,14 @@ class EuclideanCodebook(Quantizer):
             every step.
     """
 
-    initted: Tensor
-    cluster_size: Tensor
-    embed_avg: Tensor
-    embed: Tensor
-
     def __init__(self, width: int, codebook_size: int):
         super().__init__()
         self.decay = 0.8
         self.dead_code_threshold = 0.0
-        self.register_buffer("initted", torch.zeros(1))
-        self.register_buffer("cluster_size", torch.zeros(1, codebook_size))
-        self.register_buffer("embed_avg", torch.zeros(1, codebook_size, width))
-        self.register_buffer("embed", torch.zeros(1, codebook_size, width))
+        self.initted = nn.Buffer(torch.zeros(1))
+        self.cluster_size = nn.Buffer(torch.zeros(1, codebook_size))
+        self.embed_avg = nn.Buffer(torch.zeros(1, codebook_size, width))
+        self.embed = nn.Buffer(torch.zeros(1, codebook_size, width))
 
     @override
     def forward(self, latent: Tensor) -> tuple[Tensor, Tensor]:

@@ -5,17 +5,7 @@ import torch
 from torch.nn import functional as F
 
 from codectool.codecs.hac.activations import Snake
-from codectool.codecs.hac.blocks import (
-    Downsample,
-    Head,
-    OutputProjection,
-    ResidualUnit,
-    Stack,
-    Stem,
-    TokenMixer,
-    Upsample,
-)
-from codectool.codecs.hac.network import Shift
+from codectool.codecs.hac.blocks import OutputProjection, ResidualUnit, Stack, TokenMixer
 from codectool.codecs.hac.spectral import (
     STFT,
     BinGain,
@@ -28,6 +18,7 @@ from codectool.codecs.hac.spectral import (
     SpectrumUnit,
     Split,
 )
+from codectool.codecs.hac.waveform import Downsample, Head, Shift, Stem, Upsample
 from tests.hac_models import small_preset
 
 

@@ -3,7 +3,8 @@ import torch
 
 from codectool.codecs.hac.codec import HacCodec, fold
 from codectool.codecs.hac.layers import RunningScale
-from codectool.codecs.hac.network import HacNetwork, WaveNorm
+from codectool.codecs.hac.network import HacNetwork
+from codectool.codecs.hac.waveform import WaveNorm
 from tests.batches import decode_batch, encode_batch
 from tests.hac_models import load_preset
 
