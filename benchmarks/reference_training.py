@@ -1,17 +1,14 @@
-"""SuperCodec's training step written the straightforward way, to hold ours against.
+"""SuperCodec's training step written directly from the paper and the published training.
 
-It computes what `codectool.training.trainer.Trainer.step` computes, from the same weights, as one
-would write it down at first and as the published training does (arXiv 2407.20530):
+`ReferenceTrainer.step` computes what `codectool.training.trainer.Trainer.step` computes, from the
+same weights (arXiv 2407.20530), without its optimizations:
 
-- windows and mel bands are made anew whenever a loss needs them;
-- spectra come from `torch.stft` and torchaudio, gradients from autograd alone;
-- either side has its own pass of real and of made speech through the discriminators;
-- the generator's loss leaves gradients in the discriminators, and a graph through real speech,
-  which nobody uses; the discriminators' graph is kept after its backward pass;
-- Adam is what the constructor gives.
+- windows and mel bands are rebuilt whenever a loss needs them;
+- spectra come from `torch.stft` and torchaudio;
+- codec and discriminators each pass real and generated speech through the discriminators;
+- the codec's loss leaves unused gradients in the discriminators and a graph through real speech.
 
-The generator steps before the discriminators do, so that both are judged by the same weights, as in
-our loop.
+The codec is updated before the discriminators, so that both losses use the same weights.
 """
 
 from __future__ import annotations
@@ -45,112 +42,112 @@ from codectool.training.trainer import Trainer
 TOLERANCE = 1e-4  # relative, of the losses of one batch
 
 
-class StraightforwardTrainer:
-    """What `Trainer` is for SuperCodec's recipe; its weights begin as those of `Trainer` do.
+class ReferenceTrainer:
+    """Train SuperCodec, starting from the same weights as `Trainer`.
 
     Args:
-        config: a recipe of SuperCodec with lengths in steps.
+        config: a config of SuperCodec with lengths in steps.
 
     Raises:
-        UsageError: a recipe of another form.
+        UsageError: The config needs something that is not implemented here.
     """
 
     def __init__(self, config: RunConfig) -> None:
-        self.recipe = recipe = config.training
-        self.adversarial = has_upstream_form(config)
-        assert recipe.max_steps is not None, "upstream_form has set it"
-        torch.manual_seed(recipe.seed)
+        self.training = training = config.training
+        self.adversarial = require_reference_form(config)
+        assert training.max_steps is not None
+        torch.manual_seed(training.seed)
         self.model = config.trainable.from_config(config.model)
         family = self.adversarial.discriminators[0].build()
-        self.judges = cast("list[SubDiscriminator]", list(cast(Any, family).members))
-        windows = [len(cast(ComplexImage, judge.image).window) for judge in self.judges]
-        self.pictures = [
+        self.discriminators = cast("list[SubDiscriminator]", list(cast(Any, family).members))
+        windows = [len(cast(ComplexImage, each.image).window) for each in self.discriminators]
+        self.spectrograms = [
             torchaudio.transforms.Spectrogram(
                 window, hop_length=window // 4, normalized=True, center=False, power=None
             )
             for window in windows
         ]
-        self.optimizer = adam(recipe.generator, self.model)
-        self.judge_optimizer = adam(recipe.discriminator or recipe.generator, family)
+        self.optimizer = adam(training.generator, self.model)
+        self.discriminator_optimizer = adam(training.discriminator or training.generator, family)
         self.schedulers = [
             torch.optim.lr_scheduler.CosineAnnealingLR(
-                optimizer, recipe.max_steps, recipe.schedule.final * optimizer.defaults["lr"]
+                optimizer, training.max_steps, training.schedule.final * optimizer.defaults["lr"]
             )
-            for optimizer in (self.optimizer, self.judge_optimizer)
+            for optimizer in (self.optimizer, self.discriminator_optimizer)
         ]
 
     def step(self, batch: Tensor) -> dict[str, float]:
-        """Learn from crops ``(B, 1, N)``; losses by the names that `Trainer.step` has for them."""
-        recipe, adversarial = self.recipe, self.adversarial
+        """Train on crops ``(B, 1, N)``; return losses by their names in `Trainer.step`."""
+        training, adversarial = self.training, self.adversarial
         output = self.model.train()(batch)
-        made, real = output.audio, output.target
+        fake, real = output.audio, output.target
 
         self.optimizer.zero_grad()
         values: dict[str, Tensor] = {}
         total = torch.zeros(())
-        for term in recipe.losses:
-            if isinstance(term, MelLossConfig):
-                distance = mel_distance(term, made, real, self.model.sample_rate)
+        for loss in training.losses:
+            if isinstance(loss, MelLossConfig):
+                distance = mel_distance(loss, fake, real, self.model.sample_rate)
             else:
-                assert isinstance(term, WaveformLossConfig)
-                distance = F.l1_loss(made, real)
-            values[term.kind] = values.get(term.kind, torch.zeros(())) + distance
-            total = total + term.weight * distance
+                assert isinstance(loss, WaveformLossConfig)
+                distance = F.l1_loss(fake, real)
+            values[loss.kind] = values.get(loss.kind, torch.zeros(())) + distance
+            total = total + loss.weight * distance
         commitment = output.auxiliary_losses["commitment"]
-        total = total + recipe.auxiliary_losses["commitment"] * commitment
+        total = total + training.auxiliary_losses["commitment"] * commitment
         values |= {"commitment": commitment, "loss": total.detach()}
-        real_said, made_said = self._judge(real), self._judge(made)
-        values["adversarial_0"] = mean_hinge([logits for logits, _ in made_said], real=True)
-        values["features_0"] = feature_distance(real_said, made_said)
+        real_outputs, fake_outputs = self._discriminate(real), self._discriminate(fake)
+        values["adversarial_0"] = mean_hinge([logits for logits, _ in fake_outputs], real=True)
+        values["features_0"] = feature_distance(real_outputs, fake_outputs)
         total = total + adversarial.weight * values["adversarial_0"]
         total = total + adversarial.feature_weight * values["features_0"]
         total.backward()
         self.optimizer.step()
 
-        self.judge_optimizer.zero_grad()
-        real_said, made_said = self._judge(real), self._judge(made.detach())
-        values["discriminator"] = mean_hinge([logits for logits, _ in real_said], real=True)
-        values["discriminator"] += mean_hinge([logits for logits, _ in made_said], real=False)
+        self.discriminator_optimizer.zero_grad()
+        real_outputs, fake_outputs = self._discriminate(real), self._discriminate(fake.detach())
+        values["discriminator"] = mean_hinge([logits for logits, _ in real_outputs], real=True)
+        values["discriminator"] += mean_hinge([logits for logits, _ in fake_outputs], real=False)
         values["discriminator"].backward(retain_graph=True)  # type: ignore[no-untyped-call]
-        self.judge_optimizer.step()
+        self.discriminator_optimizer.step()
         for scheduler in self.schedulers:
             scheduler.step()
         return {name: value.item() for name, value in values.items()}
 
-    def _judge(self, wave: Tensor) -> list[tuple[Tensor, list[Tensor]]]:
-        """Logits and features, each ``(B, C, T, K)``, of each sub-discriminator."""
-        said = []
-        for picture, judge in zip(self.pictures, self.judges, strict=True):
-            spectrum = picture(wave)
+    def _discriminate(self, wave: Tensor) -> list[tuple[Tensor, list[Tensor]]]:
+        """Return logits and features, each ``(B, C, T, K)``, of each sub-discriminator."""
+        outputs = []
+        for spectrogram, discriminator in zip(self.spectrograms, self.discriminators, strict=True):
+            spectrum = spectrogram(wave)
             x = torch.cat([spectrum.real, spectrum.imag], dim=1).transpose(2, 3)
             features = []
-            for convolution in judge.hidden:
+            for convolution in discriminator.hidden:
                 x = F.leaky_relu(convolution(x), SLOPE)
                 features.append(x)
-            said.append((judge.last(x), features))
-        return said
+            outputs.append((discriminator.last(x), features))
+        return outputs
 
 
-def adam(recipe: OptimizerConfig, model: nn.Module) -> torch.optim.Adam:
-    """Adam as it comes."""
+def adam(config: OptimizerConfig, model: nn.Module) -> torch.optim.Adam:
+    """Return Adam for all parameters of a model."""
     return torch.optim.Adam(
-        model.parameters(), lr=recipe.learning_rate, betas=recipe.betas, eps=recipe.eps
+        model.parameters(), lr=config.learning_rate, betas=config.betas, eps=config.eps
     )
 
 
-def mel_distance(term: MelLossConfig, output: Tensor, target: Tensor, sample_rate: int) -> Tensor:
-    """Distance of log mel spectra of signals ``(B, 1, N)``, everything made anew."""
-    hops = term.hops or tuple(window // 4 for window in term.windows)
+def mel_distance(loss: MelLossConfig, output: Tensor, target: Tensor, sample_rate: int) -> Tensor:
+    """Return the distance of log-mel spectra of ``(B, 1, N)``, with nothing cached."""
+    hops = loss.hops or tuple(window // 4 for window in loss.windows)
     total = torch.zeros(())
-    for window, bands, hop in zip(term.windows, term.bands, hops, strict=True):
-        fft_size = term.fft_size or window
+    for window, bands, hop in zip(loss.windows, loss.bands, hops, strict=True):
+        fft_size = loss.fft_size or window
         with warnings.catch_warnings():
             warnings.filterwarnings("ignore", message="At least one mel filterbank has all zero")
             banks = [
                 torchaudio.functional.melscale_fbanks(
                     fft_size // 2 + 1,
-                    term.f_min,
-                    term.f_max or sample_rate / 2,
+                    loss.f_min,
+                    loss.f_max or sample_rate / 2,
                     bands,
                     sample_rate,
                     norm="slaney",
@@ -159,17 +156,17 @@ def mel_distance(term: MelLossConfig, output: Tensor, target: Tensor, sample_rat
                 for _ in range(2)
             ]
         log_y, log_x = (
-            log_mel(term, signal.squeeze(1), fft_size, window, hop, bank)
+            log_mel(loss, signal.squeeze(1), fft_size, window, hop, bank)
             for signal, bank in zip((output, target), banks, strict=True)
         )
-        total = total + F.l1_loss(log_y, log_x) + term.squared * F.mse_loss(log_y, log_x)
+        total = total + F.l1_loss(log_y, log_x) + loss.squared * F.mse_loss(log_y, log_x)
     return total
 
 
 def log_mel(
-    term: MelLossConfig, signal: Tensor, fft_size: int, window: int, hop: int, bands: Tensor
+    loss: MelLossConfig, signal: Tensor, fft_size: int, window: int, hop: int, bands: Tensor
 ) -> Tensor:
-    """Logarithm of the mel spectra ``(B, T, M)`` of signals ``(B, N)``."""
+    """Return the log-mel spectra ``(B, T, M)`` of ``(B, N)``."""
     padding = (fft_size - hop) // 2
     padded = F.pad(signal.unsqueeze(1), (padding, padding), mode="reflect").squeeze(1)
     spectrum = torch.stft(
@@ -181,109 +178,95 @@ def log_mel(
         center=False,
         return_complex=True,
     )
-    if term.power == 2:
+    if loss.power == 2:
         size = spectrum.abs().pow(2)
     else:
-        size = torch.sqrt(torch.view_as_real(spectrum).pow(2).sum(-1) + term.epsilon)
-    mel = torch.clamp(size.transpose(1, 2) @ bands, min=term.floor)
-    return torch.log(mel) if term.natural_log else torch.log10(mel)
+        size = torch.sqrt(torch.view_as_real(spectrum).pow(2).sum(-1) + loss.epsilon)
+    mel = torch.clamp(size.transpose(1, 2) @ bands, min=loss.floor)
+    return torch.log(mel) if loss.natural_log else torch.log10(mel)
 
 
 def mean_hinge(logits: Sequence[Tensor], real: bool) -> Tensor:
-    """Mean over sub-discriminators of ``mean relu(1 - D)``, or of ``mean relu(1 + D)``."""
+    """Return the mean of ``relu(1 - D)`` or ``relu(1 + D)`` over the sub-discriminators."""
     sign = -1 if real else 1
     return torch.stack([F.relu(1 + sign * x).mean() for x in logits]).mean()
 
 
 def feature_distance(
-    real: Sequence[tuple[Tensor, list[Tensor]]], made: Sequence[tuple[Tensor, list[Tensor]]]
+    real: Sequence[tuple[Tensor, list[Tensor]]], fake: Sequence[tuple[Tensor, list[Tensor]]]
 ) -> Tensor:
-    """Mean over layers of the relative distance of features; real ones carry a gradient, too."""
+    """Return the mean relative distance of features; real features carry a gradient as well."""
     distances = [
         F.l1_loss(x, y) / x.abs().mean()
-        for (_, real_maps), (_, made_maps) in zip(real, made, strict=True)
-        for x, y in zip(real_maps, made_maps, strict=True)
+        for (_, real_maps), (_, fake_maps) in zip(real, fake, strict=True)
+        for x, y in zip(real_maps, fake_maps, strict=True)
     ]
     return torch.stack(distances).mean()
 
 
 @dataclass(frozen=True)
-class Duration:
-    """Seconds of one step.
-
-    Attributes:
-        cpu: of the processor, all threads.
-        wall: of the clock.
-    """
-
-    cpu: float
-    wall: float
-
-
-@dataclass(frozen=True)
 class Comparison:
-    """Steps of both, taken in turn on the same batches.
+    """Seconds of alternating steps on the same batches.
 
     Attributes:
-        ours: of each step.
-        theirs: of each step of the straightforward way.
-        losses: of both on the first batch.
+        seconds: ``(codectool, reference)`` of each pair of steps, by ``cpu`` (all threads) and
+            ``wall``.
+        losses: ``(codectool, reference)`` on the first batch, by name.
     """
 
-    ours: list[Duration]
-    theirs: list[Duration]
+    seconds: dict[str, list[tuple[float, float]]]
     losses: dict[str, tuple[float, float]]
 
     def summary(self) -> dict[str, Any]:
-        """Medians, and the ratio of the pairs: median, least and greatest."""
-        result: dict[str, Any] = {"pairs": len(self.ours)}
-        for kind in ("cpu", "wall"):
-            ours = [getattr(duration, kind) for duration in self.ours]
-            theirs = [getattr(duration, kind) for duration in self.theirs]
-            ratios = sorted(b / a for a, b in zip(ours, theirs, strict=True))
+        """Return medians, and the median, lowest and highest ratio of the pairs."""
+        result: dict[str, Any] = {"pairs": len(self.seconds["cpu"])}
+        for kind, pairs in self.seconds.items():
+            codectool, reference = zip(*pairs, strict=True)
+            ratios = sorted(b / a for a, b in pairs)
             result |= {
-                f"{kind}_ours": statistics.median(ours),
-                f"{kind}_straightforward": statistics.median(theirs),
+                f"{kind}_codectool": statistics.median(codectool),
+                f"{kind}_reference": statistics.median(reference),
                 f"{kind}_ratio": [statistics.median(ratios), ratios[0], ratios[-1]],
             }
         return result
 
 
 def compare(config: RunConfig, batches: Sequence[Tensor]) -> Comparison:
-    """Train both on the same batches, in turn; the first batch is to warm up and to agree on.
+    """Train both in turns on the same batches; the first batch warms up and compares losses.
 
     Raises:
-        UsageError: the config is not SuperCodec's.
-        AssertionError: the two do not compute the same losses.
+        UsageError: The config is not SuperCodec's.
+        AssertionError: The losses differ.
     """
-    ours = Trainer(config, torch.device("cpu"))
-    theirs = StraightforwardTrainer(config)
-    settle_codewords(ours, theirs, batches[0])
-    losses = agree(ours, theirs, batches[0])
-    times: dict[str, list[Duration]] = {"ours": [], "theirs": []}
+    trainer = Trainer(config, torch.device("cpu"))
+    reference = ReferenceTrainer(config)
+    share_codewords(trainer, reference, batches[0])
+    losses = agree(trainer, reference, batches[0])
+    seconds: dict[str, list[tuple[float, float]]] = {"cpu": [], "wall": []}
     for number, batch in enumerate(batches[1:]):
-        steps: list[tuple[str, Callable[[], object]]] = [
-            ("ours", lambda batch=batch: our_step(ours, batch)),  # type: ignore[misc]
-            ("theirs", lambda batch=batch: theirs.step(batch)),  # type: ignore[misc]
+        steps: list[Callable[[], object]] = [
+            lambda batch=batch: trainer_step(trainer, batch),  # type: ignore[misc]
+            lambda batch=batch: reference.step(batch),  # type: ignore[misc]
         ]
-        # who goes first takes turns, too
-        for name, step in steps if number % 2 == 0 else steps[::-1]:
+        times = [(0.0, 0.0), (0.0, 0.0)]
+        for index in (0, 1) if number % 2 == 0 else (1, 0):
             cpu, wall = time.process_time(), time.perf_counter()
-            step()
-            times[name].append(Duration(time.process_time() - cpu, time.perf_counter() - wall))
-    return Comparison(times["ours"], times["theirs"], losses)
+            steps[index]()
+            times[index] = time.process_time() - cpu, time.perf_counter() - wall
+        for kind, pair in zip(seconds, zip(*times, strict=True), strict=True):
+            seconds[kind].append(pair)
+    return Comparison(seconds, losses)
 
 
 @torch.no_grad()
-def settle_codewords(ours: Trainer, theirs: StraightforwardTrainer, batch: Tensor) -> None:
-    """Give both the same codewords at random, as far out as the latents of crops ``(B, 1, N)``.
+def share_codewords(trainer: Trainer, reference: ReferenceTrainer, batch: Tensor) -> None:
+    """Give both the same random codewords, with the variance of the latents of a batch.
 
-    By itself the first step would cluster its batch. A latent that is a cluster of its own leaves
-    nothing for the next stage, and nothing is as near to ``r`` as to ``-r``, which a cluster of two
-    leaves: such ties are exact, rounding alone decides them, and losses then differ by more than
-    rounding.
+    Otherwise the first step would cluster its batch. Clusters of one latent have a residual of
+    zero, which is equally near to ``r`` and ``-r`` of a cluster of two; rounding would decide such
+    ties, and losses would differ by more than rounding.
     """
-    model = cast(SuperCodec, cast(Any, theirs.model).model)
+    model = cast(SuperCodec, cast(Any, reference.model).model)
     spread = model.latent(batch).std()
     generator = torch.Generator().manual_seed(0)
     for stage in model.rq.layers:
@@ -292,50 +275,50 @@ def settle_codewords(ours: Trainer, theirs: StraightforwardTrainer, batch: Tenso
         codebook.cluster_size.fill_(1)
         codebook.embed_avg.copy_(codebook.embed)
         codebook.initted.fill_(1)
-    ours.model.load_state_dict(theirs.model.state_dict())
+    trainer.model.load_state_dict(reference.model.state_dict())
 
 
 def agree(
-    ours: Trainer, theirs: StraightforwardTrainer, batch: Tensor
+    trainer: Trainer, reference: ReferenceTrainer, batch: Tensor
 ) -> dict[str, tuple[float, float]]:
-    """Let both take a step and make sure that their losses are the same.
+    """Run one step of both and compare the losses.
 
     Raises:
-        AssertionError: they are not.
+        AssertionError: The losses differ.
     """
     torch.manual_seed(0)
-    found = our_step(ours, batch)
+    values = trainer_step(trainer, batch)
     torch.manual_seed(0)
-    losses = {name: (found[name], value) for name, value in theirs.step(batch).items()}
+    losses = {name: (values[name], value) for name, value in reference.step(batch).items()}
     for name, (one, other) in losses.items():
         same = math.isclose(one, other, rel_tol=TOLERANCE, abs_tol=1e-6)
-        assert same, f"{name}: {one} is not {other}"
+        assert same, f"{name}: {one} != {other}"
     return losses
 
 
-def our_step(trainer: Trainer, batch: Tensor) -> dict[str, float]:
-    """The next step of a run that ends by steps."""
+def trainer_step(trainer: Trainer, batch: Tensor) -> dict[str, float]:
+    """Run the next step of a run whose length is given in steps."""
     assert trainer.config.max_steps is not None
     return trainer.step(batch, trainer.steps / trainer.config.max_steps).values
 
 
-def upstream_form(config: RunConfig, steps: int) -> RunConfig:
-    """The recipe as the authors train: discriminators from the start, on the whole crops.
+def reference_form(config: RunConfig, steps: int) -> RunConfig:
+    """Return the config with discriminators from the start and on whole crops, as published.
 
     Raises:
-        UsageError: the config is not SuperCodec's.
+        UsageError: The config is not SuperCodec's.
     """
-    adversarial = replace(has_upstream_form(config), start=0.0, segment_size=None)
-    recipe = replace(config.training, adversarial=adversarial, max_steps=steps, max_epochs=None)
-    return replace(config, training=recipe)
+    adversarial = replace(require_reference_form(config), start=0.0, segment_size=None)
+    training = replace(config.training, adversarial=adversarial, max_steps=steps, max_epochs=None)
+    return replace(config, training=training)
 
 
-def has_upstream_form(config: RunConfig) -> AdversarialConfig:
-    """The discriminators' part of a config of SuperCodec; UsageError if it is of another form."""
+def require_reference_form(config: RunConfig) -> AdversarialConfig:
+    """Return the adversarial config; raise `UsageError` if it is not SuperCodec's."""
     chosen = config.training.adversarial
     if config.family == "supercodec" and chosen is not None and config.training.ema is None:
         families = [family.kind for family in chosen.discriminators]
-        alike = chosen.loss == "hinge" and chosen.mean and chosen.relative_features
-        if alike and families == ["complex_stft"] and chosen.balance is None:
+        supported = chosen.loss == "hinge" and chosen.mean and chosen.relative_features
+        if supported and families == ["complex_stft"] and chosen.balance is None:
             return chosen
-    raise UsageError("only SuperCodec's own recipe is written the straightforward way, too")
+    raise UsageError("only SuperCodec's own training has a reference implementation")
