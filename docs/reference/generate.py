@@ -3,23 +3,25 @@
 from __future__ import annotations
 
 import inspect
+import json
 import re
 import sys
+import types
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, get_args, get_type_hints
+from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 
 import click
 import msgspec
 
 from codectool.cli import COMMANDS, codectool
-from codectool.training.config import TrainingConfig
+from codectool.training.config import RunConfig
 
 FOLDER = Path(__file__).parent
 
 
 def cli() -> str:
-    """Return cli.md: the `--help` text of every command."""
+    """Return cli.md: the ``--help`` text of every command."""
     root = click.Context(codectool, info_name="codectool")
     parts = [
         "# Command line\n\nGenerated from `--help` by `make docs`.\n",
@@ -40,12 +42,12 @@ def _help(title: str, text: str) -> str:
 def config() -> str:
     """Return config.md: every key of a training config with type, default and meaning."""
     parts = [
-        "# Training config\n\n"
-        "Generated from the config classes by `make docs`. A config is a JSON file; bundled ones are in\n"
-        "`codectool/configs/`. `--set training.batch_size=16` changes a key, `--print-config` shows the\n"
-        "whole config. Keys without a default are required.\n"
+        "# Config reference\n\n"
+        "Generated from the config classes by `make docs`. A run config is a JSON file; bundled\n"
+        "ones are in `codectool/configs/`. `--set training.batch_size=16` changes a key,\n"
+        "`--print-config` shows the whole config. Keys without a default are required.\n"
     ]
-    for cls in _classes(TrainingConfig):
+    for cls in _classes(RunConfig):
         parts.append(_table(cls))
     return "\n".join(parts)
 
@@ -71,8 +73,6 @@ def _inner(hint: Any) -> list[type]:
 
 def _table(cls: type) -> str:
     documented = _attributes(cls)
-    tag = cls.__struct_config__.tag
-    title = f'`"kind": "{tag}"`' if tag else _words(cls.__name__)
     rows = ["| key | type | default | meaning |", "|---|---|---|---|"]
     hints = get_type_hints(cls)
     for field in msgspec.structs.fields(cls):
@@ -81,7 +81,7 @@ def _table(cls: type) -> str:
         default = "" if field.required else f"`{_default(field)}`"
         rows.append(f"| `{field.name}` | {_type(hints[field.name])} | {default} | {meaning} |")
     summary = inspect.cleandoc(cls.__doc__ or "").split("\n\n")[0].replace("\n", " ")
-    return f"## {title}\n\n{summary}\n\n" + "\n".join(rows) + "\n"
+    return f"## {_title(cls)}\n\n{summary}\n\n" + "\n".join(rows) + "\n"
 
 
 def _attributes(cls: type) -> dict[str, str]:
@@ -91,13 +91,12 @@ def _attributes(cls: type) -> dict[str, str]:
         text = inspect.cleandoc(base.__doc__ or "") if issubclass(base, msgspec.Struct) else ""
         _, _, section = text.partition("Attributes:\n")
         for match in re.finditer(r"^    (\w+): (.*(?:\n      .*)*)", section, re.MULTILINE):
-            found[match[1]] = re.sub(r"\s+", " ", match[2]).replace("|", "\\|")
+            text = re.sub(r"\s+", " ", match[2]).replace("|", "\\|").replace("``", "`")
+            found[match[1]] = text[0].upper() + text[1:]
     return found
 
 
 def _default(field: Any) -> Any:
-    import json
-
     value = field.default
     if value is msgspec.NODEFAULT:
         value = field.default_factory()
@@ -105,15 +104,39 @@ def _default(field: Any) -> Any:
 
 
 def _type(hint: Any) -> str:
-    text = str(hint) if get_args(hint) else hint.__name__
-    text = re.sub(r"typing\.|codectool\.[\w.]*\.|collections\.abc\.", "", text)
-    text = re.sub(r"Literal\[([^\]]*)\]", lambda m: " or ".join(m[1].split(", ")), text)
-    text = text.replace(", ...]", "]").replace("tuple[", "list[").replace("NoneType", "null")
-    return f"`{text.replace('None', 'null')}`".replace(" | ", " or ")
+    """Return a type in words; config classes become links."""
+    arguments = get_args(hint)
+    origin = get_origin(hint)
+    if origin in (Union, types.UnionType):
+        return " or ".join(map(_type, arguments))
+    if origin is Literal:
+        return " or ".join(f"`{json.dumps(value)}`" for value in arguments)
+    if origin is tuple and arguments[-1] is Ellipsis:
+        return (
+            f"list of ({_type(arguments[0])})"
+            if get_args(arguments[0])
+            else (f"list of {_type(arguments[0])}")
+        )
+    if origin is tuple:
+        return f"[{', '.join(map(_type, arguments))}]"
+    if origin is not None:
+        return f"object of {_type(arguments[1])}" if arguments[1] is not Any else "object"
+    if hint is type(None):
+        return "`null`"
+    if isinstance(hint, type) and issubclass(hint, msgspec.Struct):
+        title = _title(hint)
+        anchor = re.sub(r"[^a-z0-9_ -]", "", title.lower()).replace(" ", "-")
+        return f"[{title.replace('`', '')}](#{anchor})"
+    return {int: "integer", float: "number", bool: "boolean", str: "string"}[hint]
 
 
-def _words(name: str) -> str:
-    return re.sub(r"(?<=[a-z])(?=[A-Z])", " ", name).capitalize()
+def _title(cls: type) -> str:
+    tag = cls.__struct_config__.tag
+    return (
+        f'`"kind": "{tag}"`'
+        if tag
+        else re.sub(r"(?<=[a-z])(?=[A-Z])", " ", cls.__name__).capitalize()
+    )
 
 
 PAGES = {"cli.md": cli, "config.md": config}
