@@ -70,8 +70,8 @@ def encode_file(
     """
     with open_audio(source, str(source)) as audio, atomic_output(target, overwrite) as file:
         tokens = encode_source(codec, audio, tags=tags, exact=exact, check=check)
-        write(file, tokens, block_frames=block_frames)
-        return Encoded(tokens.num_samples, tokens.sample_rate, file.tell())
+        num_bytes = write(file, tokens, block_frames=block_frames)
+        return Encoded(tokens.num_samples, tokens.sample_rate, num_bytes)
 
 
 def encode_source(

@@ -8,19 +8,12 @@ from collections.abc import Sequence
 from importlib import import_module
 
 import click
+from typing_extensions import override
 
 from codectool._version import __version__
-from codectool.cli.console import (
-    EXIT_BAD_INPUT,
-    EXIT_BUG,
-    EXIT_INTERRUPTED,
-    Settings,
-    report_error,
-)
+from codectool.cli.console import EXIT_BAD_INPUT, EXIT_BUG, EXIT_INTERRUPTED, debug, report_error
 from codectool.cli.options import debug_option
 from codectool.errors import CodectoolError, UsageError
-
-SPIN_COUNT = "1000"  # a few microseconds
 
 COMMANDS = {
     "encode": "Encode audio to .hcd: a file, a folder or a pipe.",
@@ -36,28 +29,44 @@ COMMANDS = {
 }
 
 
+RENAMED = {  # options and their values in earlier versions
+    "quantizers": "codebooks",
+    "framing": "padding",
+    "whole": "lossless",
+    "upstream": "reference",
+}
+
+
 class Commands(click.Group):
     """A group that lists its commands without importing them."""
 
+    @override
     def list_commands(self, ctx: click.Context) -> list[str]:
-        """Return the names in the order of `COMMANDS`."""
         return list(COMMANDS)
 
+    @override
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        """Import a command."""
         if cmd_name not in COMMANDS:
             return None
         command = getattr(import_module(f"codectool.cli.{cmd_name}"), cmd_name)
         assert isinstance(command, click.Command)
         return command
 
+    @override
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
-        """Write the list of commands without importing them."""
         with formatter.section("Commands"):
             formatter.write_dl(list(COMMANDS.items()))
 
 
-@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"]})
+@click.group(
+    cls=Commands,
+    context_settings={
+        "help_option_names": ["-h", "--help"],
+        "max_content_width": 100,
+        "show_default": True,
+        "token_normalize_func": lambda token: RENAMED.get(token, token),
+    },
+)
 @debug_option
 @click.version_option(__version__, "-V", "--version", prog_name="codectool")
 def codectool() -> None:
@@ -69,7 +78,7 @@ def codectool() -> None:
       codectool info out.hcd
       codectool decode out.hcd out.wav
 
-    The file name `-` means stdin or stdout.
+    The file name `-` means stdin or stdout. Data is written to stdout, messages to stderr.
 
     \b
     Exit codes:
@@ -93,34 +102,33 @@ def _with_hint(error: click.ClickException) -> str:
 def limit_thread_spinning() -> None:
     """Make waiting OpenMP threads sleep early.
 
-    OpenMP reads the variable when PyTorch loads it. By default waiting threads spin, which keeps
-    the core from the thread they wait for: with one of two cores used by another program, two
-    threads were a hundred times slower than one.
+    By default they spin, which keeps the core from the thread that they wait for: with one of two
+    cores used by another program, two threads were a hundred times slower than one.
     """
     if "OMP_WAIT_POLICY" not in os.environ:
-        os.environ.setdefault("GOMP_SPINCOUNT", SPIN_COUNT)
+        os.environ.setdefault("GOMP_SPINCOUNT", "1000")  # microseconds; read when PyTorch is loaded
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its exit code."""
     limit_thread_spinning()
-    settings = Settings()
+    debug.set(False)
     try:
-        code = codectool.main(arguments, prog_name="codectool", standalone_mode=False, obj=settings)
+        code = codectool.main(arguments, prog_name="codectool", standalone_mode=False)
     except click.exceptions.Exit as error:
         code = error.exit_code
     except click.exceptions.NoArgsIsHelpError as error:
         error.show()
         code = error.exit_code
     except click.ClickException as error:
-        report_error(UsageError(_with_hint(error)), settings)
+        report_error(UsageError(_with_hint(error)))
         code = error.exit_code
     except (KeyboardInterrupt, click.Abort):
         code = EXIT_INTERRUPTED
     except (CodectoolError, OSError, MemoryError) as error:
-        report_error(error, settings)
+        report_error(error)
         code = EXIT_BAD_INPUT
     except Exception as error:
-        report_error(error, settings, unexpected=True)
+        report_error(error, unexpected=True)
         code = EXIT_BUG
     sys.exit(code if isinstance(code, int) else 0)

@@ -1,64 +1,77 @@
-"""Load the codec that options or a file ask for."""
+"""Options that select a codec, and loading it."""
 
 from __future__ import annotations
 
 import os
+from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-from codectool.checkpoints import bundled, registry
+import click
+
 from codectool.cli.console import warn, working
-from codectool.codec import Codec
-from codectool.errors import CodectoolError, WeightsMissingError
-from codectool.loading import limit_threads, load
-from codectool.streaming import Padding
+from codectool.cli.options import FILE, collect_options
+from codectool.codecs.registry import FAMILIES
+from codectool.errors import CodectoolError, UsageError, WeightsMissingError
+
+if TYPE_CHECKING:
+    from codectool.codec import Codec
+    from codectool.container import Header
 
 
-def load_codec(
-    model: str | None,
-    checkpoint: Path | None,
-    config: Path | None,
-    device: str,
-    precision: str,
-    padding: str = "lossless",
-    codebooks: int | None = None,
-) -> Codec:
-    """Load the codec that the options ask for, and add it to the checkpoint registry."""
-    mode: Padding = "reference" if padding == "reference" else "lossless"
-    with working("loading the codec"):
-        codec = load(
-            model,
-            checkpoint,
-            config=config,
-            device=device,
-            precision=precision,
-            padding=mode,
-            codebooks=codebooks,
-        )
-    if bundled.find_available(codec.fingerprint) is None:
-        _register(codec, config)
-    if "OMP_NUM_THREADS" not in os.environ:
-        limit_threads(codec)
-    return codec
+@dataclass(frozen=True)
+class CodecOptions:
+    """Codec, weights and device."""
 
+    model: str | None
+    checkpoint: Path | None
+    config: Path | None
+    device: str
+    precision: str
 
-def load_known_codec(
-    fingerprint: str, family: str, device: str, precision: str, name: str
-) -> Codec:
-    """Load the weights that a file was made with.
+    def load(self) -> Codec:
+        """Load the codec, and add its weights to the checkpoint registry."""
+        from codectool.checkpoints import bundled, registry
+        from codectool.loading import limit_threads, load
 
-    Args:
-        fingerprint: fingerprint in the file.
-        family: codec family in the file.
-        device: device to run on.
-        precision: precision of matrix products.
-        name: name of the file, for messages.
+        with working("loading the codec"):
+            codec = load(**vars(self))
+        if bundled.find_available(codec.fingerprint) is None:
+            entry = registry.RegisteredCheckpoint(
+                family=codec.layout.family,
+                path=str(codec.checkpoint.resolve()),
+                config=str(self.config.resolve()) if self.config else None,
+            )
+            try:
+                registry.register(codec.fingerprint, entry)
+            except (OSError, CodectoolError) as error:
+                warn(f"{registry.home()}: cannot register this checkpoint ({error})")
+        if "OMP_NUM_THREADS" not in os.environ:
+            limit_threads(codec)
+        return codec
 
-    Raises:
-        WeightsMissingError: They are neither bundled nor in the checkpoint registry.
-    """
-    entry = registry.find(fingerprint)
-    if entry is None:
-        if (weights := bundled.find(fingerprint)) is not None:
+    def load_for(self, header: Header, name: str) -> Codec:
+        """Load the given checkpoint, or else the weights that a file was made with.
+
+        Raises:
+            UsageError: the options contradict the file or each other.
+            WeightsMissingError: the weights are neither bundled nor in the checkpoint registry.
+        """
+        from codectool.checkpoints import bundled, registry
+
+        family, fingerprint = header.layout.family, header.fingerprint
+        if self.model not in (None, family):
+            raise UsageError(f"{name}: was encoded with {family}, not {self.model}")
+        if self.checkpoint is not None:
+            return replace(self, model=family).load()
+        if self.config is not None:
+            raise UsageError("`--config` needs `--checkpoint`")
+        entry = registry.find(fingerprint)
+        if entry is not None:
+            config = Path(entry.config) if entry.config else None
+            return replace(self, model=None, checkpoint=Path(entry.path), config=config).load()
+        weights = bundled.find(fingerprint)
+        if weights is not None:
             raise WeightsMissingError(
                 f"{name}: made with the weights {weights.name}, which are not on this machine: "
                 f"{bundled.where_to_get(weights)}"
@@ -67,17 +80,62 @@ def load_known_codec(
             f"{name}: made with {family} weights {fingerprint}, which were not found on this "
             "machine; name them with `--checkpoint PATH`"
         )
-    config = Path(entry.config) if entry.config else None
-    return load_codec(None, Path(entry.path), config, device, precision)
 
 
-def _register(codec: Codec, config: Path | None) -> None:
-    entry = registry.RegisteredCheckpoint(
-        family=codec.layout.family,
-        path=str(codec.checkpoint.resolve()),
-        config=str(config.resolve()) if config else None,
-    )
-    try:
-        registry.register(codec.fingerprint, entry)
-    except (OSError, CodectoolError) as error:
-        warn(f"{registry.home()}: cannot register this checkpoint ({error})")
+@dataclass(frozen=True)
+class EncoderOptions(CodecOptions):
+    """Codec, weights, device and how to encode."""
+
+    codebooks: int | None
+    padding: str
+
+
+_CODEC_OPTIONS = (
+    click.option("--model", type=click.Choice(list(FAMILIES)), help="Codec family."),
+    click.option(
+        "--checkpoint",
+        type=FILE,
+        metavar="PATH",
+        help="Weights: a file or folder from codectool or from the authors of the codec, or the "
+        "name of bundled weights.",
+    ),
+    click.option(
+        "--config",
+        type=FILE,
+        metavar="JSON",
+        help="Model config, if the checkpoint does not contain it.",
+    ),
+    click.option(
+        "--device",
+        default="auto",
+        metavar="DEVICE",
+        help="cpu, cuda, cuda:N, mps or auto (the fastest available).",
+    ),
+    click.option(
+        "--precision",
+        type=click.Choice(["fp32", "bf16", "fp16"]),
+        default="fp32",
+        help="Precision of matrix products. Only fp32 gives the tokens of the reference "
+        "implementation.",
+    ),
+)
+codec_options = collect_options("selected", CodecOptions, *_CODEC_OPTIONS)
+encoder_options = collect_options(
+    "selected",
+    EncoderOptions,
+    *_CODEC_OPTIONS,
+    click.option(
+        "--codebooks",
+        type=click.IntRange(1),
+        metavar="N",
+        show_default="all",
+        help="Number of codebooks to use.",
+    ),
+    click.option(
+        "--padding",
+        type=click.Choice(["lossless", "reference"]),
+        default="lossless",
+        help="Padding to whole frames: lossless keeps every sample; reference pads or cuts like "
+        "the reference implementation.",
+    ),
+)

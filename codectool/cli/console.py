@@ -3,45 +3,44 @@
 from __future__ import annotations
 
 import os
+import signal
 import sys
 import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass
+from contextvars import ContextVar
 
 import click
 
 EXIT_BAD_INPUT = 2
 EXIT_CONCEALED = 3
 EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h
-EXIT_INTERRUPTED = 130  # 128 + signal number, as in shells
+EXIT_INTERRUPTED = 128 + signal.SIGINT  # as in shells
+EXIT_TERMINATED = 128 + signal.SIGTERM
+
+debug = ContextVar("debug", default=False)  # whether `--debug` is given
 
 
-@dataclass
-class Settings:
-    """Values of the options that every command has."""
-
-    debug: bool = False
-
-
-def report_error(error: BaseException, settings: Settings, unexpected: bool = False) -> None:
+def report_error(error: BaseException, unexpected: bool = False) -> None:
     """Print an error in one line; with ``--debug``, print the traceback first."""
-    if settings.debug:
-        traceback.print_exception(error)
-    say("error", _sentence(error, unexpected), "red")
-
-
-def _sentence(error: BaseException, unexpected: bool) -> str:
+    print_traceback(error)
+    message = str(error)
     if unexpected:
-        return (
+        message = (
             f"unexpected {type(error).__name__}: {error}; this is a bug in codectool: "
-            "please report it with what `--debug` prints"
+            "please report it with the output of `--debug`"
         )
-    if isinstance(error, OSError) and error.filename is not None:
-        return f"{os.fsdecode(error.filename)}: {error.strerror or error}"
-    if isinstance(error, MemoryError):
-        return "not enough memory for this input"
-    return str(error)
+    elif isinstance(error, OSError) and error.filename is not None:
+        message = f"{os.fsdecode(error.filename)}: {error.strerror or error}"
+    elif isinstance(error, MemoryError):
+        message = "not enough memory for this input"
+    say("error", message, "red")
+
+
+def print_traceback(error: BaseException) -> None:
+    """Print the traceback of an error with ``--debug``."""
+    if debug.get():
+        traceback.print_exception(error)
 
 
 def warn(message: str) -> None:
@@ -70,6 +69,11 @@ def say(label: str, message: str, color: str) -> None:
 def printable(text: str) -> str:
     """Return ``text`` on one line with control characters escaped."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def count(number: int, noun: str) -> str:
+    """Return a number with its noun, as in ``1 block`` and ``2 blocks``."""
+    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
 
 
 @contextmanager

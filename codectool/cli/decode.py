@@ -9,19 +9,11 @@ from typing import TYPE_CHECKING
 
 import click
 
-from codectool.cli.batch import BatchOptions, batch_options, load_decoder, run_folder
-from codectool.cli.console import EXIT_CONCEALED, Settings, note, warn, working
-from codectool.cli.options import (
-    audio_options,
-    choose_output,
-    codec_options,
-    debug_option,
-    is_pipe,
-    open_input,
-    open_output,
-    overwrite_option,
-)
-from codectool.errors import UsageError
+from codectool.cli.batch import FileOptions, file_options, run_folder
+from codectool.cli.codec import CodecOptions, codec_options
+from codectool.cli.console import EXIT_CONCEALED, note, warn, working
+from codectool.cli.options import AudioOptions, audio_options, is_pipe, open_input, open_output
+from codectool.errors import CodectoolError, UsageError
 
 if TYPE_CHECKING:
     from codectool.codec import Codec
@@ -39,31 +31,21 @@ def _seconds(_ctx: click.Context, _param: click.Parameter, value: str | None) ->
     return 3600 * int(hours) + 60 * int(minutes) + float(seconds)
 
 
-def _container(target: Path | None) -> str:
-    """Return the audio format for the suffix of OUTPUT."""
-    suffix = target.suffix.lower() if target else ""
-    formats = {"": "wav", ".wav": "wav", ".wave": "wav", ".flac": "flac"}
-    if suffix not in formats:
-        raise UsageError(f"{target}: decode writes wav or flac; rename it or use `--format`")
-    return formats[suffix]
-
-
 @click.command()
-@click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
-@click.argument("target", metavar="[OUTPUT]", type=click.Path(path_type=Path), required=False)
 @codec_options
 @click.option(
     "--start",
     default="0",
     callback=_seconds,
     metavar="TIME",
-    help="Start of the range, in seconds or h:mm:ss.",
+    help="Start of the range to decode, in seconds or h:mm:ss.",
 )
 @click.option(
     "--duration",
     callback=_seconds,
     metavar="TIME",
-    help="Length of the range. Default: to the end.",
+    show_default="to the end",
+    help="Length of the range to decode, in seconds or h:mm:ss.",
 )
 @click.option(
     "--conceal",
@@ -71,40 +53,34 @@ def _container(target: Path | None) -> str:
     help="Replace damaged blocks by silence and decode truncated files (exit code 3).",
 )
 @click.option(
-    "--force", is_flag=True, help="Decode even if the tokens were made with different weights."
+    "--force",
+    is_flag=True,
+    help="Decode even if the tokens were made with different weights (the output is meaningless "
+    "unless the codecs match).",
 )
 @audio_options
-@batch_options
-@overwrite_option
-@debug_option
-@click.pass_obj
+@file_options(output_required=False)
 def decode(
-    settings: Settings,
-    source: Path,
-    target: Path | None,
-    model: str | None,
-    checkpoint: Path | None,
-    config: Path | None,
-    device: str,
-    precision: str,
+    selected: CodecOptions,
     start: float,
     duration: float | None,
     conceal: bool,
     force: bool,
-    native_rate: bool,
-    container: str | None,
-    subtype: str | None,
-    batch: BatchOptions,
-    overwrite: bool,
+    audio: AudioOptions,
+    files: FileOptions,
 ) -> None:
-    """Decode INPUT to OUTPUT with the sampling rate, length and channels of the original.
+    """Decode INPUT, a .hcd file, to OUTPUT, a wav or flac file.
 
-    OUTPUT defaults to INPUT with the suffix .wav or .flac. Bundled weights, and weights used before
-    on this machine, are found by the fingerprint in the file; otherwise use --checkpoint. Audio is
-    written while INPUT is read; memory use does not depend on its length.
+    The output has the sampling rate, length and channels of the original. OUTPUT defaults to INPUT
+    with the suffix .wav or .flac; `-` is stdin or stdout. Audio is written while INPUT is read, in
+    memory that does not grow with its length.
+
+    INPUT names the codec and the fingerprint of its weights. Bundled weights are found by it, and
+    so are weights used before on this machine; name others with --checkpoint.
 
     If INPUT is a folder, all .hcd files below it are decoded to the same tree under OUTPUT, with
-    the weights of the first file. To continue an interrupted run, repeat the command.
+    the weights of the first file. To continue an interrupted run, repeat the command: finished
+    files are skipped.
 
     \b
     Examples:
@@ -113,61 +89,66 @@ def decode(
       codectool decode tokens/ audio/ --format flac
       codectool decode - - --checkpoint bigcodec.pt < out.hcd | aplay
     """
-
-    def load(fingerprint: str, family: str, name: str) -> Codec:
-        from codectool.cli.codec import load_codec, load_known_codec
-
-        if model is not None and model != family:
-            raise UsageError(f"{name}: was encoded with {family}, not {model}")
-        where = batch.local_device(device)
-        if checkpoint is not None:
-            return load_codec(family, checkpoint, config, where, precision)
-        if config is not None:
-            raise UsageError("`--config` needs `--checkpoint`")
-        return load_known_codec(fingerprint, family, where, precision, name)
-
-    if batch.is_folder_run(source):
+    if files.is_folder_run():
         if start or duration is not None:
             raise UsageError(
-                f"{source}: is a folder; `--start` and `--duration` need a single file"
+                f"{files.source}: is a folder; `--start` and `--duration` need a single file"
             )
 
-        def make_operation(folder: Path, files: list[str] | None) -> DecodeOperation:
+        def make_operation(
+            selected: CodecOptions, folder: Path, files: list[str] | None
+        ) -> DecodeOperation:
             from codectool.pipeline.operations import DecodeOperation, DecodeOptions
 
-            codec = load_decoder(folder, files, load)
-            options = DecodeOptions(container or "wav", subtype, native_rate, force, conceal)
-            return DecodeOperation(codec, options)
+            options = DecodeOptions(
+                audio.container or "wav", audio.subtype, audio.native_rate, force, conceal
+            )
+            return DecodeOperation(_load_for_folder(selected, folder, files), options)
 
-        run_folder(source, target, batch, device, overwrite, settings, make_operation)
-    if container is None:
-        container = _container(target)
-    target = choose_output(source, target, f".{container}", overwrite)
+        run_folder(files, selected, make_operation)
+    container = audio.container_for(files.target)
+    target = files.choose_output(f".{container}")
 
     from codectool.audio.sink import check_format
     from codectool.container import Reader
     from codectool.decoding import Decoding, write_audio
 
-    subtype = check_format(container, subtype)
-    with open_input(source) as (file, name):
+    subtype = check_format(container, audio.subtype)
+    with open_input(files.source) as (file, name):
         reader = Reader(file, name, damaged="keep" if conceal else "raise")
         header = reader.header
-        codec = load(header.fingerprint, header.layout.family, name)
-        # A stream with short blocks is played while it arrives.
+        codec = selected.load_for(header, name)
+        # a stream with short blocks is played while it arrives
         short = header.num_samples is None and header.block_frames < codec.frame_rate
         decoding = Decoding(
             codec,
             reader,
             start,
             duration,
-            native_rate=native_rate,
+            native_rate=audio.native_rate,
             force=force,
-            chunk_frames=header.block_frames if short and is_pipe(source, file) else None,
+            chunk_frames=header.block_frames if short and is_pipe(files.source, file) else None,
         )
-        with working(f"decoding {name}"), open_output(target, overwrite) as output:
+        with working(f"decoding {name}"), open_output(target, files.overwrite) as output:
             samples = write_audio(output, decoding, container, subtype)
     for sentence in decoding.damage:
         warn(sentence)
     note(f"{name}: {samples / decoding.sample_rate:.2f} s -> {target}")
     if decoding.damage:
         sys.exit(EXIT_CONCEALED)
+
+
+def _load_for_folder(selected: CodecOptions, folder: Path, files: list[str] | None) -> Codec:
+    """Load the weights that the first readable `.hcd` file of a folder was made with."""
+    from codectool.audio.discovery import find_names
+    from codectool.container import Reader
+
+    for name in find_names(folder, {".hcd"}, files)[0]:
+        path = folder / name
+        try:
+            with open_input(path) as (file, _):
+                header = Reader(file, str(path)).header
+        except (CodectoolError, OSError):
+            continue
+        return selected.load_for(header, str(path))
+    raise UsageError(f"{folder}: contains no readable .hcd file, which would name the weights")

@@ -2,30 +2,19 @@
 
 from __future__ import annotations
 
-import io
 import signal
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager, nullcontext
-from pathlib import Path
+from contextlib import AbstractContextManager, nullcontext
 from typing import TYPE_CHECKING, BinaryIO
 
 import click
+from typing_extensions import Self
 
-from codectool.cli.batch import BatchOptions, batch_options, run_folder
-from codectool.cli.console import Settings, note, working
-from codectool.cli.options import (
-    choose_output,
-    codec_options,
-    debug_option,
-    encoder_options,
-    finite,
-    is_pipe,
-    open_input,
-    open_output,
-    overwrite_option,
-    write_output,
-)
+from codectool.cli.batch import FileOptions, file_options, run_folder
+from codectool.cli.codec import EncoderOptions, encoder_options
+from codectool.cli.console import note, working
+from codectool.cli.options import finite, is_pipe, open_input, open_output
 from codectool.errors import UsageError
 
 if TYPE_CHECKING:
@@ -38,20 +27,37 @@ RAW_FORMATS = ("s16le", "s24le", "s32le", "f32le")
 PIPE_BLOCK_SECONDS = 1.0  # from pipe to pipe, so that data arrives while samples do
 
 
+def _parse_tags(
+    _ctx: click.Context, _param: click.Parameter, tags: tuple[str, ...]
+) -> dict[str, str]:
+    table: dict[str, str] = {}
+    for tag in tags:
+        key, equals, value = tag.partition("=")
+        if not key or not equals:
+            raise click.BadParameter(f"`{tag}` is not KEY=VALUE")
+        if key in table:
+            raise click.BadParameter(f"`{key}` is given twice")
+        table[key] = value
+    return table
+
+
 @click.command()
-@click.argument("source", metavar="INPUT", type=click.Path(path_type=Path))
-@click.argument("target", metavar="[OUTPUT]", type=click.Path(path_type=Path), required=False)
-@codec_options
 @encoder_options
 @click.option(
-    "--tag", "tags", multiple=True, metavar="KEY=VALUE", help="Text tag to store. Repeatable."
+    "--tag",
+    "tags",
+    multiple=True,
+    callback=_parse_tags,
+    metavar="KEY=VALUE",
+    help="Text tag to store. Repeatable.",
 )
 @click.option(
     "--block-seconds",
     type=click.FloatRange(0.0, 86400.0, min_open=True),
     callback=finite,
     metavar="S",
-    help="Seconds of audio per block (the unit that is checked). Default: about 24.",
+    show_default="about 24",
+    help="Seconds of audio per block, the unit that has a checksum.",
 )
 @click.option(
     "--exact",
@@ -61,12 +67,13 @@ PIPE_BLOCK_SECONDS = 1.0  # from pipe to pipe, so that data arrives while sample
 @click.option(
     "--live",
     is_flag=True,
-    help="Write short blocks (0.1 s unless --block-seconds) at once; Ctrl-C ends the input.",
+    help="Write blocks of 0.1 s (SuperCodec: 1 s) as soon as they are complete; Ctrl-C ends the "
+    "input.",
 )
 @click.option(
     "--input-format",
     type=click.Choice(RAW_FORMATS),
-    help="Sample format of raw input (without a header).",
+    help="Sample format of raw input, which has no header.",
 )
 @click.option(
     "--input-rate", type=click.IntRange(1), metavar="HZ", help="Sampling rate of raw input, in Hz."
@@ -75,37 +82,28 @@ PIPE_BLOCK_SECONDS = 1.0  # from pipe to pipe, so that data arrives while sample
     "--input-channels",
     type=click.IntRange(1, 1024),
     metavar="N",
-    help="Channels of raw input, interleaved. Default: 1.",
+    show_default="1",
+    help="Number of interleaved channels of raw input.",
 )
-@batch_options
-@overwrite_option
-@debug_option
-@click.pass_obj
+@file_options(output_required=False)
 def encode(
-    settings: Settings,
-    source: Path,
-    target: Path | None,
-    model: str | None,
-    checkpoint: Path | None,
-    config: Path | None,
-    device: str,
-    precision: str,
-    codebooks: int | None,
-    padding: str,
-    tags: tuple[str, ...],
+    selected: EncoderOptions,
+    tags: dict[str, str],
     block_seconds: float | None,
     exact: bool,
     live: bool,
     input_format: str | None,
     input_rate: int | None,
     input_channels: int | None,
-    batch: BatchOptions,
-    overwrite: bool,
+    files: FileOptions,
 ) -> None:
-    """Encode INPUT (wav, flac, ogg, mp3; any rate, any number of channels) to OUTPUT.
+    """Encode INPUT, an audio file, to OUTPUT, a .hcd file.
 
-    OUTPUT defaults to INPUT with the suffix .hcd. Memory use does not depend on the length of
-    INPUT. From a pipe to a pipe, tokens are written while samples arrive.
+    INPUT is wav, flac, ogg, mp3 or another format of libsndfile, of any sampling rate and number of
+    channels. OUTPUT defaults to INPUT with the suffix .hcd; `-` is stdin or stdout. Memory use does
+    not depend on the length of INPUT. From pipe to pipe, tokens are written while samples arrive.
+
+    The codec is HAC with bundled weights unless --model or --checkpoint is given.
 
     If INPUT is a folder, all audio files below it are encoded to the same tree under OUTPUT. To
     continue an interrupted run, repeat the command: finished files are skipped.
@@ -118,67 +116,58 @@ def encode(
       sox in.wav -t wav - | codectool encode - - --checkpoint bigcodec.pt > out.hcd
       arecord -q -f S16_LE -r 24000 | codectool encode - - --live | codectool decode - - | aplay
     """
-    tag_table = _parse_tags(tags)
-    raw = _raw_input(input_format, input_rate, input_channels)
-    if live and (exact or padding == "reference"):
+    raw = input_format, input_rate, input_channels
+    padded = selected.padding == "reference"
+    if live and (exact or padded):
         raise UsageError("`--live` cannot be combined with `--exact` or `--padding reference`")
-
-    def load() -> Codec:
-        from codectool.cli.codec import load_codec
-
-        where = batch.local_device(device)
-        return load_codec(model, checkpoint, config, where, precision, padding, codebooks)
-
-    if batch.is_folder_run(source):
-        if live or raw is not None:
+    if files.is_folder_run():
+        if live or any(raw):
             raise UsageError(
-                f"{source}: is a folder; `--live` and raw input need a single file or a pipe"
+                f"{files.source}: is a folder; `--live` and raw input need a single file or a pipe"
             )
 
-        def make_operation(*_: object) -> EncodeOperation:
+        def make_operation(selected: EncoderOptions, *_: object) -> EncodeOperation:
             from codectool.pipeline.operations import EncodeOperation, EncodeOptions
 
-            codec = load()
+            codec = selected.load()
             block_frames = _block_frames(codec, block_seconds)
-            return EncodeOperation(codec, EncodeOptions(tag_table, block_frames, exact))
+            return EncodeOperation(codec, EncodeOptions(tags, block_frames, exact))
 
-        run_folder(source, target, batch, device, overwrite, settings, make_operation)
-    target = choose_output(source, target, ".hcd", overwrite)
+        run_folder(files, selected, make_operation)
+    target = files.choose_output(".hcd")
 
     from codectool.container import write
     from codectool.encoding import Encoded, encode_live, encode_source, live_seconds
 
-    with open_input(source) as (file, name), _opened(file, name, raw) as audio:
-        codec = load()
-        flows = live or (
-            is_pipe(source, file) and is_pipe(target) and padding == "lossless" and not exact
+    with open_input(files.source) as (file, name), _open_audio(file, name, *raw) as audio:
+        codec = selected.load()
+        streamed = live or (
+            is_pipe(files.source, file) and is_pipe(target) and not padded and not exact
         )
-        if flows and block_seconds is None:
+        if streamed and block_seconds is None:
             block_seconds = live_seconds(codec) if live else PIPE_BLOCK_SECONDS
         block_frames = _block_frames(codec, block_seconds)
         started = time.perf_counter()
-        if flows:
-            chunk_frames = max(block_frames or 1, codec.model.min_frames) if live else None
+        if streamed:
             with (
                 working(f"encoding {name}"),
-                _until_interrupted(audio) if live else nullcontext(audio) as input_,
-                open_output(target, overwrite) as output,
+                _LiveSource(audio) if live else nullcontext(audio) as input_,
+                open_output(target, files.overwrite) as output,
             ):
                 encoded = encode_live(
                     codec,
                     input_,
                     output,
-                    tags=tag_table,
+                    tags=tags,
                     block_frames=block_frames,
-                    chunk_frames=chunk_frames,
+                    chunk_frames=max(block_frames or 1, codec.model.min_frames) if live else None,
                 )
         else:
             with working(f"encoding {name}"):
-                tokens = encode_source(codec, audio, tags=tag_table, exact=exact)
-            packed = io.BytesIO()
-            write(packed, tokens, block_frames=block_frames)
-            encoded = Encoded(tokens.num_samples, tokens.sample_rate, packed.tell())
-            write_output(target, packed.getbuffer(), overwrite)
+                tokens = encode_source(codec, audio, tags=tags, exact=exact)
+            with open_output(target, files.overwrite) as output:
+                num_bytes = write(output, tokens, block_frames=block_frames)
+            encoded = Encoded(tokens.num_samples, tokens.sample_rate, num_bytes)
     seconds = time.perf_counter() - started
     if encoded.num_samples:
         note(
@@ -192,80 +181,50 @@ def _block_frames(codec: Codec, seconds: float | None) -> int | None:
     return None if seconds is None else max(1, round(seconds * codec.frame_rate))
 
 
-def _parse_tags(tags: tuple[str, ...]) -> dict[str, str]:
-    table: dict[str, str] = {}
-    for tag in tags:
-        key, equals, value = tag.partition("=")
-        if not key or not equals:
-            raise click.BadParameter(f"`{tag}` is not KEY=VALUE", param_hint="--tag")
-        if key in table:
-            raise click.BadParameter(f"`{key}` is given twice", param_hint="--tag")
-        table[key] = value
-    return table
-
-
-def _raw_input(
-    name: str | None, rate: int | None, channels: int | None
-) -> tuple[str, int, int] | None:
-    """Return format, sampling rate and channels of raw input; None if INPUT has a header."""
-    if name is None and rate is None and channels is None:
-        return None
-    if name is None or rate is None:
-        raise UsageError("raw input needs `--input-format` and `--input-rate`")
-    return name, rate, channels or 1
-
-
-@contextmanager
-def _opened(file: BinaryIO, name: str, raw: tuple[str, int, int] | None) -> Iterator[AudioSource]:
+def _open_audio(
+    file: BinaryIO, name: str, form: str | None, rate: int | None, channels: int | None
+) -> AbstractContextManager[AudioSource]:
+    """Open an audio file, or raw samples if their format is given."""
     from codectool.audio.source import PcmSource, open_audio
     from codectool.audio.wav import RAW_FORMATS
 
-    if raw is not None:
-        form, rate, channels = raw
-        yield PcmSource(file, RAW_FORMATS[form], rate, channels, name)
-    else:
-        with open_audio(file, name) as audio:
-            yield audio
+    if form is None and rate is None and channels is None:
+        return open_audio(file, name)
+    if form is None or rate is None:
+        raise UsageError("raw input needs `--input-format` and `--input-rate`")
+    return nullcontext(PcmSource(file, RAW_FORMATS[form], rate, channels or 1, name))
 
 
-class _Interrupted(Exception):
-    """Ctrl-C was pressed while waiting for samples."""
+class _LiveSource:
+    """Audio that ends on Ctrl-C."""
 
-
-@contextmanager
-def _until_interrupted(audio: AudioSource) -> Iterator[AudioSource]:
-    """Yield the audio with Ctrl-C treated as the end of input."""
-    live = _Live(audio)
-    previous = signal.signal(signal.SIGINT, live.interrupt)
-    try:
-        yield live
-    finally:
-        signal.signal(signal.SIGINT, previous)
-
-
-class _Live:
     seekable = False
+    num_samples: int | None = None
 
     def __init__(self, audio: AudioSource) -> None:
         self.name, self.sample_rate, self.channels = audio.name, audio.sample_rate, audio.channels
-        self.num_samples: int | None = None
         self._chunks = audio.chunks()
         self._waiting = self._ended = False
 
-    def interrupt(self, *_: object) -> None:
+    def __enter__(self) -> Self:
+        self._previous = signal.signal(signal.SIGINT, self._end)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        signal.signal(signal.SIGINT, self._previous)
+
+    def _end(self, *_: object) -> None:
         self._ended = True
         if self._waiting:
-            raise _Interrupted
+            raise KeyboardInterrupt
 
     def chunks(self) -> Iterator[Samples]:
         while not self._ended:
+            self._waiting = True
             try:
-                self._waiting = True
-                chunk = next(self._chunks, None)
-            except _Interrupted:
+                chunk = next(self._chunks)
+            except (KeyboardInterrupt, StopIteration):
                 return
             finally:
                 self._waiting = False
-            if chunk is None:
-                return
             yield chunk

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from codectool.cli.console import printable, warn
-from codectool.cli.options import PIPE, check_output, debug_option, write_output
+from codectool.cli.console import count, printable, warn
+from codectool.cli.options import FILE, PIPE, debug_option, open_output
 from codectool.errors import AudioError, UsageError
+from codectool.files import check_writable, write_all
 
 if TYPE_CHECKING:
     from codectool.audio.discovery import ListEntry
@@ -24,49 +25,41 @@ MAX_SHOWN = 20  # unusable files that are listed one by one
 
 
 @click.command()
-@click.argument(
-    "sources", metavar="DIR...", nargs=-1, required=True, type=click.Path(path_type=Path)
-)
+@click.argument("sources", metavar="DIR|LIST...", nargs=-1, required=True, type=FILE)
 @click.option(
-    "-o",
-    "--output",
-    required=True,
-    type=click.Path(path_type=Path),
-    metavar="LIST",
-    help="The list to write; `-` is stdout.",
+    "-o", "--output", required=True, type=FILE, metavar="LIST", help="List to write; `-` is stdout."
 )
 @click.option(
     "--split",
     "share",
     type=click.FloatRange(0.0, 1.0, min_open=True, max_open=True),
     metavar="SHARE",
-    help="Hold out this share of the audio for validation, as whole folders (speakers).",
+    help="Share of the audio to hold out for validation, by whole speakers (folders).",
 )
 @click.option(
     "--valid-output",
-    type=click.Path(path_type=Path),
+    type=FILE,
     metavar="LIST",
-    help="The validation list. Default: valid.txt beside --output.",
+    show_default="valid.txt beside --output",
+    help="Validation list to write.",
 )
 @click.option(
     "--speaker-level",
     type=click.IntRange(1, 16),
     default=1,
-    show_default=True,
     metavar="N",
-    help="A speaker is the N-th folder above a file: 2 for LibriSpeech and LibriTTS.",
+    help="Folder of a speaker: the N-th above a file; 2 for LibriSpeech and LibriTTS.",
 )
 @click.option(
     "--min-seconds",
     type=click.FloatRange(0.0, 86400.0),
     default=0.5,
-    show_default=True,
     metavar="S",
     help="Skip shorter files.",
 )
 @click.option("--absolute", is_flag=True, help="Write absolute paths only.")
 @click.option(
-    "--seed", type=click.IntRange(0), default=0, show_default=True, help="Random seed of --split."
+    "--seed", type=click.IntRange(0), default=0, metavar="N", help="Random seed of --split."
 )
 @click.option("--json", "as_json", is_flag=True, help="Print totals as JSON.")
 @click.option("--overwrite", is_flag=True, help="Replace existing lists.")
@@ -83,7 +76,7 @@ def filelist(
     as_json: bool,
     overwrite: bool,
 ) -> None:
-    """Write a list of the audio files in each DIR (or another list), with lengths, for `train`.
+    """List the audio files in each DIR or LIST with their lengths, for `train`.
 
     Each line has path, number of samples and sampling rate, separated by tabs. Paths below the
     folder of the list are relative to it, so that both can be moved together.
@@ -93,7 +86,12 @@ def filelist(
       codectool filelist LibriTTS/ -o LibriTTS/train.txt --split 0.02 --speaker-level 2
       codectool filelist vctk/ clips.txt -o all.txt --min-seconds 1
     """
-    valid_output = _check_outputs(output, share, valid_output, as_json, overwrite)
+    if output == PIPE and as_json:
+        raise UsageError("the list and `--json` would both go to stdout; name a LIST")
+    outputs = _choose_outputs(output, share, valid_output)
+    for path in outputs:
+        if path != PIPE:
+            check_writable(path, overwrite)
     from codectool.training.filelist import split
 
     clips, problems = _scan(sources)
@@ -107,42 +105,37 @@ def filelist(
     if not long:
         raise AudioError(
             f"{sources[0]}: contains no audio of {min_seconds:g} s or more (files: "
-            f"{skipped_text}); name another folder, or a lower --min-seconds"
+            f"{skipped_text}); name another folder, or a lower `--min-seconds`"
         )
-    lists = {"train": (output, long)}
-    if share is not None:
-        train, valid = split(long, share, seed, speaker_level)
-        lists = {"train": (output, train), "valid": (valid_output, valid)}
-    _write([(path, _text(listed, path, absolute)) for path, listed in lists.values()], overwrite)
-    for path, listed in lists.values():
-        name = "<stdout>" if path == PIPE else str(path)
-        click.echo(printable(f"{name}: {_totals(listed)}"), err=True)
+    lists = [long] if share is None else split(long, share, seed, speaker_level)
+    texts = []
+    for path, listed in zip(outputs, lists, strict=True):
+        folder = None if absolute or path == PIPE else os.path.abspath(path.parent)
+        texts.append((path, b"".join(_line(clip, folder) for clip in listed)))
+    with ExitStack() as stack:  # all lists are written or none, so stdout comes last
+        for path, text in sorted(texts, key=lambda pair: pair[0] == PIPE):
+            write_all(stack.enter_context(open_output(path, overwrite)), text)
+    totals = dict(zip(("train", "valid"), map(_totals, outputs, lists), strict=False))
+    for total in totals.values():
+        click.echo(printable(_sentence(total)), err=True)
     if any(skipped.values()):
         click.echo(f"skipped: {skipped_text}", err=True)
     if as_json:
-        summary: dict[str, Any] = {name: _summary(*value) for name, value in lists.items()}
-        click.echo(json.dumps(summary | skipped))
+        click.echo(json.dumps(totals | skipped))
 
 
-def _check_outputs(
-    output: Path, share: float | None, valid_output: Path | None, as_json: bool, overwrite: bool
-) -> Path:
-    """Return the path of the validation list; raise if a list cannot be written."""
-    if valid_output is not None and share is None:
-        raise UsageError("--valid-output needs --split SHARE")
-    if output == PIPE and as_json:
-        raise UsageError("the list and --json would both go to stdout; name a LIST")
-    if output == PIPE and share is not None and valid_output is None:
-        raise UsageError("--split writes two lists: name the second with --valid-output LIST")
-    if valid_output is None:
-        valid_output = output.with_name("valid.txt")
-    outputs = [output] if share is None else [output, valid_output]
-    if len(outputs) == 2 and os.path.abspath(output) == os.path.abspath(valid_output):
+def _choose_outputs(output: Path, share: float | None, valid_output: Path | None) -> list[Path]:
+    """Return the path of the list and, with a split, of the validation list."""
+    if share is None:
+        if valid_output is not None:
+            raise UsageError("`--valid-output` needs `--split SHARE`")
+        return [output]
+    if output == PIPE and valid_output is None:
+        raise UsageError("`--split` writes two lists: name the second with `--valid-output LIST`")
+    valid_output = valid_output or output.with_name("valid.txt")
+    if os.path.abspath(output) == os.path.abspath(valid_output):
         raise UsageError(f"{output}: is both the training and the validation list; name two")
-    for path in outputs:
-        if path != PIPE:
-            check_output(path, PIPE, overwrite)
-    return valid_output
+    return [output, valid_output]
 
 
 def _scan(sources: Sequence[Path]) -> tuple[list[Clip], list[str]]:
@@ -160,47 +153,21 @@ def _scan(sources: Sequence[Path]) -> tuple[list[Clip], list[str]]:
         return scan(list(entries.values()), bar.update)
 
 
-def _text(clips: Sequence[Clip], path: Path, absolute: bool) -> bytes:
-    """Return the list that is written to ``path``.
-
-    Raises:
-        UsageError: a name contains a tab or a line break.
-    """
-    folder = None if absolute or path == PIPE else os.path.abspath(path.parent)
-    lines = [
-        b"%s\t%d\t%d\n" % (_name(clip.path, folder), clip.num_samples, clip.sample_rate)
-        for clip in clips
-    ]
-    return b"".join(lines)
-
-
-def _name(path: Path, folder: str | None) -> bytes:
-    name = os.path.abspath(path)
+def _line(clip: Clip, folder: str | None) -> bytes:
+    """Return the line of a clip, with a path relative to ``folder`` if it is inside."""
+    name = os.path.abspath(clip.path)
     if any(mark in name for mark in "\t\r\n"):
         raise UsageError(
-            f"{path}: a name with a tab or line break cannot be listed; rename or exclude it"
+            f"{clip.path}: a name with a tab or line break cannot be listed; rename or exclude it"
         )
     if folder is not None and Path(name).is_relative_to(folder):
         name = os.path.relpath(name, folder)
         if name.lstrip().startswith("#"):  # would be a comment
             name = f"./{name}"
-    return os.fsencode(name)
+    return b"%s\t%d\t%d\n" % (os.fsencode(name), clip.num_samples, clip.sample_rate)
 
 
-def _write(texts: Sequence[tuple[Path, bytes]], overwrite: bool) -> None:
-    """Write all lists, or none if one cannot be written."""
-    from codectool.files import atomic_output
-
-    with ExitStack() as stack:
-        for path, text in texts:
-            if path != PIPE:
-                stack.enter_context(atomic_output(path, overwrite)).write(text)
-        for path, text in texts:
-            if path == PIPE:
-                write_output(path, memoryview(text), overwrite)
-
-
-def _summary(path: Path, clips: Sequence[Clip]) -> dict[str, Any]:
+def _totals(path: Path, clips: Sequence[Clip]) -> dict[str, Any]:
     rates = Counter(clip.sample_rate for clip in clips)
     return {
         "path": str(path),
@@ -210,9 +177,9 @@ def _summary(path: Path, clips: Sequence[Clip]) -> dict[str, Any]:
     }
 
 
-def _totals(clips: Sequence[Clip]) -> str:
-    rates = Counter(clip.sample_rate for clip in clips)
-    hours = sum(clip.seconds for clip in clips) / 3600
+def _sentence(totals: dict[str, Any]) -> str:
+    name = "<stdout>" if totals["path"] == str(PIPE) else totals["path"]
+    hours = totals["hours"]
     size = f"{hours:.1f} h" if hours >= 1 else f"{60 * hours:.1f} min"
-    kinds = ", ".join(f"{rates[rate]} at {rate} Hz" for rate in sorted(rates))
-    return f"{len(clips)} {'clip' if len(clips) == 1 else 'clips'}, {size} ({kinds})"
+    kinds = ", ".join(f"{number} at {rate} Hz" for rate, number in totals["rates"].items())
+    return f"{name}: {count(totals['clips'], 'clip')}, {size} ({kinds})"

@@ -9,14 +9,14 @@ from typing import Any
 
 import click
 
-from codectool.cli.console import EXIT_BAD_INPUT, Settings, printable, report_error
-from codectool.cli.options import debug_option, open_input
+from codectool.cli.console import EXIT_BAD_INPUT, count, printable, report_error
+from codectool.cli.options import FILE, debug_option, open_input
 from codectool.codecs.registry import FAMILIES, get_family
 from codectool.errors import CodectoolError, UsageError
 
 
 @click.command()
-@click.argument("sources", metavar="[FILE...]", nargs=-1, type=click.Path(path_type=Path))
+@click.argument("sources", metavar="[FILE...]", nargs=-1, type=FILE)
 @click.option(
     "--model",
     "models",
@@ -24,12 +24,9 @@ from codectool.errors import CodectoolError, UsageError
     multiple=True,
     help="Show metadata and latency of this codec. Repeatable.",
 )
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line and file.")
+@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON per file or codec.")
 @debug_option
-@click.pass_obj
-def info(
-    settings: Settings, sources: tuple[Path, ...], models: tuple[str, ...], as_json: bool
-) -> None:
+def info(sources: tuple[Path, ...], models: tuple[str, ...], as_json: bool) -> None:
     """Show codec, sampling rate, length, bit rate and weights of each FILE. Needs no model.
 
     \b
@@ -41,26 +38,21 @@ def info(
     if not sources and not models:
         raise UsageError("give a FILE, or a codec with `--model`")
     failed = False
-    shown: list[tuple[dict[str, Any], str]] = []
-    for model in models:
-        data = describe_model(model)
-        shown.append((data, _model_table(data)))
+    described = [_describe_model(model) for model in models]
     for source in sources:
         try:
-            data = describe(source)
+            described.append(_describe_file(source))
         except CodectoolError as error:
-            report_error(error, settings)
+            report_error(error)
             failed = True
-            continue
-        shown.append((data, _table(data)))
-    for number, (data, table) in enumerate(shown):
-        click.echo(json.dumps(data) if as_json else ("\n" if number else "") + table)
+    for number, data in enumerate(described):
+        click.echo(json.dumps(data) if as_json else ("\n" if number else "") + _table(data))
     if failed:
         sys.exit(EXIT_BAD_INPUT)
 
 
-def describe_model(family: str) -> dict[str, Any]:
-    """Return the metadata of a codec as published, as JSON values."""
+def _describe_model(family: str) -> dict[str, Any]:
+    """Return the metadata of a codec as published."""
     from codectool.checkpoints import bundled
 
     model = get_family(family).published
@@ -85,44 +77,8 @@ def describe_model(family: str) -> dict[str, Any]:
     }
 
 
-def _model_table(data: dict[str, Any]) -> str:
-    bits = "+".join(map(str, data["bits_per_codebook"]))
-    rate = data["model_sample_rate"]
-    if data["latency_ms"] is None:
-        latency = (
-            f"one segment: {data['segment_seconds']} s, or the block length of `encode --live`"
-        )
-    else:
-        frame, encoder, decoder = (
-            1000 * data[name] / rate
-            for name in ("hop_length", "encoder_lookahead_samples", "decoder_lookahead_samples")
-        )
-        latency = (
-            f"{data['latency_ms']:.1f} ms = frame {frame:.1f} + encoder lookahead {encoder:.1f} + "
-            f"decoder lookahead {decoder:.1f}"
-        )
-    rows = {
-        "codec": f"{data['codec']}, {data['source']}",
-        "weights": f"{data['weights']}, bundled"
-        if data["weights"]
-        else "not bundled; use `--checkpoint PATH`",
-        "size": f"{data['parameters'] / 1e6:.1f} million parameters",
-        "model": f"{rate} Hz, hop length {data['hop_length']}, "
-        f"frame rate {data['frame_rate']:g} Hz",
-        "tokens": f"{bits} bits per frame",
-        "bit rate": f"{data['token_kbps']:.3f} kbps",
-        "latency": latency,
-    }
-    return _aligned(rows)
-
-
-def describe(source: Path) -> dict[str, Any]:
-    """Return the metadata of a file as JSON values.
-
-    Raises:
-        ContainerError: the file cannot be read or is truncated.
-        UsageError: the file does not exist.
-    """
+def _describe_file(source: Path) -> dict[str, Any]:
+    """Return the metadata of a file; raise if it cannot be read or is truncated."""
     from codectool.checkpoints import bundled, registry
     from codectool.container import Reader
 
@@ -173,32 +129,57 @@ def describe(source: Path) -> dict[str, Any]:
 
 
 def _table(data: dict[str, Any]) -> str:
+    model = (
+        f"{data['model_sample_rate']} Hz, hop length {data['hop_length']}, "
+        f"frame rate {data['frame_rate']:g} Hz"
+    )
     bits = "+".join(map(str, data["bits_per_codebook"]))
+    rows = _file_rows(data, model, bits) if "file" in data else _model_rows(data, model, bits)
+    width = max(map(len, rows))
+    return "\n".join(f"{printable(key):{width}}  {printable(value)}" for key, value in rows.items())
+
+
+def _model_rows(data: dict[str, Any], model: str, bits: str) -> dict[str, str]:
+    if data["latency_ms"] is None:
+        latency = (
+            f"one segment: {data['segment_seconds']} s, or the block length of `encode --live`"
+        )
+    else:
+        frame, encoder, decoder = (
+            1000 * data[name] / data["model_sample_rate"]
+            for name in ("hop_length", "encoder_lookahead_samples", "decoder_lookahead_samples")
+        )
+        latency = (
+            f"{data['latency_ms']:.1f} ms = frame {frame:.1f} + encoder lookahead {encoder:.1f} + "
+            f"decoder lookahead {decoder:.1f}"
+        )
+    weights = data["weights"]
+    return {
+        "codec": f"{data['codec']}, {data['source']}",
+        "weights": f"{weights}, bundled" if weights else "not bundled; use `--checkpoint PATH`",
+        "size": f"{data['parameters'] / 1e6:.1f} million parameters",
+        "model": model,
+        "tokens": f"{bits} bits per frame",
+        "bit rate": f"{data['token_kbps']:.3f} kbps",
+        "latency": latency,
+    }
+
+
+def _file_rows(data: dict[str, Any], model: str, bits: str) -> dict[str, str]:
     missing = ", ".join(filter(None, (data["weights_name"], "not found on this machine")))
     rows = {
         "file": data["file"],
         "codec": f"{data['codec']}, profile {data['profile']}",
         "weights": f"{data['weights']}, {data['checkpoint'] or missing}",
         "audio": f"{data['duration']:.3f} s, {data['num_samples']} samples at "
-        f"{data['sample_rate']} Hz, {_count(data['channels'], 'channel')}",
-        "model": f"{data['model_sample_rate']} Hz, hop length {data['hop_length']}, "
-        f"frame rate {data['frame_rate']:g} Hz",
-        "tokens": f"{_count(data['frames'], 'frame')} of {bits} bits",
+        f"{data['sample_rate']} Hz, {count(data['channels'], 'channel')}",
+        "model": model,
+        "tokens": f"{count(data['frames'], 'frame')} of {bits} bits",
         "bit rate": f"{data['token_kbps']:.3f} kbps, {data['bit_rate_kbps']:.3f} with container",
         "size": f"{data['file_bytes']} bytes = {data['token_bytes']} of tokens + "
         f"{data['overhead_bytes']}",
-        "blocks": f"{_count(data['blocks'], 'block')} of {data['block_frames']} frames",
+        "blocks": f"{count(data['blocks'], 'block')} of {data['block_frames']} frames",
     }
     if data["segment_frames"]:
         rows["segments"] = f"of {data['segment_frames']} frames"
-    rows |= {f"tag {key}": value for key, value in data["tags"].items()}
-    return _aligned(rows)
-
-
-def _aligned(rows: dict[str, str]) -> str:
-    width = max(map(len, rows))
-    return "\n".join(f"{printable(key):{width}}  {printable(value)}" for key, value in rows.items())
-
-
-def _count(number: int, noun: str) -> str:
-    return f"{number} {noun}" if number == 1 else f"{number} {noun}s"
+    return rows | {f"tag {key}": value for key, value in data["tags"].items()}

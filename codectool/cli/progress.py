@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 from typing_extensions import Self
 
-from codectool.cli.console import at_terminal, printable, warn
+from codectool.cli.console import at_terminal, printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress
@@ -26,18 +26,16 @@ Clock = Callable[[], float]
 class ProgressBar:
     """A bar with a status text on stderr; shows nothing if stderr is not a terminal.
 
-    Args:
-        title: text before the bar.
-        shown: set to False in all processes but one.
+    Messages that are printed meanwhile appear above the bar.
     """
 
     def __init__(self, title: str, shown: bool = True) -> None:
-        self.shown = shown
         self._title = title
+        self._shown = shown
         self._bar: Progress | None = None
 
     def __enter__(self) -> Self:
-        if self.shown and at_terminal():
+        if self._shown and at_terminal():
             from rich.console import Console
             from rich.progress import BarColumn, Progress, TextColumn
 
@@ -57,41 +55,12 @@ class ProgressBar:
             self._bar.stop()
             self._bar = None
 
-    @property
-    def visible(self) -> bool:
-        """Whether the bar is on the screen."""
-        return self._bar is not None
-
-    def update(self, share: float | None, status: str, title: str | None = None) -> None:
-        """Move the bar.
-
-        Args:
-            share: completed work, 0 to 1; None if the total is unknown.
-            status: text after the bar.
-            title: new text before the bar.
-        """
+    def update(self, share: float, status: str, title: str | None = None) -> None:
+        """Set the completed share of the work, 0 to 1, and the text after and before the bar."""
         if self._bar is not None:
-            total = None if share is None else 1.0
             self._bar.update(
-                self._task, total=total, completed=share, status=status, description=title
+                self._task, total=1.0, completed=share, status=status, description=title
             )
-
-    def print(self, line: str) -> None:
-        """Print a line above the bar."""
-        if self._bar is not None:
-            from rich.text import Text
-
-            self._bar.console.print(Text(printable(line)), soft_wrap=True)
-
-    def warn(self, message: str) -> None:
-        """Print a warning above the bar, or on stderr if there is no bar."""
-        if self._bar is not None:
-            from rich.text import Text
-
-            line = Text.assemble(("warning", "yellow"), f": {printable(message)}")
-            self._bar.console.print(line, soft_wrap=True)
-        elif self.shown:
-            warn(message)
 
 
 class TrainingProgress(ProgressBar):
@@ -99,9 +68,7 @@ class TrainingProgress(ProgressBar):
 
     Args:
         shown: set to False in all processes but one.
-        log: without a terminal, print a line from time to time.
-        every: seconds between these lines.
-        clock: returns the time in seconds.
+        log: without a terminal, print a line every 30 s.
     """
 
     def __init__(
@@ -119,7 +86,7 @@ class TrainingProgress(ProgressBar):
 
     def show(self, state: TrainingState) -> None:
         """Show the current state of the run."""
-        if self.visible:
+        if self._bar is not None:
             self.update(state.share, training_status(state))
         elif self._clock() - self._logged_at >= self._every or state.share >= 1:
             self._logged_at = self._clock()
@@ -127,9 +94,7 @@ class TrainingProgress(ProgressBar):
 
     def print(self, line: str) -> None:
         """Print a line above the bar, or to the log."""
-        if self.visible:
-            super().print(line)
-        elif self.shown and self._log:
+        if self._bar is not None or (self._shown and self._log):
             click.echo(printable(line), err=True)
 
 
@@ -148,23 +113,14 @@ def training_status(state: TrainingState) -> str:
 
 
 def speed(steps_per_second: float) -> str:
-    """Return ``3.2 steps/s``, or ``4.0 s/step`` for slow steps.
-
-    >>> speed(0.25)
-    '4.0 s/step'
-    """
+    """Return ``3.2 steps/s``, or ``4.0 s/step`` for slow steps."""
     if steps_per_second >= 1:
         return f"{steps_per_second:.1f} steps/s"
     return f"{1 / steps_per_second:.1f} s/step" if steps_per_second > 0 else "0 steps/s"
 
 
 class BatchProgress(ProgressBar):
-    """Files, seconds of audio, real-time factor and remaining time of a folder run.
-
-    Args:
-        title: name of the operation.
-        clock: returns the time in seconds.
-    """
+    """Files, seconds of audio, real-time factor and remaining time of a folder run."""
 
     def __init__(self, title: str, clock: Clock = time.monotonic) -> None:
         super().__init__(title)
@@ -217,13 +173,13 @@ def evaluation_progress() -> Iterator[ProgressCallback]:
     """Yield the callbacks that `codectool.evaluation.run.evaluate` reports to."""
     from codectool.evaluation.run import ProgressCallback
 
-    title, finished, total = "", 0, 1
+    finished, total = 0, 1
     with ProgressBar("") as bar:
 
         def start(step: str, num_clips: int) -> None:
-            nonlocal title, finished, total
-            title, finished, total = step, 0, num_clips
-            bar.update(0.0, f"0/{total} clips", title)
+            nonlocal finished, total
+            finished, total = 0, num_clips
+            bar.update(0.0, f"0/{total} clips", step)
 
         def advance() -> None:
             nonlocal finished

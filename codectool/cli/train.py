@@ -10,14 +10,12 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from codectool.cli.console import EXIT_INTERRUPTED, say, warn
+from codectool.cli.console import EXIT_INTERRUPTED, EXIT_TERMINATED, say, warn
 from codectool.cli.options import debug_option
 from codectool.errors import UsageError
 
 if TYPE_CHECKING:
     from codectool.training.config import RunConfig
-
-EXIT_TERMINATED = 128 + signal.SIGTERM
 
 
 @click.command()
@@ -136,8 +134,7 @@ def train(
         callbacks = Callbacks(
             on_step=progress.show,
             on_message=progress.print,
-            # each process may find other unreadable files
-            on_warning=progress.warn if parallel.is_main_process() else warn,
+            on_warning=warn,  # in every process, each of which may find other unreadable files
         )
         result = run_training(
             config, run_dir, where, max_hours, resume, start_from, threads, callbacks

@@ -8,18 +8,17 @@ from pathlib import Path
 
 import click
 
-from codectool.cli.console import EXIT_BAD_INPUT, Settings, printable, report_error
-from codectool.cli.options import debug_option, files_argument, open_input
-from codectool.errors import CodectoolError
+from codectool.cli.console import EXIT_BAD_INPUT, count, printable, report_error
+from codectool.cli.options import FILE, PIPE, debug_option, open_input
+from codectool.errors import CodectoolError, DamagedError
 
 
 @click.command()
-@files_argument
-@click.option("--json", "as_json", is_flag=True, help="Print one JSON object per line and file.")
+@click.argument("sources", metavar="FILE...", nargs=-1, required=True, type=FILE)
+@click.option("--json", "as_json", is_flag=True, help="Print a line of JSON per file.")
 @debug_option
-@click.pass_obj
-def verify(settings: Settings, sources: tuple[Path, ...], as_json: bool) -> None:
-    """Check header, tags and all blocks of each FILE and list all damage. Needs no model.
+def verify(sources: tuple[Path, ...], as_json: bool) -> None:
+    """Check each FILE for damage: header, tags and all blocks. Needs no model.
 
     \b
     Examples:
@@ -30,25 +29,24 @@ def verify(settings: Settings, sources: tuple[Path, ...], as_json: bool) -> None
 
     failed = False
     for source in tqdm(sources, unit="file", disable=None, leave=False):
-        name = "<stdin>" if str(source) == "-" else str(source)
-        problems, summary = check(source)
+        name = "<stdin>" if source == PIPE else str(source)
+        problems, summary = _check(source)
         failed |= bool(problems)
         if as_json:
             errors = [str(problem) for problem in problems]
             click.echo(json.dumps({"file": name, "ok": not problems, "errors": errors}))
             continue
         for problem in problems:
-            report_error(problem, settings)
+            report_error(problem)
         if not problems:
             click.echo(f"{printable(name)}: ok, {summary}")
     if failed:
         sys.exit(EXIT_BAD_INPUT)
 
 
-def check(source: Path) -> tuple[list[CodectoolError], str]:
+def _check(source: Path) -> tuple[list[CodectoolError], str]:
     """Return all problems of a file, and a summary if there are none."""
     from codectool.container import Reader
-    from codectool.errors import DamagedError
 
     problems: list[CodectoolError] = []
     try:
@@ -62,5 +60,5 @@ def check(source: Path) -> tuple[list[CodectoolError], str]:
             problems += reader.problems
     except CodectoolError as error:
         return [error], ""
-    duration = (reader.num_samples or 0) / reader.header.sample_rate
-    return problems, f"{blocks} {'block' if blocks == 1 else 'blocks'}, {duration:.3f} s"
+    seconds = (reader.num_samples or 0) / reader.header.sample_rate
+    return problems, f"{count(blocks, 'block')}, {seconds:.3f} s"

@@ -182,7 +182,7 @@ def write(
     tags: Mapping[str, str] | None = None,
     *,
     block_frames: int | None = None,
-) -> None:
+) -> int:
     """Write the tokens of one signal as a file of known length.
 
     Args:
@@ -192,14 +192,16 @@ def write(
         tags: text tags to store in addition to ``tokens.tags``.
         block_frames: frames per block; None is the default, about 24 s.
 
+    Returns:
+        The number of bytes written.
+
     Raises:
         ContainerError: the tokens or tags do not fit the format.
         UsageError: the file cannot be created.
     """
     if isinstance(target, str | os.PathLike):
         with atomic_output(Path(target), overwrite=True) as file:
-            write(file, tokens, tags, block_frames=block_frames)
-        return
+            return write(file, tokens, tags, block_frames=block_frames)
     if tags:
         tokens = dataclasses.replace(tokens, tags={**tokens.tags, **tags})
     try:
@@ -218,3 +220,4 @@ def write(
     writer = Writer(target, header, tokens.tags)
     writer.write(tokens.codes)
     writer.close()
+    return writer.num_bytes

@@ -8,6 +8,7 @@ import sys
 
 import pytest
 
+from codectool.cli.console import warn
 from codectool.cli.progress import TrainingProgress, speed
 from codectool.training.run import Progress as State
 
@@ -33,15 +34,14 @@ def test_progress_prints_only_warnings_in_pipes(capsys: pytest.CaptureFixture[st
     with TrainingProgress() as progress:
         progress.print("step 10: good")
         progress.show(state(100, loss=1.0))
-        progress.warn("x.wav: bad")
+        warn("x.wav: bad")
     assert capsys.readouterr() == ("", "warning: x.wav: bad\n")
 
 
-def test_progress_of_other_ranks_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
+def test_progress_of_other_processes_prints_nothing(capsys: pytest.CaptureFixture[str]) -> None:
     with TrainingProgress(shown=False, log=True) as progress:
         progress.print("step 10: good")
         progress.show(state(100, loss=1.0))
-        progress.warn("x.wav: bad")
     assert capsys.readouterr() == ("", "")
 
 
@@ -68,7 +68,7 @@ def test_the_bar_stays_below_what_is_said(monkeypatch: pytest.MonkeyPatch) -> No
     with TrainingProgress() as progress:
         progress.show(state(25, 50.0, loss=0.5, steps_per_second=4.0))
         progress.print("step 25: [bold]good[/bold] \x1b[2J")
-        progress.warn("x.wav: bad")
+        warn("x.wav: bad")
         progress.show(state(50, 100.0, loss=0.25))
     text = terminal.getvalue()
     said, warned = text.index(r"step 25: [bold]good[/bold] \x1b[2J"), text.index("warning: x.wav")
