@@ -5,7 +5,6 @@ from __future__ import annotations
 import io
 import json
 import sys
-from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -16,12 +15,9 @@ from codectool.cli.options import PIPE, check_picture, debug_option, write_outpu
 from codectool.errors import UsageError
 
 if TYPE_CHECKING:
-    from codectool.evaluation.metrics.base import MetricInfo
     from codectool.evaluation.signals import Signal
 
 LENGTH_TOLERANCE_SECONDS = 0.1  # longer than a frame of any codec
-
-Rows = Sequence[tuple[str, ...]]
 
 
 @click.command()
@@ -74,6 +70,7 @@ def compare(
     from codectool.evaluation.alignment import RATE, find_delay
     from codectool.evaluation.metrics.compute import compute_metrics
     from codectool.evaluation.metrics.registry import select_metrics
+    from codectool.evaluation.tables import as_text
 
     if first == second == PIPE:
         raise UsageError("A and B cannot both be stdin; give a file name for one of them")
@@ -89,7 +86,11 @@ def compare(
         # drawn first, so that a missing matplotlib is reported before the slow metrics
         image = _draw(reference, degraded, (first, second), delay) if picture else b""
         values, notes = compute_metrics(reference, degraded, selection.metrics, delay)
-    _warn_about_lengths(reference, degraded, (first, second), delay)
+    longer = degraded.seconds - delay - reference.seconds
+    if abs(longer) >= LENGTH_TOLERANCE_SECONDS:
+        word = "longer" if longer > 0 else "shorter"
+        consequence = "the rest is ignored" if longer > 0 else "it is padded with silence"
+        warn(f"{second} is {abs(longer):.2f} s {word} than {first}; {consequence}")
     if picture is not None:
         write_output(picture, memoryview(image), overwrite)
         note(f"{picture}: spectrograms and their difference")
@@ -105,22 +106,22 @@ def compare(
         click.echo(json.dumps(result))
         return
     head = [
-        ("reference", _length(first, reference)),
-        ("compared", _length(second, degraded)),
-        ("delay", _delay(delay) if align else "not measured"),
+        [kind, f"{printable(str(path))}, {signal.seconds:.3f} s at {signal.rate} Hz"]
+        for kind, path, signal in (("reference", first, reference), ("compared", second, degraded))
     ]
-    click.echo(_aligned(head) + "\n\n" + _aligned(_table(infos, values, notes)))
+    head.append(["delay", _delay(delay) if align else "not measured"])
+    rows = [["metric", "value", "unit", "better", ""]]
+    for info in infos:
+        value = values[info.name]
+        text = "-" if value is None else f"{value:.{info.digits}f}"
+        reason = f"no value: {printable(notes[info.name])}" if value is None else ""
+        rows.append([info.title, text, info.unit, info.better, reason])
+    click.echo(as_text(head, str.ljust) + "\n\n" + as_text(rows, str.ljust))
     if verbose:
         click.echo("\n" + "\n".join(f"{info.title}: {info.about}" for info in infos))
 
 
 def _read(path: Path) -> Signal:
-    """Read a recording.
-
-    Raises:
-        UsageError: the path is a folder.
-        AudioError: the file is not audio, or cannot be compared.
-    """
     from codectool.evaluation.signals import read_signal
 
     if path == PIPE:
@@ -143,16 +144,10 @@ def _draw(reference: Signal, degraded: Signal, paths: tuple[Path, Path], delay: 
     return draw_pair(before, aligned, (first, second), title)
 
 
-def _warn_about_lengths(
-    reference: Signal, degraded: Signal, paths: tuple[Path, Path], delay: float
-) -> None:
-    """Warn if a part of one recording has no counterpart in the other."""
-    longer = degraded.seconds - delay - reference.seconds
-    if abs(longer) < LENGTH_TOLERANCE_SECONDS:
-        return
-    word = "longer" if longer > 0 else "shorter"
-    consequence = "the rest is ignored" if longer > 0 else "it is padded with silence"
-    warn(f"{paths[1]} is {abs(longer):.2f} s {word} than {paths[0]}; {consequence}")
+def _delay(seconds: float) -> str:
+    if seconds == 0:
+        return "none"
+    return f"{abs(1000 * seconds):.2f} ms {'late' if seconds > 0 else 'early'} (compensated)"
 
 
 def _properties(path: Path, signal: Signal) -> dict[str, Any]:
@@ -162,32 +157,3 @@ def _properties(path: Path, signal: Signal) -> dict[str, Any]:
         "num_samples": len(signal.samples),
         "sample_rate": signal.rate,
     }
-
-
-def _length(path: Path, signal: Signal) -> str:
-    return f"{printable(str(path))}, {signal.seconds:.3f} s at {signal.rate} Hz"
-
-
-def _delay(seconds: float) -> str:
-    if seconds == 0:
-        return "none"
-    return f"{abs(1000 * seconds):.2f} ms {'late' if seconds > 0 else 'early'} (compensated)"
-
-
-def _table(
-    infos: Sequence[MetricInfo], values: Mapping[str, float | None], notes: Mapping[str, str]
-) -> Rows:
-    """Make a table with a row per metric; without a value, it shows the reason."""
-    rows = [("metric", "value", "unit", "better", "")]
-    for info in infos:
-        value = values[info.name]
-        text = "-" if value is None else f"{value:.{info.digits}f}"
-        remark = "" if value is not None else f"no value: {printable(notes[info.name])}"
-        rows.append((info.title, text, info.unit, info.better, remark))
-    return rows
-
-
-def _aligned(rows: Rows) -> str:
-    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
-    lines = ("  ".join(map(str.ljust, row, widths)).rstrip() for row in rows)
-    return "\n".join(lines)

@@ -6,28 +6,27 @@ import json
 import shlex
 import sys
 import tempfile
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, TypeAlias, cast
+from typing import TYPE_CHECKING, Literal
 
 import click
 
 from codectool.cli.batch import read_files_from
 from codectool.cli.console import note, say, warn, working
-from codectool.cli.options import PIPE, check_output, debug_option
+from codectool.cli.options import PIPE, debug_option
 from codectool.cli.progress import evaluation_progress
 from codectool.codecs.registry import FAMILIES
 from codectool.errors import UsageError
+from codectool.files import check_writable
 
 if TYPE_CHECKING:
     from codectool.evaluation.results import Evaluation
-    from codectool.evaluation.run import Align, ProgressCallback
+    from codectool.evaluation.run import Align
     from codectool.evaluation.systems.spec import CodecSpec, SystemSpec
 
 EXIT_PROBLEMS = 1
-Output: TypeAlias = Literal["table", "markdown", "json", "csv"]
 
 
 def _list_metrics(ctx: click.Context, _param: click.Parameter, value: bool) -> None:
@@ -159,13 +158,13 @@ def evaluate(
     device: str,
     metrics: tuple[str, ...],
     files_from: Path | None,
-    align: str,
+    align: Align,
     jobs: int | None,
     as_json: bool,
     as_csv: bool,
     markdown: bool,
     report: Path | None,
-    report_audio: str,
+    report_audio: Literal["embed", "beside"],
     keep: Path | None,
     tokens: bool,
     plot: Path | None,
@@ -184,12 +183,15 @@ def evaluate(
       codectool evaluate clips/ --checkpoint bigcodec.pt --metric stoi --metric pesq_wb --json
       codectool evaluate clips/ --model hac --tokens --plot tokens.png
     """
-    output = _output(as_json, as_csv, markdown)
+    formats = {"json": as_json, "csv": as_csv, "markdown": markdown}
+    output, *others = [name for name, given in formats.items() if given] or ["table"]
+    if others:
+        raise UsageError(f"`--{output}` and `--{others[0]}` cannot be combined; give one of them")
     files = None if files_from is None else read_files_from(files_from, references)
     if report is not None:
         if report == PIPE:
             raise UsageError("stdout is used for the table; give a file name for `--report`")
-        check_output(report, PIPE, overwrite)
+        check_writable(report, overwrite)
     if plot is not None and not tokens:
         raise UsageError("`--plot` draws token statistics; add `--tokens`")
     if tokens and (folders or report or keep or metrics):
@@ -214,33 +216,33 @@ def evaluate(
     selection = select_metrics(metrics)
     for line in selection.left_out:
         warn(line)
-    evaluation_config = EvaluationConfig(
-        references,
-        systems,
-        [_named_folder(text) for text in folders],
-        selection,
-        files,
-        cast("Align", align),
-    )
-    with _output_folder(keep) as outputs, evaluation_progress() as progress:
-        evaluation = evaluate(evaluation_config, outputs, jobs, progress)
-        if report is not None:
-            audio = cast(Literal["embed", "beside"], report_audio)
-            _write_page(report, evaluation, audio, overwrite, progress)
+    named = [_named_folder(text) for text in folders]
+    with tempfile.TemporaryDirectory(prefix="codectool-") as temporary:
+        outputs = keep or Path(temporary)
+        outputs.mkdir(parents=True, exist_ok=True)
+        with evaluation_progress() as progress:
+            evaluation = evaluate(
+                EvaluationConfig(references, systems, named, selection, files, align),
+                outputs,
+                jobs,
+                progress,
+            )
+            if report is not None:
+                from codectool.evaluation.report.page import write_page
+
+                progress.on_step("writing the page", len(evaluation.clips))
+                write_page(
+                    report,
+                    evaluation,
+                    audio=report_audio,
+                    command=shlex.join(["codectool", *sys.argv[1:]]),
+                    overwrite=overwrite,
+                    on_clip=progress.on_clip,
+                )
     _print(evaluation, output)
-    _print_problems(evaluation)
     if report is not None:
         note(f"{report}: open it in a browser")
     sys.exit(EXIT_PROBLEMS if evaluation.problems else 0)
-
-
-def _output(as_json: bool, as_csv: bool, markdown: bool) -> Output:
-    """Return the format of stdout."""
-    options: dict[Output, bool] = {"json": as_json, "csv": as_csv, "markdown": markdown}
-    given = [name for name, value in options.items() if value]
-    if len(given) > 1:
-        raise UsageError(f"`--{given[0]}` and `--{given[1]}` cannot be combined; give one of them")
-    return given[0] if given else "table"
 
 
 def _load_systems(
@@ -250,45 +252,27 @@ def _load_systems(
     config: Path | None,
     device: str,
 ) -> list[SystemSpec]:
-    """Load every system once, so that errors appear before any work is done.
-
-    Args:
-        models: families; a family with a checkpoint uses that checkpoint.
-        checkpoints: ``PATH`` or ``NAME=PATH``.
-        codecs: external codecs such as ``opus@6``, or families with bundled weights.
-        config: hyper-parameters of the checkpoints.
-        device: device of codectool codecs.
-
-    Raises:
-        CodectoolError: a system is unknown, its program is missing, or its weights are bad.
-    """
+    """Load every system once, so that errors appear before any work is done."""
     from codectool.evaluation.systems.spec import CodecSpec, SystemSpec
 
-    own, families = [], set()
-    for text in checkpoints:
-        name, path = _split_name(text)
-        system, family = _load_codec(name or path.stem, CodecSpec(None, path, config, device))
-        own.append(system)
-        families.add(family)
-    bundled = [model for model in models if model not in families]
-    bundled += [name for name in codecs if name in FAMILIES]
-    external = [SystemSpec(name, name) for name in codecs if name not in FAMILIES]
-    for spec in external:
-        spec.load()
-    return [
-        *(_load_codec(name, CodecSpec(name, device=device))[0] for name in bundled),
-        *own,
-        *external,
+    def load(name: str, spec: CodecSpec) -> tuple[str, SystemSpec]:
+        """Load a codec; return its family, and its system with the device that it runs on."""
+        with working(f"loading {spec.checkpoint or name}"):
+            codec = spec.load()
+        return codec.layout.family, SystemSpec(name, replace(spec, device=str(codec.device)))
+
+    own = [
+        load(name or path.stem, CodecSpec(None, path, config, device))
+        for name, path in map(_split_name, checkpoints)
     ]
-
-
-def _load_codec(name: str, spec: CodecSpec) -> tuple[SystemSpec, str]:
-    """Load a codec; return its system with the device that it runs on, and its family."""
-    from codectool.evaluation.systems.spec import SystemSpec
-
-    with working(f"loading {spec.checkpoint or name}"):
-        codec = spec.load()
-    return SystemSpec(name, codec=replace(spec, device=str(codec.device))), codec.layout.family
+    external = [SystemSpec(name, name) for name in codecs if name not in FAMILIES]
+    for system in external:
+        system.load()
+    # a family with a checkpoint uses that checkpoint
+    bundled = [model for model in models if model not in [family for family, _ in own]]
+    bundled += [name for name in codecs if name in FAMILIES]
+    loaded = [*(load(name, CodecSpec(name, device=device)) for name in bundled), *own]
+    return [*(system for _, system in loaded), *external]
 
 
 def _named_folder(text: str) -> tuple[str, Path]:
@@ -302,21 +286,8 @@ def _split_name(text: str) -> tuple[str, Path]:
     return (name, Path(rest)) if mark and not Path(text).exists() else ("", Path(text))
 
 
-@contextmanager
-def _output_folder(keep: Path | None) -> Iterator[Path]:
-    """Yield the folder for decoded audio, by default a temporary one."""
-    if keep is None:
-        with tempfile.TemporaryDirectory(prefix="codectool-") as name:
-            yield Path(name)
-        return
-    try:
-        keep.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UsageError(f"{keep}: cannot be created ({error.strerror or error})") from error
-    yield keep
-
-
-def _print(evaluation: Evaluation, output: Output) -> None:
+def _print(evaluation: Evaluation, output: str) -> None:
+    """Print the results on stdout, remarks and problems on stderr."""
     from codectool.evaluation import tables
 
     if output == "json":
@@ -329,33 +300,7 @@ def _print(evaluation: Evaluation, output: Output) -> None:
         click.echo(f"{len(clips)} clips, {minutes:.1f} minutes; mean ± 95 % (worst clip)\n")
         rows = tables.table(evaluation)
         click.echo(tables.as_markdown(rows) if output == "markdown" else tables.as_text(rows))
-
-
-def _print_problems(evaluation: Evaluation) -> None:
-    from codectool.evaluation.tables import remarks
-
-    for line in remarks(evaluation):
+    for line in tables.remarks(evaluation):
         warn(line)
     for system, clip, reason in evaluation.problems:
         say("error", f"{system}: {clip}: {reason}" if system else f"{clip}: {reason}", "red")
-
-
-def _write_page(
-    path: Path,
-    evaluation: Evaluation,
-    audio: Literal["embed", "beside"],
-    overwrite: bool,
-    progress: ProgressCallback,
-) -> None:
-    from codectool.evaluation.report.page import write_page
-
-    progress.on_step("writing the page", len(evaluation.clips))
-    command = shlex.join(["codectool", *sys.argv[1:]])
-    write_page(
-        path,
-        evaluation,
-        audio=audio,
-        command=command,
-        overwrite=overwrite,
-        on_clip=progress.on_clip,
-    )

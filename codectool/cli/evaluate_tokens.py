@@ -14,11 +14,11 @@ from codectool.cli.console import note, say
 from codectool.cli.options import check_picture, write_output
 from codectool.cli.progress import evaluation_progress
 from codectool.errors import CodectoolError, UsageError
-from codectool.evaluation import tables
 from codectool.evaluation.pairs import find_references
+from codectool.evaluation.tables import as_markdown
 from codectool.evaluation.tokens.files import read_tokens
 from codectool.evaluation.tokens.table import token_csv, token_tables, token_text
-from codectool.evaluation.tokens.usage import TokenUsage, token_usage
+from codectool.evaluation.tokens.usage import token_usage
 from codectool.plots import require_matplotlib
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ def print_token_usage(
     plot: Path | None,
     overwrite: bool,
 ) -> int:
-    """Print statistics of the tokens of a folder.
+    """Print statistics of the tokens of a folder; return how many files cannot be used.
 
     Args:
         folder: folder of `.hcd` files or, if there are systems, of recordings.
@@ -43,12 +43,6 @@ def print_token_usage(
         output: ``table``, ``markdown``, ``json`` or ``csv``.
         plot: figure to write.
         overwrite: replace the figure if it exists.
-
-    Returns:
-        The number of files that cannot be used.
-
-    Raises:
-        UsageError: no file can be used, a system is external, or the figure cannot be written.
     """
     if plot is not None:
         check_picture(plot, [folder], overwrite)
@@ -75,7 +69,14 @@ def print_token_usage(
         models = token_usage(read_tokens(folder, files, on_error))
     if not models:
         raise UsageError(f"{folder}: none of its files can be used")
-    _print(models, output)
+    if output == "json":
+        click.echo(json.dumps([model.to_json() for model in models], indent=1))
+    elif output == "csv":
+        click.echo(token_csv(models), nl=False)
+    elif output == "markdown":
+        click.echo("\n\n".join(map(as_markdown, token_tables(models))))
+    else:
+        click.echo(token_text(models))
     if plot is not None:
         from codectool.evaluation.tokens.plot import draw_tokens
 
@@ -105,14 +106,3 @@ def _encode(
             except CodectoolError as error:
                 on_error(clip, str(error).removeprefix(f"{folder / clip}: "))
             progress.on_clip()
-
-
-def _print(models: Sequence[TokenUsage], output: str) -> None:
-    if output == "json":
-        click.echo(json.dumps([model.to_json() for model in models], indent=1))
-    elif output == "csv":
-        click.echo(token_csv(models), nl=False)
-    elif output == "markdown":
-        click.echo("\n\n".join(tables.as_markdown(rows) for rows in token_tables(models)))
-    else:
-        click.echo(token_text(models))

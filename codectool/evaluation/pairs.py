@@ -13,15 +13,12 @@ from codectool.evaluation.results import Problem
 def find_references(
     folder: Path, files: Sequence[str] | None, others: Sequence[Path]
 ) -> tuple[list[str], list[Problem]]:
-    """Find the references in a folder.
+    """Return the sorted names of the references in a folder, and the files that cannot be used.
 
     Args:
         folder: folder of the references.
         files: references to use, as paths; None for all audio in the folder.
         others: folders of coded audio, which contain no references.
-
-    Returns:
-        Sorted names relative to the folder, and the files that cannot be used.
 
     Raises:
         UsageError: the folder does not exist, or contains no audio.
@@ -47,11 +44,7 @@ def find_partners(
 ) -> tuple[dict[str, Path], list[Problem]]:
     """Find the coded file of each clip: the same relative path with any suffix.
 
-    Args:
-        system: name of the system.
-        folder: folder of its coded audio.
-        names: names of the clips.
-        bad: names of references that cannot be used; their coded files are ignored.
+    Coded files of ``bad`` references, which cannot be used, are ignored.
 
     Returns:
         Paths by name of the clip, and a problem for each unmatched file of either side.

@@ -16,30 +16,18 @@ CONFIDENCE = 0.95
 
 
 class Problem(NamedTuple):
-    """A clip without scores.
+    """Reason, in one line, why a clip has no scores."""
 
-    Attributes:
-        system: name of the system; empty if the reference itself cannot be used.
-        clip: name of the clip.
-        reason: one line.
-    """
-
-    system: str
+    system: str  # empty if the reference itself cannot be used
     clip: str
     reason: str
 
 
 @dataclass(frozen=True)
 class Clip:
-    """A recording that all systems are compared on.
+    """A recording that all systems are compared on."""
 
-    Attributes:
-        name: path relative to the folder of the references, with `/`.
-        path: the file.
-        seconds: length.
-    """
-
-    name: str
+    name: str  # path relative to the folder of the references, with `/`
     path: Path
     seconds: float
 
@@ -54,10 +42,7 @@ class Score:
         values: values by name of the metric; None where undefined.
         notes: reasons by name of the metric; under ``length`` a remark if the lengths differ.
         delay_ms: delay of the coded audio, compensated before the comparison.
-        payload_bits: bits that the decoder needs; None if unknown.
-        file_bytes: size of the coded file; None if unknown.
-        encode_seconds: processor time; None if unknown.
-        decode_seconds: processor time; None if unknown.
+        payload_bits: see `CodecCost`; this and the next three are None if unknown.
         problem: why there are no values, in one line; None if there are.
     """
 
@@ -75,19 +60,10 @@ class Score:
 
 @dataclass(frozen=True)
 class Mean:
-    """Mean of one metric over the clips of a system.
-
-    Attributes:
-        mean: over the clips that have a value.
-        low: lower end of the 95 % confidence interval of the mean; None for a single clip.
-        high: upper end of the interval; None for a single clip.
-        worst: the worst value.
-        worst_clip: name of the clip with the worst value.
-        clips: number of clips that have a value.
-    """
+    """Mean of one metric over the clips of a system that have a value."""
 
     mean: float
-    low: float | None
+    low: float | None  # 95 % confidence interval of the mean; None for a single clip
     high: float | None
     worst: float
     worst_clip: str
@@ -96,17 +72,17 @@ class Mean:
 
 @dataclass(frozen=True)
 class SystemResult:
-    """Results of all clips in one system.
+    """Results of all clips in one system; bit rates and speeds are None if unknown.
 
     Attributes:
         name: unique name.
         scores: one per clip of the evaluation, in the same order.
         means: by name of the metric, without metrics that have no value.
         delay_ms: delay of the system; None if each clip has its own.
-        kbps: payload bit rate in kbit/s of audio; None if unknown.
-        kbps_file: bit rate of whole files; None if unknown.
-        rtf_encode: processor time per second of audio; None if unknown.
-        rtf_decode: processor time per second of audio; None if unknown.
+        kbps: payload bit rate in kbit/s of audio.
+        kbps_file: bit rate of whole files.
+        rtf_encode: processor time per second of audio.
+        rtf_decode: processor time per second of audio.
     """
 
     name: str
@@ -121,20 +97,12 @@ class SystemResult:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Results of all systems.
-
-    Attributes:
-        clips: the references.
-        metrics: the computed metrics, in the order of tables.
-        systems: results by system.
-        left_out: one line for each metric that could not be computed here.
-        problems: clips without scores.
-    """
+    """Results of all systems."""
 
     clips: tuple[Clip, ...]
-    metrics: tuple[MetricInfo, ...]
+    metrics: tuple[MetricInfo, ...]  # in the order of tables
     systems: tuple[SystemResult, ...]
-    left_out: tuple[str, ...] = ()
+    left_out: tuple[str, ...] = ()  # one line for each metric that could not be computed here
     problems: tuple[Problem, ...] = ()
 
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import csv
 import dataclasses
 import io
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from codectool.evaluation.metrics.base import MetricInfo
-from codectool.evaluation.results import Evaluation, Score, SystemResult
+from codectool.evaluation.results import Evaluation, SystemResult
 
 NO_VALUE = "-"
 MAX_LISTED_CLIPS = 5  # per remark
@@ -23,7 +23,7 @@ COSTS = (
     ("delay_ms", "delay, ms", 1),
 )
 
-Rows = list[list[str]]
+Rows = Sequence[Sequence[str]]
 
 
 def table(evaluation: Evaluation) -> Rows:
@@ -31,17 +31,17 @@ def table(evaluation: Evaluation) -> Rows:
 
     Cells show the mean, half of its 95 % interval and the worst clip. The best mean has a star.
     """
-    rows = [["", *(system.name for system in evaluation.systems)]]
-    for attribute, heading, digits in COSTS[:2]:
-        rows.append([heading, *_costs(evaluation.systems, attribute, digits)])
+    metrics = []
     for metric in evaluation.metrics:
         best = best_systems(evaluation, metric)
         cells = [_cell(system, metric, system.name in best) for system in evaluation.systems]
         if set(cells) != {NO_VALUE}:
-            rows.append([f"{metric.heading} {ARROWS[metric.better]}", *cells])
-    for attribute, heading, digits in COSTS[2:]:
-        rows.append([heading, *_costs(evaluation.systems, attribute, digits)])
-    return rows
+            metrics.append([f"{metric.heading} {ARROWS[metric.better]}", *cells])
+    costs = [
+        [heading, *(_cost(getattr(system, name), digits) for system in evaluation.systems)]
+        for name, heading, digits in COSTS
+    ]
+    return [["", *(system.name for system in evaluation.systems)], *costs[:2], *metrics, *costs[2:]]
 
 
 def best_systems(evaluation: Evaluation, metric: MetricInfo) -> set[str]:
@@ -57,14 +57,11 @@ def best_systems(evaluation: Evaluation, metric: MetricInfo) -> set[str]:
     return {name for name, mean in means.items() if mean == best}
 
 
-def as_text(rows: Rows) -> str:
-    """Format a table with aligned columns."""
-    widths = [max(len(cell) for cell in column) for column in zip(*rows, strict=True)]
-    lines = []
-    for head, *cells in rows:
-        aligned = [cell.rjust(width) for cell, width in zip(cells, widths[1:], strict=True)]
-        lines.append("  ".join([head.ljust(widths[0]), *aligned]).rstrip())
-    return "\n".join(lines)
+def as_text(rows: Rows, align: Callable[[str, int], str] = str.rjust) -> str:
+    """Format a table with aligned columns; the first column is aligned left."""
+    first, *others = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    lines = ("  ".join([head.ljust(first), *map(align, cells, others)]) for head, *cells in rows)
+    return "\n".join(line.rstrip() for line in lines)
 
 
 def as_markdown(rows: Rows) -> str:
@@ -132,13 +129,9 @@ def to_csv(evaluation: Evaluation) -> str:
     return file.getvalue()
 
 
-def _costs(systems: Sequence[SystemResult], attribute: str, digits: int) -> list[str]:
-    values = [getattr(system, attribute) for system in systems]
+def _cost(value: float | None, digits: int) -> str:
     # + 0.0 turns a rounded -0.0 into 0.0
-    return [
-        NO_VALUE if value is None else f"{round(value, digits) + 0.0:.{digits}f}"
-        for value in values
-    ]
+    return NO_VALUE if value is None else f"{round(value, digits) + 0.0:.{digits}f}"
 
 
 def _cell(system: SystemResult, metric: MetricInfo, best: bool) -> str:
@@ -153,15 +146,8 @@ def _cell(system: SystemResult, metric: MetricInfo, best: bool) -> str:
 
 
 def _system_json(system: SystemResult) -> dict[str, Any]:
-    values = {attribute: getattr(system, attribute) for attribute, *_ in COSTS}
-    return {
-        "name": system.name,
-        **values,
-        "means": {name: dataclasses.asdict(mean) for name, mean in system.means.items()},
-        "clips": [_score_json(score) for score in system.scores],
-    }
-
-
-def _score_json(score: Score) -> dict[str, Any]:
-    values = dataclasses.asdict(score)
-    return values | {"path": None if score.path is None else str(score.path)}
+    values = dataclasses.asdict(system)
+    values["clips"] = values.pop("scores")
+    for clip in values["clips"]:
+        clip["path"] = clip["path"] and str(clip["path"])
+    return values

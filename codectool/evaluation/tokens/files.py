@@ -16,15 +16,12 @@ SUFFIX = ".hcd"
 def read_tokens(
     folder: Path, files: Sequence[str] | None, on_error: Callable[[str, str], None]
 ) -> Iterator[Tokens]:
-    """Read the `.hcd` files of a folder and its subfolders.
+    """Yield the tokens of the `.hcd` files of a folder and its subfolders, or of ``files``.
 
     Args:
         folder: a folder.
         files: files to read, as paths; None for all in the folder.
         on_error: called with the name of each file that cannot be read, and the reason in one line.
-
-    Yields:
-        Tokens of each file that can be read.
 
     Raises:
         UsageError: the folder cannot be read, or contains no such file.
@@ -40,8 +37,6 @@ def read_tokens(
     for name in names:
         path = folder / name
         try:
-            tokens = read(path)
+            yield read(path)
         except ContainerError as error:
             on_error(name, str(error).removeprefix(f"{path}: "))
-            continue
-        yield tokens
