@@ -216,7 +216,9 @@ def evaluate(
     selection = select_metrics(metrics)
     for line in selection.left_out:
         warn(line)
-    named = [_named_folder(text) for text in folders]
+    named = [
+        (name or path.name or path.resolve().name, path) for name, path in map(_split_name, folders)
+    ]
     with tempfile.TemporaryDirectory(prefix="codectool-") as temporary:
         outputs = keep or Path(temporary)
         outputs.mkdir(parents=True, exist_ok=True)
@@ -273,11 +275,6 @@ def _load_systems(
     bundled += [name for name in codecs if name in FAMILIES]
     loaded = [*(load(name, CodecSpec(name, device=device)) for name in bundled), *own]
     return [*(system for _, system in loaded), *external]
-
-
-def _named_folder(text: str) -> tuple[str, Path]:
-    name, path = _split_name(text)
-    return name or path.name or path.resolve().name, path
 
 
 def _split_name(text: str) -> tuple[str, Path]:

@@ -34,28 +34,20 @@ class Clip:
 
 @dataclass(frozen=True)
 class Score:
-    """Result of one clip in one system.
-
-    Attributes:
-        clip: name of the clip.
-        path: the coded audio; None if there is none.
-        values: values by name of the metric; None where undefined.
-        notes: reasons by name of the metric; under ``length`` a remark if the lengths differ.
-        delay_ms: delay of the coded audio, compensated before the comparison.
-        payload_bits: see `CodecCost`; this and the next three are None if unknown.
-        problem: why there are no values, in one line; None if there are.
-    """
+    """Result of one clip in one system; what is unknown is None."""
 
     clip: str
-    path: Path | None = None
+    path: Path | None = None  # the coded audio
+    # values by name of the metric, None where undefined
     values: Mapping[str, float | None] = field(default_factory=dict)
+    # reasons by name of the metric; under `length` a remark if the lengths differ
     notes: Mapping[str, str] = field(default_factory=dict)
-    delay_ms: float = 0.0
-    payload_bits: float | None = None
+    delay_ms: float = 0.0  # of the coded audio, compensated before the comparison
+    payload_bits: float | None = None  # this and the next three as in `CodecCost`
     file_bytes: int | None = None
     encode_seconds: float | None = None
     decode_seconds: float | None = None
-    problem: str | None = None
+    problem: str | None = None  # why there are no values, in one line
 
 
 @dataclass(frozen=True)
@@ -72,26 +64,15 @@ class Mean:
 
 @dataclass(frozen=True)
 class SystemResult:
-    """Results of all clips in one system; bit rates and speeds are None if unknown.
-
-    Attributes:
-        name: unique name.
-        scores: one per clip of the evaluation, in the same order.
-        means: by name of the metric, without metrics that have no value.
-        delay_ms: delay of the system; None if each clip has its own.
-        kbps: payload bit rate in kbit/s of audio.
-        kbps_file: bit rate of whole files.
-        rtf_encode: processor time per second of audio.
-        rtf_decode: processor time per second of audio.
-    """
+    """Results of all clips in one system; what is unknown is None."""
 
     name: str
-    scores: tuple[Score, ...]
-    means: Mapping[str, Mean]
-    delay_ms: float | None
-    kbps: float | None = None
-    kbps_file: float | None = None
-    rtf_encode: float | None = None
+    scores: tuple[Score, ...]  # one per clip of the evaluation, in the same order
+    means: Mapping[str, Mean]  # by name of the metric, without metrics that have no value
+    delay_ms: float | None  # None if each clip has its own
+    kbps: float | None = None  # bit rate of the payload, in kbit/s
+    kbps_file: float | None = None  # bit rate of whole files, in kbit/s
+    rtf_encode: float | None = None  # processor time per second of audio
     rtf_decode: float | None = None
 
 

@@ -51,14 +51,9 @@ def score_files(
     metrics: Sequence[type[Metric]],
     delay_seconds: float | None,
 ) -> Score:
-    """Compute the metrics of two files; the score does not contain the cost of coding.
+    """Compute the metrics of two files, after finding the delay if it is None.
 
-    Args:
-        clip: name of the clip.
-        reference_file: the original.
-        degraded_file: the coded audio.
-        metrics: metrics to compute.
-        delay_seconds: delay of the coded audio; None to find it for this pair.
+    The score does not contain the cost of coding.
     """
     reference, degraded = read_signal(reference_file), read_signal(degraded_file)
     if delay_seconds is None:

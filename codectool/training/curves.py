@@ -12,12 +12,10 @@ import numpy as np
 import numpy.typing as npt
 
 from codectool.errors import UsageError
-from codectool.evaluation.metrics.registry import METRICS
+from codectool.evaluation.metrics.registry import METRIC_INFO
 from codectool.training.metrics_log import METRICS_NAME, OLD_NAMES, read_metrics
 
 Values = npt.NDArray[np.float64]
-
-METRIC_INFO = {info.name: info for metric in METRICS for info in metric.outputs}
 
 FIRST_AND_LAST = (
     "valid/mel_db",

@@ -40,6 +40,7 @@ OLD_NAMES = {
     "judge_gradient": "discriminator_grad_norm",
     "waited": "data_wait_fraction",
     "si_sdr": "si_sdr_db",
+    "bits_given_previous": "conditional_entropy",
     "coherence": "phase_coherence",
     "whiteness": "decorrelation",
 }

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from codectool.evaluation.metrics.registry import METRIC_INFO
 from codectool.plots import (
     COLORS,
     FEW_POINTS,
@@ -26,14 +27,7 @@ from codectool.plots import (
     set_title,
     shorten,
 )
-from codectool.training.curves import (
-    METRIC_INFO,
-    Curve,
-    Run,
-    Values,
-    smoothed,
-    smoothing_weight,
-)
+from codectool.training.curves import Curve, Run, Values, smoothed, smoothing_weight
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -22,8 +22,8 @@ from codectool.codec import Codec
 from codectool.codecs.base import CodecModel
 from codectool.errors import AudioError
 from codectool.evaluation.metrics.base import MetricUndefinedError, Wave
-from codectool.evaluation.metrics.mel import mel_distance
 from codectool.evaluation.metrics.si_sdr import SiSdr
+from codectool.evaluation.metrics.spectral import mel_distance
 from codectool.evaluation.metrics.stoi import Stoi
 from codectool.evaluation.tokens.usage import codebook_usage
 

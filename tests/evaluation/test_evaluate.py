@@ -14,8 +14,8 @@ import soundfile
 from codectool.errors import UsageError
 from codectool.evaluation import tables
 from codectool.evaluation.metrics.base import Metric
-from codectool.evaluation.metrics.mel import MelDistance
 from codectool.evaluation.metrics.registry import Selection
+from codectool.evaluation.metrics.spectral import MelDistance
 from codectool.evaluation.results import Evaluation, SystemResult
 from codectool.evaluation.run import EvaluationConfig, ProgressCallback, evaluate, folder_name
 from codectool.evaluation.systems.spec import CodecSpec, SystemSpec

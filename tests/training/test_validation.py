@@ -19,7 +19,7 @@ from codectool.codecs.base import CodecModel, Context, Latency
 from codectool.codecs.segments import segment_decoder, segment_encoder
 from codectool.codecs.stream import Stream
 from codectool.errors import AudioError
-from codectool.evaluation.metrics.mel import mel_distance
+from codectool.evaluation.metrics.spectral import mel_distance
 from codectool.evaluation.tokens.usage import codebook_usage
 from codectool.training.validation import ValidationClip, compute_metrics, load_clips, validate
 

@@ -1,1 +1,1 @@
-"""Objective quality metrics, one file each; optional packages are imported when used."""
+"""Objective quality metrics; optional packages are imported when used."""

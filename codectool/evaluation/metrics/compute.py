@@ -6,7 +6,7 @@ import math
 from collections.abc import Sequence
 from functools import cache
 
-from codectool.evaluation.metrics.base import Metric, MetricUndefinedError, Values, Wave
+from codectool.evaluation.metrics.base import Metric, MetricUndefinedError, Values
 from codectool.evaluation.signals import Signal, advance
 
 
@@ -36,23 +36,20 @@ def compute_metrics(
     for metric in metrics:
         before = reference.at(metric.rate)
         after = advance(degraded.at(metric.rate), round(delay_seconds * metric.rate), len(before))
-        computed, note = _compute(metric, before, after)
+        computed: Values = {}
+        note = "no finite value"
+        try:
+            computed = _instance(metric).compute(before, after)
+        except MetricUndefinedError as error:
+            note = str(error)
+        except Exception as error:  # third-party code on input that it was not written for
+            note = f"unexpected {type(error).__name__}: {error}".splitlines()[0]
         for info in metric.outputs:
-            value = computed.get(info.name)
-            finite = value is not None and math.isfinite(value)
-            values[info.name] = value if finite else None
-            if not finite:
-                notes[info.name] = note or "no finite value"
+            value = computed.get(info.name, math.nan)
+            values[info.name] = value if math.isfinite(value) else None
+            if not math.isfinite(value):
+                notes[info.name] = note
     return values, notes
-
-
-def _compute(metric: type[Metric], before: Wave, after: Wave) -> tuple[Values, str]:
-    try:
-        return _instance(metric).compute(before, after), ""
-    except MetricUndefinedError as error:
-        return {}, str(error)
-    except Exception as error:  # third-party code on input that it was not written for
-        return {}, f"unexpected {type(error).__name__}: {error}".splitlines()[0]
 
 
 @cache

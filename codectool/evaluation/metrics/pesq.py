@@ -13,21 +13,20 @@ from codectool.evaluation.metrics.support import (
     suppress_warnings,
 )
 
-# The ITU's C code has room for 50 utterances and writes past the end of its table where a clip has
-# more. An utterance has at least 50 frames of 4 ms. Pauses between utterances have at least 47 (51,
-# less the two frames by which each utterance is widened on either side). So 50 utterances take
-# 50 * 50 + 49 * 47 = 4803 frames, of which 150 are padding that the code adds: clips shorter than
-# 4 ms * (4803 - 150) = 18.6 s are safe.
+# The ITU's C code writes past the end of its table of 50 utterances where a clip has more; it was
+# made for sentences of a few seconds. An utterance has at least 50 frames of 4 ms. Pauses between
+# utterances have at least 47 (51, less the two frames by which each utterance is widened on either
+# side). So 50 utterances take 50 * 50 + 49 * 47 = 4803 frames, of which 150 are padding that the
+# code adds: clips shorter than 4 ms * (4803 - 150) = 18.6 s are safe.
 MAX_SECONDS = 18.0
 
 
 class _Pesq(Metric):
     """PESQ as computed by the ITU's code in the package `pesq`.
 
-    Clips longer than 18 s are split into equal parts and the values averaged: the ITU's code
-    corrupts memory on more than 50 utterances, and was made for sentences of a few seconds. Parts
-    whose reference contains no speech are skipped. Undefined if a part of the degraded clip is
-    silent where the reference is not, or if there is less than 0.25 s of speech.
+    Clips longer than 18 s are split into equal parts and the values averaged. Parts whose reference
+    contains no speech are skipped. Undefined if a part of the degraded clip is silent where the
+    reference is not, or if there is less than 0.25 s of speech.
     """
 
     packages = ("pesq",)

@@ -20,11 +20,7 @@ Track = npt.NDArray[np.float64]
 
 
 def pitch_tracks(reference: Wave, degraded: Wave) -> list[Track]:
-    """Return the pitch of two signals at 16 kHz, ``(F,)`` in Hz; 0 in unvoiced frames.
-
-    Raises:
-        MetricUndefinedError: the reference has no voiced frame, or is shorter than 50 ms.
-    """
+    """Return the pitch of two signals at 16 kHz, ``(F,)`` in Hz; 0 in unvoiced frames."""
     if len(reference) < WINDOW_SECONDS * RATE:
         raise MetricUndefinedError(f"shorter than {1000 * WINDOW_SECONDS:.0f} ms")
     tracks = [_pitch_track(wave.tobytes()) for wave in (reference, degraded)]

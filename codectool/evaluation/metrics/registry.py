@@ -8,11 +8,10 @@ from importlib.util import find_spec
 
 from codectool.errors import UsageError
 from codectool.evaluation.metrics.base import Metric, MetricInfo
-from codectool.evaluation.metrics.log_spectral import LogSpectralDistance
-from codectool.evaluation.metrics.mel import MelDistance
 from codectool.evaluation.metrics.pesq import PesqNarrowband, PesqWideband
 from codectool.evaluation.metrics.pitch import PitchError, VoicingError
 from codectool.evaluation.metrics.si_sdr import SiSdr
+from codectool.evaluation.metrics.spectral import LogSpectralDistance, MelDistance
 from codectool.evaluation.metrics.stoi import Stoi
 from codectool.evaluation.metrics.visqol import Visqol, VisqolPolynomial
 from codectool.evaluation.metrics.warpq import WarpQ

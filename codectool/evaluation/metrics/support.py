@@ -14,12 +14,9 @@ from codectool.evaluation.metrics.base import MetricUndefinedError, Wave
 
 
 def require_sound(reference: Wave, degraded: Wave) -> None:
-    """Raise if one of two signals ``(N,)`` is constant.
+    """Raise `MetricUndefinedError` if one of two signals ``(N,)`` is constant.
 
     Speech metrics normalise levels first; a constant signal would lead to a division by zero.
-
-    Raises:
-        MetricUndefinedError: says which signal is silent.
     """
     for name, wave in (("reference", reference), ("degraded clip", degraded)):
         if is_constant(wave):

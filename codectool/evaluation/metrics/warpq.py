@@ -35,11 +35,10 @@ class WarpQ(Metric):
     Jassim, Skoglund, Chinen and Hines, "Speech quality assessment with WARP-Q: From similarity to
     subsequence dynamic time warp cost", IET Signal Processing 2022, sec. 3: silence is removed from
     both clips; cepstra are computed and normalised around each frame; each patch of 0.4 s is warped
-    onto the best matching section of the reference; the score is the median cost.
+    onto the best matching section of the reference; the score is the median cost. Scores agree with
+    the authors' package to three decimals.
 
-    This is a reimplementation, because the authors' package (`warpq` 1.5.2) does not run with
-    NumPy 2; scores agree to three decimals. Clips longer than 30 s are split into equal parts and
-    patches are only searched for in their own part. Parts whose reference has less than 0.4 s of
+    Clips longer than 30 s are split into equal parts. Parts whose reference has less than 0.4 s of
     speech (by WebRTC's detector) are skipped; undefined if all are, or if the degraded clip has
     less than 0.4 s in one of the others.
     """
@@ -89,14 +88,7 @@ class WarpQ(Metric):
 
 
 def cepstra(wave: Wave) -> Array:
-    """Compute mel-frequency cepstral coefficients as librosa does.
-
-    Args:
-        wave: ``(N,)`` at 16 kHz.
-
-    Returns:
-        ``(F, COEFFICIENTS)`` with ``F = 1 + N // HOP``.
-    """
+    """Compute MFCCs of ``(N,)`` as librosa does: ``(1 + N // HOP, COEFFICIENTS)``."""
     padded = np.pad(wave.astype(float), FFT // 2)
     frames = np.lib.stride_tricks.sliding_window_view(padded, FFT)[::HOP]
     hann = np.pad(np.hanning(WINDOW + 1)[:-1], (FFT - WINDOW) // 2)
@@ -152,12 +144,7 @@ def patch_costs(reference: Array, degraded: Array) -> Array:
     path that enters row ``n`` at ``k`` and then goes right costs ``a[k] + s[j] - s[k]``, so that a
     running minimum over ``k`` computes a whole row.
 
-    Args:
-        reference: ``(F, C)``.
-        degraded: ``(F', C)`` with ``F' >= PATCH``.
-
-    Returns:
-        ``(P,)`` for P patches.
+    The shapes are ``(F, C)`` and ``(F', C)`` with ``F' >= PATCH``, and ``(P,)`` for P patches.
     """
     starts = np.arange(0, len(degraded) - PATCH + 1, PATCH_HOP)
     columns = -(-len(reference) // STRIDE)

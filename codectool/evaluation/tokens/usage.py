@@ -209,18 +209,13 @@ class TokenUsage:
 
     def to_json(self) -> dict[str, Any]:
         """Convert to JSON values."""
+        names = "clips seconds frames coded_bits entropy coded_kbps entropy_kbps"
         return {
             "codec": self.layout.family,
             "weights": self.fingerprint,
             "model_sample_rate": self.layout.sample_rate,
             "frame_rate": self.layout.frame_rate,
-            "clips": self.clips,
-            "seconds": self.seconds,
-            "frames": self.frames,
-            "coded_bits": self.coded_bits,
-            "entropy": self.entropy,
-            "coded_kbps": self.coded_kbps,
-            "entropy_kbps": self.entropy_kbps,
+            **{name: getattr(self, name) for name in names.split()},
             "codebooks": [codebook.to_json() for codebook in self.codebooks],
         }
 

@@ -9,10 +9,10 @@ import pytest
 
 from codectool.errors import UsageError
 from codectool.evaluation.metrics.base import Metric, MetricInfo, Values, Wave
-from codectool.evaluation.metrics.mel import MelDistance
 from codectool.evaluation.metrics.pesq import PesqNarrowband, PesqWideband
 from codectool.evaluation.metrics.registry import METRIC_INFO, METRICS, Selection, select_metrics
 from codectool.evaluation.metrics.si_sdr import SiSdr
+from codectool.evaluation.metrics.spectral import MelDistance
 from codectool.evaluation.metrics.stoi import Stoi
 from codectool.evaluation.metrics.visqol import Visqol, VisqolPolynomial
 

@@ -12,8 +12,7 @@ from metric_clips import sine, speech
 
 from codectool.audio.mel import RATE, log_mel, mel_filterbank, stft_magnitudes
 from codectool.evaluation.metrics.base import Metric, Wave
-from codectool.evaluation.metrics.log_spectral import LogSpectralDistance
-from codectool.evaluation.metrics.mel import SCALES, MelDistance
+from codectool.evaluation.metrics.spectral import MEL_SCALES, LogSpectralDistance, MelDistance
 from codectool.training.losses.mel import MelLossConfig
 
 
@@ -25,7 +24,7 @@ def distance(metric: Metric, reference: Wave, degraded: Wave) -> float:
     return metric.compute(reference, degraded)[metric.outputs[0].name]
 
 
-@pytest.mark.parametrize(("window", "bands"), SCALES)
+@pytest.mark.parametrize(("window", "bands"), MEL_SCALES)
 def test_mel_filterbank_matches_torchaudio_slaney(window: int, bands: int) -> None:
     theirs = torchaudio.functional.melscale_fbanks(
         window // 2 + 1, 0.0, 12000.0, bands, RATE, norm=None, mel_scale="slaney"
@@ -56,7 +55,7 @@ def test_distance_of_half_level_is_six_decibels_above_the_floor(metric: Metric) 
 
 def test_mel_distance_matches_training_loss() -> None:
     before, after = noise(RATE), noise(RATE, seed=1) * np.linspace(0, 2, RATE, dtype=np.float32)
-    windows, bands = zip(*SCALES, strict=True)
+    windows, bands = zip(*MEL_SCALES, strict=True)
     scaling = {"unit_sum": True, "full_scale": True, "floor": 1e-4, "mean": True}
     loss = MelLossConfig(weight=1, windows=windows, bands=bands, **scaling).build(RATE)
     pair = (torch.from_numpy(wave)[None, None] for wave in (after, before))
