@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from codectool.cli.console import note, printable, warn, working
-from codectool.cli.options import PIPE, check_picture, debug_option, write_output
+from codectool.cli.options import PIPE, check_figure, debug_option, write_output
 from codectool.errors import UsageError
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ LENGTH_TOLERANCE_SECONDS = 0.1  # longer than a frame of any codec
 @click.argument("second", metavar="B", type=click.Path(path_type=Path))
 @click.option(
     "--picture",
+    "figure",
     type=click.Path(path_type=Path),
     metavar="PNG",
     help="Figure to write: spectrograms of A and B and their difference.",
@@ -49,7 +50,7 @@ LENGTH_TOLERANCE_SECONDS = 0.1  # longer than a frame of any codec
 def compare(
     first: Path,
     second: Path,
-    picture: Path | None,
+    figure: Path | None,
     metrics: tuple[str, ...],
     as_json: bool,
     align: bool,
@@ -74,8 +75,8 @@ def compare(
 
     if first == second == PIPE:
         raise UsageError("A and B cannot both be stdin; give a file name for one of them")
-    if picture is not None:
-        check_picture(picture, (first, second), overwrite)
+    if figure is not None:
+        check_figure(figure, (first, second), overwrite)
     selection = select_metrics(metrics)
     infos = selection.infos
     for line in selection.left_out:
@@ -84,16 +85,16 @@ def compare(
         reference, degraded = _read(first), _read(second)
         delay = find_delay(reference.at(RATE), degraded.at(RATE)) / RATE if align else 0.0
         # drawn first, so that a missing matplotlib is reported before the slow metrics
-        image = _draw(reference, degraded, (first, second), delay) if picture else b""
+        image = _draw(reference, degraded, (first, second), delay) if figure else b""
         values, notes = compute_metrics(reference, degraded, selection.metrics, delay)
     longer = degraded.seconds - delay - reference.seconds
     if abs(longer) >= LENGTH_TOLERANCE_SECONDS:
         word = "longer" if longer > 0 else "shorter"
         consequence = "the rest is ignored" if longer > 0 else "it is padded with silence"
         warn(f"{second} is {abs(longer):.2f} s {word} than {first}; {consequence}")
-    if picture is not None:
-        write_output(picture, memoryview(image), overwrite)
-        note(f"{picture}: spectrograms and their difference")
+    if figure is not None:
+        write_output(figure, memoryview(image), overwrite)
+        note(f"{figure}: spectrograms and their difference")
     if as_json:
         result = {
             "reference": _properties(first, reference),

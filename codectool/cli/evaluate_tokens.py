@@ -11,7 +11,7 @@ import click
 
 from codectool.audio.files import read_audio
 from codectool.cli.console import note, say
-from codectool.cli.options import check_picture, write_output
+from codectool.cli.options import check_figure, write_output
 from codectool.cli.progress import evaluation_progress
 from codectool.errors import CodectoolError, UsageError
 from codectool.evaluation.pairs import find_references
@@ -45,7 +45,7 @@ def print_token_usage(
         overwrite: replace the figure if it exists.
     """
     if plot is not None:
-        check_picture(plot, [folder], overwrite)
+        check_figure(plot, [folder], overwrite)
         require_matplotlib()
     codecs = []
     for spec in systems:

@@ -21,6 +21,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO
 
+import msgspec
+
 from codectool.errors import UsageError
 from codectool.files import atomic_output
 
@@ -168,13 +170,9 @@ def _line(entry: Entry) -> bytes:
 def _parse(line: bytes) -> Entry | None:
     """Return an entry, or None for any other line: a crash leaves half lines and zeros."""
     try:
-        entry = Entry(**json.loads(line))
-    except (ValueError, TypeError, RecursionError):
+        return msgspec.json.decode(line, type=Entry)
+    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
         return None
-    numbers = (entry.source_bytes, entry.source_mtime_ns, entry.bytes or 0)
-    texts = (entry.target, entry.source, entry.settings, entry.crc32 or "")
-    valid = all(type(number) is int for number in numbers)
-    return entry if valid and all(type(text) is str for text in texts) else None
 
 
 def _open_locked(path: Path) -> BinaryIO:

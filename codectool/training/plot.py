@@ -1,32 +1,19 @@
 """Learning curves in one figure: a panel per metric, all over the same steps; sizes in inches.
 
-| header: runs and their colours                |
-| panel | panel | panel |    validation
-| panel | panel |
-| panel | panel | panel |    training
+The header names the runs; below it, a section of validation and a section of training have rows of
+three panels.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
 from codectool.evaluation.metrics.registry import METRIC_INFO
-from codectool.plots import (
-    COLORS,
-    FEW_POINTS,
-    GRID,
-    INK,
-    PALE,
-    add_axes,
-    draw_png,
-    set_title,
-    shorten,
-)
+from codectool.plots import COLORS, FEW_POINTS, GRID, INK, PALE, add_axes, draw_png, shorten
 from codectool.training.curves import Curve, Run, Values, smoothed, smoothing_weight
 
 if TYPE_CHECKING:
@@ -58,38 +45,22 @@ TITLES = {
 SECTIONS = {"valid": "VALIDATION", "train": "TRAINING"}
 
 
-@dataclass(frozen=True)
-class Place:
-    """Position of a panel.
-
-    Attributes:
-        name: name of its curve.
-        left: inches from the left edge of the figure.
-        top: inches from the upper edge of the figure.
-        lowest: no panel is below it in its column.
-    """
+class Place(NamedTuple):
+    """Position of a panel."""
 
     name: str
     left: float
     top: float
-    lowest: bool
+    lowest: bool  # no panel is below it in its column
 
 
-@dataclass(frozen=True)
-class Layout:
-    """Positions in the figure.
-
-    Attributes:
-        size: width and height of the figure.
-        legend_columns: runs per row of the legend.
-        places: positions of the panels.
-        sections: headings, and their distances from the upper edge.
-    """
+class Layout(NamedTuple):
+    """Positions in the figure."""
 
     size: tuple[float, float]
     legend_columns: int
-    places: tuple[Place, ...]
-    sections: tuple[tuple[str, float], ...]
+    places: list[Place]
+    sections: list[tuple[str, float]]  # headings, and their distances from the upper edge
 
 
 def arrange(names: Sequence[str], num_runs: int = 1) -> Layout:
@@ -112,7 +83,7 @@ def arrange(names: Sequence[str], num_runs: int = 1) -> Layout:
             top = y + row * row_height + ABOVE
             places.append(Place(name, LEFT + column * step, top, lowest))
         y += math.ceil(len(group) / columns) * row_height + BELOW
-    return Layout((width, y + FOOT), legend_columns, tuple(places), tuple(sections))
+    return Layout((width, y + FOOT), legend_columns, places, sections)
 
 
 def draw(
@@ -188,9 +159,9 @@ def _add_panel(figure: Figure, place: Place, limits: tuple[float, float], log_x:
     """Add an empty panel with its title and step axis."""
     from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-    axes = add_axes(figure, place.left, place.top, PANEL_WIDTH, PANEL_HEIGHT)
     key = place.name.partition("/")[2]
-    set_title(axes, TITLES.get(key, key.replace("_", " ").replace(".", " ")))
+    title = TITLES.get(key, key.replace("_", " ").replace(".", " "))
+    axes = add_axes(figure, place.left, place.top, PANEL_WIDTH, PANEL_HEIGHT, title)
     if log_x:
         axes.set_xscale("log")
         axes.xaxis.set_major_locator(LogLocator(numticks=6))
