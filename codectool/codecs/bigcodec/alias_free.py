@@ -66,29 +66,6 @@ class AliasFreeSnake(nn.Module):
             groups=channels,
         )
 
-    def streaming_form(self) -> StreamingModule:
-        """Return a streaming module with the same weights."""
-        channels = len(self.alpha)
-        upsample = StreamingConv(
-            lambda: _Upsample(self),
-            channels,
-            span=TAPS // 2,
-            stride=1,
-            left=REACH,
-            replicate=True,
-            upsampling=2,
-            trim=1,
-        )
-        downsample = StreamingConv(
-            lambda: PackedConv(self.down_taps.expand(channels, 1, TAPS), None, 2, groups=channels),
-            channels,
-            span=TAPS,
-            stride=2,
-            left=TAPS // 2 - 1,
-            replicate=True,
-        )
-        return Sequential([upsample, Pointwise(_SnakeInPlace(self)), downsample])
-
     def factors(self) -> tuple[Tensor, Tensor]:
         """Return the factors of the sine's argument and of its square, ``(C,)`` each."""
         return self.alpha.exp(), 1.0 / (self.beta.exp() + 1e-9)
@@ -106,6 +83,31 @@ class AliasFreeSnake(nn.Module):
         even = F.pad(taps[1::2], (1, 0))
         odd = F.pad(taps[0::2], (0, 1))
         return torch.stack((even, odd)).unsqueeze(0)
+
+
+def streaming_snake(module: AliasFreeSnake) -> StreamingModule:
+    """Return the streaming form of the activation."""
+    channels = len(module.alpha)
+    taps = module.down_taps.expand(channels, 1, TAPS)
+    upsample = StreamingConv(
+        lambda: _Upsample(module),
+        channels,
+        span=TAPS // 2,
+        stride=1,
+        left=REACH,
+        replicate=True,
+        upsampling=2,
+        trim=1,
+    )
+    downsample = StreamingConv(
+        lambda: PackedConv(taps, None, stride=2, groups=channels),
+        channels,
+        span=TAPS,
+        stride=2,
+        left=TAPS // 2 - 1,
+        replicate=True,
+    )
+    return Sequential([upsample, Pointwise(_SnakeInPlace(module)), downsample])
 
 
 class _Upsample:

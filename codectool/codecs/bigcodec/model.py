@@ -15,10 +15,11 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from codectool.codecs.base import CodecModel, Context, Latency
-from codectool.codecs.bigcodec.alias_free import REACH, AliasFreeSnake
+from codectool.codecs.bigcodec.alias_free import REACH, AliasFreeSnake, streaming_snake
 from codectool.codecs.bigcodec.config import BigCodecConfig, DecoderConfig, EncoderConfig
 from codectool.codecs.bigcodec.quantizer import FactorizedQuantizer
 from codectool.codecs.bigcodec.streaming import (
+    Pointwise,
     Residual,
     Sequential,
     StreamingLSTM,
@@ -26,14 +27,14 @@ from codectool.codecs.bigcodec.streaming import (
     StreamState,
     Tiled,
     run_batch,
-    streaming_form,
+    streaming_conv,
+    streaming_transposed_conv,
 )
 from codectool.codecs.segments import segment_decoder, segment_encoder
 from codectool.codecs.stream import Stream
 from codectool.nn.loading import load_tensors, skip_init
 from codectool.nn.quantize import ResidualQuantizer
 from codectool.nn.weight_norm import fold_weight_norm, weight_normed
-from codectool.schema import to_json
 
 # A range is decoded with this much context before it, so that the LSTM state converges to what it
 # would be after all previous frames.
@@ -63,10 +64,6 @@ class ResidualUnit(nn.Module):
         """``(B, C, T)`` -> ``(B, C, T)``."""
         return x + cast(Tensor, self.block(x))
 
-    def streaming_form(self) -> StreamingModule:
-        """Return a streaming module with the same weights."""
-        return Residual(map(streaming_form, self.block))
-
 
 class ResidualLSTM(nn.Module):
     """LSTM over time, plus its input."""
@@ -83,31 +80,22 @@ class ResidualLSTM(nn.Module):
         output, _ = self.lstm(x.transpose(1, 2))
         return x + cast(Tensor, output).transpose(1, 2)
 
-    def streaming_form(self) -> StreamingModule:
-        """Return a streaming module with the same weights."""
-        return StreamingLSTM(self.lstm)
-
 
 class _Block(nn.Module):
     """Layers that change the rate.
 
-    Args:
+    Attributes:
         columns: columns of input that are processed at a time on a CPU.
-        layers: the layers.
     """
 
     def __init__(self, columns: int, *layers: nn.Module):
         super().__init__()
-        self._columns = columns
+        self.columns = columns
         self.block = nn.Sequential(*layers)
 
     def forward(self, x: Tensor) -> Tensor:
         """``(B, C, T)`` -> ``(B, C', T')``."""
         return cast(Tensor, self.block(x))
-
-    def streaming_form(self) -> StreamingModule:
-        """Return a streaming module with the same weights."""
-        return Tiled(map(streaming_form, self.block), self._columns)
 
 
 class DownBlock(_Block):
@@ -119,9 +107,7 @@ class DownBlock(_Block):
             *(ResidualUnit(channels, dilation) for dilation in dilations),
             AliasFreeSnake(channels),
             weight_normed(
-                nn.Conv1d(
-                    channels, 2 * channels, 2 * stride, stride, padding=stride // 2 + stride % 2
-                )
+                nn.Conv1d(channels, 2 * channels, 2 * stride, stride, padding=(stride + 1) // 2)
             ),
         )
 
@@ -139,7 +125,7 @@ class UpBlock(_Block):
                     channels // 2,
                     2 * stride,
                     stride,
-                    padding=stride // 2 + stride % 2,
+                    padding=(stride + 1) // 2,
                     output_padding=stride % 2,
                 )
             ),
@@ -205,6 +191,26 @@ def _lstm_layers(config: EncoderConfig | DecoderConfig, width: int) -> list[nn.M
     return [ResidualLSTM(width, config.rnn_num_layers, config.rnn_bidirectional)]
 
 
+def streaming_form(module: nn.Module) -> StreamingModule:
+    """Return a streaming module with the same weights, which may be converted on first use."""
+    match module:
+        case nn.Conv1d():
+            return streaming_conv(module)
+        case nn.ConvTranspose1d():
+            return streaming_transposed_conv(module)
+        case nn.Tanh():
+            return Pointwise(torch.tanh)
+        case AliasFreeSnake():
+            return streaming_snake(module)
+        case ResidualUnit():
+            return Residual(map(streaming_form, module.block))
+        case ResidualLSTM():
+            return StreamingLSTM(module.lstm)
+        case _Block():
+            return Tiled(map(streaming_form, module.block), module.columns)
+    raise TypeError(f"{type(module).__name__} has no streaming form")
+
+
 class BigCodec(CodecModel):
     """Encoder, quantizer and decoder.
 
@@ -214,8 +220,9 @@ class BigCodec(CodecModel):
     """
 
     family: ClassVar[str] = "bigcodec"
+    config: BigCodecConfig
 
-    def __init__(self, config: BigCodecConfig):
+    def __init__(self, config: BigCodecConfig) -> None:
         super().__init__()
         encoder, decoder = config.codec_encoder, config.codec_decoder
         self.config = config
@@ -223,13 +230,13 @@ class BigCodec(CodecModel):
         self.hop_length = config.hop_length
         self.codebook_sizes = (decoder.codebook_size,) * decoder.vq_num_quantizers
         self.decode_context = self._context()
-        self._networks: dict[torch.device, tuple[Sequential, Sequential]] = {}
         self.encoder = Encoder(encoder)
         self.quantizer = ResidualQuantizer(
             FactorizedQuantizer(decoder.vq_dim, decoder.codebook_dim, decoder.codebook_size)
             for _ in range(decoder.vq_num_quantizers)
         )
         self.decoder = Decoder(decoder)
+        self._networks: dict[torch.device, tuple[Sequential, Sequential]] = {}
 
     @classmethod
     @override
@@ -237,118 +244,15 @@ class BigCodec(CodecModel):
         cls, state: Mapping[str, Tensor], config: Mapping[str, Any] | None = None
     ) -> BigCodec:
         """Build the inference model; ``config`` has the published layout; None infers it."""
-        parsed = (
-            BigCodecConfig.from_shapes(state)
-            if config is None
-            else BigCodecConfig.from_published(config)
-        )
+        if config is None:
+            parsed = BigCodecConfig.from_shapes(state)
+        else:
+            parsed = BigCodecConfig.from_published(config)
         with skip_init(state):
             model = cls(parsed)
         load_tensors(model, state)
         fold_weight_norm(model)
         return model.eval()
-
-    @property
-    @override
-    def hyper_parameters(self) -> dict[str, Any]:
-        values: dict[str, Any] = to_json(self.config)
-        return values
-
-    def _context(self) -> Context:
-        if self._bidirectional:
-            return Context(before=None, after=None)
-        decoder = self.config.codec_decoder
-        activation = 2 * REACH  # up- and downsampling filter
-        units = sum(2 * activation + 3 * dilation for dilation in decoder.dilations)
-        reach = 3 + activation  # last convolution, in samples
-        for stride in reversed(decoder.up_ratios):
-            # Rounded up; a transposed kernel of two strides sees one column more on one side.
-            reach = -(-(reach + units) // stride) + 2 + activation
-        reach += 3
-        warm_up = math.ceil(LSTM_WARM_UP_SECONDS * self.sample_rate / self.hop_length)
-        return Context(before=reach + (warm_up if decoder.use_rnn else 0), after=reach)
-
-    @torch.no_grad()
-    @override
-    def encode(self, waves: Sequence[Tensor]) -> list[Tensor]:
-        if not self._in_chunks:
-            return [self.quantize(self.latent(wave[None]).mT)[0] for wave in waves]
-        if len(waves) == 1:
-            return [_run_stream(self.stream_encoder(), waves[0])]
-        signals = [wave.mT for wave in waves]
-        chunk_size = self.chunk_frames * self.hop_length
-        latents = run_batch(self.networks[0], signals, chunk_size, self.device.type != "cpu")
-        return [self.quantize(latent[None])[0] for latent in latents]
-
-    @torch.no_grad()
-    @override
-    def decode(self, codes: Sequence[Tensor]) -> list[Tensor]:
-        if not self._in_chunks:
-            return [self.decoder(self.dequantize(item[None]).mT)[0].float() for item in codes]
-        if len(codes) == 1:
-            return [_run_stream(self.stream_decoder(), codes[0])]
-        latents = [self.dequantize(item[None])[0] for item in codes]
-        chunk_size = self.chunk_frames
-        waves = run_batch(self.networks[1], latents, chunk_size, self.device.type != "cpu")
-        return [wave.mT.float() for wave in waves]
-
-    @override
-    def stream_encoder(self, chunk_frames: int | None = None) -> Stream[Any]:
-        if not self._in_chunks:
-            return segment_encoder(self, UNLIMITED_FRAMES)
-        network = self.networks[0]
-        no_codes = torch.zeros(
-            1, len(self.codebook_sizes), 0, dtype=torch.int64, device=self.device
-        )
-
-        def step(wave: Tensor, state: StreamState, last: bool) -> tuple[Tensor, StreamState]:
-            latent, state = network.forward(wave.mT, state, last)
-            return self.quantize(latent) if latent.shape[1] else no_codes, state
-
-        chunk_size = (chunk_frames or self.chunk_frames) * self.hop_length
-        return Stream(step, network.initial_state(), chunk_size, no_codes)
-
-    @override
-    def stream_decoder(self, chunk_frames: int | None = None) -> Stream[Any]:
-        if not self._in_chunks:
-            return segment_decoder(self, UNLIMITED_FRAMES)
-        network = self.networks[1]
-
-        def step(codes: Tensor, state: StreamState, last: bool) -> tuple[Tensor, StreamState]:
-            wave, state = network.forward(self.dequantize(codes), state, last)
-            return wave.mT.float(), state
-
-        no_samples = torch.zeros(1, 1, 0, device=self.device)
-        chunk_size = chunk_frames or self.chunk_frames
-        return Stream(step, network.initial_state(), chunk_size, no_samples)
-
-    def latent(self, wave: Tensor) -> Tensor:
-        """Return the encoder output ``(B, D, F)`` of the plain modules, float32."""
-        return cast(Tensor, self.encoder(wave)).float()
-
-    def quantize(self, latent: Tensor) -> Tensor:
-        """Return codes ``(B, K, F)`` of ``(B, F, D)``, in float32 even under autocast."""
-        with torch.autocast(latent.device.type, enabled=False):
-            codes, _ = self.quantizer(latent.mT.float())
-        return cast(Tensor, codes)
-
-    def dequantize(self, codes: Tensor) -> Tensor:
-        """Return the latent ``(B, F, D)`` of codes ``(B, K', F)``."""
-        return self.quantizer.lookup(codes).mT
-
-    @property
-    def chunk_frames(self) -> int:
-        """Frames per chunk on the device of the weights."""
-        return CPU_CHUNK_FRAMES if self.device.type == "cpu" else DEVICE_CHUNK_FRAMES
-
-    @property
-    def networks(self) -> tuple[Sequential, Sequential]:
-        """Streaming forms of encoder and decoder; they pack their weights when first used."""
-        if self.device not in self._networks:
-            encoder = Sequential(map(streaming_form, self.encoder.block))
-            decoder = Sequential(map(streaming_form, self.decoder.model))
-            self._networks = {self.device: (encoder, decoder)}
-        return self._networks[self.device]
 
     @override
     def train(self, mode: bool = True) -> BigCodec:
@@ -357,16 +261,6 @@ class BigCodec(CodecModel):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_networks": {}}  # packed weights cannot be copied
-
-    @property
-    def _bidirectional(self) -> bool:
-        sections = (self.config.codec_encoder, self.config.codec_decoder)
-        return any(section.use_rnn and section.rnn_bidirectional for section in sections)
-
-    @property
-    def _in_chunks(self) -> bool:
-        on_cpu = self.device.type == "cpu"
-        return not self._bidirectional and (self.cpu_fast_path or not on_cpu)
 
     @property
     @override
@@ -386,9 +280,105 @@ class BigCodec(CodecModel):
 
     @override
     def reference_frames(self, num_samples: int) -> int:
-        """Return the frames of the published script, which pads complete frames by one more."""
-        return num_samples // self.hop_length + 1
+        return num_samples // self.hop_length + 1  # the script always appends at least one sample
 
+    @override
+    @torch.no_grad()
+    def encode(self, waves: Sequence[Tensor]) -> list[Tensor]:
+        if not self._in_chunks:
+            return [self.quantize(self.latent(wave[None]).mT)[0] for wave in waves]
+        if len(waves) == 1:
+            return [self.stream_encoder().run(waves[0][None])[0]]
+        chunk_size = self._chunk_frames * self.hop_length
+        signals = [wave.mT for wave in waves]
+        latents = run_batch(self.networks[0], signals, chunk_size, self.device.type != "cpu")
+        return [self.quantize(latent[None])[0] for latent in latents]
 
-def _run_stream(stream: Stream[Any], x: Tensor) -> Tensor:
-    return torch.cat([stream.push(x[None]), stream.flush()], -1)[0]
+    @override
+    @torch.no_grad()
+    def decode(self, codes: Sequence[Tensor]) -> list[Tensor]:
+        if not self._in_chunks:
+            return [self.decoder(self.dequantize(item[None]).mT)[0].float() for item in codes]
+        if len(codes) == 1:
+            return [self.stream_decoder().run(codes[0][None])[0]]
+        chunk_size = self._chunk_frames
+        latents = [self.dequantize(item[None])[0] for item in codes]
+        waves = run_batch(self.networks[1], latents, chunk_size, self.device.type != "cpu")
+        return [wave.mT.float() for wave in waves]
+
+    @override
+    def stream_encoder(self, chunk_frames: int | None = None) -> Stream[Any]:
+        if not self._in_chunks:
+            return segment_encoder(self, UNLIMITED_FRAMES)
+        network = self.networks[0]
+
+        def step(wave: Tensor, state: StreamState, last: bool) -> tuple[Tensor, StreamState]:
+            latent, state = network.forward(wave.mT, state, last)
+            return self.quantize(latent) if latent.shape[1] else self.no_codes, state
+
+        chunk_size = (chunk_frames or self._chunk_frames) * self.hop_length
+        return Stream(step, network.initial_state(), chunk_size, self.no_codes)
+
+    @override
+    def stream_decoder(self, chunk_frames: int | None = None) -> Stream[Any]:
+        if not self._in_chunks:
+            return segment_decoder(self, UNLIMITED_FRAMES)
+        network = self.networks[1]
+
+        def step(codes: Tensor, state: StreamState, last: bool) -> tuple[Tensor, StreamState]:
+            wave, state = network.forward(self.dequantize(codes), state, last)
+            return wave.mT.float(), state
+
+        chunk_size = chunk_frames or self._chunk_frames
+        return Stream(step, network.initial_state(), chunk_size, self.no_samples)
+
+    def latent(self, wave: Tensor) -> Tensor:
+        """Return the encoder output ``(B, D, F)`` of the plain modules, float32."""
+        return cast(Tensor, self.encoder(wave)).float()
+
+    def quantize(self, latent: Tensor) -> Tensor:
+        """Return codes ``(B, K, F)`` of ``(B, F, D)``, in float32 even under autocast."""
+        with torch.autocast(latent.device.type, enabled=False):
+            codes, _ = self.quantizer(latent.mT.float())
+        return cast(Tensor, codes)
+
+    def dequantize(self, codes: Tensor) -> Tensor:
+        """Return the latent ``(B, F, D)`` of codes ``(B, K', F)``."""
+        return self.quantizer.lookup(codes).mT
+
+    @property
+    def networks(self) -> tuple[Sequential, Sequential]:
+        """Streaming forms of encoder and decoder; they pack their weights when first used."""
+        if self.device not in self._networks:
+            encoder = Sequential(map(streaming_form, self.encoder.block))
+            decoder = Sequential(map(streaming_form, self.decoder.model))
+            self._networks = {self.device: (encoder, decoder)}
+        return self._networks[self.device]
+
+    @property
+    def _chunk_frames(self) -> int:
+        return CPU_CHUNK_FRAMES if self.device.type == "cpu" else DEVICE_CHUNK_FRAMES
+
+    @property
+    def _bidirectional(self) -> bool:
+        sections = (self.config.codec_encoder, self.config.codec_decoder)
+        return any(section.use_rnn and section.rnn_bidirectional for section in sections)
+
+    @property
+    def _in_chunks(self) -> bool:
+        on_cpu = self.device.type == "cpu"
+        return not self._bidirectional and (self.cpu_fast_path or not on_cpu)
+
+    def _context(self) -> Context:
+        if self._bidirectional:
+            return Context(before=None, after=None)
+        decoder = self.config.codec_decoder
+        activation = 2 * REACH  # up- and downsampling filter
+        units = sum(2 * activation + 3 * dilation for dilation in decoder.dilations)
+        reach = 3 + activation  # last convolution, in samples
+        for stride in reversed(decoder.up_ratios):
+            # Rounded up; a transposed kernel of two strides sees one column more on one side.
+            reach = -(-(reach + units) // stride) + 2 + activation
+        reach += 3
+        warm_up = math.ceil(LSTM_WARM_UP_SECONDS * self.sample_rate / self.hop_length)
+        return Context(before=reach + (warm_up if decoder.use_rnn else 0), after=reach)

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby, pairwise
-from typing import Any, NamedTuple, cast
+from typing import NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -315,20 +315,8 @@ def run_in_chunks(
     return torch.cat((*outputs, y), 1), state
 
 
-def streaming_form(module: nn.Module) -> StreamingModule:
-    """Return a streaming module with the same weights, which may be converted on first use."""
-    match module:
-        case nn.Conv1d():
-            return _conv(module)
-        case nn.ConvTranspose1d():
-            return _transposed_conv(module)
-        case nn.Tanh():
-            return Pointwise(torch.tanh)
-    form: StreamingModule = cast(Any, module).streaming_form()  # a method of BigCodec's own layers
-    return form
-
-
-def _conv(conv: nn.Conv1d) -> StreamingModule:
+def streaming_conv(conv: nn.Conv1d) -> StreamingModule:
+    """Return the streaming form of a convolution."""
     (width,), (stride,), (dilation,) = conv.kernel_size, conv.stride, conv.dilation
     return StreamingConv(
         lambda: PackedConv(conv.weight, conv.bias, stride, dilation),
@@ -339,7 +327,7 @@ def _conv(conv: nn.Conv1d) -> StreamingModule:
     )
 
 
-def _transposed_conv(conv: nn.ConvTranspose1d) -> StreamingModule:
+def streaming_transposed_conv(conv: nn.ConvTranspose1d) -> StreamingModule:
     """Return the streaming form of a convolution whose kernel is two strides wide.
 
     Each output column depends on two neighbouring input columns. So this is an ordinary convolution

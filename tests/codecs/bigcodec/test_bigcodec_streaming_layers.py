@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from codectool.codecs.bigcodec.alias_free import AliasFreeSnake
+from codectool.codecs.bigcodec.model import streaming_form
 from codectool.codecs.bigcodec.packed import PackedConv, PackedLSTM
 from codectool.codecs.bigcodec.streaming import (
     Pointwise,
@@ -14,7 +15,6 @@ from codectool.codecs.bigcodec.streaming import (
     StreamingModule,
     StreamState,
     Tiled,
-    streaming_form,
 )
 
 CHUNKINGS = ([1], [7, 0, 2], [13, 100], [1000])
