@@ -28,7 +28,7 @@ from codectool.audio.samples import resample
 from codectool.checkpoints.load import read_weights
 from codectool.checkpoints.native import write_model
 from codectool.codec import Codec, PreparedClip
-from codectool.codecs.hac.codec import fold
+from codectool.codecs.hac.model import fold
 from codectool.errors import UsageError
 from tests import recipe
 from tests.hac_models import load_preset, untrained_network

@@ -8,8 +8,8 @@ import torch
 from torch.nn import functional as F
 
 import codectool
-from codectool.codecs.hac.codec import HacCodec, fold
 from codectool.codecs.hac.config import AnyHacConfig, parse_config
+from codectool.codecs.hac.model import HacCodec, fold
 from codectool.codecs.hac.network import HacNetwork
 from codectool.schema import read_json, to_json
 

@@ -7,7 +7,7 @@ _LAYOUT = TokenLayout("hac", 24_000, 320, (18,))
 
 FAMILY = CodecFamily(
     name="hac",
-    model="codectool.codecs.hac.codec:HacCodec",
+    model="codectool.codecs.hac.model:HacCodec",
     trainable="codectool.codecs.hac.trainable:TrainableHac",
     container_number=1,
     profiles=(Profile(1, "hac", _LAYOUT),),

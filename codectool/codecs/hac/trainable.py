@@ -8,8 +8,8 @@ from typing import Any
 from torch import Tensor, nn
 from typing_extensions import override
 
-from codectool.codecs.hac.codec import HacCodec, fold
 from codectool.codecs.hac.config import AnyHacConfig, parse_config
+from codectool.codecs.hac.model import HacCodec, fold
 from codectool.codecs.hac.network import HacNetwork
 from codectool.codecs.hac.quantizer import signs_to_index
 from codectool.codecs.hac.unfold import calibrate_, load_folded_

@@ -21,8 +21,8 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from codectool.codecs.hac.codec import fold
 from codectool.codecs.hac.layers import Foldable, PointwiseMLP, RunningScale
+from codectool.codecs.hac.model import fold
 from codectool.codecs.hac.network import HacNetwork
 from codectool.codecs.hac.spectral import BinGain
 from codectool.codecs.hac.waveform import Head, Shift, Stem, WaveNorm

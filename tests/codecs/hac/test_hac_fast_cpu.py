@@ -11,9 +11,9 @@ from torch.nn import functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
 
 import codectool
-from codectool.codecs.hac import codec as codec_module
-from codectool.codecs.hac.codec import CHUNK_FRAMES, run_chunk
+from codectool.codecs.hac import model as model_module
 from codectool.codecs.hac.fast_cpu import Executor, History, compile_stack
+from codectool.codecs.hac.model import CHUNK_FRAMES, run_chunk
 from codectool.codecs.hac.quantizer import index_to_signs
 from tests.batches import decode_batch, encode_batch, push_in_chunks
 from tests.hac_models import load_preset, small_preset, untrained
@@ -247,7 +247,7 @@ def test_extreme_samples_are_encoded_without_a_warning(tiny, level):
 
 @pytest.mark.parametrize("batch", [2, 64])
 def test_batched_signals_agree_with_single_signals(tiny, batch, monkeypatch):
-    monkeypatch.setattr(codec_module, "MAX_BATCH", batch)
+    monkeypatch.setattr(model_module, "MAX_BATCH", batch)
     waves = [noise(frames, seed=seed)[0] for seed, frames in enumerate(LENGTHS)]
     alone = tiny.encode(waves)
     for wave, codes, expected in zip(waves, tiny.encode_batched(waves), alone, strict=True):

@@ -1,8 +1,8 @@
 import pytest
 import torch
 
-from codectool.codecs.hac.codec import HacCodec, fold
 from codectool.codecs.hac.layers import RunningScale
+from codectool.codecs.hac.model import HacCodec, fold
 from codectool.codecs.hac.network import HacNetwork
 from codectool.codecs.hac.waveform import WaveNorm
 from tests.batches import decode_batch, encode_batch

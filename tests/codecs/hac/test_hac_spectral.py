@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from codectool.codecs.hac.blocks import Stack
-from codectool.codecs.hac.codec import HacCodec
+from codectool.codecs.hac.model import HacCodec
 from codectool.codecs.hac.network import HacNetwork
 from codectool.codecs.hac.spectral import STFT, InverseSTFT, ResponseNorm
 from tests.batches import decode_batch, encode_batch, push_in_chunks

@@ -3,8 +3,8 @@ import torch
 
 from codectool.checkpoints import bundled
 from codectool.checkpoints.native import read_native
-from codectool.codecs.hac.codec import HacCodec, fold
 from codectool.codecs.hac.layers import PointwiseMLP, RunningScale
+from codectool.codecs.hac.model import HacCodec, fold
 from codectool.codecs.hac.network import HacNetwork
 from codectool.codecs.hac.unfold import SEEN_BATCHES, calibrate_, load_folded_
 from codectool.nn.loading import TensorMismatchError

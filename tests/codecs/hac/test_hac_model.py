@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import torch
 
-from codectool.codecs.hac.codec import CHUNK_FRAMES, HacCodec, run_chunk
+from codectool.codecs.hac.model import CHUNK_FRAMES, HacCodec, run_chunk
 from codectool.codecs.hac.quantizer import index_to_signs, signs_to_index
 from codectool.errors import CheckpointError, ConfigError
 from codectool.schema import to_json
