@@ -188,22 +188,13 @@ def measure(job: Job) -> Row:
 def batches(config: RunConfig, count: int) -> list[Any]:
     """Read batches ``(B, 1, N)`` in this process."""
     from codectool.audio.discovery import read_list
-    from codectool.training.data import CropLoader, CropSettings
+    from codectool.training.data import CropDataset, CropLoader
     from codectool.training.filelist import scan
 
     assert config.data is not None
-    training = config.training
-    settings = CropSettings(
-        sample_rate=config.crop_spec().sample_rate,
-        segment_size=training.segment_size,
-        seed=training.seed,
-        by_seconds=training.sampling == "seconds",
-        gain_db=training.gain_db,
-        start_padding_prob=training.start_padding_prob,
-        silence_prob=training.silence_prob,
-    )
     clips, _ = scan(read_list(Path(config.data.train)))
-    loader = CropLoader(clips, settings, training.batch_size)
+    dataset = CropDataset(clips, config.training, config.crop_spec().sample_rate)
+    loader = CropLoader(dataset, config.training.batch_size)
     return [batch.audio for batch in itertools.islice(loader, count)]
 
 

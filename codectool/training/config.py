@@ -20,7 +20,6 @@ from codectool.errors import ConfigError, UsageError
 from codectool.schema import (
     Config,
     Count,
-    Fraction,
     NonNegativeFloat,
     PositiveFloat,
     from_json,
@@ -29,6 +28,7 @@ from codectool.schema import (
     to_json,
 )
 from codectool.training.adversarial import AdversarialConfig
+from codectool.training.data import CropConfig
 from codectool.training.losses import AnyLossConfig
 from codectool.training.optimizer import OptimizerConfig, ScheduleConfig
 
@@ -42,11 +42,10 @@ OLD_NAMES = {
 }
 
 
-class TrainingConfig(Config, frozen=True):
+class TrainingConfig(CropConfig, frozen=True, kw_only=True):
     """How a codec is trained.
 
     Attributes:
-        segment_size: samples of a crop.
         batch_size: crops of one step, over all processes and accumulated parts.
         generator: optimizer of the codec.
         losses: reconstruction losses.
@@ -62,16 +61,9 @@ class TrainingConfig(Config, frozen=True):
         ema: decay of the moving average of the weights, which is what is validated and stored; null
             for none.
         accumulation: number of parts of a batch whose gradients are accumulated.
-        sampling: draw each clip once per epoch (``"clips"``), or each second equally often
-            (``"seconds"``).
-        gain_db: range of a random gain in dB; null for none.
-        start_padding_prob: probability that a crop starts before its clip, with up to half a crop
-            of zeros.
-        silence_prob: probability that a crop is silence or faint noise.
         precision: precision of matrix products and convolutions: ``"fp32"``, ``"bf16"`` or
             ``"fp16"``.
         compile: compile the model, which takes minutes at the start and makes steps faster.
-        seed: random seed of weights, crops and everything else.
         num_workers: processes that read audio.
         log_every: steps between lines of the metrics log.
         validate_every: steps between validations.
@@ -81,7 +73,6 @@ class TrainingConfig(Config, frozen=True):
         max_bad_steps: consecutive steps with a non-finite loss or gradient that end the run.
     """
 
-    segment_size: Count
     batch_size: Count
     generator: OptimizerConfig
     losses: Annotated[tuple[AnyLossConfig, ...], Meta(min_length=1)]
@@ -95,13 +86,8 @@ class TrainingConfig(Config, frozen=True):
     clip_norm: PositiveFloat | None = None
     ema: Annotated[float, Meta(gt=0, lt=1)] | None = None
     accumulation: Count = 1
-    sampling: Literal["clips", "seconds"] = "seconds"
-    gain_db: tuple[float, float] | None = None
-    start_padding_prob: Fraction = 0.0
-    silence_prob: Fraction = 0.0
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     compile: bool = False
-    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 1234
     num_workers: Annotated[int, Meta(ge=0, le=256)] = 2
     log_every: Count = 20
     validate_every: Count = 1000
@@ -111,6 +97,7 @@ class TrainingConfig(Config, frozen=True):
     max_bad_steps: Count = 20
 
     def __post_init__(self) -> None:
+        super().__post_init__()
         if (self.max_steps is None) == (self.max_epochs is None):
             raise ConfigError("set either max_steps or max_epochs, not both and not none")
         if self.batch_size % self.accumulation:
@@ -118,8 +105,6 @@ class TrainingConfig(Config, frozen=True):
                 f"batch_size {self.batch_size} is not a multiple of accumulation "
                 f"{self.accumulation}"
             )
-        if self.gain_db is not None and self.gain_db[0] > self.gain_db[1]:
-            raise ConfigError("gain_db must be a range from low to high")
         if self.adversarial is not None:
             self._check_adversarial(self.adversarial)
 

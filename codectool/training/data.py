@@ -17,15 +17,18 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Annotated, Literal
 
 import numpy as np
 import numpy.typing as npt
 import torch
+from msgspec import Meta
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from codectool.audio.files import read_crop
 from codectool.errors import AudioError, CodectoolError, ConfigError, UsageError
+from codectool.schema import Config, Count, Fraction
 from codectool.training.filelist import Clip
 
 Wave = npt.NDArray[np.float32]
@@ -35,30 +38,31 @@ MAX_TRIES = 20  # clips that are tried for a crop before it is silence
 NOISE_DB = (-80.0, -50.0)  # RMS level of faint noise, relative to full scale
 
 
-@dataclass(frozen=True)
-class CropSettings:
+class CropConfig(Config, frozen=True, kw_only=True):
     """How crops are drawn.
 
     Attributes:
-        sample_rate: sampling rate of the crops in Hz.
         segment_size: samples of a crop.
-        seed: random seed.
-        by_seconds: draw a clip once per epoch for each segment that fits into it, instead of once,
-            so that every second of audio is drawn about equally often.
-        gain_db: range of a random gain in dB; None for none. The gain is limited so that the peak
+        sampling: draw each clip once per epoch (``"clips"``), or once for each segment that fits
+            into it (``"seconds"``), so that each second of audio is drawn about equally often.
+        gain_db: range of a random gain in dB; null for none. The gain is limited so that the peak
             of the crop stays within full scale.
         start_padding_prob: probability that a crop starts before its clip, with up to half a crop
             of zeros.
         silence_prob: probability that a crop is silence, or white noise of -80 to -50 dBFS.
+        seed: random seed of weights, crops and everything else.
     """
 
-    sample_rate: int
-    segment_size: int
-    seed: int
-    by_seconds: bool = False
+    segment_size: Count
+    sampling: Literal["clips", "seconds"] = "seconds"
     gain_db: tuple[float, float] | None = None
-    start_padding_prob: float = 0.0
-    silence_prob: float = 0.0
+    start_padding_prob: Fraction = 0.0
+    silence_prob: Fraction = 0.0
+    seed: Annotated[int, Meta(ge=0, le=2**63 - 1)] = 1234
+
+    def __post_init__(self) -> None:
+        if self.gain_db is not None and self.gain_db[0] > self.gain_db[1]:
+            raise ConfigError("gain_db must be a range from low to high")
 
 
 @dataclass(frozen=True, eq=False)
@@ -79,17 +83,21 @@ class Crop:
 class CropDataset(Dataset[Crop]):
     """Crop n of an endless run, for n = 0, 1, 2...
 
-    An epoch is a random order of its entries. An entry is a clip; with ``by_seconds`` a clip has as
-    many entries as segments fit into it.
+    An epoch is a random order of its entries. An entry is a clip, or a segment of a clip.
+
+    Args:
+        clips: clips to draw from.
+        config: how crops are drawn.
+        sample_rate: sampling rate of the crops in Hz.
 
     Raises:
         UsageError: There are no clips.
     """
 
-    def __init__(self, clips: Sequence[Clip], settings: CropSettings) -> None:
+    def __init__(self, clips: Sequence[Clip], config: CropConfig, sample_rate: int) -> None:
         if not clips:
             raise UsageError("there is no audio to train on: the list holds no usable clip")
-        self.settings = settings
+        self.config, self.sample_rate = config, sample_rate
         # Flat arrays: workers would copy millions of small objects one by one, as their reference
         # counts are touched.
         names = [os.fsencode(clip.path) for clip in clips]
@@ -98,9 +106,9 @@ class CropDataset(Dataset[Crop]):
         self._num_samples = np.array([clip.num_samples for clip in clips], np.int64)
         self._rates = np.array([clip.sample_rate for clip in clips], np.int64)
         repeats = np.ones(len(clips), np.int64)
-        if settings.by_seconds:
-            segments = self._num_samples / self._rates * settings.sample_rate
-            repeats = np.maximum(1, np.rint(segments / settings.segment_size)).astype(np.int64)
+        if config.sampling == "seconds":
+            num_samples = self._num_samples / self._rates * sample_rate
+            repeats = np.maximum(1, np.rint(num_samples / config.segment_size)).astype(np.int64)
         self._entry_ends = np.cumsum(repeats)
         self._orders: dict[int, npt.NDArray[np.integer]] = {}
 
@@ -111,11 +119,11 @@ class CropDataset(Dataset[Crop]):
 
     def __getitem__(self, number: int) -> Crop:
         """Return a crop by its number in the run."""
-        settings = self.settings
-        rng = np.random.default_rng([settings.seed, number])
+        config = self.config
+        rng = np.random.default_rng([config.seed, number])
         clip = self._clip_of_item(number)
-        if rng.random() < settings.silence_prob:
-            return Crop(self._tensor(_quiet(rng, settings.segment_size)), {})
+        if rng.random() < config.silence_prob:
+            return Crop(self._tensor(_quiet(rng, config.segment_size)), {})
         problems: dict[str, str] = {}
         for _ in range(MAX_TRIES):
             try:
@@ -123,7 +131,7 @@ class CropDataset(Dataset[Crop]):
             except AudioError as error:
                 problems[str(clip.path)] = str(error)
             clip = self._clip_of_entry(int(rng.integers(self.items_per_epoch)))
-        return Crop(torch.zeros(1, settings.segment_size), problems, failed=True)
+        return Crop(torch.zeros(1, config.segment_size), problems, failed=True)
 
     def _clip_of_item(self, number: int) -> Clip:
         epoch, place = divmod(number, self.items_per_epoch)
@@ -137,7 +145,7 @@ class CropDataset(Dataset[Crop]):
         small = self.items_per_epoch <= np.iinfo(np.uint32).max
         order = np.arange(self.items_per_epoch, dtype=np.uint32 if small else np.int64)
         # A spawn key: otherwise crop number `epoch` would draw the same numbers.
-        seed = np.random.SeedSequence(self.settings.seed, spawn_key=(epoch,))
+        seed = np.random.SeedSequence(self.config.seed, spawn_key=(epoch,))
         np.random.default_rng(seed).shuffle(order)
         return order
 
@@ -155,24 +163,24 @@ class CropDataset(Dataset[Crop]):
         """
         if clip.seconds < MIN_SECONDS:
             raise AudioError(f"{clip.path}: is shorter than {MIN_SECONDS} s")
-        settings = self.settings
-        size = settings.segment_size
+        config, rate = self.config, self.sample_rate
+        size = config.segment_size
         padding = 0
-        if rng.random() < settings.start_padding_prob:
+        if rng.random() < config.start_padding_prob:
             padding = int(rng.integers(1, max(1, size // 2), endpoint=True))
         start = 0
-        length = -(-clip.num_samples * settings.sample_rate // clip.sample_rate)
+        length = -(-clip.num_samples * rate // clip.sample_rate)
         if not padding and length > size:
             start = int(rng.integers(length - size, endpoint=True))
         expected = min(size - padding, length - start)
-        wave = read_crop(clip.path, start, size - padding, settings.sample_rate)[0]
+        wave = read_crop(clip.path, start, size - padding, rate)[0]
         if len(wave) < expected:
             raise AudioError(
                 f"{clip.path}: is shorter than the list says; write the list again with "
                 "`codectool filelist`"
             )
-        if settings.gain_db is not None:
-            wave = _amplify(wave, rng.uniform(*settings.gain_db))
+        if config.gain_db is not None:
+            wave = _amplify(wave, rng.uniform(*config.gain_db))
         result = np.zeros(size, np.float32)
         result[padding : padding + len(wave)] = wave
         return result
@@ -221,8 +229,7 @@ class CropLoader:
     """Endless batches; batch k holds crops ``k * batch_size`` to ``(k + 1) * batch_size - 1``.
 
     Args:
-        clips: clips to draw from.
-        settings: how crops are drawn.
+        dataset: crops of the run.
         batch_size: crops of a batch over all processes.
         num_workers: worker processes that read ahead; 0 to read in this process.
         rank: number of this process, which gets the rank-th part of each batch.
@@ -230,14 +237,12 @@ class CropLoader:
         first_batch: number of the first batch.
 
     Raises:
-        UsageError: There are no clips.
         ConfigError: The batch cannot be split evenly over the processes.
     """
 
     def __init__(
         self,
-        clips: Sequence[Clip],
-        settings: CropSettings,
+        dataset: CropDataset,
         batch_size: int,
         num_workers: int = 0,
         rank: int = 0,
@@ -248,7 +253,7 @@ class CropLoader:
             raise ConfigError(
                 f"batch_size {batch_size} cannot be split evenly over {world_size} processes"
             )
-        self.dataset = CropDataset(clips, settings)
+        self.dataset = dataset
         self.batch_size = batch_size
         self.first_batch = first_batch
         self._part = batch_size // world_size
@@ -283,29 +288,21 @@ class CropLoader:
             self._reported.update(problems)
             yield Batch(audio, new, waited)
 
+    def _crop_numbers(self) -> Iterator[list[int]]:
+        for batch in itertools.count(self.first_batch):
+            first = batch * self.batch_size + self._offset
+            yield list(range(first, first + self._part))
+
     def _loader(self) -> DataLoader[_Collated]:
         return DataLoader(
             self.dataset,  # type: ignore[arg-type]  # collated to another type
-            batch_sampler=_CropNumbers(self.first_batch, self.batch_size, self._offset, self._part),
+            batch_sampler=self._crop_numbers(),
             num_workers=self._num_workers,
             collate_fn=_collate,
             worker_init_fn=_start_worker,
             generator=torch.Generator(),  # else it would draw from the global one
             prefetch_factor=4 if self._num_workers else None,
         )
-
-
-class _CropNumbers:
-    """Numbers of the crops of one process's part of each batch."""
-
-    def __init__(self, first_batch: int, batch_size: int, offset: int, part: int) -> None:
-        self._first_batch, self._batch_size = first_batch, batch_size
-        self._offset, self._part = offset, part
-
-    def __iter__(self) -> Iterator[list[int]]:
-        for batch in itertools.count(self._first_batch):
-            first = batch * self._batch_size + self._offset
-            yield list(range(first, first + self._part))
 
 
 def _collate(crops: list[Crop]) -> _Collated:

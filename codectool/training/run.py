@@ -34,7 +34,7 @@ from codectool.training.checkpoint import (
     write_checkpoint,
 )
 from codectool.training.config import RunConfig
-from codectool.training.data import CropDataset, CropLoader, CropSettings, reading_errors
+from codectool.training.data import CropDataset, CropLoader, reading_errors
 from codectool.training.filelist import Clip, scan
 from codectool.training.metrics_log import MetricsLog, StepMeter
 from codectool.training.stop_signals import StopFlag, stop_signals
@@ -195,19 +195,10 @@ class Run:
                 f"batch_size {training.batch_size} cannot be split evenly over {num_processes} "
                 f"processes with accumulation {training.accumulation}"
             )
-        self.config, self.folder, self.clips, self.valid = config, folder, clips, valid
+        self.config, self.folder, self.valid = config, folder, valid
         self.device, self.max_hours, self.callbacks = device, max_hours, callbacks
-        self.crops = CropSettings(
-            sample_rate=config.crop_spec().sample_rate,
-            segment_size=training.segment_size,
-            seed=training.seed,
-            by_seconds=training.sampling == "seconds",
-            gain_db=training.gain_db,
-            start_padding_prob=training.start_padding_prob,
-            silence_prob=training.silence_prob,
-        )
-        items_per_epoch = CropDataset(clips, self.crops).items_per_epoch
-        self.training = training.in_steps(items_per_epoch)
+        self.dataset = CropDataset(clips, training, config.crop_spec().sample_rate)
+        self.training = training.in_steps(self.dataset.items_per_epoch)
         assert self.training.max_steps is not None, "lengths are in steps"
         self.max_steps = self.training.max_steps
         self.trainer = Trainer(replace(config, training=self.training), device)
@@ -257,8 +248,7 @@ class Run:
             )
 
     def _calibration_crops(self) -> Tensor:
-        dataset = CropDataset(self.clips, self.crops)
-        return torch.stack([dataset[number].audio for number in range(CALIBRATION_CROPS)])
+        return torch.stack([self.dataset[number].audio for number in range(CALIBRATION_CROPS)])
 
     def go(self) -> RunResult:
         """Train until the end of the run, or until a signal requests to stop.
@@ -303,8 +293,7 @@ class Run:
         trainer, training = self.trainer, self.training
         batches = iter(
             CropLoader(
-                self.clips,
-                self.crops,
+                self.dataset,
                 training.batch_size,
                 num_workers=training.num_workers,
                 rank=parallel.rank(),

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import multiprocessing
 import os
 import signal
@@ -11,7 +12,6 @@ import time
 import tracemalloc
 from collections import Counter
 from collections.abc import Iterator
-from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 
@@ -19,20 +19,21 @@ import numpy as np
 import pytest
 import soundfile
 import torch
+from msgspec.structs import replace
 
 from codectool.audio.discovery import ListEntry, read_list
 from codectool.audio.files import read_audio
 from codectool.audio.samples import resample
 from codectool.errors import AudioError, CodectoolError, ConfigError, UsageError
 from codectool.training import data
-from codectool.training.data import Batch, CropDataset, CropLoader, CropSettings, reading_errors
+from codectool.training.data import Batch, CropConfig, CropDataset, CropLoader, reading_errors
 from codectool.training.filelist import Clip, scan
 from tests.conftest import shared
 
 RATE = 8000
-PLAIN = CropSettings(sample_rate=RATE, segment_size=400, seed=5)
+PLAIN = CropConfig(segment_size=400, sampling="clips", seed=5)
 RICH = replace(
-    PLAIN, by_seconds=True, gain_db=(-10.0, 6.0), start_padding_prob=0.3, silence_prob=0.2
+    PLAIN, sampling="seconds", gain_db=(-10.0, 6.0), start_padding_prob=0.3, silence_prob=0.2
 )
 
 
@@ -60,6 +61,10 @@ def noises(tmp_path: Path) -> list[Clip]:
 def ramp(tmp_path: Path) -> Clip:
     """A clip of 10,000 samples in which sample n is n / 16384."""
     return write(tmp_path / "ramp.wav", np.arange(10_000) / 16384)
+
+
+def loader_of(clips: list[Clip], config: CropConfig, *options: int, **named: int) -> CropLoader:
+    return CropLoader(CropDataset(clips, config, RATE), *options, **named)
 
 
 def wave(dataset: CropDataset, number: int) -> np.ndarray:
@@ -92,7 +97,7 @@ def same(one: list[Batch], other: list[Batch]) -> bool:
 
 
 def test_each_epoch_has_every_clip_once_in_another_order(marked: list[Clip]) -> None:
-    dataset = CropDataset(marked, PLAIN)
+    dataset = CropDataset(marked, PLAIN, RATE)
     assert dataset.items_per_epoch == 20
     epochs = [[which(dataset, 20 * epoch + place) for place in range(20)] for epoch in range(4)]
     assert all(sorted(epoch) == list(range(20)) for epoch in epochs)
@@ -100,7 +105,7 @@ def test_each_epoch_has_every_clip_once_in_another_order(marked: list[Clip]) -> 
 
 
 def test_by_seconds_draws_a_clip_per_segment(marked: list[Clip]) -> None:
-    dataset = CropDataset(marked, replace(PLAIN, by_seconds=True, segment_size=1500))
+    dataset = CropDataset(marked, replace(PLAIN, sampling="seconds", segment_size=1500), RATE)
     expected = {i: max(1, round((1000 + 300 * i) / 1500)) for i in range(20)}
     assert expected[0] == 1
     assert expected[19] == 4
@@ -112,12 +117,12 @@ def test_by_seconds_draws_a_clip_per_segment(marked: list[Clip]) -> None:
 
 def test_by_seconds_counts_segments_at_the_models_rate(tmp_path: Path) -> None:
     clip = write(tmp_path / "a.wav", np.zeros(4 * 16000), 16000)
-    settings = CropSettings(sample_rate=RATE, segment_size=RATE, seed=0, by_seconds=True)
-    assert CropDataset([clip], settings).items_per_epoch == 4
+    config = CropConfig(segment_size=RATE)
+    assert CropDataset([clip], config, RATE).items_per_epoch == 4
 
 
 def test_crop_starts_are_uniform(ramp: Clip) -> None:
-    dataset = CropDataset([ramp], PLAIN)
+    dataset = CropDataset([ramp], PLAIN, RATE)
     starts = [start(dataset, n) for n in range(1600)]
     assert 0 <= min(starts) < 50
     assert 9550 < max(starts) <= 9600
@@ -128,20 +133,20 @@ def test_crop_starts_are_uniform(ramp: Clip) -> None:
 
 def test_crop_starts_include_both_ends(tmp_path: Path) -> None:
     clip = write(tmp_path / "a.wav", np.arange(1003) / 16384)
-    dataset = CropDataset([clip], replace(PLAIN, segment_size=1000))
+    dataset = CropDataset([clip], replace(PLAIN, segment_size=1000), RATE)
     assert {start(dataset, n) for n in range(100)} == {0, 1, 2, 3}
 
 
 def test_crop_starts_differ_between_epochs(ramp: Clip) -> None:
-    dataset = CropDataset([ramp], PLAIN)
+    dataset = CropDataset([ramp], PLAIN, RATE)
     assert len({start(dataset, n) for n in range(50)}) > 45
 
 
 def test_seed_changes_order_and_starts(marked: list[Clip], ramp: Clip) -> None:
     other = replace(PLAIN, seed=6)
-    orders = [[which(CropDataset(marked, s), n) for n in range(20)] for s in (PLAIN, other)]
+    orders = [[which(CropDataset(marked, s, RATE), n) for n in range(20)] for s in (PLAIN, other)]
     assert orders[0] != orders[1]
-    starts = [[start(CropDataset([ramp], s), n) for n in range(5)] for s in (PLAIN, other)]
+    starts = [[start(CropDataset([ramp], s, RATE), n) for n in range(5)] for s in (PLAIN, other)]
     assert not set(starts[0]) & set(starts[1])
 
 
@@ -152,9 +157,7 @@ def test_crop_matches_resampled_file(tmp_path: Path, name: str, rate: int) -> No
     soundfile.write(path, rng.normal(0, 0.1, (3 * rate, 2)), rate)
     samples, _ = read_audio(path, name)
     whole = resample(samples.mean(axis=0, keepdims=True), rate, 24000)[0]
-    dataset = CropDataset(
-        scan([ListEntry(path)])[0], replace(PLAIN, sample_rate=24000, segment_size=9000)
-    )
+    dataset = CropDataset(scan([ListEntry(path)])[0], replace(PLAIN, segment_size=9000), 24000)
     windows = np.lib.stride_tricks.sliding_window_view(whole, 9000)
     starts = set()
     for number in range(4):
@@ -168,14 +171,14 @@ def test_crop_matches_resampled_file(tmp_path: Path, name: str, rate: int) -> No
 def test_short_clips_are_padded_with_zeros(tmp_path: Path) -> None:
     samples = np.random.default_rng(0).normal(0, 0.1, 900).astype(np.float32)
     clip = write(tmp_path / "a.wav", samples)
-    found = wave(CropDataset([clip], replace(PLAIN, segment_size=1500)), 0)
+    found = wave(CropDataset([clip], replace(PLAIN, segment_size=1500), RATE), 0)
     np.testing.assert_array_equal(found[:900], samples)
     np.testing.assert_array_equal(found[900:], 0)
 
 
 def test_gains_are_uniform_in_decibels(tmp_path: Path) -> None:
     clip = write(tmp_path / "a.wav", np.full(1000, 0.125))
-    dataset = CropDataset([clip], replace(PLAIN, gain_db=(-10.0, 6.0)))
+    dataset = CropDataset([clip], replace(PLAIN, gain_db=(-10.0, 6.0)), RATE)
     gains = np.array([20 * np.log10(wave(dataset, n)[0] / 0.125) for n in range(800)])
     assert -10 <= gains.min() < -9.8
     assert 5.8 < gains.max() <= 6.001
@@ -185,7 +188,9 @@ def test_gains_are_uniform_in_decibels(tmp_path: Path) -> None:
 
 def test_gain_is_limited_to_full_scale(tmp_path: Path) -> None:
     samples = np.random.default_rng(0).uniform(-0.9, 0.9, 5000)
-    dataset = CropDataset([write(tmp_path / "a.wav", samples)], replace(PLAIN, gain_db=(-2.0, 6.0)))
+    dataset = CropDataset(
+        [write(tmp_path / "a.wav", samples)], replace(PLAIN, gain_db=(-2.0, 6.0)), RATE
+    )
     peaks = np.array([np.abs(wave(dataset, n)).max() for n in range(100)])
     assert peaks.max() <= 1
     assert (peaks > 0.9999).sum() > 40  # and not far below it
@@ -195,17 +200,17 @@ def test_gain_is_limited_to_full_scale(tmp_path: Path) -> None:
 def test_gain_does_not_clip(tmp_path: Path) -> None:
     samples = np.random.default_rng(0).uniform(-0.9, 0.9, 1000)
     loud = replace(PLAIN, segment_size=1000, gain_db=(6.0, 6.0))
-    found = wave(CropDataset([write(tmp_path / "a.wav", samples)], loud), 0)
+    found = wave(CropDataset([write(tmp_path / "a.wav", samples)], loud, RATE), 0)
     np.testing.assert_allclose(found, samples / np.abs(samples).max(), atol=1e-6)
 
 
 def test_levels_are_kept_without_gain(tmp_path: Path) -> None:
     clip = write(tmp_path / "a.wav", np.full(1000, 1.5))
-    assert wave(CropDataset([clip], PLAIN), 0).max() == 1.5
+    assert wave(CropDataset([clip], PLAIN, RATE), 0).max() == 1.5
 
 
 def test_start_padding_is_uniform(ramp: Clip) -> None:
-    dataset = CropDataset([ramp], replace(PLAIN, start_padding_prob=0.25))
+    dataset = CropDataset([ramp], replace(PLAIN, start_padding_prob=0.25), RATE)
     leads = []
     for number in range(1000):
         found = wave(dataset, number)
@@ -220,7 +225,7 @@ def test_start_padding_is_uniform(ramp: Clip) -> None:
 
 
 def test_silence_is_digital_or_faint_noise(marked: list[Clip]) -> None:
-    dataset = CropDataset(marked, replace(PLAIN, silence_prob=0.5, segment_size=1000))
+    dataset = CropDataset(marked, replace(PLAIN, silence_prob=0.5, segment_size=1000), RATE)
     levels = [float(np.sqrt((wave(dataset, n) ** 2).mean())) for n in range(600)]
     pure = [level for level in levels if level == 0]
     faint = [20 * np.log10(level) for level in levels if 0 < level < 0.01]
@@ -235,7 +240,7 @@ def test_memory_of_millions_of_entries_is_small(monkeypatch: pytest.MonkeyPatch)
     clips = [Clip(Path("/a.wav"), 2**40 // 1000, RATE)]  # four years
     tracemalloc.start()
     try:
-        dataset = CropDataset(clips, replace(PLAIN, by_seconds=True))
+        dataset = CropDataset(clips, replace(PLAIN, sampling="seconds"), RATE)
         assert dataset.items_per_epoch == pytest.approx(2_748_779, abs=1)
         assert dataset[dataset.items_per_epoch * 7 + 5].problems == {}
         assert tracemalloc.get_traced_memory()[1] < 5 * dataset.items_per_epoch
@@ -249,8 +254,8 @@ def test_memory_of_millions_of_entries_is_small(monkeypatch: pytest.MonkeyPatch)
 @pytest.mark.filterwarnings("ignore:This DataLoader will create 3 worker")  # on a small machine
 @pytest.mark.parametrize("workers", [1, 3])
 def test_batches_do_not_depend_on_number_of_workers(noises: list[Clip], workers: int) -> None:
-    alone = take(CropLoader(noises, RICH, 8), 10)
-    ahead = take(CropLoader(noises, RICH, 8, num_workers=workers), 10)
+    alone = take(loader_of(noises, RICH, 8), 10)
+    ahead = take(loader_of(noises, RICH, 8, num_workers=workers), 10)
     assert same(alone, ahead)
     assert not torch.equal(alone[0].audio, alone[1].audio)
     assert alone[0].audio.shape == (8, 1, 400)
@@ -258,14 +263,17 @@ def test_batches_do_not_depend_on_number_of_workers(noises: list[Clip], workers:
 
 
 def test_loader_continues_at_first_batch(noises: list[Clip]) -> None:
-    whole = take(CropLoader(noises, RICH, 6), 10)
-    assert same(whole[7:], take(CropLoader(noises, RICH, 6, first_batch=7), 3))
-    assert same(whole[7:], take(CropLoader(noises, RICH, 6, first_batch=7, num_workers=1), 3))
+    whole = take(loader_of(noises, RICH, 6), 10)
+    assert same(whole[7:], take(loader_of(noises, RICH, 6, first_batch=7), 3))
+    assert same(
+        whole[7:],
+        take(loader_of(noises, RICH, 6, first_batch=7, num_workers=1), 3),
+    )
 
 
 def test_processes_get_parts_of_the_same_batch(noises: list[Clip]) -> None:
-    whole = take(CropLoader(noises, RICH, 6, first_batch=3), 4)
-    parts = [take(CropLoader(noises, RICH, 6, 0, rank, 3, first_batch=3), 4) for rank in range(3)]
+    whole = take(loader_of(noises, RICH, 6, first_batch=3), 4)
+    parts = [take(loader_of(noises, RICH, 6, 0, rank, 3, first_batch=3), 4) for rank in range(3)]
     for batch, *shares in zip(whole, *parts, strict=True):
         assert all(share.audio.shape == (2, 1, 400) for share in shares)
         assert torch.equal(batch.audio, torch.cat([share.audio for share in shares]))
@@ -273,25 +281,25 @@ def test_processes_get_parts_of_the_same_batch(noises: list[Clip]) -> None:
 
 def test_loader_does_not_draw_global_random_numbers(noises: list[Clip]) -> None:
     before = torch.get_rng_state()
-    take(CropLoader(noises, RICH, 4), 3)
+    take(loader_of(noises, RICH, 4), 3)
     assert torch.equal(torch.get_rng_state(), before)
 
 
 def test_loader_can_be_iterated_again(noises: list[Clip]) -> None:
-    loader = CropLoader(noises, RICH, 4)
+    loader = loader_of(noises, RICH, 4)
     assert same(take(loader, 3), take(loader, 3))
 
 
 def test_batch_may_be_larger_than_the_data(ramp: Clip) -> None:
-    batch = take(CropLoader([ramp], PLAIN, 50), 1)[0]
+    batch = take(loader_of([ramp], PLAIN, 50), 1)[0]
     assert len({float(crop[0, 0]) for crop in batch.audio}) > 45
 
 
 def test_uneven_batches_and_empty_lists_are_refused(noises: list[Clip]) -> None:
     with pytest.raises(ConfigError, match="batch_size 8 cannot be split evenly over 3"):
-        CropLoader(noises, PLAIN, 8, world_size=3)
+        loader_of(noises, PLAIN, 8, world_size=3)
     with pytest.raises(UsageError, match="no audio"):
-        CropLoader([], PLAIN, 8)
+        loader_of([], PLAIN, 8)
 
 
 # Errors
@@ -317,7 +325,7 @@ def broken(folder: Path) -> dict[str, Clip]:
         "is nan": write(folder / "nan.wav", nan),
         "is inf": write(folder / "infinite.wav", infinite),
         "shorter than 0.1 s": write(folder / "short.wav", np.zeros(799)),
-        "shorter than the list says": replace(
+        "shorter than the list says": dataclasses.replace(
             write(folder / "lie.wav", np.zeros(1000)), num_samples=10**6
         ),
         "cut.flac": Clip(cut, 80_000, RATE),
@@ -326,7 +334,7 @@ def broken(folder: Path) -> dict[str, Clip]:
 
 def test_unusable_clips_are_replaced_and_reported_once(tmp_path: Path, marked: list[Clip]) -> None:
     bad = broken(tmp_path / "bad")
-    loader = CropLoader([*marked, *bad.values()], PLAIN, 28)
+    loader = loader_of([*marked, *bad.values()], PLAIN, 28)
     batches = take(loader, 12)
     for batch in batches:
         levels = batch.audio[:, 0] * 32
@@ -341,25 +349,25 @@ def test_unusable_clips_are_replaced_and_reported_once(tmp_path: Path, marked: l
 
 def test_replacements_do_not_depend_on_workers(tmp_path: Path, marked: list[Clip]) -> None:
     clips = [*marked[:3], *broken(tmp_path / "bad").values()]
-    alone = take(CropLoader(clips, RICH, 8), 5)
-    ahead = take(CropLoader(clips, RICH, 8, num_workers=2), 5)
+    alone = take(loader_of(clips, RICH, 8), 5)
+    ahead = take(loader_of(clips, RICH, 8, num_workers=2), 5)
     assert same(alone, ahead)
     assert [batch.problems for batch in alone] == [batch.problems for batch in ahead]
 
 
 def test_batch_of_unreadable_files_is_an_error(tmp_path: Path) -> None:
     clips = [*broken(tmp_path / "bad").values()][:3]
-    crop = CropDataset(clips, PLAIN)[0]
+    crop = CropDataset(clips, PLAIN, RATE)[0]
     assert crop.failed
     assert not crop.audio.any()
     assert set(crop.problems) == {str(clip.path) for clip in clips}
     with pytest.raises(AudioError, match="none of the 3 files of a batch could be read"):
-        take(CropLoader(clips, PLAIN, 4), 1)
+        take(loader_of(clips, PLAIN, 4), 1)
 
 
 def test_killed_worker_is_an_error(noises: list[Clip]) -> None:
     before = set(multiprocessing.active_children())
-    batches = iter(CropLoader(noises, RICH, 4, num_workers=2))
+    batches = iter(loader_of(noises, RICH, 4, num_workers=2))
     next(batches)
     (victim, *_others) = set(multiprocessing.active_children()) - before
     with pytest.raises(CodectoolError, match="a worker that reads audio died"):
@@ -382,23 +390,24 @@ def test_other_errors_are_not_translated() -> None:
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_workers_ignore_stop_signals(number: signal.Signals, noises: list[Clip]) -> None:
     before = set(multiprocessing.active_children())
-    batches = iter(CropLoader(noises, RICH, 4, num_workers=2))
+    batches = iter(loader_of(noises, RICH, 4, num_workers=2))
     found = [next(batches) for _ in range(2)]
     for reader in set(multiprocessing.active_children()) - before:
         os.kill(reader.pid or 0, number)
     found += [next(batches) for _ in range(30)]
-    assert same(found, take(CropLoader(noises, RICH, 4), 32))
+    assert same(found, take(loader_of(noises, RICH, 4), 32))
 
 
 INTERRUPTED = """
 import sys
 from pathlib import Path
 from codectool.audio.discovery import read_list
-from codectool.training.data import CropLoader, CropSettings
+from codectool.training.data import CropConfig, CropDataset, CropLoader
 from codectool.training.filelist import scan
 clips, _ = scan(read_list(Path(sys.argv[1])))
 try:
-    for batch in CropLoader(clips, CropSettings(8000, 400, 5), 4, num_workers=2):
+    dataset = CropDataset(clips, CropConfig(segment_size=400), 8000)
+    for batch in CropLoader(dataset, 4, num_workers=2):
         print("going", flush=True)
 except KeyboardInterrupt:
     print("interrupted")
@@ -424,8 +433,10 @@ def test_ctrl_c_ends_all_processes_quietly(tmp_path: Path, noises: list[Clip]) -
 
 def test_batch_of_real_speech() -> None:
     clips, _ = scan(read_list(shared("speech", "valid.txt")))
-    settings = CropSettings(24000, 24000, 1, True, (-10.0, 6.0), 0.1, 0.02)
-    batch = take(CropLoader(clips, settings, 24), 1)[0]
+    config = CropConfig(
+        segment_size=24000, gain_db=(-10.0, 6.0), start_padding_prob=0.1, silence_prob=0.02
+    )
+    batch = take(CropLoader(CropDataset(clips, config, 24000), 24), 1)[0]
     assert batch.problems == []
     assert batch.audio.shape == (24, 1, 24000)
     assert batch.audio.isfinite().all()
