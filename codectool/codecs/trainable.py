@@ -21,13 +21,11 @@ class Reconstruction:
         audio: float32 ``(B, 1, N')``, the decoder's output.
         target: float32 ``(B, 1, N')``, what the output should be.
         auxiliary_losses: losses of the quantizer by name, scalars without their weights.
-        codes: int64 ``(B, K, F)``.
     """
 
     audio: Tensor
     target: Tensor
     auxiliary_losses: dict[str, Tensor]
-    codes: Tensor
 
 
 @dataclass(frozen=True)

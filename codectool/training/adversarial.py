@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Annotated, Literal
+from typing import Annotated
 
 import torch
 from msgspec import Meta
@@ -12,12 +12,12 @@ from torch import Tensor, nn
 
 from codectool.schema import Config, Count, Fraction, NonNegativeFloat
 from codectool.training.discriminators import AnyDiscriminatorConfig
+from codectool.training.discriminators.base import DiscriminatorOutput
 from codectool.training.losses.adversarial import (
+    Kind,
+    discriminator_loss,
     feature_matching,
-    hinge_discriminator,
-    hinge_generator,
-    least_squares_discriminator,
-    least_squares_generator,
+    generator_loss,
 )
 from codectool.training.losses.balancer import GradientBalancer
 
@@ -41,7 +41,7 @@ class AdversarialConfig(Config, frozen=True):
     """
 
     discriminators: Annotated[tuple[AnyDiscriminatorConfig, ...], Meta(min_length=1)]
-    loss: Literal["hinge", "least_squares"] = "hinge"
+    loss: Kind = "hinge"
     start: Fraction = 0.0
     every: Count = 1
     segment_size: Count | None = None
@@ -85,26 +85,18 @@ class AdversarialLoss(nn.Module):
             The codec's losses, ``adversarial_k`` and ``features_k`` for discriminator k, and the
             discriminators' loss, a scalar.
         """
-        mean = self.config.mean
-        hinge = self.config.loss == "hinge"
-        discriminator_loss = hinge_discriminator if hinge else least_squares_discriminator
-        generator_loss = hinge_generator if hinge else least_squares_generator
+        kind, mean = self.config.loss, self.config.mean
         losses: dict[str, Tensor] = {}
         total = output.new_zeros(())
         for number, discriminator in enumerate(self.discriminators):
             # real speech is processed once for both losses
             real, fake = discriminator(target), discriminator(output.detach())
-            total = total + discriminator_loss(
-                [o.logits for o in real], [o.logits for o in fake], mean=mean
-            )
+            total = total + discriminator_loss(_logits(real), _logits(fake), kind, mean)
             with _frozen(discriminator):
                 fake = discriminator(output)
-            losses[f"adversarial_{number}"] = generator_loss([o.logits for o in fake], mean=mean)
+            losses[f"adversarial_{number}"] = generator_loss(_logits(fake), kind, mean)
             losses[f"features_{number}"] = feature_matching(
-                [o.features for o in real],
-                [o.features for o in fake],
-                relative=self.config.relative_features,
-                mean=mean,
+                _features(real), _features(fake), self.config.relative_features, mean
             )
         return losses, total
 
@@ -137,6 +129,14 @@ class AdversarialLoss(nn.Module):
         for name, value in losses.items():
             total = total + weights[name.partition("_")[0]] * value
         return total
+
+
+def _logits(outputs: Sequence[DiscriminatorOutput]) -> list[Tensor]:
+    return [output.logits for output in outputs]
+
+
+def _features(outputs: Sequence[DiscriminatorOutput]) -> list[list[Tensor]]:
+    return [output.features for output in outputs]
 
 
 @contextmanager

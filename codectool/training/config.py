@@ -40,6 +40,8 @@ OLD_NAMES = {
     "whiteness": "decorrelation",
     "coherence": "phase_coherence",
 }
+# Keys that determine the shapes of networks.
+SHAPE_KEYS = ("family", "model.", "training.adversarial.discriminators")
 
 
 class TrainingConfig(CropConfig, frozen=True, kw_only=True):
@@ -359,22 +361,11 @@ def shape_change(old: Any, new: Any) -> str | None:
         ...              {"family": "hac", "model": {"num_bits": 12}})
         '`model.num_bits` 18, the config says 12'
     """
-    before, after = dict(_leaves(_shape(old))), dict(_leaves(_shape(new)))
+    before, after = dict(_leaves(old)), dict(_leaves(new))
     for key in before | after:
-        if before.get(key) != after.get(key):
+        if key.startswith(SHAPE_KEYS) and before.get(key) != after.get(key):
             return f"`{key}` {before.get(key)!r:.60}, the config says {after.get(key)!r:.60}"
     return None
-
-
-def _shape(values: Any) -> dict[str, Any]:
-    """The parts of a config that determine the shapes of its networks."""
-    found = {}
-    for name in ("family", "model", "training.adversarial.discriminators"):
-        part = values
-        for key in name.split("."):
-            part = part.get(key) if isinstance(part, Mapping) else None
-        found[name] = part
-    return found
 
 
 def _leaves(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:

@@ -2,11 +2,9 @@ import pytest
 import torch
 
 from codectool.training.losses.adversarial import (
+    discriminator_loss,
     feature_matching,
-    hinge_discriminator,
-    hinge_generator,
-    least_squares_discriminator,
-    least_squares_generator,
+    generator_loss,
 )
 
 # Two sub-discriminators with logits of different shapes.
@@ -18,13 +16,13 @@ FAKE = [torch.tensor([[-2.0, 0.5], [0.0, 1.5]]), torch.tensor([-1.0, 1.0])]
     ("loss", "arguments", "expected"),
     [
         # relu(1 - real): 0, .5, 0, 2 and 0, 1;  relu(1 + fake): 0, 1.5, 1, 2.5 and 0, 2
-        (hinge_discriminator, (REAL, FAKE), (2.5 / 4 + 5 / 4) + (1 / 2 + 2 / 2)),
+        (discriminator_loss, (REAL, FAKE, "hinge"), (2.5 / 4 + 5 / 4) + (1 / 2 + 2 / 2)),
         # relu(1 - fake): 3, .5, 1, 0 and 2, 0
-        (hinge_generator, (FAKE,), 4.5 / 4 + 2 / 2),
+        (generator_loss, (FAKE, "hinge"), 4.5 / 4 + 2 / 2),
         # (real - 1)^2: 1, .25, 0, 4 and 4, 1;  fake^2: 4, .25, 0, 2.25 and 1, 1
-        (least_squares_discriminator, (REAL, FAKE), (5.25 / 4 + 6.5 / 4) + (5 / 2 + 2 / 2)),
+        (discriminator_loss, (REAL, FAKE, "least_squares"), (5.25 / 4 + 6.5 / 4) + (5 / 2 + 2 / 2)),
         # (fake - 1)^2: 9, .25, 1, .25 and 4, 0
-        (least_squares_generator, (FAKE,), 10.5 / 4 + 4 / 2),
+        (generator_loss, (FAKE, "least_squares"), 10.5 / 4 + 4 / 2),
     ],
 )
 def test_adversarial_loss_worked_examples(loss, arguments, expected):
@@ -34,17 +32,16 @@ def test_adversarial_loss_worked_examples(loss, arguments, expected):
 
 def test_perfect_discriminator_has_no_loss():
     sure = [torch.full((3,), 1.0)]
-    assert hinge_discriminator(sure, [-sure[0]]) == 0
-    assert hinge_discriminator([5 * sure[0]], [-5 * sure[0]]) == 0
-    assert least_squares_discriminator(sure, [0 * sure[0]]) == 0
-    assert hinge_generator(sure) == 0
-    assert least_squares_generator(sure) == 0
+    assert discriminator_loss(sure, [-sure[0]], "hinge") == 0
+    assert discriminator_loss([5 * sure[0]], [-5 * sure[0]], "hinge") == 0
+    assert discriminator_loss(sure, [0 * sure[0]], "least_squares") == 0
+    assert generator_loss(sure, "hinge") == generator_loss(sure, "least_squares") == 0
 
 
 def test_gradients_have_the_right_sign():
     real = [logits.clone().requires_grad_() for logits in REAL]
     fake = [logits.clone().requires_grad_() for logits in FAKE]
-    hinge_discriminator(real, fake).backward()
+    discriminator_loss(real, fake, "hinge").backward()
     # -1/4 if a real logit is below the margin, +1/4 if a fake one is above its margin; exactly on
     # the margin a relu has no gradient
     assert real[0].grad.tolist() == [[0, -0.25], [0, -0.25]]
@@ -52,7 +49,7 @@ def test_gradients_have_the_right_sign():
     assert fake[0].grad.tolist() == [[0, 0.25], [0.25, 0.25]]
     assert fake[1].grad.tolist() == [0, 0.5]
     fake = [logits.clone().requires_grad_() for logits in FAKE]
-    hinge_generator(fake).backward()
+    generator_loss(fake, "hinge").backward()
     assert fake[0].grad.tolist() == [[-0.25, -0.25], [-0.25, 0]]
 
 
@@ -117,10 +114,10 @@ def test_relative_feature_distance_of_two_processes_matches_whole_batch(monkeypa
 
 def test_low_precision_logits_are_summed_in_float32():
     logits = [torch.full((3,), 0.3, dtype=torch.bfloat16)]
-    assert hinge_generator(logits).dtype == torch.float32
+    assert generator_loss(logits, "hinge").dtype == torch.float32
     assert feature_matching([logits], [logits]).dtype == torch.float32
 
 
 def test_lists_of_different_length_are_refused():
     with pytest.raises(ValueError, match="zip"):
-        hinge_discriminator(REAL, FAKE[:1])
+        discriminator_loss(REAL, FAKE[:1], "hinge")

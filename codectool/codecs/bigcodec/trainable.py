@@ -47,4 +47,4 @@ class TrainableBigCodec(TrainableCodec):
     def forward(self, wave: Tensor) -> Reconstruction:
         output = self.model.quantizer.forward_train(self.model.latent(wave))
         audio: Tensor = self.model.decoder(output.quantized)
-        return Reconstruction(audio.float(), wave, output.losses, output.codes)
+        return Reconstruction(audio.float(), wave, output.losses)

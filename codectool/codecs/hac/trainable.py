@@ -11,7 +11,6 @@ from typing_extensions import override
 from codectool.codecs.hac.config import AnyHacConfig, parse_config
 from codectool.codecs.hac.model import HacCodec, fold
 from codectool.codecs.hac.network import HacNetwork
-from codectool.codecs.hac.quantizer import signs_to_index
 from codectool.codecs.hac.unfold import calibrate_, load_folded_
 from codectool.codecs.trainable import CropSpec, Reconstruction, TrainableCodec
 
@@ -63,7 +62,6 @@ class TrainableHac(TrainableCodec):
                 "entropy": self.entropy_boost * entropy,
                 "decorrelation": bits.decorrelation,
             },
-            codes=signs_to_index(bits.values.detach()).unsqueeze(1),
         )
 
     @override

@@ -47,7 +47,7 @@ class TrainableSuperCodec(TrainableCodec):
         latent = self.model.latent(wave).transpose(1, 2)
         output = self.model.rq.forward_train(latent)
         audio: Tensor = self.model.decoder(output.quantized.transpose(1, 2))
-        return Reconstruction(audio.float(), wave, output.losses, output.codes)
+        return Reconstruction(audio.float(), wave, output.losses)
 
     @override
     def set_dead_code_threshold(self, threshold: float) -> None:

@@ -8,6 +8,7 @@ layers. All functions sum over the sub-discriminators, or with ``mean=True`` ave
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -17,64 +18,48 @@ from codectool.nn.distributed import all_reduce_mean
 
 SMALLEST_FEATURES = 1e-6  # mean size of real features, from which a relative distance is defined
 
+Kind = Literal["hinge", "least_squares"]
+
+
+def discriminator_loss(
+    real: Sequence[Tensor], fake: Sequence[Tensor], kind: Kind, mean: bool = False
+) -> Tensor:
+    """Return the loss of a discriminator, a scalar.
+
+    ``sum_i mean relu(1 - D_i(x)) + mean relu(1 + D_i(y))`` (hinge, arXiv 1705.02894), or
+    ``sum_i mean (D_i(x) - 1)^2 + mean D_i(y)^2`` (least squares, arXiv 1611.04076).
+
+    Args:
+        real: logits of each sub-discriminator for real audio x.
+        fake: logits of each sub-discriminator for the output y, detached from the codec.
+        kind: of the loss.
+        mean: take the mean over sub-discriminators instead of the sum.
+    """
+    pairs = zip(real, fake, strict=True)
+    return _reduce((_to_real(x, kind) + _to_fake(y, kind) for x, y in pairs), mean)
+
+
+def generator_loss(fake: Sequence[Tensor], kind: Kind, mean: bool = False) -> Tensor:
+    """Return the loss of the codec, ``sum_i mean relu(1 - D_i(y))`` or ``mean (D_i(y) - 1)^2``.
+
+    The original hinge loss has no relu here; this is the form of HILCodec (arXiv 2405.04752).
+    """
+    return _reduce((_to_real(y, kind) for y in fake), mean)
+
+
+def _to_real(logits: Tensor, kind: Kind) -> Tensor:
+    logits = logits.float()
+    return F.relu(1 - logits).mean() if kind == "hinge" else (logits - 1).square().mean()
+
+
+def _to_fake(logits: Tensor, kind: Kind) -> Tensor:
+    logits = logits.float()
+    return F.relu(1 + logits).mean() if kind == "hinge" else logits.square().mean()
+
 
 def _reduce(terms: Iterable[Tensor], mean: bool) -> Tensor:
     stacked = torch.stack(list(terms))
     return stacked.mean() if mean else stacked.sum()
-
-
-def hinge_discriminator(
-    real: Sequence[Tensor], fake: Sequence[Tensor], mean: bool = False
-) -> Tensor:
-    """Return ``sum_i mean relu(1 - D_i(x)) + mean relu(1 + D_i(y))`` (arXiv 1705.02894).
-
-    Args:
-        real: logits of each sub-discriminator for real audio x.
-        fake: logits of each sub-discriminator for the output y, detached from the codec.
-        mean: take the mean over sub-discriminators instead of the sum.
-
-    Returns:
-        A scalar; 0 if all real logits are above 1 and all others below -1.
-    """
-    return _reduce(
-        (
-            F.relu(1 - x.float()).mean() + F.relu(1 + y.float()).mean()
-            for x, y in zip(real, fake, strict=True)
-        ),
-        mean,
-    )
-
-
-def hinge_generator(fake: Sequence[Tensor], mean: bool = False) -> Tensor:
-    """Return ``sum_i mean relu(1 - D_i(y))``, as in HILCodec (arXiv 2405.04752).
-
-    The original hinge loss has no relu here.
-    """
-    return _reduce((F.relu(1 - y.float()).mean() for y in fake), mean)
-
-
-def least_squares_discriminator(
-    real: Sequence[Tensor], fake: Sequence[Tensor], mean: bool = False
-) -> Tensor:
-    """Return ``sum_i mean (D_i(x) - 1)^2 + mean D_i(y)^2`` (arXiv 1611.04076, section 3.2).
-
-    Args:
-        real: logits of each sub-discriminator for real audio x.
-        fake: logits of each sub-discriminator for the output y, detached from the codec.
-        mean: take the mean over sub-discriminators instead of the sum.
-    """
-    return _reduce(
-        (
-            (x.float() - 1).square().mean() + y.float().square().mean()
-            for x, y in zip(real, fake, strict=True)
-        ),
-        mean,
-    )
-
-
-def least_squares_generator(fake: Sequence[Tensor], mean: bool = False) -> Tensor:
-    """Return ``sum_i mean (D_i(y) - 1)^2``."""
-    return _reduce(((y.float() - 1).square().mean() for y in fake), mean)
 
 
 def feature_matching(

@@ -89,7 +89,6 @@ def test_published_weights_reproduce_golden_tokens_and_audio(published: Trainabl
             with torch.no_grad():
                 output = published(wave.view(1, 1, -1))
                 codes = encode_batch(codec, wave.view(1, 1, -1))
-            np.testing.assert_array_equal(output.codes[0].numpy(), golden[f"{name}/codes"])
             np.testing.assert_array_equal(codes[0].numpy(), golden[f"{name}/codes"])
             np.testing.assert_allclose(
                 output.audio[0, 0], golden[f"{name}/rec_from_codes"], atol=1e-5
@@ -124,7 +123,6 @@ def test_inference_model_matches_training_model() -> None:
     with torch.no_grad():
         output = model.eval()(wave)
         codes = encode_batch(codec, wave)
-        assert torch.equal(codes, output.codes)
         assert torch.equal(codes, encode_batch(again, wave))
         torch.testing.assert_close(decode_batch(codec, codes), output.audio, atol=1e-5, rtol=0)
     assert not codec.training
@@ -151,7 +149,6 @@ def test_every_parameter_gets_a_gradient() -> None:
     model = tiny()
     output = model(noise(2, 1, 2000))
     assert output.audio.shape == output.target.shape == (2, 1, 2000)
-    assert output.codes.shape == (2, 2, 25)
     assert tuple(output.auxiliary_losses) == model.auxiliary_loss_names
     (output.audio - output.target).abs().mean().backward()
     # the codewords get no gradient from the reconstruction, but from their own loss

@@ -77,21 +77,19 @@ def test_published_weights_reproduce_golden_tokens_and_audio(
             wave = torch.from_numpy(golden[f"{name}/wav"][:used]).view(1, 1, -1)
             with torch.no_grad():
                 output, codes = published(wave), encode_batch(codec, wave)
-            np.testing.assert_array_equal(output.codes[0].numpy(), golden[f"{name}/codes"])
             np.testing.assert_array_equal(codes[0].numpy(), golden[f"{name}/codes"])
             np.testing.assert_allclose(
                 output.audio[0, 0], golden[f"{name}/rec_from_codes"], atol=2e-5
             )
 
 
-def test_published_codebooks_are_not_initialised_again(
-    published: TrainableSuperCodec,
-) -> None:
+def test_published_codebooks_are_not_initialised_again(published: TrainableSuperCodec) -> None:
     before = [codebook.embed.clone() for codebook in codebooks(published)]
     wave = noise(2, 1, 2000)
+    codec = published.inference_model()
     with torch.no_grad():
-        expected = encode_batch(published.inference_model(), wave)
-    assert torch.equal(published(wave).codes, expected)
+        expected = decode_batch(codec, encode_batch(codec, wave))
+        torch.testing.assert_close(published(wave).audio, expected, atol=1e-5, rtol=0)
     step(published, wave)
     moved = [c.embed - old for c, old in zip(codebooks(published), before, strict=True)]
     assert all(move.abs().amax() > 0 for move in moved)
@@ -117,7 +115,6 @@ def test_inference_model_matches_training_model() -> None:
     with torch.no_grad():
         output = model.eval()(wave)
         codes = encode_batch(codec, wave)
-        assert torch.equal(codes, output.codes)
         assert torch.equal(codes, encode_batch(again, wave))
         torch.testing.assert_close(decode_batch(codec, codes), output.audio, atol=1e-5, rtol=0)
         assert not codec.training
@@ -153,7 +150,6 @@ def test_crops_of_a_batch_are_independent() -> None:
         together = model(batch)
         for item in range(2):
             alone = model(batch[item : item + 1])
-            assert torch.equal(together.codes[item], alone.codes[0])
             torch.testing.assert_close(together.audio[item], alone.audio[0], atol=1e-5, rtol=1e-4)
 
 
@@ -161,7 +157,6 @@ def test_every_used_parameter_gets_a_gradient() -> None:
     model = tiny()
     output = model(noise(2, 1, 2000))
     assert output.audio.shape == output.target.shape == (2, 1, 2000)
-    assert output.codes.shape == (2, 2, 25)
     assert tuple(output.auxiliary_losses) == model.auxiliary_loss_names
     (output.audio - output.target).abs().mean().backward()
     for name, parameter in model.named_parameters():
