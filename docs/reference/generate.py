@@ -22,7 +22,7 @@ FOLDER = Path(__file__).parent
 
 def cli() -> str:
     """Return cli.md: the ``--help`` text of every command."""
-    root = click.Context(codectool, info_name="codectool")
+    root = click.Context(codectool, info_name="codectool", **codectool.context_settings)
     parts = [
         "# Command line\n\nGenerated from `--help` by `make docs`.\n",
         _help("codectool", codectool.get_help(root)),
