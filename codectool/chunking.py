@@ -49,6 +49,7 @@ class Chunker(Generic[Array]):
         self.waiting = 0
         self._size = size
         self._axis = axis
+        self._before = (slice(None),) * axis  # index of the axes before it
         self._concatenate = concatenate
         self._parts: list[Array] = []
 
@@ -60,12 +61,14 @@ class Chunker(Generic[Array]):
         chunks = []
         start, length = 0, array.shape[self._axis]
         for stop in range(self._size - self.waiting, length + 1, self._size):
-            chunk = self._slice(array, start, stop)
+            where = (*self._before, slice(start, stop))
+            chunk = array[where]
             if self.waiting:
                 chunk = self._concatenate([*self._parts, chunk], self._axis)
             chunks.append(chunk)
             self._parts, self.waiting, start = [], 0, stop
-        self._parts.append(self._concatenate([self._slice(array, start, length)], self._axis))
+        rest = (*self._before, slice(start, length))
+        self._parts.append(self._concatenate([array[rest]], self._axis))
         self.waiting += length - start
         return chunks
 
@@ -76,7 +79,3 @@ class Chunker(Generic[Array]):
             rest = self._concatenate(self._parts, self._axis)
         self._parts, self.waiting = [], 0
         return rest
-
-    def _slice(self, array: Array, start: int, stop: int) -> Array:
-        part: Array = array[(slice(None),) * self._axis + (slice(start, stop),)]
-        return part

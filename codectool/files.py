@@ -25,7 +25,7 @@ def atomic_output(path: Path, overwrite: bool = False) -> Iterator[BinaryIO]:
         UsageError: the file exists or cannot be created.
     """
     check_writable(path, overwrite)
-    if _is_special(path):
+    if path.exists() and not path.is_file():
         with path.open("wb") as special:
             yield special
         return
@@ -65,7 +65,7 @@ def check_writable(path: Path, overwrite: bool) -> None:
         raise UsageError(f"{path}: is a folder; name a file")
     if not path.parent.is_dir():
         raise UsageError(f"{path}: there is no folder {path.parent}")
-    if path.exists() and not overwrite and not _is_special(path):
+    if path.is_file() and not overwrite:
         raise UsageError(f"{path}: exists; give `--overwrite` to replace it")
 
 
@@ -75,8 +75,3 @@ def write_all(file: BinaryIO, data: bytes | memoryview) -> None:
     while left:
         written = file.write(left)
         left = left[len(left) if written is None else written :]
-
-
-def _is_special(path: Path) -> bool:
-    """Return whether this is a pipe or a device, which a file must not replace."""
-    return path.exists() and not path.is_file() and not path.is_dir()

@@ -118,7 +118,8 @@ class StreamEncoder:
         """
         self.ended = True
         model = self._model
-        wave = np.concatenate([self._rest, self._resampler.flush()], axis=1)
+        end = self._resampler.push(self._rest[:, :0], last=True)
+        wave = np.concatenate([self._rest, end], axis=1)
         self._rest = wave[:, :0]
         frames = padded_frames(model, self._pushed + wave.shape[1], self._padding, self._segment)
         length = frames * model.hop_length
@@ -186,9 +187,8 @@ class OutputResampler:
         """
         if length is not None:
             self._length = length if self._length is None else min(length, self._length)
-        wave = np.concatenate([self._resampler.push(self._held), self._resampler.flush()], axis=1)
         before = self._returned
-        wave = self._limit(wave)
+        wave = self._limit(self._resampler.push(self._held, last=True))
         return wave if self._length is None else pad_or_trim(wave, max(0, self._length - before))
 
     def _limit(self, wave: Samples) -> Samples:
@@ -276,7 +276,7 @@ def encode_whole_signal(
             wave = resampler.push(chunk[channel, None])
             pushed += wave.shape[1]
             yield torch.from_numpy(wave)[None].to(model.device)
-        wave = resampler.flush()
+        wave = resampler.push(np.zeros((1, 0), np.float32), last=True)
         length = model.num_frames(pushed + wave.shape[1]) * model.hop_length
         yield torch.from_numpy(pad_or_trim(wave, length - pushed))[None].to(model.device)
 

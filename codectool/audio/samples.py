@@ -113,24 +113,21 @@ class Resampler:
 
             self._stream = soxr.ResampleStream(rate, new_rate, channels, quality="HQ")
 
-    def push(self, samples: Samples) -> Samples:
-        """Take the next samples ``(C, N)``; return the output so far, ``(C, M)``."""
+    def push(self, samples: Samples, last: bool = False) -> Samples:
+        """Take the next samples ``(C, N)``; return the output that is ready, ``(C, M)``.
+
+        Args:
+            samples: the next samples; none are necessary at the end.
+            last: whether the signal ends here.
+        """
+        if self._stream is None:
+            return samples
         self._received += samples.shape[1]
-        return samples if self._stream is None else self._convert(samples, last=False)
-
-    def flush(self) -> Samples:
-        """End the signal; return the rest of the output."""
-        empty = np.zeros((self._channels, 0), np.float32)
-        if self._stream is None or self._received == 0:
-            return empty
-        rest = self._convert(empty, last=True)
-        length = -(-self._received * self._new_rate // self._rate)
-        return np.pad(rest, ((0, 0), (0, length - self._returned)))
-
-    def _convert(self, samples: Samples, last: bool) -> Samples:
+        # `resample` returns this many more samples; the filter may produce one more or fewer.
+        length = -(-self._received * self._new_rate // self._rate) - self._returned
         converted = self._stream.resample_chunk(np.ascontiguousarray(samples.T), last=last)
-        wave: Samples = converted.reshape(-1, self._channels).T
-        # `resample` returns this many samples; the filter may produce one more.
-        wave = wave[:, : -(-self._received * self._new_rate // self._rate) - self._returned]
+        wave: Samples = converted.reshape(-1, self._channels).T[:, :length]
+        if last:
+            wave = np.pad(wave, ((0, 0), (0, length - wave.shape[1])))
         self._returned += wave.shape[1]
         return np.ascontiguousarray(wave)
