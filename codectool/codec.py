@@ -28,7 +28,7 @@ from codectool.streaming import (
     pad_or_trim,
     padded_frames,
 )
-from codectool.tokens import TokenLayout, Tokens, check_sample_rate
+from codectool.tokens import MAX_SAMPLE_RATE, TokenLayout, Tokens, check_integer
 
 MIN_INPUT_RATE = 1000  # in Hz; from a lower rate a small file would become large by resampling
 
@@ -340,7 +340,7 @@ class Codec:
             chunk_frames: as for `stream_encoder`; for codes with segments, their length.
         """
         rate = self.sample_rate if sample_rate is None else sample_rate
-        check_sample_rate(rate)
+        check_integer("sampling rate in Hz", rate, 1, MAX_SAMPLE_RATE)
         hold = max_padding(self.model) if num_samples is None else 0
         output = OutputResampler(self.sample_rate, rate, channels, length=num_samples, hold=hold)
         return StreamDecoder(self.model, self.inference_context, channels, chunk_frames, output)
@@ -372,7 +372,7 @@ class Codec:
             AudioError: the rate is too low for speech.
             TokensError: the rate is not an integer in 1..10,000,000.
         """
-        check_sample_rate(sample_rate)
+        check_integer("sampling rate in Hz", sample_rate, 1, MAX_SAMPLE_RATE)
         if sample_rate < MIN_INPUT_RATE:
             raise AudioError(f"a sampling rate of {sample_rate} Hz cannot carry speech")
 

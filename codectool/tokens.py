@@ -16,6 +16,7 @@ MAX_CHANNELS = 1024  # as in libsndfile
 MAX_CODEBOOKS = 64
 MAX_CODEBOOK_BITS = 24
 MAX_SAMPLE_RATE = 10_000_000
+MAX_LENGTH = (1 << 63) - 1  # in samples or frames
 
 
 @dataclass(frozen=True)
@@ -38,15 +39,11 @@ class TokenLayout:
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9-]{0,30}", self.family):
             raise TokensError(f"codec family {self.family!r} is not a short lower-case ASCII name")
-        if not 1 <= self.sample_rate <= MAX_SAMPLE_RATE:
-            raise TokensError(f"sampling rate {self.sample_rate} Hz is not in 1..{MAX_SAMPLE_RATE}")
-        if not 1 <= self.hop_length <= MAX_SAMPLE_RATE:
-            raise TokensError(f"hop length {self.hop_length} is not in 1..{MAX_SAMPLE_RATE}")
-        if not 1 <= self.num_codebooks <= MAX_CODEBOOKS:
-            raise TokensError(f"{self.num_codebooks} codebooks are not in 1..{MAX_CODEBOOKS}")
+        check_integer("sampling rate in Hz", self.sample_rate, 1, MAX_SAMPLE_RATE)
+        check_integer("hop length", self.hop_length, 1, MAX_SAMPLE_RATE)
+        check_integer("number of codebooks", self.num_codebooks, 1, MAX_CODEBOOKS)
         for bits in self.bits_per_codebook:
-            if not 1 <= bits <= MAX_CODEBOOK_BITS:
-                raise TokensError(f"{bits} bits per token are not in 1..{MAX_CODEBOOK_BITS}")
+            check_integer("bits per token", bits, 1, MAX_CODEBOOK_BITS)
 
     def __str__(self) -> str:
         """Return for example ``bigcodec at 16000 Hz, hop 200, 13 bits per frame``."""
@@ -117,18 +114,15 @@ class Tokens:
     def __post_init__(self) -> None:
         codes = np.asarray(self.codes)
         check_codes(codes, self.layout.bits_per_codebook)
-        if not 1 <= codes.shape[0] <= MAX_CHANNELS:
-            raise TokensError(f"{codes.shape[0]} channels are not in 1..{MAX_CHANNELS}")
+        check_integer("number of channels", codes.shape[0], 1, MAX_CHANNELS)
         check_fingerprint(self.fingerprint)
-        check_sample_rate(self.sample_rate)
-        if not _is_integer(self.num_samples) or self.num_samples < 0:
-            raise TokensError(f"num_samples must be a whole number, not {self.num_samples!r:.40}")
+        check_integer("sampling rate in Hz", self.sample_rate, 1, MAX_SAMPLE_RATE)
+        check_integer("num_samples", self.num_samples, 0, MAX_LENGTH)
         needed = self.layout.model_samples(self.num_samples, self.sample_rate)
         if needed > codes.shape[2] * self.layout.hop_length:
             raise TokensError(f"{codes.shape[2]} frames are too few for {self.num_samples} samples")
-        segment = self.segment_frames
-        if segment is not None and (not _is_integer(segment) or segment < 1):
-            raise TokensError(f"segment_frames must be a positive integer, not {segment!r:.40}")
+        if self.segment_frames is not None:
+            check_integer("segment_frames", self.segment_frames, 1, MAX_LENGTH)
         for key, value in self.tags.items():
             if not isinstance(key, str) or not isinstance(value, str):
                 raise TokensError(f"tag {key!r:.40} must map text to text, not to {value!r:.40}")
@@ -196,17 +190,11 @@ def check_fingerprint(fingerprint: str) -> None:
         raise TokensError(f"fingerprint {fingerprint!r} is not eight hexadecimal digits")
 
 
-def check_sample_rate(rate: object) -> None:
-    """Raise if ``rate`` is not a sampling rate in whole Hz.
-
-    Raises:
-        TokensError: it is not an integer in 1..10,000,000.
-    """
-    if not _is_integer(rate) or not 1 <= int(rate) <= MAX_SAMPLE_RATE:  # type: ignore[call-overload]
-        raise TokensError(
-            f"sampling rate {rate!r:.40} Hz is not an integer in 1..{MAX_SAMPLE_RATE}"
-        )
-
-
-def _is_integer(value: object) -> bool:
-    return isinstance(value, int | np.integer) and not isinstance(value, bool)
+def check_integer(name: str, value: object, low: int, high: int) -> None:
+    """Raise a `TokensError` if ``value`` is not an integer in ``low..high``."""
+    if (
+        not isinstance(value, int | np.integer)
+        or isinstance(value, bool)
+        or not low <= value <= high
+    ):
+        raise TokensError(f"{name} must be an integer in {low}..{high}, not {value!r:.40}")

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import struct
+import zlib
+from binascii import crc_hqx
 from dataclasses import dataclass
 from typing import Any, cast
 
@@ -9,8 +12,10 @@ from construct import ConstructError, StreamError
 
 from codectool.container.bitpack import packed_bytes
 from codectool.container.layout import (
+    BLOCK_SECONDS,
     CHECK16,
     CHECK32,
+    CRC16_START,
     FAMILY_CODES,
     FAMILY_NAMES,
     FIELDS,
@@ -22,12 +27,17 @@ from codectool.container.layout import (
     RATE_CODES,
     SAMPLE_RATES,
     VERSION,
-    default_block_frames,
-    header_check,
 )
 from codectool.container.source import ByteSource, RecordingReader
 from codectool.errors import DamagedError, NotHcdError, TruncatedError, UnsupportedError
-from codectool.tokens import MAX_CHANNELS, TokenLayout, check_fingerprint, check_sample_rate
+from codectool.tokens import (
+    MAX_CHANNELS,
+    MAX_LENGTH,
+    MAX_SAMPLE_RATE,
+    TokenLayout,
+    check_fingerprint,
+    check_integer,
+)
 
 
 @dataclass(frozen=True)
@@ -57,27 +67,29 @@ class Header:
 
     def __post_init__(self) -> None:
         check_fingerprint(self.fingerprint)
-        check_sample_rate(self.sample_rate)
-        if not 1 <= self.channels <= MAX_CHANNELS:
-            raise ValueError(f"{self.channels} channels is not in 1..{MAX_CHANNELS}")
+        check_integer("sampling rate in Hz", self.sample_rate, 1, MAX_SAMPLE_RATE)
+        check_integer("number of channels", self.channels, 1, MAX_CHANNELS)
         # A frame may be one bit, so this bounds the audio that a byte can make a decoder write.
         hop, rate = self.layout.hop_length, self.layout.sample_rate
         if hop > MAX_FRAME_SAMPLES or hop * self.sample_rate > MAX_FRAME_SAMPLES * rate:
             raise ValueError(f"one frame stands for more than {MAX_FRAME_SAMPLES} samples")
-        if self.num_samples is not None and not 0 <= self.num_samples < 1 << 63:
-            raise ValueError(f"{self.num_samples} samples is not in 0..2^63 - 1")
-        if not 0 <= self.extra_frames < 1 << 63:
-            raise ValueError(f"{self.extra_frames} extra frames is not in 0..2^63 - 1")
+        if self.num_samples is not None:
+            check_integer("number of samples", self.num_samples, 0, MAX_LENGTH)
+        check_integer("number of extra frames", self.extra_frames, 0, MAX_LENGTH)
         if self.num_samples is None and self.extra_frames:
             raise ValueError("extra frames are not known before the number of samples is")
-        if self.segment_frames is not None and not 1 <= self.segment_frames < 1 << 63:
-            raise ValueError(f"segments of {self.segment_frames} frames are not in 1..2^63 - 1")
+        if self.segment_frames is not None:
+            check_integer("segment length", self.segment_frames, 1, MAX_LENGTH)
         if self.block_frames == 0:
-            default = default_block_frames(self.layout, self.channels)
-            object.__setattr__(self, "block_frames", default)
+            object.__setattr__(self, "block_frames", self.default_block_frames)
         most = MAX_BLOCK_TOKENS // (self.channels * self.layout.num_codebooks)
-        if not 1 <= self.block_frames <= most:
-            raise ValueError(f"blocks of {self.block_frames} frames are not in 1..{most}")
+        check_integer("block length", self.block_frames, 1, most)
+
+    @property
+    def default_block_frames(self) -> int:
+        """Default frames per block: 24 s, or fewer if the limit requires it."""
+        frames = -(-BLOCK_SECONDS * self.layout.sample_rate // self.layout.hop_length)
+        return min(frames, MAX_BLOCK_TOKENS // (self.channels * self.layout.num_codebooks))
 
     @property
     def profile_name(self) -> str:
@@ -123,12 +135,11 @@ def build_fields(header: Header, sections: bool) -> bytes:
         "bits": layout.bits_per_codebook[0] if same_bits else 0,
         "bits_per_codebook": bytes(layout.bits_per_codebook),
     }
-    default = default_block_frames(layout, header.channels)
     fields = {
         "flags": {
             "reserved": 0,
             "extra_frames": min(header.extra_frames, 3),
-            "block_length": header.block_frames != default,
+            "block_length": header.block_frames != header.default_block_frames,
             "segmented": header.segment_frames is not None,
             "sections": sections,
             "length_known": header.num_samples is not None,
@@ -148,6 +159,22 @@ def build_fields(header: Header, sections: bool) -> bytes:
         "block_frames": header.block_frames,
     }
     return MAGIC + bytes([VERSION]) + cast(bytes, FIELDS.build(fields))
+
+
+def block_check(fields: bytes, first_check: int, index: int, payload: bytes) -> int:
+    """Return the CRC-32 of a block, or of the final record of a stream.
+
+    The check includes the header and the index, so that it fails for a block of another file or
+    from another position. The check of block 0, the first-block check, is stored in the header.
+
+    Args:
+        fields: all header bytes before the first-block check.
+        first_check: the first-block check; not used for block 0.
+        index: block number; for the final record the number of full blocks.
+        payload: packed tokens; all bytes of the final record.
+    """
+    prefix = fields + (struct.pack("<I", first_check) if index else b"") + struct.pack("<Q", index)
+    return zlib.crc32(payload, zlib.crc32(prefix))
 
 
 def parse_header(source: ByteSource, name: str) -> tuple[Header, bool, bytes, int]:
@@ -183,7 +210,7 @@ def parse_header(source: ByteSource, name: str) -> tuple[Header, bool, bytes, in
         raw = FIELDS.parse_stream(recorder)
         fields = bytes(recorder.data)
         first_check = cast(int, CHECK32.parse_stream(recorder))
-        computed = header_check(bytes(recorder.data))
+        computed = crc_hqx(recorder.data, CRC16_START)
         stored = cast(int, CHECK16.parse_stream(recorder))
     except StreamError as error:
         raise TruncatedError(
@@ -256,7 +283,6 @@ def _header_from(raw: Any) -> Header:
         segment_frames=raw.segment_frames,
         block_frames=0 if raw.block_frames is None else raw.block_frames,
     )
-    default = default_block_frames(layout, header.channels)
-    if raw.block_frames is not None and raw.block_frames in (0, default):
+    if raw.block_frames is not None and raw.block_frames in (0, header.default_block_frames):
         raise ValueError(f"block length {raw.block_frames} must not be stored")
     return header

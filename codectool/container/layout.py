@@ -5,10 +5,6 @@ The specification is `docs/reference/file-format.md`. Tokens are packed in `bitp
 
 from __future__ import annotations
 
-import binascii
-import struct
-import zlib
-
 from construct import (
     BitsInteger,
     BitStruct,
@@ -25,11 +21,12 @@ from construct import (
     PascalString,
     RepeatUntil,
     Struct,
+    VarInt,
     this,
 )
 
 from codectool.codecs.registry import all_families
-from codectool.tokens import MAX_CODEBOOKS, TokenLayout
+from codectool.tokens import MAX_CODEBOOKS
 
 MAGIC = b"HCD"
 VERSION = 1
@@ -72,36 +69,14 @@ PROFILE_NUMBERS = {profile.layout: number for number, profile in PROFILES.items(
 BLOCK_SECONDS = 24  # default length of a block
 
 
-def default_block_frames(layout: TokenLayout, channels: int) -> int:
-    """Return the default frames per block: 24 s, or fewer if the limit requires it."""
-    frames = -(-BLOCK_SECONDS * layout.sample_rate // layout.hop_length)
-    return min(frames, MAX_BLOCK_TOKENS // (channels * layout.num_codebooks))
-
-
-def encode_varint(value: int) -> bytes:
-    """Encode as unsigned LEB128: 7 bits per byte, lowest first, top bit set if more follow.
-
-    Raises:
-        ValueError: the value is not in 0..2**63 - 1.
-
-    >>> encode_varint(48000).hex(" ")
-    '80 f7 02'
-    """
-    if not 0 <= value < 1 << 63:
-        raise ValueError(f"{value} is not in 0..2^63 - 1")
-    groups = bytearray()
-    while value > 0x7F:
-        groups.append(value & 0x7F | 0x80)
-        value >>= 7
-    groups.append(value)
-    return bytes(groups)
-
-
 def decode_varint(data: bytes) -> int:
-    """Decode one varint.
+    """Decode one unsigned LEB128: 7 bits per byte, lowest first, top bit set if more follow.
 
     Raises:
         ValueError: the varint is longer than allowed, or not in its shortest form.
+
+    >>> decode_varint(bytes.fromhex("80 f7 02"))
+    48000
     """
     if data[-1] & 0x80:
         raise ValueError(f"a varint is longer than {MAX_VARINT_BYTES} bytes")
@@ -111,12 +86,9 @@ def decode_varint(data: bytes) -> int:
 
 
 VARINT = ExprAdapter(
-    RepeatUntil(
-        lambda byte, so_far, _: byte < 0x80 or len(so_far) == MAX_VARINT_BYTES,
-        Byte,
-    ),
+    RepeatUntil(lambda byte, so_far, _: byte < 0x80 or len(so_far) == MAX_VARINT_BYTES, Byte),
     decoder=lambda groups, _: decode_varint(bytes(groups)),
-    encoder=lambda value, _: list(encode_varint(value)),
+    encoder=lambda value, _: list(VarInt.build(int(value))),
 )
 
 EXPLICIT_PROFILE = Struct(
@@ -155,6 +127,7 @@ FIELDS = Struct(
 
 CHECK32 = Int32ul
 CHECK16 = Int16ul
+CRC16_START = 0xFFFF  # of the CRC-16 (CCITT) of all header bytes before it
 
 # Sections are stored between header and blocks.
 SECTIONS_END = 0
@@ -167,32 +140,6 @@ TEXT_TAG = Struct("key" / PascalString(VARINT, "utf8"), "value" / PascalString(V
 FULL_BLOCK = b"\x01"
 FINAL_RECORD = b"\x02"
 FINAL_FIELDS = Struct("num_samples" / VARINT, "extra_frames" / VARINT)
-
-
-def header_check(data: bytes) -> int:
-    """Return the CRC-16 (CCITT, start 0xFFFF) of all header bytes before the check itself."""
-    return binascii.crc_hqx(data, 0xFFFF)
-
-
-def block_check(fields: bytes, first_check: int, index: int, payload: bytes) -> int:
-    """Return the CRC-32 of a block, or of the final record of a stream.
-
-    The check includes the header and the index, so that it fails for a block of another file or
-    from another position. The check of block 0, the first-block check, is stored in the header.
-
-    Args:
-        fields: all header bytes before the first-block check.
-        first_check: the first-block check; not used for block 0.
-        index: block number; for the final record the number of full blocks.
-        payload: packed tokens; all bytes of the final record.
-    """
-    prefix = fields + (struct.pack("<I", first_check) if index else b"") + struct.pack("<Q", index)
-    return zlib.crc32(payload, zlib.crc32(prefix))
-
-
-def section_check(first_check: int, start: bytes, payload: bytes) -> int:
-    """Return the CRC-32 of a section; ``start`` is its type and length as stored."""
-    return zlib.crc32(payload, zlib.crc32(struct.pack("<I", first_check) + start))
 
 
 def checksum_error(computed: int, stored: int) -> str:

@@ -20,14 +20,13 @@ import numpy.typing as npt
 from construct import StreamError
 
 from codectool.container.bitpack import unpack_codes
-from codectool.container.header import parse_header
+from codectool.container.header import block_check, parse_header
 from codectool.container.layout import (
     CHECK32,
     FINAL_FIELDS,
     FINAL_RECORD,
     FULL_BLOCK,
     MAX_VARINT_BYTES,
-    block_check,
     checksum_error,
 )
 from codectool.container.sections import parse_sections
@@ -194,10 +193,6 @@ class Reader:
             raise self.truncated
         first = start % self.header.block_frames
         return np.concatenate(parts, axis=2)[:, :, first : None if count is None else first + count]
-
-    def read_all(self) -> npt.NDArray[np.int32]:
-        """Read all frames; see `read_frames`."""
-        return self.read_frames()
 
     def scan(self) -> int:
         """Find the length of a seekable file without reading its blocks.
@@ -468,7 +463,7 @@ def read(source: str | os.PathLike[str] | BinaryIO) -> Tokens:
         except OSError as error:
             raise ContainerError(f"{path}: {error.strerror or error}") from error
     reader = Reader(source, str(getattr(source, "name", "<stream>")))
-    codes = reader.read_all()
+    codes = reader.read_frames()
     return Tokens(
         codes=codes,
         layout=reader.header.layout,

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import io
+import struct
+import zlib
 from collections.abc import Mapping
 from typing import cast
 
@@ -19,7 +21,6 @@ from codectool.container.layout import (
     TEXT_TAG,
     TEXT_TAGS,
     checksum_error,
-    section_check,
 )
 from codectool.container.source import ByteSource, RecordingReader
 from codectool.errors import ContainerError, DamagedError, TruncatedError, UnsupportedError
@@ -112,6 +113,11 @@ def parse_sections(
                 "which this codectool does not know: update it"
             )
     raise DamagedError(f"{name}: more than {MAX_SECTIONS} sections")
+
+
+def section_check(first_check: int, start: bytes, payload: bytes) -> int:
+    """Return the CRC-32 of a section; ``start`` is its type and length as stored."""
+    return zlib.crc32(payload, zlib.crc32(struct.pack("<I", first_check) + start))
 
 
 def _parse_tags(payload: bytes, name: str) -> dict[str, str]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
+from binascii import crc_hqx
 from collections.abc import Mapping
 from pathlib import Path
 from typing import BinaryIO
@@ -13,15 +14,14 @@ import numpy.typing as npt
 
 from codectool.chunking import Chunker
 from codectool.container.bitpack import pack_codes
-from codectool.container.header import Header, build_fields
+from codectool.container.header import Header, block_check, build_fields
 from codectool.container.layout import (
     CHECK16,
     CHECK32,
+    CRC16_START,
     FINAL_FIELDS,
     FINAL_RECORD,
     FULL_BLOCK,
-    block_check,
-    header_check,
 )
 from codectool.container.sections import build_sections
 from codectool.errors import ContainerError
@@ -161,7 +161,7 @@ class Writer:
             self._fields = build_fields(self.header, sections=bool(self._tags))
             self._first_check = block_check(self._fields, 0, 0, payload)
             head = self._fields + CHECK32.build(self._first_check)
-            head += CHECK16.build(header_check(head))
+            head += CHECK16.build(crc_hqx(head, CRC16_START))
             if self._tags:
                 head += build_sections(self._tags, self._first_check)
             data = head + marker + payload
@@ -209,11 +209,11 @@ def write(
             layout=tokens.layout,
             fingerprint=tokens.fingerprint,
             sample_rate=tokens.sample_rate,
-            channels=tokens.num_channels,
+            channels=tokens.codes.shape[0],
             segment_frames=tokens.segment_frames,
             block_frames=block_frames or 0,
         )
-        extra = tokens.num_frames - header.frames_for(tokens.num_samples)
+        extra = tokens.codes.shape[2] - header.frames_for(tokens.num_samples)
         header = dataclasses.replace(header, num_samples=tokens.num_samples, extra_frames=extra)
     except ValueError as error:
         raise ContainerError(str(error)) from error

@@ -3,6 +3,7 @@
 import io
 import json
 import re
+from binascii import crc_hqx
 from pathlib import Path
 
 import numpy as np
@@ -11,7 +12,7 @@ from hcd_samples import write
 from independent_reader import read_hcd
 
 from codectool.container import Header, Reader
-from codectool.container.layout import PROFILES, SAMPLE_RATES, encode_varint, header_check
+from codectool.container.layout import CRC16_START, PROFILES, SAMPLE_RATES, VARINT
 from codectool.tokens import TokenLayout
 
 DOCUMENT = (Path(__file__).parents[2] / "docs" / "reference" / "file-format.md").read_text(
@@ -41,7 +42,7 @@ def test_document_has_three_examples():
 def test_examples_are_read_and_reproduced(content, dump):
     content, data = json.loads(content), bytes_of(dump)
     reader = Reader(io.BytesIO(data))
-    codes = reader.read_all()
+    codes = reader.read_frames()
     assert codes.tolist() == content["codes"]
     assert reader.tags == content["tags"]
     assert reader.num_samples == content["samples"]
@@ -72,8 +73,8 @@ def test_examples_match_the_independent_reader(content, dump):
 
 
 def test_varint_and_crc_examples():
-    assert encode_varint(48_000).hex(" ") == "80 f7 02"
-    assert header_check(b"123456789") == 0x29B1
+    assert VARINT.build(48_000).hex(" ") == "80 f7 02"
+    assert crc_hqx(b"123456789", CRC16_START) == 0x29B1
 
 
 def test_table_of_profiles_matches():
