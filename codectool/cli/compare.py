@@ -11,7 +11,14 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from codectool.cli.console import note, printable, warn, working
-from codectool.cli.options import PIPE, check_figure, debug_option, write_output
+from codectool.cli.options import (
+    FILE,
+    PIPE,
+    check_figure,
+    debug_option,
+    metric_option,
+    write_output,
+)
 from codectool.errors import UsageError
 
 if TYPE_CHECKING:
@@ -21,22 +28,16 @@ LENGTH_TOLERANCE_SECONDS = 0.1  # longer than a frame of any codec
 
 
 @click.command()
-@click.argument("first", metavar="A", type=click.Path(path_type=Path))
-@click.argument("second", metavar="B", type=click.Path(path_type=Path))
+@click.argument("first", metavar="A", type=FILE)
+@click.argument("second", metavar="B", type=FILE)
 @click.option(
     "--picture",
     "figure",
-    type=click.Path(path_type=Path),
+    type=FILE,
     metavar="PNG",
     help="Figure to write: spectrograms of A and B and their difference.",
 )
-@click.option(
-    "--metric",
-    "metrics",
-    multiple=True,
-    metavar="NAME",
-    help="Metric to compute. Repeatable. Default: all whose packages are installed.",
-)
+@metric_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option(
     "--align/--no-align",

@@ -15,7 +15,7 @@ import click
 
 from codectool.cli.batch import read_files_from
 from codectool.cli.console import note, say, warn, working
-from codectool.cli.options import PIPE, debug_option
+from codectool.cli.options import FILE, PIPE, debug_option, metric_option
 from codectool.cli.progress import evaluation_progress
 from codectool.codecs.registry import FAMILIES
 from codectool.errors import UsageError
@@ -45,7 +45,7 @@ def _list_metrics(ctx: click.Context, _param: click.Parameter, value: bool) -> N
 
 
 @click.command()
-@click.argument("references", metavar="WAV_DIR", type=click.Path(path_type=Path))
+@click.argument("references", metavar="WAV_DIR", type=FILE)
 @click.argument("folders", metavar="[[NAME=]DEGRADED_DIR]...", nargs=-1)
 @click.option(
     "--model",
@@ -72,7 +72,7 @@ def _list_metrics(ctx: click.Context, _param: click.Parameter, value: bool) -> N
 )
 @click.option(
     "--config",
-    type=click.Path(path_type=Path),
+    type=FILE,
     metavar="JSON",
     help="Hyper-parameters, if the checkpoint does not contain them.",
 )
@@ -83,13 +83,7 @@ def _list_metrics(ctx: click.Context, _param: click.Parameter, value: bool) -> N
     metavar="DEVICE",
     help="Device of codectool codecs.",
 )
-@click.option(
-    "--metric",
-    "metrics",
-    multiple=True,
-    metavar="NAME",
-    help="Metric to compute. Repeatable. Default: all whose packages are installed.",
-)
+@metric_option
 @click.option(
     "--list-metrics",
     is_flag=True,
@@ -100,7 +94,7 @@ def _list_metrics(ctx: click.Context, _param: click.Parameter, value: bool) -> N
 )
 @click.option(
     "--files-from",
-    type=click.Path(path_type=Path),
+    type=FILE,
     metavar="LIST",
     help="List of recordings in WAV_DIR to use, one per line; `-` is stdin.",
 )

@@ -36,13 +36,7 @@ def print_token_usage(
 ) -> int:
     """Print statistics of the tokens of a folder; return how many files cannot be used.
 
-    Args:
-        folder: folder of `.hcd` files or, if there are systems, of recordings.
-        files: files to use, as paths; None for all in the folder.
-        systems: codectool codecs that encode the recordings.
-        output: ``table``, ``markdown``, ``json`` or ``csv``.
-        plot: figure to write.
-        overwrite: replace the figure if it exists.
+    The folder contains `.hcd` files or, if there are systems, recordings that they encode.
     """
     if plot is not None:
         check_figure(plot, [folder], overwrite)
@@ -59,14 +53,9 @@ def print_token_usage(
             problems.add((name, reason))
             say("error", f"{name}: {reason}", "red")
 
-    if codecs:
-        models = [
-            usage
-            for name, codec in codecs
-            for usage in token_usage(_encode(name, codec, folder, files, on_error))
-        ]
-    else:
-        models = token_usage(read_tokens(folder, files, on_error))
+    sources = [_encode(name, codec, folder, files, on_error) for name, codec in codecs]
+    sources = sources or [read_tokens(folder, files, on_error)]
+    models = [usage for clips in sources for usage in token_usage(clips)]
     if not models:
         raise UsageError(f"{folder}: none of its files can be used")
     if output == "json":

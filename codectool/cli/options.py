@@ -29,6 +29,13 @@ debug_option = click.option(
     callback=lambda _ctx, _param, value: value and debug.set(True),
     help="Show the traceback of an error.",
 )
+metric_option = click.option(
+    "--metric",
+    "metrics",
+    multiple=True,
+    metavar="NAME",
+    help="Metric to compute. Repeatable. Default: all whose packages are installed.",
+)
 
 
 def finite(_ctx: click.Context, _param: click.Parameter, value: float | None) -> float | None:

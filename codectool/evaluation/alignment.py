@@ -1,6 +1,6 @@
 """Find the delay of coded speech.
 
-A parametric codec does not preserve phase, so that waveforms correlate at any lag within a pitch
+A parametric codec does not preserve phase, so waveforms correlate at any lag within a pitch
 period. Log energies in eight bands of 500 Hz are correlated instead, which gives the delay to a few
 milliseconds; where the waveforms match near that lag, they give it to the sample. Correlations of
 many clips can be added, because the delay of a codec is the same for all clips.

@@ -7,12 +7,9 @@ import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from statistics import NormalDist
 from typing import NamedTuple
 
 from codectool.evaluation.metrics.base import MetricInfo
-
-CONFIDENCE = 0.95
 
 
 class Problem(NamedTuple):
@@ -140,8 +137,8 @@ def mean_of(known: Sequence[tuple[float, str]], metric: MetricInfo) -> Mean:
     return Mean(mean, low, high, worst, clip, len(values))
 
 
-def student_t(freedom: int, confidence: float = CONFIDENCE) -> float:
-    """Return the two-sided quantile of Student's t distribution.
+def student_t(freedom: int) -> float:
+    """Return the two-sided 95 % quantile of Student's t distribution.
 
     Exact for one and two degrees of freedom; above, a series in powers of their inverse around the
     normal quantile (Abramowitz and Stegun 1964, 26.7.5), accurate to 0.5 %.
@@ -150,12 +147,12 @@ def student_t(freedom: int, confidence: float = CONFIDENCE) -> float:
         >>> f"{student_t(39):.3f}"
         '2.023'
     """
-    p = (1 + confidence) / 2
+    p = 0.975
     if freedom == 1:
         return math.tan(math.pi * (p - 0.5))
     if freedom == 2:
         return (2 * p - 1) * math.sqrt(2 / (4 * p * (1 - p)))
-    x = NormalDist().inv_cdf(p)
+    x = statistics.NormalDist().inv_cdf(p)
     terms = (
         x,
         (x**3 + x) / 4,

@@ -91,7 +91,7 @@ def evaluate(
     with Workers(jobs or cores()) as workers:
         runner = _TaskRunner(workers, progress or ProgressCallback())
         clips = _find_clips(config, runner)
-        costs, files = _code(config.systems, clips, outputs, runner)
+        costs, files = _run_systems(config.systems, clips, outputs, runner)
         files |= _find_coded(config.folders, clips, runner)
         references = {clip.name: clip.path for clip in clips}
         pairs = {key: (references[key[1]], file) for key, file in files.items()}
@@ -170,7 +170,7 @@ def _find_clips(config: EvaluationConfig, runner: _TaskRunner) -> list[Clip]:
     return [Clip(name, paths[name], seconds) for (_, name), seconds in runner.run("reading", tasks)]
 
 
-def _code(
+def _run_systems(
     systems: Sequence[SystemSpec], clips: Sequence[Clip], outputs: Path, runner: _TaskRunner
 ) -> tuple[dict[Key, CodecCost], dict[Key, Path]]:
     """Run the systems; return the costs and the decoded files."""

@@ -90,8 +90,8 @@ def remarks(evaluation: Evaluation) -> Iterator[str]:
             listed = ", ".join(clips[:MAX_LISTED_CLIPS])
             if len(clips) > MAX_LISTED_CLIPS:
                 listed += f" and {len(clips) - MAX_LISTED_CLIPS} more, see `--json`"
-            verb = "has" if len(clips) == 1 else "have"
-            counted = f"{len(clips)} of {len(scored)} clips {verb} no {', '.join(names)}"
+            have = "has" if len(clips) == 1 else "have"
+            counted = f"{len(clips)} of {len(scored)} clips {have} no {', '.join(names)}"
             yield f"{system.name}: {counted}: {listed}"
         for score in scored:
             if "length" in score.notes:

@@ -1,6 +1,6 @@
 """A pool of single-threaded worker processes that survives crashes of its tasks.
 
-Metrics run third-party compiled code: a clip that crashes it costs only that clip.
+Metrics run third-party compiled code; if it crashes, only the values of that clip are lost.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from codectool.errors import CodectoolError
 
 Key = TypeVar("Key")
 Result = TypeVar("Result")
-QUEUE_PER_WORKER = 8  # tasks submitted ahead: results are returned in order, whatever ends first
+QUEUE_PER_WORKER = 8  # tasks submitted ahead, because results are returned in order
 # Libraries read these when they are loaded, so they must be set before a process starts.
 THREAD_VARIABLES = (
     "OMP_NUM_THREADS",
@@ -123,7 +123,7 @@ def _wait(future: Future[Result]) -> Result | Exception:
 
 @contextmanager
 def _single_threaded_children() -> Iterator[None]:
-    """Let processes that start meanwhile use one thread each."""
+    """Limit processes that are started meanwhile to one thread each."""
     before = {name: os.environ[name] for name in THREAD_VARIABLES if name in os.environ}
     os.environ.update(dict.fromkeys(THREAD_VARIABLES, "1"))
     try:

@@ -58,11 +58,7 @@ class Stoi(Metric):
     def intelligibility(
         self, reference: Wave, degraded: Wave, rate: int, *, extended: bool
     ) -> float:
-        """Return STOI, or ESTOI if ``extended``, of signals ``(N,)`` at any rate.
-
-        Raises:
-            MetricUndefinedError: there is less than 0.4 s of speech.
-        """
+        """Return STOI, or ESTOI if ``extended``, of signals ``(N,)`` at any rate."""
         import pystoi
 
         random = np.random.get_state()
