@@ -188,14 +188,14 @@ def measure(job: Job) -> Row:
 def batches(config: RunConfig, count: int) -> list[Any]:
     """Read batches ``(B, 1, N)`` in this process."""
     from codectool.audio.discovery import read_list
-    from codectool.training.data import CropDataset, CropLoader
+    from codectool.training.data import CropDataset, read_batches
     from codectool.training.filelist import scan
 
     assert config.data is not None
     clips, _ = scan(read_list(Path(config.data.train)))
     dataset = CropDataset(clips, config.training, config.crop_spec().sample_rate)
-    loader = CropLoader(dataset, config.training.batch_size)
-    return [batch.audio for batch in itertools.islice(loader, count)]
+    found = read_batches(dataset, config.training.batch_size)
+    return [batch.audio for batch in itertools.islice(found, count)]
 
 
 def reading_seconds(config: RunConfig, count: int = 10) -> float:

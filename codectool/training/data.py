@@ -70,12 +70,12 @@ class Crop:
     """One crop.
 
     Attributes:
-        audio: float32 ``(1, segment_size)``.
+        audio: float32 ``(segment_size,)``.
         problems: a line by path for each file that was tried and could not be used.
         failed: no clip could be read; the audio is silence.
     """
 
-    audio: Tensor
+    audio: Wave
     problems: dict[str, str]
     failed: bool = False
 
@@ -123,15 +123,15 @@ class CropDataset(Dataset[Crop]):
         rng = np.random.default_rng([config.seed, number])
         clip = self._clip_of_item(number)
         if rng.random() < config.silence_prob:
-            return Crop(self._tensor(_quiet(rng, config.segment_size)), {})
+            return Crop(_quiet(rng, config.segment_size), {})
         problems: dict[str, str] = {}
         for _ in range(MAX_TRIES):
             try:
-                return Crop(self._tensor(self._crop(clip, rng)), problems)
+                return Crop(self._crop(clip, rng), problems)
             except AudioError as error:
                 problems[str(clip.path)] = str(error)
             clip = self._clip_of_entry(int(rng.integers(self.items_per_epoch)))
-        return Crop(torch.zeros(1, config.segment_size), problems, failed=True)
+        return Crop(np.zeros(config.segment_size, np.float32), problems, failed=True)
 
     def _clip_of_item(self, number: int) -> Clip:
         epoch, place = divmod(number, self.items_per_epoch)
@@ -185,9 +185,6 @@ class CropDataset(Dataset[Crop]):
         result[padding : padding + len(wave)] = wave
         return result
 
-    def _tensor(self, wave: Wave) -> Tensor:
-        return torch.from_numpy(wave)[None]
-
 
 def _amplify(wave: Wave, decibels: float) -> Wave:
     factor = 10 ** (decibels / 20)
@@ -225,84 +222,59 @@ class Batch:
 _Collated = tuple[Wave, dict[str, str], bool]  # crops, problems, whether none could be read
 
 
-class CropLoader:
-    """Endless batches; batch k holds crops ``k * batch_size`` to ``(k + 1) * batch_size - 1``.
+def read_batches(
+    dataset: CropDataset,
+    batch_size: int,
+    num_workers: int = 0,
+    rank: int = 0,
+    world_size: int = 1,
+    first_batch: int = 0,
+) -> Iterator[Batch]:
+    """Yield batches without end; batch k holds the crops from ``k * batch_size`` on.
 
     Args:
         dataset: crops of the run.
-        batch_size: crops of a batch over all processes.
+        batch_size: crops of a batch over all processes, a multiple of ``world_size``.
         num_workers: worker processes that read ahead; 0 to read in this process.
         rank: number of this process, which gets the rank-th part of each batch.
         world_size: number of processes.
         first_batch: number of the first batch.
 
     Raises:
-        ConfigError: The batch cannot be split evenly over the processes.
+        AudioError: No crop of a batch could be read.
+        CodectoolError: A worker died.
     """
-
-    def __init__(
-        self,
-        dataset: CropDataset,
-        batch_size: int,
-        num_workers: int = 0,
-        rank: int = 0,
-        world_size: int = 1,
-        first_batch: int = 0,
-    ) -> None:
-        if batch_size % world_size:
-            raise ConfigError(
-                f"batch_size {batch_size} cannot be split evenly over {world_size} processes"
-            )
-        self.dataset = dataset
-        self.batch_size = batch_size
-        self.first_batch = first_batch
-        self._part = batch_size // world_size
-        self._offset = rank * self._part
-        self._num_workers = num_workers
-        self._reported: set[str] = set()
-
-    def __iter__(self) -> Iterator[Batch]:
-        """Yield batches from ``first_batch`` on.
-
-        Raises:
-            AudioError: No crop of a batch could be read.
-            CodectoolError: A worker died.
-        """
-        pinned = torch.cuda.is_available()
+    part = batch_size // world_size
+    firsts = itertools.count(first_batch * batch_size + rank * part, batch_size)
+    loader: DataLoader[_Collated] = DataLoader(
+        dataset,  # type: ignore[arg-type]  # collated to another type
+        batch_sampler=(list(range(first, first + part)) for first in firsts),
+        num_workers=num_workers,
+        collate_fn=_collate,
+        worker_init_fn=_start_worker,
+        generator=torch.Generator(),  # else it would draw from the global one
+        prefetch_factor=4 if num_workers else None,
+    )
+    pinned = torch.cuda.is_available()
+    reported: set[str] = set()
+    with reading_errors():
+        batches = iter(loader)
+    while True:
+        started = time.perf_counter()
         with reading_errors():
-            batches = iter(self._loader())
-        while True:
-            started = time.perf_counter()
-            with reading_errors():
-                waves, problems, failed = next(batches)
-            audio = torch.from_numpy(waves)
-            if pinned:
-                audio = audio.pin_memory()
-            waited = time.perf_counter() - started
-            if failed:
-                raise AudioError(
-                    f"none of the {len(problems)} files of a batch could be read, the last: "
-                    f"{[*problems.values()][-1]}"
-                )
-            new = [reason for path, reason in problems.items() if path not in self._reported]
-            self._reported.update(problems)
-            yield Batch(audio, new, waited)
-
-    def _crop_numbers(self) -> Iterator[list[int]]:
-        for batch in itertools.count(self.first_batch):
-            first = batch * self.batch_size + self._offset
-            yield list(range(first, first + self._part))
-
-    def _loader(self) -> DataLoader[_Collated]:
-        return DataLoader(
-            self.dataset,  # type: ignore[arg-type]  # collated to another type
-            batch_sampler=self._crop_numbers(),
-            num_workers=self._num_workers,
-            collate_fn=_collate,
-            worker_init_fn=_start_worker,
-            generator=torch.Generator(),  # else it would draw from the global one
-            prefetch_factor=4 if self._num_workers else None,
-        )
+            waves, problems, failed = next(batches)
+        audio = torch.from_numpy(waves)
+        if pinned:
+            audio = audio.pin_memory()
+        waited = time.perf_counter() - started
+        if failed:
+            raise AudioError(
+                f"none of the {len(problems)} files of a batch could be read, the last: "
+                f"{[*problems.values()][-1]}"
+            )
+        new = [reason for path, reason in problems.items() if path not in reported]
+        reported.update(problems)
+        yield Batch(audio, new, waited)
 
 
 def _collate(crops: list[Crop]) -> _Collated:
@@ -311,7 +283,7 @@ def _collate(crops: list[Crop]) -> _Collated:
         problems.update(crop.problems)
     # Arrays are sent through a pipe. Tensors would need shared memory, of which containers have
     # little, and a connection that breaks when a process is killed.
-    waves = np.stack([crop.audio.numpy() for crop in crops])
+    waves = np.stack([crop.audio for crop in crops])[:, None]
     return waves, problems, all(crop.failed for crop in crops)
 
 

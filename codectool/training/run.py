@@ -14,6 +14,7 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 from msgspec.structs import replace
 from torch import Tensor
@@ -34,7 +35,7 @@ from codectool.training.checkpoint import (
     write_checkpoint,
 )
 from codectool.training.config import RunConfig
-from codectool.training.data import CropDataset, CropLoader, reading_errors
+from codectool.training.data import CropDataset, read_batches, reading_errors
 from codectool.training.filelist import Clip, scan
 from codectool.training.metrics_log import MetricsLog, StepMeter
 from codectool.training.stop_signals import StopFlag, stop_signals
@@ -248,7 +249,8 @@ class Run:
             )
 
     def _calibration_crops(self) -> Tensor:
-        return torch.stack([self.dataset[number].audio for number in range(CALIBRATION_CROPS)])
+        crops = [self.dataset[number].audio for number in range(CALIBRATION_CROPS)]
+        return torch.from_numpy(np.stack(crops))[:, None]
 
     def go(self) -> RunResult:
         """Train until the end of the run, or until a signal requests to stop.
@@ -291,15 +293,13 @@ class Run:
 
     def _steps(self, stop: StopFlag, log: MetricsLog | None) -> RunResult:
         trainer, training = self.trainer, self.training
-        batches = iter(
-            CropLoader(
-                self.dataset,
-                training.batch_size,
-                num_workers=training.num_workers,
-                rank=parallel.rank(),
-                world_size=world_size(),
-                first_batch=trainer.steps,
-            )
+        batches = read_batches(
+            self.dataset,
+            training.batch_size,
+            num_workers=training.num_workers,
+            rank=parallel.rank(),
+            world_size=world_size(),
+            first_batch=trainer.steps,
         )
         seconds_before, start = self.seconds, time.monotonic()
         meter = StepMeter()

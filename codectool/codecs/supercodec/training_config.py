@@ -1,19 +1,19 @@
 """Translate SuperCodec's published ``config_v1.json`` to a training config of codectool.
 
-Values of the paper (arXiv 2407.20530) and of the reference training that the published config does
-not hold are constants here. Deviations of the reference implementation from its own intention are
-left out: an adversarial loss divided twice by the number of discriminators, mel bands for 16 kHz at
-any rate, crops that are always the same.
+What the published config does not hold is taken from the bundled config, which follows the paper
+(arXiv 2407.20530) and the reference training, except for what contradicts its own intention: an
+adversarial loss divided twice by the number of discriminators, mel bands for 16 kHz at any rate,
+crops that are always the same.
 """
 
 from __future__ import annotations
 
+import json
 from collections.abc import Mapping
+from importlib.resources import files
 from typing import Any
 
 from codectool.schema import Config, from_json, to_json
-
-SPECTRAL_WINDOWS = (32, 64, 128, 256, 512, 1024)
 
 
 class PublishedConfig(Config, frozen=True):
@@ -71,66 +71,30 @@ def translate(values: Mapping[str, Any]) -> dict[str, Any] | None:
     if not any(key in values for key in MODEL_KEYS):
         return None
     config = from_json(PublishedConfig, values)
-    adam = {"kind": "adam", "betas": [0.5, 0.9], "eps": 1e-8}
+    bundled = files("codectool") / "configs" / "supercodec.json"
+    training = json.loads(bundled.read_bytes())["training"]
+    training |= {
+        "segment_size": config.segment_size,
+        "batch_size": config.batch_size,
+        "max_epochs": config.max_epoch,
+        "seed": config.seed,
+        "num_workers": config.num_workers,
+    }
+    training["generator"]["learning_rate"] = config.lr
+    training["discriminator"]["learning_rate"] = config.disc_lr
+    training["schedule"]["warmup_epochs"] = config.warmup_epoch
+    training["losses"][0] |= {
+        "windows": [config.win_size],
+        "bands": [config.num_mels],
+        "fft_size": config.n_fft,
+        "hops": [config.hop_size],
+        "f_min": config.fmin,
+        "f_max": config.fmax_for_loss,
+    }
+    training["adversarial"]["discriminators"][0]["channels"] = [config.filters] * 5
     return {
         "family": "supercodec",
         "description": "SuperCodec, from a published config",
         "model": {key: to_json(getattr(config, key)) for key in MODEL_KEYS},
-        "training": {
-            "segment_size": config.segment_size,
-            "batch_size": config.batch_size,
-            "max_epochs": config.max_epoch,
-            "generator": {**adam, "learning_rate": config.lr},
-            "discriminator": {**adam, "learning_rate": config.disc_lr},
-            "schedule": {
-                "decay": "cosine",
-                "final": 0.1,
-                "warmup_epochs": config.warmup_epoch,
-            },
-            "losses": [
-                {
-                    "kind": "mel",
-                    "weight": 15,
-                    "windows": [config.win_size],
-                    "bands": [config.num_mels],
-                    "fft_size": config.n_fft,
-                    "hops": [config.hop_size],
-                    "f_min": config.fmin,
-                    "f_max": config.fmax_for_loss,
-                    "padding": "same",
-                    "epsilon": 1e-9,
-                    "natural_log": True,
-                },
-                {
-                    "kind": "mel",
-                    "weight": 1,
-                    "windows": list(SPECTRAL_WINDOWS),
-                    "bands": [64] * len(SPECTRAL_WINDOWS),
-                    "fft_size": 1024,
-                    "power": 2,
-                    "padding": "same",
-                    "squared": 1,
-                },
-                {"kind": "waveform", "weight": 0.1},
-            ],
-            "auxiliary_losses": {"commitment": 1},
-            "adversarial": {
-                "discriminators": [
-                    {
-                        "kind": "complex_stft",
-                        "windows": [1024, 2048, 512],
-                        "channels": [config.filters] * 5,
-                        "norm_first": False,
-                    }
-                ],
-                "loss": "hinge",
-                "mean": True,
-                "weight": 3,
-                "feature_weight": 3,
-                "relative_features": True,
-            },
-            "sampling": "clips",
-            "seed": config.seed,
-            "num_workers": config.num_workers,
-        },
+        "training": training,
     }
