@@ -26,9 +26,7 @@ if TYPE_CHECKING:
     help="Bundled config or JSON file; SuperCodec's config_v1.json can be used unchanged.",
 )
 @click.option("--train-files", metavar="LIST|DIR", help="Training audio.")
-@click.option(
-    "--valid-files", metavar="LIST|DIR", help="Validation audio, of speakers not in the training."
-)
+@click.option("--valid-files", metavar="LIST|DIR", help="Validation audio, from held-out speakers.")
 @click.option(
     "--run-dir",
     type=click.Path(path_type=Path),
