@@ -281,13 +281,7 @@ class Codec:
     def resample_output(
         self, tokens: Tokens, wave: Samples, *, native_rate: bool = False
     ) -> Samples:
-        """Convert decoded audio to the rate and length of its tokens. Does not run the model.
-
-        Args:
-            tokens: the tokens.
-            wave: their audio, ``(C, F * hop_length)`` from `decode_clips`.
-            native_rate: keep the model's sampling rate.
-        """
+        """Convert audio from `decode_clips` to the rate and length of its tokens; see `decode`."""
         rate, length = tokens.sample_rate, tokens.num_samples
         if native_rate:
             rate, length = self.sample_rate, self.layout.model_samples(length, rate)
@@ -366,12 +360,7 @@ class Codec:
     # Checks
 
     def check_rate(self, sample_rate: int) -> None:
-        """Raise if audio of this sampling rate in Hz cannot be encoded.
-
-        Raises:
-            AudioError: the rate is too low for speech.
-            TokensError: the rate is not an integer in 1..10,000,000.
-        """
+        """Raise an `AudioError` or a `TokensError` if this rate in Hz cannot be encoded."""
         check_integer("sampling rate in Hz", sample_rate, 1, MAX_SAMPLE_RATE)
         if sample_rate < MIN_INPUT_RATE:
             raise AudioError(f"a sampling rate of {sample_rate} Hz cannot carry speech")

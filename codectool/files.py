@@ -56,11 +56,7 @@ def temporary_path(path: Path) -> Path:
 
 
 def check_writable(path: Path, overwrite: bool) -> None:
-    """Raise if `atomic_output` could not write to ``path``, before any work is done.
-
-    Raises:
-        UsageError: it is a folder, its folder is missing, or it exists.
-    """
+    """Raise a `UsageError` if `atomic_output` could not write to ``path``."""
     if path.is_dir():
         raise UsageError(f"{path}: is a folder; name a file")
     if not path.parent.is_dir():

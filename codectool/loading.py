@@ -13,7 +13,6 @@ import torch
 from codectool.checkpoints import bundled
 from codectool.checkpoints.load import load_model
 from codectool.codec import Codec
-from codectool.codecs.family import CodecFamily
 from codectool.codecs.registry import DEFAULT_FAMILY, get_family
 from codectool.deprecation import renamed_keywords
 from codectool.errors import UsageError, WeightsMissingError
@@ -56,7 +55,13 @@ def load(
     family = get_family(model or DEFAULT_FAMILY)
     where = find_device(device)
     if checkpoint is None:
-        checkpoint = _default_weights(family)
+        weights = bundled.default(family.name)
+        if weights is None:
+            hint = f" ({family.weights_hint})" if family.weights_hint else ""
+            raise WeightsMissingError(
+                f"no weights for {family.name}: give `--checkpoint PATH`{hint}"
+            )
+        checkpoint = weights.path
         if config is not None:
             raise UsageError("--config needs --checkpoint: bundled weights include their config")
     if isinstance(config, str):
@@ -65,20 +70,8 @@ def load(
     return Codec(loaded, where, precision, padding, codebooks)
 
 
-def _default_weights(family: CodecFamily) -> Path:
-    weights = bundled.default(family.name)
-    if weights is not None:
-        return weights.path
-    hint = f" ({family.weights_hint})" if family.weights_hint else ""
-    raise WeightsMissingError(f"no weights for {family.name}: give `--checkpoint PATH`{hint}")
-
-
 def find_device(name: str | torch.device) -> torch.device:
-    """Return the device of this name.
-
-    Raises:
-        UsageError: this machine does not have it.
-    """
+    """Return the device of this name; raise a `UsageError` if this machine does not have it."""
     name = str(name)
     if name == "auto":
         if torch.cuda.is_available():
@@ -104,12 +97,7 @@ def limit_threads(codec: Codec) -> None:
 
 @contextmanager
 def sharing_threads(codec: Codec, workers: int) -> Iterator[None]:
-    """Divide PyTorch's CPU threads among threads that run the codec concurrently.
-
-    Args:
-        codec: the codec.
-        workers: number of threads that run it.
-    """
+    """Divide PyTorch's CPU threads among ``workers`` threads that run the codec concurrently."""
     before = torch.get_num_threads()
     if codec.device.type == "cpu":
         most = codec.model.cpu_threads or before

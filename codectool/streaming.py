@@ -343,11 +343,7 @@ def max_padding(model: CodecModel) -> int:
 
 
 def check_codebooks(model: CodecModel, codes: npt.NDArray[np.integer]) -> None:
-    """Raise if the codebooks do not have the codes ``(C, K', F)``.
-
-    Raises:
-        DamagedError: a code exceeds its codebook.
-    """
+    """Raise a `DamagedError` if one of the codes ``(C, K', F)`` exceeds its codebook."""
     for codebook, size in enumerate(model.codebook_sizes[: codes.shape[1]]):
         largest = int(codes[:, codebook].max(initial=0))
         if largest >= size:

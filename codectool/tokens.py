@@ -164,11 +164,7 @@ class Tokens:
 
 
 def check_codes(codes: npt.NDArray[np.integer], bits_per_codebook: Sequence[int]) -> None:
-    """Raise if ``codes`` are not ``(C, K, F)`` integers that fit their codebooks.
-
-    Raises:
-        TokensError: wrong shape or type, or a code needs more bits than its codebook has.
-    """
+    """Raise a `TokensError` if the codes are not ``(C, K, F)`` integers that fit their widths."""
     if codes.ndim != 3 or codes.shape[1] != len(bits_per_codebook) or codes.dtype.kind not in "iu":
         raise TokensError(
             f"codes must be integers of shape (channels, {len(bits_per_codebook)}, frames), "
@@ -181,11 +177,7 @@ def check_codes(codes: npt.NDArray[np.integer], bits_per_codebook: Sequence[int]
 
 
 def check_fingerprint(fingerprint: str) -> None:
-    """Raise if ``fingerprint`` does not have the form of a fingerprint.
-
-    Raises:
-        TokensError: it is not eight hexadecimal digits.
-    """
+    """Raise a `TokensError` if ``fingerprint`` is not eight hexadecimal digits."""
     if not re.fullmatch(r"[0-9a-f]{8}", fingerprint):
         raise TokensError(f"fingerprint {fingerprint!r} is not eight hexadecimal digits")
 

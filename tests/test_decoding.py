@@ -11,6 +11,7 @@ from typing import Any, BinaryIO, NamedTuple, cast
 import numpy as np
 import pytest
 import torch
+from msgspec.structs import replace
 
 import codectool
 from codectool.audio.files import read_audio
@@ -19,7 +20,6 @@ from codectool.audio.wav import RAW_FORMATS
 from codectool.checkpoints.load import LoadedModel
 from codectool.codec import Codec
 from codectool.codecs.base import Context
-from codectool.codecs.bigcodec.config import BigCodecConfig, DecoderConfig, EncoderConfig
 from codectool.codecs.bigcodec.model import BigCodec
 from codectool.container import Header, Reader, write
 from codectool.decoding import DecodeRange, Decoding, decode_file, plan_range
@@ -27,6 +27,7 @@ from codectool.encoding import encode_live
 from codectool.errors import DamagedError, FingerprintError, TruncatedError, UsageError
 from codectool.nn.weight_norm import fold_weight_norm
 from codectool.tokens import TokenLayout, Tokens
+from tests.recipe import BIGCODEC
 from tests.signals import Pipe, speechlike
 
 HAC = TokenLayout("hac", 24000, 320, (18,))
@@ -228,31 +229,12 @@ def test_range_at_the_model_rate(codec: Codec) -> None:
 
 def test_range_of_a_bigcodec_with_small_strides() -> None:
     """With small strides the convolutions see many more frames."""
-    config = BigCodecConfig(
-        sample_rate=16000,
-        codec_encoder=EncoderConfig(
-            ngf=4,
-            up_ratios=(2, 2),
-            dilations=(1, 3, 9),
-            use_rnn=False,
-            rnn_bidirectional=False,
-            rnn_num_layers=1,
-            out_channels=8,
-        ),
-        codec_decoder=DecoderConfig(
-            upsample_initial_channel=16,
-            up_ratios=(2, 2),
-            dilations=(1, 3, 9),
-            use_rnn=False,
-            rnn_bidirectional=False,
-            rnn_num_layers=1,
-            in_channels=8,
-            vq_dim=8,
-            vq_num_quantizers=1,
-            codebook_size=64,
-            codebook_dim=8,
-        ),
+    shape = {"up_ratios": (2, 2), "use_rnn": False}
+    encoder = replace(BIGCODEC.codec_encoder, ngf=4, out_channels=8, **shape)
+    decoder = replace(
+        BIGCODEC.codec_decoder, upsample_initial_channel=16, in_channels=8, vq_dim=8, **shape
     )
+    config = replace(BIGCODEC, codec_encoder=encoder, codec_decoder=decoder)
     torch.manual_seed(0)
     model = BigCodec(config).eval()
     fold_weight_norm(model)

@@ -111,16 +111,9 @@ def find_names(
     *,
     exclude: Path | None = None,
 ) -> tuple[list[str], list[Rejected]]:
-    """Return the names of all input files of a folder, or of the given ones.
+    """Return the sorted names of all input files of a folder, or of the given ``files``.
 
-    Args:
-        folder: the folder of the inputs.
-        suffixes: suffixes to search for, in lower case.
-        files: files to use instead of searching; see `names_in`.
-        exclude: a subfolder that is not searched.
-
-    Returns:
-        Sorted names relative to ``folder``, and the given files that are not inside it.
+    See `find_files` for the search and `names_in` for given files.
     """
     if files is None:
         return sorted(find_files(folder, suffixes, exclude=exclude)), []
@@ -129,14 +122,9 @@ def find_names(
 
 
 def names_in(folder: Path, files: Iterable[str]) -> tuple[list[str], list[Rejected]]:
-    """Return the names of files relative to a folder, each once.
+    """Return the names of files relative to a folder, each once, and the files outside it.
 
-    Args:
-        folder: the folder of the inputs.
-        files: relative paths start at ``folder`` or at the current directory.
-
-    Returns:
-        Names in the order given, and the files that are not inside ``folder``.
+    Relative paths start at ``folder`` or at the current directory.
     """
     root = os.path.abspath(folder)
     names: dict[str, None] = {}

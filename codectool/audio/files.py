@@ -59,11 +59,7 @@ def read_header(path: Path) -> tuple[int, int]:
 
 
 def check_rate(rate: int, name: str) -> None:
-    """Raise if a file's sampling rate is not plausible for audio.
-
-    Raises:
-        AudioError: the rate is below 1 kHz or above 1 MHz.
-    """
+    """Raise an `AudioError` if a file's sampling rate is below 1 kHz or above 1 MHz."""
     if not MIN_RATE <= rate <= MAX_RATE:
         raise AudioError(
             f"{name}: a sampling rate of {rate} Hz is not in {MIN_RATE}..{MAX_RATE} Hz; "

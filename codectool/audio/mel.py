@@ -74,7 +74,8 @@ def mel_filterbank(window: int, bands: int, rate: int = RATE) -> Array:
 
 def mel_frequencies(top: float, bands: int) -> Array:
     """Return the corners of mel bands from 0 to ``top`` Hz: ``(bands + 2,)`` in Hz."""
-    return mel_to_hz(np.linspace(0, hz_to_mel(top), bands + 2))
+    mel = np.linspace(0, hz_to_mel(top), bands + 2)
+    return np.where(mel < 15, mel * 200 / 3, 1000 * 6.4 ** ((mel - 15) / 27))
 
 
 def triangular_filters(bins: Array, corners: Array) -> Array:
@@ -99,8 +100,3 @@ def hz_to_mel(hertz: float) -> float:
     if hertz < 1000:
         return hertz * 3 / 200
     return 15 + 27 * math.log(hertz / 1000) / math.log(6.4)
-
-
-def mel_to_hz(mel: Array) -> Array:
-    """Convert from Slaney's mel scale; the inverse of `hz_to_mel`."""
-    return np.where(mel < 15, mel * 200 / 3, 1000 * 6.4 ** ((mel - 15) / 27))

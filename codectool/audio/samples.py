@@ -39,15 +39,9 @@ def as_channels(samples: npt.ArrayLike) -> Samples:
 
 
 def check_finite(samples: Samples, name: str, first: int = 0) -> None:
-    """Raise if a sample is NaN or infinite.
+    """Raise an `AudioError` that names the first of the samples ``(C, N)`` that is not finite.
 
-    Args:
-        samples: ``(C, N)``.
-        name: name of the input, for the message.
-        first: position of ``samples[:, 0]`` in the input.
-
-    Raises:
-        AudioError: names the first sample that is not finite.
+    ``first`` is the position of ``samples[:, 0]`` in the input ``name``.
     """
     finite = np.isfinite(samples)
     if not finite.all():

@@ -62,11 +62,7 @@ def audio_bytes(
 
 
 def check_format(container: str, subtype: str | None) -> str:
-    """Return the subtype to write: ``subtype`` or the default of the container.
-
-    Raises:
-        UsageError: the container cannot hold the subtype.
-    """
+    """Return the subtype to write; raise a `UsageError` if the container cannot hold it."""
     subtype = (subtype or DEFAULT_SUBTYPES[container]).upper()
     if subtype not in WRITABLE or not soundfile.check_format(container, subtype):
         known = ", ".join(sorted(WRITABLE & soundfile.available_subtypes(container).keys()))

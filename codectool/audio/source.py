@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -108,14 +109,15 @@ class PcmSource:
         # `read1` returns what is there: a microphone delivers little at a time.
         self._read = getattr(file, "read1", file.read)
         self._subtype = subtype
-        self._left = num_bytes
+        self._left = sys.maxsize if num_bytes is None else num_bytes
 
     def chunks(self) -> Iterator[Samples]:
         """Yield samples as they arrive; an incomplete sample at the end is dropped."""
         frame = SUBTYPES[self._subtype][1] * self.channels
         rest = b""
         position = 0
-        while data := self._read_bytes(frame * CHUNK_SAMPLES - len(rest)):
+        while data := self._read(min(self._left, frame * CHUNK_SAMPLES - len(rest))):
+            self._left -= len(data)
             data = rest + data
             size = len(data) // frame * frame
             rest = data[size:]
@@ -137,14 +139,6 @@ class PcmSource:
             endian="LITTLE",
         )[0]
         return samples
-
-    def _read_bytes(self, size: int) -> bytes:
-        if self._left is not None:
-            size = min(size, self._left)
-        data = cast(bytes, self._read(size)) if size else b""
-        if self._left is not None:
-            self._left -= len(data)
-        return data
 
 
 @contextmanager
@@ -175,11 +169,7 @@ def open_audio(file: Path | BinaryIO, name: str) -> Iterator[AudioSource]:
 
 
 def open_sound(file: Path | BinaryIO, name: str) -> soundfile.SoundFile:
-    """Open a file with libsndfile.
-
-    Raises:
-        AudioError: with the reason, if libsndfile cannot read it.
-    """
+    """Open a file with libsndfile; raise an `AudioError` with the reason if it cannot be read."""
     target: Path | BinaryIO | bytes = file
     if isinstance(file, Path) and os.name == "posix":
         target = os.fsencode(file)  # `soundfile` encodes text as UTF-8; POSIX allows any bytes

@@ -115,12 +115,7 @@ class Header:
 
 
 def build_fields(header: Header, sections: bool) -> bytes:
-    """Return all header bytes before the first-block check.
-
-    Args:
-        header: header to write.
-        sections: whether sections follow the header.
-    """
+    """Return the header bytes before the first-block check, with the flag ``sections``."""
     layout = header.layout
     same_bits = len(set(layout.bits_per_codebook)) == 1
     explicit = {
@@ -162,16 +157,10 @@ def build_fields(header: Header, sections: bool) -> bytes:
 
 
 def block_check(fields: bytes, first_check: int, index: int, payload: bytes) -> int:
-    """Return the CRC-32 of a block, or of the final record of a stream.
+    """Return the CRC-32 of the packed tokens of a block, or of the final record of a stream.
 
-    The check includes the header and the index, so that it fails for a block of another file or
-    from another position. The check of block 0, the first-block check, is stored in the header.
-
-    Args:
-        fields: all header bytes before the first-block check.
-        first_check: the first-block check; not used for block 0.
-        index: block number; for the final record the number of full blocks.
-        payload: packed tokens; all bytes of the final record.
+    The check includes the header and the block number, so that it fails for a block of another
+    file or from another position. The first-block check, of block 0, is stored in the header.
     """
     prefix = fields + (struct.pack("<I", first_check) if index else b"") + struct.pack("<Q", index)
     return zlib.crc32(payload, zlib.crc32(prefix))

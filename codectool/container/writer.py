@@ -34,7 +34,7 @@ class Writer:
 
     A block is written as soon as it is full; the first one comes with the header, which holds its
     check. The bytes do not depend on how the codes are divided into calls of `write`. The file
-    object may be a pipe and stays open. Without `close` the file is truncated.
+    object may be a pipe and stays open. Without `close`, readers report a truncated file.
 
     Args:
         file: file object to write to; it needs ``write`` and may have ``flush``.
@@ -66,14 +66,6 @@ class Writer:
         self._num_blocks = 0
         self._chunker: Chunker[npt.NDArray[np.int32]] = Chunker(header.block_frames, axis=2)
         self._closed = False
-
-    def __enter__(self) -> Writer:
-        return self
-
-    def __exit__(self, exception: type[BaseException] | None, *_: object) -> None:
-        # After an exception the end is not written, so that readers report a truncated file.
-        if exception is None and not self._closed:
-            self.close()
 
     def write(self, codes: npt.NDArray[np.integer]) -> None:
         """Write any number of frames.
