@@ -1,10 +1,10 @@
 """Safe reading of PyTorch checkpoints: no code that a file names is run.
 
 `torch.save` writes a pickle, which may name any function to run. The reader here rebuilds tensors
-and replaces every other object by an inert placeholder, for example the configuration in a
-checkpoint of PyTorch Lightning, which `torch.load(weights_only=True)` refuses. It allocates no more
-memory than the file holds. Files in the format before PyTorch 1.6 are read by
-`torch.load(weights_only=True)` after the names in them were checked.
+and replaces every other object by an inert placeholder, for example the config in a checkpoint of
+PyTorch Lightning, which `torch.load(weights_only=True)` refuses. It allocates no more memory than
+the file holds. Files in the format before PyTorch 1.6 are read by `torch.load(weights_only=True)`
+after the names in them were checked.
 """
 
 from __future__ import annotations
@@ -12,6 +12,7 @@ from __future__ import annotations
 import io
 import pickle
 import pickletools
+import re
 import sys
 import warnings
 import zipfile
@@ -71,18 +72,7 @@ class Inert:
 
     def __init__(self, *_args: Any, **_kwargs: Any) -> None: ...
 
-    def __setstate__(self, _state: Any) -> None: ...
-
-    def __setitem__(self, _key: Any, _value: Any) -> None: ...
-
-    def append(self, _item: Any) -> None:
-        """Ignore the item."""
-
-    def extend(self, _items: Any) -> None:
-        """Ignore the items."""
-
-    def add(self, _item: Any) -> None:
-        """Ignore the item."""
+    append = extend = add = __setitem__ = __setstate__ = __init__
 
 
 def read_torch_file(path: Path) -> dict[str, Any]:
@@ -131,17 +121,10 @@ def _read_old_format(path: Path) -> Any:
 
 
 def check_name(module: str, name: str) -> tuple[str, str]:
-    """Refuse names of code to run.
-
-    Args:
-        module: as in the pickle, perhaps the name of a Python 2 module.
-        name: name of the object in the module.
-
-    Returns:
-        Module and name in Python 3.
+    """Return the module and the name in Python 3 of a name in a pickle.
 
     Raises:
-        UnsafeCheckpointError: The name is refused.
+        UnsafeCheckpointError: It names code to run.
     """
     if (module, name) in NAME_MAPPING:
         module, name = NAME_MAPPING[module, name]
@@ -152,24 +135,24 @@ def check_name(module: str, name: str) -> tuple[str, str]:
     return module, name
 
 
+def _refuse_bytearray(_unpickler: Any) -> None:
+    raise pickle.UnpicklingError("a bytearray, which no checkpoint needs")
+
+
 # Not the unpickler in C, which allocates as much memory as a memo index in the file says.
 class _TensorUnpickler(pickle._Unpickler):
     """Unpickler for tensors, plain containers and placeholders; it imports no names."""
 
-    # opcode -> method
-    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {
+    dispatch: ClassVar[dict[int, Callable[[Any], None]]] = {  # opcode -> method
         **pickle._Unpickler.dispatch,
-        pickle.BYTEARRAY8[0]: lambda self: self.refuse_bytearray(),
+        pickle.BYTEARRAY8[0]: _refuse_bytearray,  # Python allocates it before reading its bytes
     }
-
-    def refuse_bytearray(self) -> None:
-        """Refuse a bytearray: Python allocates it before reading its bytes."""
-        raise pickle.UnpicklingError("a bytearray, which no checkpoint needs")
 
     def __init__(self, archive: zipfile.ZipFile):
         self._archive = archive
-        self._prefix = _prefix(archive)
         self._storages: dict[str, Tensor] = {}
+        record = next(name for name in archive.namelist() if re.fullmatch(r"[^/]*/data\.pkl", name))
+        self._prefix = record.removesuffix("data.pkl")
         super().__init__(self._open("data.pkl"), encoding="utf-8")
 
     def find_class(self, module: str, name: str) -> Any:
@@ -196,13 +179,6 @@ class _TensorUnpickler(pickle._Unpickler):
         if info.compress_type != zipfile.ZIP_STORED:
             raise pickle.UnpicklingError("compressed record")
         return io.BytesIO(self._archive.read(info))
-
-
-def _prefix(archive: zipfile.ZipFile) -> str:
-    for name in archive.namelist():
-        if name.endswith("/data.pkl") and name.count("/") == 1:
-            return name.removesuffix("data.pkl")
-    raise pickle.UnpicklingError("no data.pkl")
 
 
 def _refusal(module: str, name: str) -> str:

@@ -1,7 +1,7 @@
 """Checkpoints as the authors of BigCodec and SuperCodec publish them.
 
-No other file knows these layouts. Canonical names, over which fingerprints are computed, are those
-of the published files; the tables below map them to the names of the models.
+No other file knows these layouts. Canonical names, over which fingerprints are computed, are the
+names in the published files; a table maps them to the names in the models.
 """
 
 from __future__ import annotations
@@ -45,9 +45,10 @@ def read_published(path: Path) -> tuple[str, State, Mapping[str, Any] | None]:
     """
     content = read_torch_file(path)
     if {"CodecEnc", "generator"} <= content.keys():
-        return "bigcodec", _bigcodec_released(path, content), None
+        encoder = _tensors(path, content["CodecEnc"], "CodecEnc.")
+        return "bigcodec", {**encoder, **_tensors(path, content["generator"], "generator.")}, None
     if "state_dict" in content:
-        return "bigcodec", _bigcodec_lightning(path, content), None
+        return "bigcodec", _lightning_tensors(path, content["state_dict"]), None
     if "generator" in content:
         beside = path.with_name("config.json")
         config = read_json(beside) if beside.is_file() else None
@@ -65,19 +66,11 @@ def read_published(path: Path) -> tuple[str, State, Mapping[str, Any] | None]:
     )
 
 
-def _bigcodec_released(path: Path, content: Mapping[str, Any]) -> State:
-    return {
-        **_tensors(path, content["CodecEnc"], "CodecEnc."),
-        **_tensors(path, content["generator"], "generator."),
-    }
-
-
-def _bigcodec_lightning(path: Path, content: Mapping[str, Any]) -> State:
+def _lightning_tensors(path: Path, state: Any) -> State:
     """Return the codec's tensors in a training checkpoint, without discriminators and losses."""
-    state = _tensors(path, content["state_dict"], "")
     codec = {
         name.removeprefix("model."): tensor
-        for name, tensor in state.items()
+        for name, tensor in _tensors(path, state, "").items()
         if name.startswith(("model.CodecEnc.", "model.generator."))
     }
     if not codec:
@@ -105,55 +98,40 @@ def _tensors(path: Path, state: Any, prefix: str) -> State:
     return {prefix + name: tensor for name, tensor in state.items()}
 
 
-# Canonical name -> model name and back, as regular expressions with replacements; the names of
-# weight norm are mapped separately.
-BIGCODEC_NAMES = [
-    (r"^CodecEnc\.", "encoder."),
-    (r"^generator\.quantizer\.", "quantizer."),
-    (r"^generator\.model\.", "decoder.model."),
-    (r"\.act\.(alpha|beta)$", r".\1"),
-    (r"\.upsample\.filter$", ".up_taps"),
-    (r"\.downsample\.lowpass\.filter$", ".down_taps"),
-    (r"\._codebook\.", ".codebook."),
-]
-BIGCODEC_NAMES_BACK = [
-    (r"^encoder\.", "CodecEnc."),
-    (r"^quantizer\.", "generator.quantizer."),
-    (r"^decoder\.model\.", "generator.model."),
-    (r"\.(alpha|beta)$", r".act.\1"),
-    (r"\.up_taps$", ".upsample.filter"),
-    (r"\.down_taps$", ".downsample.lowpass.filter"),
-    (r"\.codebook\.", "._codebook."),
-]
-SUPERCODEC_NAMES = [
-    (r"\._codebook\.", "."),
-    (r"\.skn\.fc\.0\.", ".fuse.squeeze."),
-    (r"\.skn\.fcs\.0\.", ".fuse.select_a."),
-    (r"\.skn\.fcs\.1\.", ".fuse.select_b."),
-    (r"\.res_four\.convs1\.", ".res_four.convs."),
-]
-SUPERCODEC_NAMES_BACK = [
-    (r"^(rq\.layers\.\d+)\.", r"\1._codebook."),
-    (r"\.fuse\.squeeze\.", ".skn.fc.0."),
-    (r"\.fuse\.select_a\.", ".skn.fcs.0."),
-    (r"\.fuse\.select_b\.", ".skn.fcs.1."),
-    (r"\.res_four\.convs\.", ".res_four.convs1."),
-]
-TO_MODEL = {"bigcodec": BIGCODEC_NAMES, "supercodec": SUPERCODEC_NAMES}
-TO_CANONICAL = {"bigcodec": BIGCODEC_NAMES_BACK, "supercodec": SUPERCODEC_NAMES_BACK}
+# Parts of names: canonical, and in the model. `nn.weight_norm` maps the names of weight norm.
+TENSOR_NAMES = {
+    "bigcodec": [
+        ("CodecEnc.", "encoder."),
+        ("generator.quantizer.", "quantizer."),
+        ("generator.model.", "decoder.model."),
+        (".act.alpha", ".alpha"),
+        (".act.beta", ".beta"),
+        (".upsample.filter", ".up_taps"),
+        (".downsample.lowpass.filter", ".down_taps"),
+        ("._codebook.", ".codebook."),
+    ],
+    "supercodec": [
+        ("._codebook.initted", ".initted"),
+        ("._codebook.cluster_size", ".cluster_size"),
+        ("._codebook.embed", ".embed"),
+        (".skn.fc.0.", ".fuse.squeeze."),
+        (".skn.fcs.0.", ".fuse.select_a."),
+        (".skn.fcs.1.", ".fuse.select_b."),
+        (".res_four.convs1.", ".res_four.convs."),
+    ],
+}
 
 
 def model_name(family: str, canonical: str) -> str:
     """Return a model's own name of a tensor."""
-    return to_new_name(_rename(TO_MODEL.get(family, []), canonical))
+    for published, own in TENSOR_NAMES.get(family, ()):
+        canonical = canonical.replace(published, own)
+    return to_new_name(canonical)
 
 
 def canonical_name(family: str, name: str) -> str:
     """Undo `model_name`."""
-    return _rename(TO_CANONICAL.get(family, []), to_old_name(name))
-
-
-def _rename(table: list[tuple[str, str]], name: str) -> str:
-    for pattern, replacement in table:
-        name = re.sub(pattern, replacement, name)
+    name = to_old_name(name)
+    for published, own in TENSOR_NAMES.get(family, ()):
+        name = name.replace(own, published)
     return name

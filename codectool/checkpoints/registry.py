@@ -9,23 +9,23 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
+
+from msgspec import Meta
 
 from codectool.checkpoints import bundled
 from codectool.files import atomic_output
+from codectool.schema import Config, from_json, to_json
 
 LIST_NAME = "checkpoints.json"
 
 
-@dataclass(frozen=True)
-class RegisteredCheckpoint:
+class RegisteredCheckpoint(Config, frozen=True):
     """Where weights were last seen."""
 
     family: str
-    path: str
+    path: Annotated[str, Meta(min_length=1)]
     config: str | None = None
 
 
@@ -41,16 +41,13 @@ def find(fingerprint: str) -> RegisteredCheckpoint | None:
     """Return where weights with this fingerprint are: bundled, or registered and still there."""
     if (weights := bundled.find_available(fingerprint)) is not None:
         return RegisteredCheckpoint(weights.family, str(weights.path))
-    entry = _parse(_read().get(fingerprint))
     try:
-        exists = entry is not None and _is_file_or_folder(Path(entry.path))
-    except (OSError, ValueError):  # the entry holds no valid path
-        exists = False
+        entry = from_json(RegisteredCheckpoint, _read().get(fingerprint))
+        path = Path(entry.path)
+        exists = path.is_file() or path.is_dir()  # not a pipe, which would block
+    except (OSError, ValueError):  # the entry or its path is invalid
+        return None
     return entry if exists else None
-
-
-def _is_file_or_folder(path: Path) -> bool:  # not a pipe, which would block
-    return path.is_file() or path.is_dir()
 
 
 def register(fingerprint: str, entry: RegisteredCheckpoint) -> None:
@@ -61,11 +58,11 @@ def register(fingerprint: str, entry: RegisteredCheckpoint) -> None:
         OSError: Its folder cannot be made.
     """
     entries = _read()
-    if entries.get(fingerprint) == asdict(entry):
+    if entries.get(fingerprint) == to_json(entry):
         return
     folder = home()
     folder.mkdir(parents=True, exist_ok=True)
-    text = json.dumps({**entries, fingerprint: asdict(entry)}, indent=1, sort_keys=True)
+    text = json.dumps({**entries, fingerprint: to_json(entry)}, indent=1, sort_keys=True)
     with atomic_output(folder / LIST_NAME, overwrite=True) as file:
         file.write(text.encode())
 
@@ -77,12 +74,3 @@ def _read() -> dict[str, Any]:
     except (OSError, ValueError, RecursionError):
         return {}
     return entries if isinstance(entries, dict) else {}
-
-
-def _parse(entry: Any) -> RegisteredCheckpoint | None:
-    if not isinstance(entry, Mapping):
-        return None
-    family, path, config = (entry.get(key) for key in ("family", "path", "config"))
-    if not isinstance(family, str) or not isinstance(path, str) or not path:
-        return None
-    return RegisteredCheckpoint(family, path, config if isinstance(config, str) else None)

@@ -57,6 +57,7 @@ class CodecModel(nn.Module, ABC):
         segment_frames: default length in frames of the segments of a model that sees a whole
             segment at once; None for other models.
         decode_context: frames around a range that its decoded samples depend on.
+        latency: look-ahead of the model, derived from its layers.
         cpu_threads: number of CPU threads beyond which the model is not faster, because its matrix
             products are too small to be split further; None if there is no such number.
         cpu_fast_path: use the CPU-specific form of the model where there is one. Set it to False to
@@ -72,6 +73,7 @@ class CodecModel(nn.Module, ABC):
     extra_frames: int = 0
     segment_frames: int | None = None
     decode_context: Context
+    latency: Latency
     cpu_threads: int | None = None
     cpu_fast_path: bool = True
 
@@ -96,11 +98,6 @@ class CodecModel(nn.Module, ABC):
         """The config as JSON values; part of the fingerprint."""
         values: dict[str, Any] = to_json(self.config)
         return values
-
-    @property
-    @abstractmethod
-    def latency(self) -> Latency:
-        """Look-ahead of the model, derived from its layers."""
 
     def num_frames(self, num_samples: int) -> int:
         """Return the number of frames that hold ``num_samples`` at the model's rate."""

@@ -32,6 +32,7 @@ class SixteenBits(CodecModel):
     hop_length = 4
     codebook_sizes = (65536,) * 4
     decode_context = Context(0, 0)
+    latency = Latency(0, 0)
 
     def __init__(self, gain: float = 1.0) -> None:
         super().__init__()
@@ -40,14 +41,6 @@ class SixteenBits(CodecModel):
     @classmethod
     def from_state(cls, state: Any, config: Any = None) -> SixteenBits:
         raise NotImplementedError
-
-    @property
-    def hyper_parameters(self) -> dict[str, Any]:
-        return {}
-
-    @property
-    def latency(self) -> Latency:
-        return Latency(0, 0)
 
     def stream_encoder(self, chunk_frames: int | None = None) -> Stream[Any]:
         return segment_encoder(self, chunk_frames or 100)

@@ -237,6 +237,7 @@ class BigCodec(CodecModel):
         )
         self.decoder = Decoder(decoder)
         self._networks: dict[torch.device, tuple[Sequential, Sequential]] = {}
+        self.latency = self._latency()
 
     @classmethod
     @override
@@ -261,17 +262,6 @@ class BigCodec(CodecModel):
 
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_networks": {}}  # packed weights cannot be copied
-
-    @property
-    @override
-    def latency(self) -> Latency:
-        if self._bidirectional:
-            return Latency(encoder=None, decoder=None)
-        encoder, decoder = self.networks
-        return Latency(
-            encoder=encoder.required_input(1) - self.hop_length,
-            decoder=(decoder.required_input(self.hop_length) - 1) * self.hop_length,
-        )
 
     @override
     def num_frames(self, num_samples: int) -> int:
@@ -368,6 +358,15 @@ class BigCodec(CodecModel):
     def _in_chunks(self) -> bool:
         on_cpu = self.device.type == "cpu"
         return not self._bidirectional and (self.cpu_fast_path or not on_cpu)
+
+    def _latency(self) -> Latency:
+        if self._bidirectional:
+            return Latency(encoder=None, decoder=None)
+        encoder, decoder = self.networks
+        return Latency(
+            encoder=encoder.required_input(1) - self.hop_length,
+            decoder=(decoder.required_input(self.hop_length) - 1) * self.hop_length,
+        )
 
     def _context(self) -> Context:
         if self._bidirectional:

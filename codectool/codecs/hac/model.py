@@ -57,6 +57,7 @@ class HacCodec(CodecModel):
         self.delay_frames = config.delay_frames
         history = -decoder.first_input(0)
         self.decode_context = Context(max(0, history - self.delay_frames), self.delay_frames)
+        self.latency = Latency(encoder=0, decoder=self.delay_frames * self.hop_length)
         self.encoder = encoder
         self.decoder = decoder
         self._compiled: dict[str, list[CompiledBlock]] = {}
@@ -79,11 +80,6 @@ class HacCodec(CodecModel):
     def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
         self._compiled.clear()
         return super().load_state_dict(*args, **kwargs)
-
-    @property
-    @override
-    def latency(self) -> Latency:
-        return Latency(encoder=0, decoder=self.delay_frames * self.hop_length)
 
     @override
     def encode(self, waves: Sequence[Tensor]) -> list[Tensor]:

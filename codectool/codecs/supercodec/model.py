@@ -32,7 +32,6 @@ from codectool.errors import CheckpointError, ConfigError
 from codectool.nn.loading import load_tensors, skip_init
 from codectool.nn.quantize import ResidualQuantizer
 from codectool.nn.weight_norm import fold_weight_norm
-from codectool.schema import to_json
 
 BASE_WIDTH = 32  # fixed in the authors' code, not in their config
 SEGMENT_SECONDS = 60  # longer inputs are encoded in segments
@@ -43,16 +42,17 @@ MIN_FRAMES = 7  # the first layer of the decoder mirrors six frames, which needs
 class SuperCodec(CodecModel):
     """Convolutional encoder and decoder around a residual quantizer.
 
-    Args:
-        config: hyper-parameters.
+    On a CPU, signals are processed one by one in chunks, otherwise as a padded batch.
     """
 
     family: ClassVar[str] = "supercodec"
+    config: SuperCodecConfig
     min_frames = MIN_FRAMES
     segment_frames: int
     decode_context = Context(before=None, after=None)
+    latency = Latency(encoder=None, decoder=None)
 
-    def __init__(self, config: SuperCodecConfig):
+    def __init__(self, config: SuperCodecConfig) -> None:
         super().__init__()
         self.config = config
         self.sample_rate = config.sampling_rate
@@ -98,89 +98,33 @@ class SuperCodec(CodecModel):
         store_weights_by_tap(model)
         return model.eval()
 
-    @property
     @override
-    def hyper_parameters(self) -> dict[str, Any]:
-        values: dict[str, Any] = to_json(self.config)
-        return values
-
-    def latent(self, wave: Tensor) -> Tensor:
-        """Return the encoder output before quantization: ``(B, 1, N)`` -> float32 ``(B, D, F)``."""
-        return self._run(self.encoder, wave)
+    def reference_frames(self, num_samples: int) -> int:
+        return num_samples // self.hop_length  # the script drops an incomplete frame
 
     @override
     def encode(self, waves: Sequence[Tensor]) -> list[Tensor]:
-        if not self._use_chunks():
-            return self._encode_batch(waves)
-        return [self._quantize(self.latent(wave[None]).mT)[0] for wave in waves]
-
-    @override
-    def decode(self, codes: Sequence[Tensor]) -> list[Tensor]:
-        if not self._use_chunks():
-            return self._decode_batch(codes)
-        return [self._run(self.decoder, self.rq.lookup(item[None]).mT)[0] for item in codes]
-
-    @torch.no_grad()
-    def encode_whole(self, read: Callable[[], Iterable[Tensor]]) -> Iterator[Tensor]:
-        """Implement `WholeSignalModel`: one pass per block and one more; F >= 3 frames."""
-        for latent in run_chunked(self.encoder, lambda: (x[0].T for x in read()), keep=False):
-            yield self._quantize(latent[None])
-
-    @torch.no_grad()
-    def decode_whole(self, codes: Tensor) -> Iterator[Tensor]:
-        """Implement `WholeSignalModel`: one pass per block and one more; F >= 7 frames."""
-        chunks = torch.split(codes, LOOKUP_FRAMES, dim=-1)
-        read = lambda: (self.rq.lookup(chunk)[0] for chunk in chunks)  # noqa: E731
-        for wave in run_chunked(self.decoder, read, keep=False):
-            yield wave.T[None]
-
-    def _encode_batch(self, waves: Sequence[Tensor]) -> list[Tensor]:
+        if self._in_chunks:
+            return [self.quantize(self.latent(wave[None]).mT)[0] for wave in waves]
         if not waves:
             return []
         frames = [wave.shape[-1] // self.hop_length for wave in waves]
         batch = pad_sequence([wave[0] for wave in waves], batch_first=True)
         latent: Tensor = self.encoder(batch[:, None], LengthMask(frames, batch.device))
-        codes = self._quantize(latent.float().mT)
+        codes = self.quantize(latent.mT)
         return [item[:, :length] for item, length in zip(codes, frames, strict=True)]
 
-    def _decode_batch(self, codes: Sequence[Tensor]) -> list[Tensor]:
+    @override
+    def decode(self, codes: Sequence[Tensor]) -> list[Tensor]:
+        if self._in_chunks:
+            return [self._run(self.decoder, self.dequantize(item[None]).mT)[0] for item in codes]
         if not codes:
             return []
         frames = [item.shape[-1] for item in codes]
-        batch = pad_sequence([item.mT for item in codes], batch_first=True)
-        latent = self.rq.lookup(batch.mT).mT
-        audio: Tensor = self.decoder(latent, LengthMask(frames, batch.device))
+        batch = pad_sequence([item.mT for item in codes], batch_first=True).mT
+        audio: Tensor = self.decoder(self.dequantize(batch).mT, LengthMask(frames, batch.device))
         lengths = [length * self.hop_length for length in frames]
         return [item[:, :length] for item, length in zip(audio.float(), lengths, strict=True)]
-
-    def _run(self, layers: MaskedSequential, x: Tensor) -> Tensor:
-        """Run the encoder or the decoder on signals of one length, without a mask."""
-        if not self._use_chunks():
-            return cast(Tensor, layers(x)).float()
-        items = [
-            torch.cat(list(run_chunked(layers, partial(iter, [item.T]), keep=True))) for item in x
-        ]
-        return torch.stack(items).mT
-
-    def _use_chunks(self) -> bool:
-        """Return whether to run chunk by chunk, which is faster on a CPU."""
-        return (
-            self.cpu_fast_path
-            and self.device.type == "cpu"
-            and not torch.is_grad_enabled()
-            and not torch.is_autocast_enabled("cpu")
-        )
-
-    def _quantize(self, latent: Tensor) -> Tensor:
-        """``(B, F, D)`` -> codes ``(B, K, F)``."""
-        with torch.autocast(latent.device.type, enabled=False):
-            codes, _ = self.rq(latent)
-        return cast(Tensor, codes)
-
-    @property
-    @override
-    def latency(self) -> Latency:
-        return Latency(encoder=None, decoder=None)
 
     @override
     def stream_encoder(self, chunk_frames: int | None = None) -> Stream[None]:
@@ -190,6 +134,50 @@ class SuperCodec(CodecModel):
     def stream_decoder(self, chunk_frames: int | None = None) -> Stream[None]:
         return segment_decoder(self, chunk_frames or self.segment_frames)
 
-    @override
-    def reference_frames(self, num_samples: int) -> int:
-        return num_samples // self.hop_length  # the script drops an incomplete frame
+    @torch.no_grad()
+    def encode_whole(self, read: Callable[[], Iterable[Tensor]]) -> Iterator[Tensor]:
+        """Implement `WholeSignalModel`: one pass per block and one more; F >= 3 frames."""
+        for latent in run_chunked(self.encoder, lambda: (x[0].T for x in read()), keep=False):
+            yield self.quantize(latent[None])
+
+    @torch.no_grad()
+    def decode_whole(self, codes: Tensor) -> Iterator[Tensor]:
+        """Implement `WholeSignalModel`: one pass per block and one more; F >= 7 frames."""
+
+        def read() -> Iterator[Tensor]:
+            return (self.dequantize(chunk)[0] for chunk in torch.split(codes, LOOKUP_FRAMES, -1))
+
+        for wave in run_chunked(self.decoder, read, keep=False):
+            yield wave.T[None]
+
+    def latent(self, wave: Tensor) -> Tensor:
+        """Return the encoder output ``(B, D, F)``, float32."""
+        return self._run(self.encoder, wave)
+
+    def quantize(self, latent: Tensor) -> Tensor:
+        """Return codes ``(B, K, F)`` of ``(B, F, D)``, in float32 even under autocast."""
+        with torch.autocast(latent.device.type, enabled=False):
+            codes, _ = self.rq(latent.float())
+        return cast(Tensor, codes)
+
+    def dequantize(self, codes: Tensor) -> Tensor:
+        """Return the latent ``(B, F, D)`` of codes ``(B, K', F)``."""
+        return self.rq.lookup(codes)
+
+    @property
+    def _in_chunks(self) -> bool:
+        return (
+            self.cpu_fast_path
+            and self.device.type == "cpu"
+            and not torch.is_grad_enabled()
+            and not torch.is_autocast_enabled("cpu")
+        )
+
+    def _run(self, layers: MaskedSequential, x: Tensor) -> Tensor:
+        """Run the encoder or the decoder on signals of one length, without a mask."""
+        if not self._in_chunks:
+            return cast(Tensor, layers(x)).float()
+        items = [
+            torch.cat(list(run_chunked(layers, partial(iter, [item.T]), keep=True))) for item in x
+        ]
+        return torch.stack(items).mT
