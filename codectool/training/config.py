@@ -233,13 +233,8 @@ class RunConfig(Config, frozen=True):
 
 def bundled() -> list[str]:
     """Return the names of the bundled training configs."""
-    folder = files("codectool") / "configs"
-    texts = {path.name: path.read_text("utf-8") for path in folder.iterdir()}
-    return sorted(
-        name.removesuffix(".json")
-        for name, text in texts.items()
-        if name.endswith(".json") and "training" in json.loads(text)
-    )
+    names = [path.name for path in (files("codectool") / "configs").iterdir()]
+    return sorted(name.removesuffix(".json") for name in names if name.endswith(".json"))
 
 
 def load(source: str, overrides: Sequence[str] = ()) -> RunConfig:

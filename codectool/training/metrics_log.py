@@ -217,8 +217,7 @@ class StepMeter:
         self._reset()
 
     def _reset(self) -> None:
-        self._sums: dict[str, float] = {}
-        self._counts: dict[str, int] = {}
+        self._values: dict[str, list[float]] = {}
         self._steps = self._skipped = 0
         self._waited = self._paused = 0.0
         self._start = self._mark = time.monotonic()
@@ -237,8 +236,7 @@ class StepMeter:
             self._skipped += 1
             return
         for name, value in report.values.items():
-            self._sums[name] = self._sums.get(name, 0.0) + value
-            self._counts[name] = self._counts.get(name, 0) + 1
+            self._values.setdefault(name, []).append(value)
 
     def pause(self) -> None:
         """Exclude the time since the last step or pause."""
@@ -249,7 +247,7 @@ class StepMeter:
     def take(self) -> dict[str, float]:
         """Return the means since the last call."""
         seconds = max(time.monotonic() - self._start - self._paused, 1e-9)
-        values = {name: total / self._counts[name] for name, total in self._sums.items()}
+        values = {name: sum(each) / len(each) for name, each in self._values.items()}
         values["steps_per_second"] = self._steps / seconds
         values["data_wait_fraction"] = self._waited / seconds
         if self._skipped:

@@ -125,24 +125,26 @@ class Trainer:
                 crops = adversarial.crop(output.audio, output.target, config.seed + self.steps)
                 with self._autocast(wide_range=True):
                     losses, discriminator_loss = adversarial(*crops)
-                backward(discriminator_loss / config.accumulation)
+                torch.autograd.backward(discriminator_loss / config.accumulation)
                 add_up(sums, {"discriminator": discriminator_loss}, config.accumulation)
             plain, weighted = self.reconstruction(output.audio, output.target)
             total = reconstruction = sum(weighted.values(), output.audio.new_zeros(()))
             if adversarial is not None:
                 total = adversarial.combine(weighted, losses, output.audio)
             auxiliary = weighted_sum(output.auxiliary_losses, config.auxiliary_losses)
-            backward(self.scaler.scale((total + auxiliary) / config.accumulation))
+            torch.autograd.backward(self.scaler.scale((total + auxiliary) / config.accumulation))
             values = {**plain, **losses, **output.auxiliary_losses}
             values["loss"] = reconstruction + auxiliary
             add_up(sums, values, config.accumulation)
 
         average_gradients(self.model.parameters())
         self.scaler.unscale_(self.optimizer)
-        sums["grad_norm"] = clip_gradients(self.model, config.clip_norm)
+        limit = config.clip_norm or math.inf
+        sums["grad_norm"] = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
         if adversarial is not None:
             average_gradients(adversarial.parameters())
-            sums["discriminator_grad_norm"] = clip_gradients(adversarial, config.clip_norm)
+            norm = nn.utils.clip_grad_norm_(adversarial.parameters(), limit)
+            sums["discriminator_grad_norm"] = norm
         # the only wait for the device in a step; all processes find the same values non-finite
         means = all_reduce_sum(torch.stack(list(sums.values()))) / world_size()
         metrics = dict(zip(sums, means.tolist(), strict=True))
@@ -336,17 +338,6 @@ def add_up(sums: dict[str, Tensor], values: Mapping[str, Tensor], num_parts: int
     for name, value in values.items():
         share = value.detach().float() / num_parts
         sums[name] = sums[name] + share if name in sums else share
-
-
-def backward(loss: Tensor) -> None:
-    """Add the gradient of ``loss`` to the gradients of the weights."""
-    loss.backward()  # type: ignore[no-untyped-call]
-
-
-def clip_gradients(module: nn.Module, norm: float | None) -> Tensor:
-    """Scale the gradients down to ``norm`` and return their norm before."""
-    limit = math.inf if norm is None else norm
-    return nn.utils.clip_grad_norm_(module.parameters(), limit)
 
 
 def random_state(device: torch.device) -> dict[str, Tensor]:
