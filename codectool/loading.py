@@ -36,8 +36,8 @@ def load(
         model: codec family, for example ``"hac"``; None for the family of the checkpoint.
         checkpoint: file or folder with the weights, in the format of the reference implementation
             or of codectool, or the name of bundled weights; None for the family's default weights.
-        config: hyper-parameters, or a JSON file with them; needed only if the checkpoint does not
-            contain them.
+        config: config of the model, or a JSON file with it; needed only if the checkpoint does
+            not contain it.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:N"``, ``"mps"``, or ``"auto"`` for the fastest one.
         precision: ``"fp32"``, or ``"bf16"`` or ``"fp16"`` for the matrix products. Only fp32
             produces the tokens of the reference implementation.
@@ -49,7 +49,7 @@ def load(
     Raises:
         WeightsMissingError: no checkpoint was given and no weights are bundled for this family.
         CheckpointError: the checkpoint cannot be used.
-        ConfigError: hyper-parameters are missing or wrong.
+        ConfigError: the config of the model is missing or wrong.
         UsageError: there is no such model, device, precision, padding or number of codebooks.
     """
     family = get_family(model or DEFAULT_FAMILY)
@@ -57,13 +57,14 @@ def load(
     if checkpoint is None:
         weights = bundled.default(family.name)
         if weights is None:
-            hint = f" ({family.weights_hint})" if family.weights_hint else ""
+            hint = f"{family.weights_hint}; " if family.weights_hint else ""
             raise WeightsMissingError(
-                f"no weights for {family.name}: give `--checkpoint PATH`{hint}"
+                f"no weights for {family.name}; pass `--checkpoint PATH` ({hint}see "
+                "docs/guides/getting-started.md)"
             )
         checkpoint = weights.path
         if config is not None:
-            raise UsageError("--config needs --checkpoint: bundled weights include their config")
+            raise UsageError("`--config` needs `--checkpoint`: bundled weights contain theirs")
     if isinstance(config, str):
         config = Path(config)
     loaded = load_model(Path(checkpoint), model, config)

@@ -96,7 +96,7 @@ def _with_hint(error: click.ClickException) -> str:
     """Return the message of a usage error, with a pointer to `--help`."""
     context = getattr(error, "ctx", None)
     hint = f"; see `{context.command_path} --help`" if context else ""
-    return error.format_message().rstrip(".") + hint
+    return error.format_message().replace(". (Did", " (did").rstrip(".") + hint
 
 
 def limit_thread_spinning() -> None:

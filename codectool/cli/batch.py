@@ -77,8 +77,8 @@ _OPTIONS = (
         "--files-from",
         type=FILE,
         metavar="LIST",
-        help="Folders: process only the files in this list, which has the syntax of `train` "
-        "lists; `-` is stdin.",
+        help="Folders: process only the files in this list (as `filelist` writes them, or one "
+        "path per line); `-` is stdin.",
     ),
     click.option(
         "--workers",
@@ -99,7 +99,7 @@ _OPTIONS = (
         "--report",
         type=click.Path(path_type=Path, dir_okay=False),
         metavar="JSONL",
-        help="Folders: write a line of JSON per file.",
+        help="Folders: file to write, with a line of JSON per input.",
     ),
     click.option(
         "--profile", is_flag=True, help="Folders: report how long the model waited for I/O."
@@ -109,20 +109,20 @@ _OPTIONS = (
         "--engine",
         type=click.Choice(["local", "ray"]),
         show_default="local",
-        help="Folders: use threads of this process, or a Ray cluster with a shared file system.",
+        help="Folders: run in threads, or on a Ray cluster with a shared file system.",
     ),
     click.option(
         "--ray-address",
         metavar="ADDRESS",
-        show_default="start Ray on this machine",
-        help="Ray: cluster to join, `auto` or HOST:PORT.",
+        show_default="a new one on this machine",
+        help="With --engine ray: cluster to join, `auto` or HOST:PORT.",
     ),
     click.option(
         "--ray-actors",
         type=click.IntRange(1, 65536),
         metavar="N",
         show_default="one per GPU, or as many as fit on the CPUs",
-        help="Ray: number of processes.",
+        help="With --engine ray: number of processes.",
     ),
     click.option("--overwrite", is_flag=True, help="Replace existing outputs."),
     debug_option,
@@ -165,7 +165,7 @@ def run_folder(
         raise UsageError(f"{target}: is a file; name a folder for the outputs")
     folder = Path() if files.source == PIPE else files.source
     if not folder.is_dir():
-        raise UsageError(f"{folder}: there is no such folder")
+        raise UsageError(f"{folder}: is not a folder; `--files-from` needs a folder")
     listed = None if files.files_from is None else read_files_from(files.files_from, folder)
     run_options = RunOptions(listed, files.workers, files.batch_seconds, files.overwrite)
     engine = None

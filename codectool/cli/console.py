@@ -31,7 +31,7 @@ def report_error(error: BaseException, unexpected: bool = False) -> None:
             "please report it with the output of `--debug`"
         )
     elif isinstance(error, OSError) and error.filename is not None:
-        message = f"{os.fsdecode(error.filename)}: {error.strerror or error}"
+        message = f"{os.fsdecode(error.filename)}: {(error.strerror or str(error)).lower()}"
     elif isinstance(error, MemoryError):
         message = "not enough memory for this input"
     say("error", message, "red")

@@ -57,7 +57,7 @@ def _parse_tags(
     callback=finite,
     metavar="S",
     show_default="about 24",
-    help="Seconds of audio per block, the unit that has a checksum.",
+    help="Seconds of audio per block; each block has a checksum.",
 )
 @click.option(
     "--exact",

@@ -1,4 +1,4 @@
-"""Running the command line inside the test process."""
+"""Run the command line inside the test process."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from codectool.cli import main
 
 @dataclass
 class Result:
-    """What a command left behind."""
+    """Exit code and output of a command."""
 
     code: int
     out: bytes
@@ -29,11 +29,12 @@ class Result:
 
 
 Run = Callable[..., Result]
+Options = tuple[object, ...]
 
 
 @pytest.fixture
 def run(monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[bytes]) -> Run:
-    """Call `codectool ARGUMENTS` and take its exit code and output."""
+    """Return a function that runs `codectool ARGUMENTS`."""
 
     def call(*arguments: object, stdin: bytes = b"") -> Result:
         monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(stdin)))
@@ -46,8 +47,14 @@ def run(monkeypatch: pytest.MonkeyPatch, capsysbinary: pytest.CaptureFixture[byt
 
 
 @pytest.fixture
+def hac(checkpoints: dict[str, Path]) -> Options:
+    """Return the options that select a small HAC model."""
+    return "--checkpoint", checkpoints["hac"], "--device", "cpu"
+
+
+@pytest.fixture
 def speech(tmp_path: Path) -> Path:
-    """Half a second of stereo at 22.05 kHz."""
+    """Return half a second of stereo noise at 22.05 kHz."""
     path = tmp_path / "speech.wav"
     rng = np.random.default_rng(0)
     soundfile.write(path, rng.normal(0, 0.1, (11025, 2)).astype(np.float32), 22050)

@@ -1,4 +1,4 @@
-"""Bad input: one clear line on stderr, exit code 2, no output file."""
+"""Bad input: one line on stderr, exit code 2, no output file."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ import torch
 
 import codectool
 from codectool.cli import main
-from tests.cli.conftest import Result, Run
+from tests.cli.conftest import Options, Result, Run
 from tests.conftest import GOLDEN
 
 
@@ -35,7 +35,7 @@ def assert_refused(result: Result, *parts: str) -> None:
 
 @pytest.fixture
 def packed(tmp_path: Path, codecs: dict[str, codectool.Codec]) -> Path:
-    """A small file with five blocks and a tag."""
+    """Return a small file with five blocks and a tag."""
     wave = np.random.default_rng(1).normal(0, 0.1, 4000).astype(np.float32)
     path = tmp_path / "small.hcd"
     tokens = codecs["bigcodec"].encode(wave, 16000)
@@ -49,7 +49,7 @@ def wave_file(path: Path, samples: np.ndarray) -> Path:
 
 
 def wav_that_promises(frames: int) -> bytes:
-    """A WAV header that promises more samples than follow."""
+    """Return a WAV header that promises samples which do not follow."""
     size = min(frames * 2, 0xFFFFFFFF)
     form = struct.pack("<4sIHHIIHH", b"fmt ", 16, 1, 1, 16000, 32000, 2, 16)
     return b"RIFF" + struct.pack("<I", size) + b"WAVE" + form + b"data" + struct.pack("<I", size)
@@ -144,17 +144,16 @@ def test_encode_without_weights_names_the_option(run: Run, speech: Path) -> None
     assert_refused(missing, "nowhere.pt: no such file or folder")
 
 
-def test_outputs_are_not_overwritten(run: Run, speech: Path, checkpoints: dict[str, Path]) -> None:
-    chosen = ("--checkpoint", checkpoints["hac"], "--device", "cpu")
+def test_outputs_are_not_overwritten(run: Run, speech: Path, hac: Options) -> None:
     out = speech.with_name("out.hcd")
     out.write_bytes(b"precious")
-    assert_refused(run("encode", speech, out, *chosen), "exists", "--overwrite")
+    assert_refused(run("encode", speech, out, *hac), "exists", "--overwrite")
     assert out.read_bytes() == b"precious"
-    assert run("encode", speech, out, *chosen, "--overwrite").code == 0
+    assert run("encode", speech, out, *hac, "--overwrite").code == 0
     assert out.read_bytes().startswith(b"HCD")
-    assert_refused(run("encode", speech, speech, *chosen, "--overwrite"), "is the input itself")
-    assert_refused(run("encode", speech, speech.parent, *chosen), "is a folder")
-    assert_refused(run("encode", speech, speech.parent / "no" / "x.hcd", *chosen), "no folder")
+    assert_refused(run("encode", speech, speech, *hac, "--overwrite"), "is the input itself")
+    assert_refused(run("encode", speech, speech.parent, *hac), "is a folder")
+    assert_refused(run("encode", speech, speech.parent / "no" / "x.hcd", *hac), "no folder")
 
 
 def test_newer_format_version_is_refused(run: Run, packed: Path, tmp_path: Path) -> None:
@@ -164,12 +163,12 @@ def test_newer_format_version_is_refused(run: Run, packed: Path, tmp_path: Path)
         assert_refused(run(*command), "later version", "update codectool")
 
 
-@pytest.mark.parametrize("size_or_bit", ["truncation", "bit flip"])
-def test_every_truncation_and_every_bit_flip(
-    run: Run, packed: Path, tmp_path: Path, checkpoints: dict[str, Path], size_or_bit: str
+@pytest.mark.parametrize("damage", ["truncation", "bit flip"])
+def test_verify_and_decode_refuse_every_truncation_and_bit_flip(
+    run: Run, packed: Path, tmp_path: Path, checkpoints: dict[str, Path], damage: str
 ) -> None:
     data = packed.read_bytes()
-    if size_or_bit == "truncation":
+    if damage == "truncation":
         variants = [data[:size] for size in range(len(data))]
     else:
         whole = int.from_bytes(data, "big")
@@ -178,7 +177,7 @@ def test_every_truncation_and_every_bit_flip(
     for number, variant in enumerate(variants):
         damaged.write_bytes(variant)
         assert_verify_refuses(run("verify", damaged))
-        if number % 17 == 0:  # the whole way, now and then
+        if number % 17 == 0:  # decoding takes longer
             result = run("decode", damaged, out, "--checkpoint", checkpoints["bigcodec"])
             assert_refused(result, "damaged.hcd")
             assert not out.exists()
@@ -186,7 +185,7 @@ def test_every_truncation_and_every_bit_flip(
 
 
 def assert_verify_refuses(result: Result) -> None:
-    """One line for each thing that is wrong."""
+    """Check for exit code 2 and one line on stderr for each problem."""
     assert result.code == 2
     assert result.out == b""
     assert result.err
@@ -201,7 +200,7 @@ def test_header_with_huge_length_is_refused_in_little_memory(
 
     layout = TokenLayout("bigcodec", 16000, 200, (13,))
     header = Header(layout, "00112233", 16000, num_samples=1 << 60)
-    path = tmp_path / "moon.hcd"
+    path = tmp_path / "huge.hcd"
     with path.open("wb") as file:
         writer = Writer(file, header)
         writer.write(np.zeros((1, 1, header.block_frames), np.int32))
@@ -209,7 +208,7 @@ def test_header_with_huge_length_is_refused_in_little_memory(
     assert len(data) > 3000
     tracemalloc.start()
     for command in (("info",), ("verify",), ("decode",)):
-        assert_refused(run(*command, path), "moon.hcd", "cut off")
+        assert_refused(run(*command, path), "huge.hcd", "cut off")
         assert run(*command, "-", stdin=data).code == 2
     _, peak = tracemalloc.get_traced_memory()
     tracemalloc.stop()
@@ -264,9 +263,7 @@ def test_decode_refuses_a_registered_checkpoint_that_changed(
         ("--unknown",),
     ],
 )
-def test_decode_refuses_invalid_options(
-    run: Run, packed: Path, arguments: tuple[object, ...]
-) -> None:
+def test_decode_refuses_invalid_options(run: Run, packed: Path, arguments: Options) -> None:
     assert_refused(run("decode", packed, *arguments))
 
 
@@ -276,7 +273,7 @@ def test_encode_refuses_invalid_block_lengths(run: Run, speech: Path, value: str
 
 
 @pytest.mark.parametrize("device", ["gpu", "cpu:", "cpu:0", "cuda:", "cuda:x", "cuda:²", "cuda:99"])
-def test_unknown_devices_are_refused(
+def test_encode_refuses_unknown_devices(
     run: Run, speech: Path, checkpoints: dict[str, Path], device: str
 ) -> None:
     chosen = ("--checkpoint", checkpoints["hac"])
@@ -284,7 +281,7 @@ def test_unknown_devices_are_refused(
 
 
 @pytest.mark.parametrize("name", [".", "/", ""])
-def test_folders_need_an_output(run: Run, name: str) -> None:
+def test_encode_and_decode_need_an_output_for_folders(run: Run, name: str) -> None:
     assert_refused(run("encode", name), "is a folder; name a folder for the outputs too")
     assert_refused(run("decode", name), "is a folder; name a folder for the outputs too")
 
@@ -296,7 +293,7 @@ def test_decode_refuses_unknown_output_formats(run: Run, packed: Path, tmp_path:
         assert_refused(run("decode", packed, "--subtype", subtype), "it can hold")
 
 
-def test_closed_standard_streams(
+def test_closed_standard_streams_are_refused(
     run: Run, packed: Path, speech: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with monkeypatch.context() as patch:
@@ -313,7 +310,7 @@ def test_closed_standard_streams(
 def test_full_disk_is_reported(
     run: Run, packed: Path, tmp_path: Path, checkpoints: dict[str, Path]
 ) -> None:
-    """A limit on the size of files behaves like a disk that is full."""
+    """A limit on the size of files behaves like a full disk."""
     out = tmp_path / "out.wav"
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     handler = signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
@@ -323,15 +320,15 @@ def test_full_disk_is_reported(
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, limits)
         signal.signal(signal.SIGXFSZ, handler)
-    assert_refused(result, "out.wav: File too large")
+    assert_refused(result, "out.wav: file too large")
     assert [path.name for path in tmp_path.iterdir()] == ["small.hcd"]
 
 
 def test_unwritable_checkpoint_registry_is_a_warning(
-    run: Run, speech: Path, own_home: Path, checkpoints: dict[str, Path]
+    run: Run, speech: Path, own_home: Path, hac: Options
 ) -> None:
     (own_home / "checkpoints.json").mkdir()
-    result = run("encode", speech, "--checkpoint", checkpoints["hac"], "--device", "cpu")
+    result = run("encode", speech, *hac)
     assert result.code == 0
     assert result.err.startswith("warning: ")
     assert "cannot register this checkpoint" in result.err
@@ -342,13 +339,11 @@ def test_decode_refuses_config_without_checkpoint(run: Run, packed: Path, tmp_pa
     assert_refused(result, "`--config` needs `--checkpoint`")
 
 
-def test_encode_refuses_very_low_sampling_rates(
-    run: Run, tmp_path: Path, checkpoints: dict[str, Path]
-) -> None:
+def test_encode_refuses_very_low_sampling_rates(run: Run, tmp_path: Path, hac: Options) -> None:
     """A few samples at 1 Hz would become hours at the model's rate."""
     path = tmp_path / "slow.wav"
     soundfile.write(path, np.zeros(2000, np.float32), 1)
-    result = run("encode", path, "--checkpoint", checkpoints["hac"], "--device", "cpu")
+    result = run("encode", path, *hac)
     assert_refused(result, "a sampling rate of 1 Hz cannot carry speech")
 
 
@@ -367,7 +362,7 @@ def test_debug_prints_the_traceback(run: Run, tmp_path: Path) -> None:
         assert result.err.splitlines()[-1].startswith("error: ")
 
 
-def test_no_command_and_unknown_command(run: Run) -> None:
+def test_missing_and_unknown_commands_and_arguments_are_refused(run: Run) -> None:
     assert "Usage" in run().err + run().text
     assert_refused(run("transmogrify"), "No such command 'transmogrify'")
     assert_refused(run("info"), "give a FILE, or a codec with `--model`")

@@ -19,7 +19,7 @@ import soundfile
 import codectool
 from codectool.audio.wav import RAW_FORMATS as READABLE
 from codectool.cli.encode import RAW_FORMATS
-from tests.cli.conftest import Run
+from tests.cli.conftest import Options, Run
 from tests.signals import speechlike
 
 RATE = 24000
@@ -40,13 +40,14 @@ def pcm(seconds: float) -> bytes:
     return (speechlike(seconds, RATE)[0] * 32767).astype("<i2").tobytes()
 
 
-def raw(rate: int = RATE) -> tuple[object, ...]:
+def raw(rate: int = RATE) -> Options:
     return "--input-format", "s16le", "--input-rate", rate
 
 
-def test_live_encoder_and_decoder_write_while_input_arrives(checkpoints: dict[str, Path]) -> None:
+def test_live_encoder_and_decoder_write_while_input_arrives(
+    checkpoints: dict[str, Path], hac: Options
+) -> None:
     """Decoded audio arrives before the encoder has seen the end of its input."""
-    hac = ("--checkpoint", checkpoints["hac"], "--device", "cpu")
     with (
         running("encode", "-", "-", "--live", *raw(), *hac) as encoder,
         running("decode", "-", "-", *hac, stdin=encoder.stdout) as decoder,
@@ -70,13 +71,10 @@ def test_live_encoder_and_decoder_write_while_input_arrives(checkpoints: dict[st
     assert np.abs(samples - whole).mean() < 1e-3  # a bit within rounding of zero may differ
 
 
-def test_ctrl_c_ends_a_live_recording_with_a_complete_file(
-    tmp_path: Path, checkpoints: dict[str, Path]
-) -> None:
+def test_ctrl_c_ends_a_live_recording_with_a_complete_file(tmp_path: Path, hac: Options) -> None:
     target = tmp_path / "talk.hcd"
     with running(
-        "encode", "-", target, "--live", *raw(), "--checkpoint", checkpoints["hac"],
-        "--device", "cpu",
+        "encode", "-", target, "--live", *raw(), *hac,
     ) as recorder:  # fmt: skip
         assert recorder.stdin is not None
         recorder.stdin.write(pcm(1.0))
@@ -95,20 +93,20 @@ def test_ctrl_c_ends_a_live_recording_with_a_complete_file(
 
 
 def test_pipe_to_pipe_writes_blocks_of_one_second(
-    run: Run, tmp_path: Path, checkpoints: dict[str, Path], monkeypatch: pytest.MonkeyPatch
+    run: Run, tmp_path: Path, hac: Options, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source, chosen = tmp_path / "in.wav", ("--checkpoint", checkpoints["hac"], "--device", "cpu")
+    source = tmp_path / "in.wav"
     soundfile.write(source, speechlike(3.2, RATE).T, RATE)
     whole = tmp_path / "whole.hcd"
-    assert run("encode", source, whole, *chosen).code == 0
-    with running("encode", "-", "-", *chosen) as encoder:
+    assert run("encode", source, whole, *hac).code == 0
+    with running("encode", "-", "-", *hac) as encoder:
         out, errors = encoder.communicate(source.read_bytes())
     assert (encoder.returncode, errors) == (0, b"")
     np.testing.assert_array_equal(
         codectool.read(io.BytesIO(out)).codes, codectool.read(whole).codes
     )
-    facts = run("info", "-", stdin=out).text
-    assert "4 blocks of 75 frames" in facts
+    metadata = run("info", "-", stdin=out).text
+    assert "4 blocks of 75 frames" in metadata
 
 
 def test_encode_reads_raw_samples(run: Run, tmp_path: Path, checkpoints: dict[str, Path]) -> None:
@@ -134,11 +132,10 @@ def test_encode_reads_raw_samples(run: Run, tmp_path: Path, checkpoints: dict[st
     ],
 )
 def test_encode_refuses_contradictory_options(
-    run: Run, tmp_path: Path, speech: Path, checkpoints: dict[str, Path],
-    options: tuple[object, ...], why: str,
+    run: Run, tmp_path: Path, speech: Path, hac: Options,
+    options: Options, why: str,
 ) -> None:  # fmt: skip
-    chosen = ("--checkpoint", checkpoints["hac"], "--device", "cpu")
-    result = run("encode", speech, tmp_path / "out.hcd", *chosen, *options)
+    result = run("encode", speech, tmp_path / "out.hcd", *hac, *options)
     assert result.code == 2
     assert why in result.err
     assert not (tmp_path / "out.hcd").exists()

@@ -14,10 +14,8 @@ import pytest
 import soundfile
 
 import codectool
-from codectool.cli.progress import BatchProgress
 from codectool.pipeline.journal import JOURNAL_NAME, Journal
-from codectool.pipeline.report import Result
-from tests.cli.conftest import Run
+from tests.cli.conftest import Options, Run
 from tests.pipeline.trees import FILES, contents, make_tree, outputs, write_audio
 
 
@@ -26,50 +24,45 @@ def in_dir(tmp_path: Path) -> Path:
     return make_tree(tmp_path / "in")
 
 
-@pytest.fixture
-def chosen(checkpoints: dict[str, Path]) -> tuple[object, ...]:
-    return "--checkpoint", checkpoints["hac"], "--device", "cpu"
-
-
-def test_folder_commands_agree(
-    run: Run, in_dir: Path, tmp_path: Path, chosen: tuple[object, ...]
+def test_reconstruct_equals_encode_and_decode_of_folders(
+    run: Run, in_dir: Path, tmp_path: Path, hac: Options
 ) -> None:
     packed, back, both = tmp_path / "packed", tmp_path / "back", tmp_path / "both"
     for _ in range(2):
-        result = run("encode", in_dir, packed, *chosen, "--tag", "set=x", "--block-seconds", "0.1")
+        result = run("encode", in_dir, packed, *hac, "--tag", "set=x", "--block-seconds", "0.1")
         assert (result.code, result.out, result.err) == (0, b"", "")
     assert len(outputs(packed)) == len(FILES)
     assert codectool.read(packed / "six.hcd").tags == {"set": "x"}
     # without --checkpoint, the files name their weights
     result = run("decode", packed, back, "--device", "cpu", "--subtype", "PCM_24")
     assert (result.code, result.out, result.err) == (0, b"", "")
-    result = run("reconstruct", in_dir, both, *chosen, "--subtype", "PCM_24")
+    result = run("reconstruct", in_dir, both, *hac, "--subtype", "PCM_24")
     assert (result.code, result.out, result.err) == (0, b"", "")
     assert outputs(both) == outputs(back)
     assert soundfile.info(both / "a/two.wav").channels == 2
 
 
 def test_single_file_gives_the_same_output_as_a_folder(
-    run: Run, in_dir: Path, tmp_path: Path, chosen: tuple[object, ...]
+    run: Run, in_dir: Path, tmp_path: Path, hac: Options
 ) -> None:
-    run("encode", in_dir, tmp_path / "packed", *chosen)
-    run("reconstruct", in_dir, tmp_path / "both", *chosen, "--format", "flac")
+    run("encode", in_dir, tmp_path / "packed", *hac)
+    run("reconstruct", in_dir, tmp_path / "both", *hac, "--format", "flac")
     for name in ("a/two.flac", "eight.wav", "seven.wav"):
         packed = (tmp_path / "packed" / name).with_suffix(".hcd")
-        assert run("encode", in_dir / name, tmp_path / "x.hcd", *chosen, "--overwrite").code == 0
+        assert run("encode", in_dir / name, tmp_path / "x.hcd", *hac, "--overwrite").code == 0
         assert (tmp_path / "x.hcd").read_bytes() == packed.read_bytes()
         both = tmp_path / "x.flac"
-        assert run("reconstruct", in_dir / name, both, *chosen, "--overwrite").code == 0
+        assert run("reconstruct", in_dir / name, both, *hac, "--overwrite").code == 0
         assert both.read_bytes() == (tmp_path / "both" / name).with_suffix(".flac").read_bytes()
 
 
-def test_report_totals_and_profile(
-    run: Run, in_dir: Path, tmp_path: Path, chosen: tuple[object, ...]
+def test_encode_prints_report_totals_and_profile(
+    run: Run, in_dir: Path, tmp_path: Path, hac: Options
 ) -> None:
     (in_dir / "bad.wav").write_text("no audio")
     write_audio(in_dir / "a/one.flac", 1, 16000, 500)
     lines = tmp_path / "report.jsonl"
-    options = (*chosen, "--report", lines, "--json", "--profile", "--workers", 2)
+    options = (*hac, "--report", lines, "--json", "--profile", "--workers", 2)
     for done, skipped in ((len(FILES), 0), (0, len(FILES))):
         result = run("encode", in_dir, tmp_path / "out", *options, "--batch-seconds", 1)
         assert result.code == 1
@@ -94,31 +87,31 @@ def test_report_totals_and_profile(
 
 
 def test_files_from_reads_the_lists_of_train(
-    run: Run, in_dir: Path, tmp_path: Path, chosen: tuple[object, ...]
+    run: Run, in_dir: Path, tmp_path: Path, hac: Options
 ) -> None:
     """Comments, lengths, `id|path`, manifests; paths relative to the list."""
     (tmp_path / "lists").mkdir()
     listed = tmp_path / "lists/train.txt"
     listed.write_text("# comment\n../in/six.wav\t3000\t48000\nsome-id|../in/a/one.wav\n")
-    assert run("encode", in_dir, tmp_path / "1", *chosen, "--files-from", listed).code == 0
+    assert run("encode", in_dir, tmp_path / "1", *hac, "--files-from", listed).code == 0
     assert sorted(outputs(tmp_path / "1")) == ["a/one.hcd", "six.hcd"]
     manifest = tmp_path / "in/valid.jsonl"
     manifest.write_text('{"path": "b/five.aiff", "num_samples": 801, "sample_rate": 16000}\n')
-    assert run("encode", in_dir, tmp_path / "2", *chosen, "--files-from", manifest).code == 0
+    assert run("encode", in_dir, tmp_path / "2", *hac, "--files-from", manifest).code == 0
     assert sorted(outputs(tmp_path / "2")) == ["b/five.hcd"]
-    result = run("encode", in_dir, tmp_path / "3", *chosen, "--files-from", in_dir / "six.wav")
+    result = run("encode", in_dir, tmp_path / "3", *hac, "--files-from", in_dir / "six.wav")
     assert (result.code, "six.wav: line 1 is not text" in result.err) == (2, True)
 
 
 def test_files_from_resolves_relative_paths(
-    run: Run, in_dir: Path, tmp_path: Path, chosen: tuple[object, ...]
+    run: Run, in_dir: Path, tmp_path: Path, hac: Options
 ) -> None:
     listed = tmp_path / "list.txt"
     listed.write_text("a/one.wav\n\nb/five.aiff\t801\t16000\r\n")
-    assert run("encode", in_dir, tmp_path / "1", *chosen, "--files-from", listed).code == 0
+    assert run("encode", in_dir, tmp_path / "1", *hac, "--files-from", listed).code == 0
     assert sorted(outputs(tmp_path / "1")) == ["a/one.hcd", "b/five.hcd"]
     names = b"\n".join(os.fsencode(in_dir / name) for name, *_ in FILES[:3])
-    result = run("encode", in_dir, tmp_path / "2", *chosen, "--files-from", "-", stdin=names)
+    result = run("encode", in_dir, tmp_path / "2", *hac, "--files-from", "-", stdin=names)
     assert (result.code, len(outputs(tmp_path / "2"))) == (0, 3)
 
 
@@ -126,41 +119,39 @@ def test_files_from_stdin_with_the_current_directory(
     run: Run,
     in_dir: Path,
     tmp_path: Path,
-    chosen: tuple[object, ...],
+    hac: Options,
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
-    """`find . -name '*.wav' | codectool encode - OUT --files-from -`"""
+    """As in `find . -name '*.wav' | codectool encode - OUT --files-from -`."""
     monkeypatch.chdir(in_dir)
-    result = run(
-        "encode", "-", tmp_path / "out", *chosen, "--files-from", "-", stdin=b"./six.wav\n"
-    )
+    result = run("encode", "-", tmp_path / "out", *hac, "--files-from", "-", stdin=b"./six.wav\n")
     assert (result.code, sorted(outputs(tmp_path / "out"))) == (0, ["six.hcd"])
 
 
-def test_unusable_arguments_are_rejected(
-    run: Run, in_dir: Path, tmp_path: Path, chosen: tuple[object, ...]
+def test_folder_runs_refuse_unusable_arguments(
+    run: Run, in_dir: Path, tmp_path: Path, hac: Options
 ) -> None:
     out = tmp_path / "out"
     six, file = in_dir / "six.wav", tmp_path / "file"
     file.touch()
     for arguments, message in (
-        (("encode", in_dir, *chosen), "is a folder; name a folder for the outputs too"),
-        (("encode", in_dir, file, *chosen), "is a file; name a folder for the outputs"),
-        (("encode", six, out, *chosen, "--json"), "is not a folder; `--json` needs a folder"),
-        (("encode", six, out, *chosen, "--workers", 2), "`--workers` needs a folder"),
-        (("encode", six, out, *chosen, "--files-from", file), "there is no such folder"),
-        (("encode", in_dir, out, *chosen, "--files-from", file), "the list names no files"),
+        (("encode", in_dir, *hac), "is a folder; name a folder for the outputs too"),
+        (("encode", in_dir, file, *hac), "is a file; name a folder for the outputs"),
+        (("encode", six, out, *hac, "--json"), "is not a folder; `--json` needs a folder"),
+        (("encode", six, out, *hac, "--workers", 2), "`--workers` needs a folder"),
+        (("encode", six, out, *hac, "--files-from", file), "`--files-from` needs a folder"),
+        (("encode", in_dir, out, *hac, "--files-from", file), "the list names no files"),
         (
-            ("encode", in_dir, out, *chosen, "--live"),
+            ("encode", in_dir, out, *hac, "--live"),
             "is a folder; `--live` and raw input need a single file",
         ),
-        (("encode", in_dir, out, *chosen, "--batch-seconds", "nan"), "is not a number of seconds"),
-        (("encode", in_dir, out, *chosen, "--report", file / "x"), "Not a directory"),
-        (("decode", in_dir, out, *chosen), "contains no readable .hcd file"),
+        (("encode", in_dir, out, *hac, "--batch-seconds", "nan"), "is not a number of seconds"),
+        (("encode", in_dir, out, *hac, "--report", file / "x"), "not a directory"),
+        (("decode", in_dir, out, *hac), "contains no readable .hcd file"),
         (("decode", in_dir, out, "--start", "1"), "is a folder; `--start` and"),
-        (("reconstruct", in_dir, in_dir, *chosen), "outputs would replace inputs"),
-        (("reconstruct", "-", out, *chosen), "for pipes use `encode - - | decode - -`"),
-        (("reconstruct", in_dir, out, *chosen, "--subtype", "X"), "cannot hold subtype X"),
+        (("reconstruct", in_dir, in_dir, *hac), "outputs would replace inputs"),
+        (("reconstruct", "-", out, *hac), "for pipes use `encode - - | decode - -`"),
+        (("reconstruct", in_dir, out, *hac, "--subtype", "X"), "cannot hold subtype X"),
     ):
         result = run(*arguments)
         assert result.code == 2
@@ -168,25 +159,21 @@ def test_unusable_arguments_are_rejected(
         assert len(result.err.splitlines()) == 1
 
 
-def test_folder_in_use_is_rejected(
-    run: Run, in_dir: Path, tmp_path: Path, chosen: tuple[object, ...]
-) -> None:
+def test_folder_in_use_is_refused(run: Run, in_dir: Path, tmp_path: Path, hac: Options) -> None:
     (tmp_path / "out").mkdir()
     with Journal(tmp_path / "out"):
-        result = run("encode", in_dir, tmp_path / "out", *chosen)
+        result = run("encode", in_dir, tmp_path / "out", *hac)
     assert result.code == 2
     assert "another run is writing there" in result.err
 
 
-def test_concealed_damage_is_reported(
-    run: Run, in_dir: Path, tmp_path: Path, chosen: tuple[object, ...]
-) -> None:
+def test_concealed_damage_is_reported(run: Run, in_dir: Path, tmp_path: Path, hac: Options) -> None:
     packed = tmp_path / "packed"
-    run("encode", in_dir, packed, *chosen)
+    run("encode", in_dir, packed, *hac)
     (packed / "eight.hcd").write_bytes((packed / "eight.hcd").read_bytes()[:-1])
-    result = run("decode", packed, tmp_path / "back", *chosen)
+    result = run("decode", packed, tmp_path / "back", *hac)
     assert (result.code, len(result.err.splitlines())) == (1, 1)
-    result = run("decode", packed, tmp_path / "back", *chosen, "--conceal")
+    result = run("decode", packed, tmp_path / "back", *hac, "--conceal")
     assert result.code == 3
     assert result.err.startswith("warning: ")
     assert "eight.hcd" in result.err
@@ -196,12 +183,12 @@ def test_concealed_damage_is_reported(
     ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
 )
 def test_stopped_run_resumes(
-    in_dir: Path, tmp_path: Path, chosen: tuple[object, ...], number: int, code: int
+    in_dir: Path, tmp_path: Path, hac: Options, number: int, code: int
 ) -> None:
     for index in range(60):
         write_audio(in_dir / f"more/{index}.wav", 1, 16000, 8000 + index)
     out = tmp_path / "out"
-    command = [sys.executable, "-m", "codectool", "encode", in_dir, out, *chosen]
+    command = [sys.executable, "-m", "codectool", "encode", in_dir, out, *hac]
     command += ["--batch-seconds", "1"]
     process = subprocess.Popen(list(map(str, command)), stderr=subprocess.PIPE)
     while len(list(out.rglob("*.hcd"))) < 4:
@@ -216,7 +203,7 @@ def test_stopped_run_resumes(
         assert [path for path in out.rglob("*") if path.suffix == ".part"] == []
         assert all(codectool.read(out / name) for name in left)
     # resume in this process, which has imported torch
-    codec = codectool.load(None, Path(str(chosen[1])), device="cpu")
+    codec = codectool.load(None, Path(str(hac[1])), device="cpu")
     from codectool.pipeline.run import encode_tree
 
     report = encode_tree(codec, in_dir, out)
@@ -226,25 +213,8 @@ def test_stopped_run_resumes(
     assert contents(out) == contents(tmp_path / "undisturbed")
 
 
-def test_progress_in_words() -> None:
-    now = [0.0]
-    progress = BatchProgress("encode", clock=lambda: now[0])
-    progress.found(4)
-    assert progress.status() == "0/4 files"
-    now[0] = 10.0  # spent on headers
-    progress.planned(100.0)
-    progress.add(Result(Path("a"), Path("a.hcd"), "skipped", 50.0))
-    progress.add(Result(Path("b"), None, "failed"))
-    assert progress.status() == "2/4 files  1 failed  50.0/100.0 s"
-    now[0] = 12.0
-    progress.add(Result(Path("c"), Path("c.hcd"), "done", 20.0))
-    assert progress.status() == "3/4 files  1 failed  70.0/100.0 s  RTF 0.1000  0:00:03 left"
-
-
-def test_journal_is_a_hidden_file(
-    run: Run, in_dir: Path, tmp_path: Path, chosen: tuple[object, ...]
-) -> None:
-    run("encode", in_dir, tmp_path / "out", *chosen)
+def test_journal_is_a_hidden_file(run: Run, in_dir: Path, tmp_path: Path, hac: Options) -> None:
+    run("encode", in_dir, tmp_path / "out", *hac)
     assert JOURNAL_NAME.startswith(".")
     assert [path.name for path in (tmp_path / "out").iterdir() if path.name.startswith(".")] == [
         JOURNAL_NAME
