@@ -142,6 +142,6 @@ FINAL_RECORD = b"\x02"
 FINAL_FIELDS = Struct("num_samples" / VARINT, "extra_frames" / VARINT)
 
 
-def checksum_error(computed: int, stored: int) -> str:
-    """Return the reason of an error about a CRC-32 that does not match."""
-    return f"CRC-32 is {computed:08x}, expected {stored:08x}"
+def checksum_error(computed: int, stored: int) -> str | None:
+    """Return the reason why a CRC-32 is wrong; None if it is right."""
+    return None if computed == stored else f"CRC-32 is {computed:08x}, expected {stored:08x}"

@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, Literal, NamedTuple, cast
@@ -55,13 +56,12 @@ class Block:
 
 
 class _FinalRecord(NamedTuple):
-    """The record that ends a stream, as stored."""
+    """The record that ends a stream, and the reason if its check is wrong."""
 
     num_samples: int
     num_frames: int
     payload: bytes
-    computed: int
-    stored: int
+    wrong_check: str | None
 
 
 class Reader:
@@ -269,18 +269,17 @@ class Reader:
                 reason = f"marker {marker.hex()} is invalid here"
                 raise self._damaged_error(index, position, reason)
             final = self._read_final(index, recorder)
-            if final.computed != final.stored:
+            if final.wrong_check:
                 more = self._source.read(1)
                 self._source.unread(more)
                 if more:
-                    reason = checksum_error(final.computed, final.stored)
-                    raise self._damaged_error(index, position, reason)
+                    raise self._damaged_error(index, position, final.wrong_check)
         except (DamagedError, TruncatedError) as error:
             if not self._keep:
                 raise
             return self._skip_block(index, recorder, error)
         frames = final.num_frames - index * self.header.block_frames
-        block = self._verify(index, frames, position, final.payload, final.computed, final.stored)
+        block = self._unpack(index, frames, position, final.payload, final.wrong_check)
         self._ended = True
         self.num_samples, self.num_frames = final.num_samples, final.num_frames
         return block
@@ -310,28 +309,23 @@ class Reader:
         most = self._num_full_blocks(size)
         longest = self.header.payload_bytes(self.header.block_frames) + 5 + 2 * MAX_VARINT_BYTES
         positions = 1 + -(-longest // self._step)
-        damaged: tuple[int, _FinalRecord] | None = None
+        damaged: _FinalRecord | None = None
+        error: DamagedError | None = None
         for index in range(most, max(0, most - positions), -1):
             self._source.seek(self._position(index))
             recorder = RecordingReader(self._source)
             if recorder.read(1) != FINAL_RECORD:
                 continue
-            try:
+            with suppress(DamagedError, TruncatedError):
                 final = self._read_final(index, recorder)
-            except (DamagedError, TruncatedError):
-                continue
-            if self._source.position != size:
-                continue
-            if final.computed == final.stored:
-                return final
-            damaged = index, final
-        if damaged is None:
-            return None
-        index, final = damaged
-        if not self._keep:
-            reason = checksum_error(final.computed, final.stored)
-            raise self._damaged_error(index, self._position(index), reason)
-        return final
+                if self._source.position == size:
+                    if final.wrong_check is None:
+                        return final
+                    damaged = final
+                    error = self._damaged_error(index, self._position(index), final.wrong_check)
+        if error and not self._keep:
+            raise error
+        return damaged
 
     def _read_final(self, index: int, recorder: RecordingReader) -> _FinalRecord:
         """Read the final record, of which the recorder has read the marker."""
@@ -355,7 +349,8 @@ class Reader:
         if len(stored) < 4:
             raise self._truncated_error(index)
         computed = block_check(self._fields, self._first_check, index, record)
-        return _FinalRecord(fields.num_samples, frames, payload, computed, CHECK32.parse(stored))
+        wrong_check = checksum_error(computed, CHECK32.parse(stored))
+        return _FinalRecord(fields.num_samples, frames, payload, wrong_check)
 
     def _read_block(self, index: int, frames: int) -> Block:
         """Read tokens and, except for block 0, their check."""
@@ -368,16 +363,16 @@ class Reader:
         payload = data[:size]
         computed = block_check(self._fields, self._first_check, index, payload)
         stored = CHECK32.parse(data[size:]) if index else self._first_check
-        return self._verify(index, frames, position, payload, computed, stored)
+        return self._unpack(index, frames, position, payload, checksum_error(computed, stored))
 
-    def _verify(
-        self, index: int, frames: int, position: int, payload: bytes, computed: int, stored: int
+    def _unpack(
+        self, index: int, frames: int, position: int, payload: bytes, wrong_check: str | None
     ) -> Block:
         """Return a block if its check and padding are right."""
         first = index * self.header.block_frames
         try:
-            if computed != stored:
-                raise ValueError(checksum_error(computed, stored))
+            if wrong_check:
+                raise ValueError(wrong_check)
             bits = self.header.layout.bits_per_codebook
             codes = unpack_codes(payload, self.header.channels, bits, frames)
         except ValueError as reason:

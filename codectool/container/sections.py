@@ -93,10 +93,8 @@ def parse_sections(
         if len(body) < length + 4:
             raise TruncatedError(f"{name}: ends inside section {number}")
         payload, stored = body[:length], CHECK32.parse(body[length:])
-        computed = section_check(first_check, start, payload)
         try:
-            if computed != stored:
-                reason = checksum_error(computed, stored)
+            if reason := checksum_error(section_check(first_check, start, payload), stored):
                 raise DamagedError(f"{name}: section {number} is damaged: {reason}")
             if kind == TEXT_TAGS:
                 if tags is not None:
