@@ -42,7 +42,6 @@ LENGTH_TOLERANCE_SECONDS = 0.1  # longer than a frame of any codec
 @click.option(
     "--align/--no-align",
     default=True,
-    show_default=True,
     help="Find and compensate the delay of B, up to 0.5 s.",
 )
 @click.option("-v", "--verbose", is_flag=True, help="Print a description of each metric.")

@@ -74,12 +74,11 @@ def _list_metrics(ctx: click.Context, _param: click.Parameter, value: bool) -> N
     "--config",
     type=FILE,
     metavar="JSON",
-    help="Hyper-parameters, if the checkpoint does not contain them.",
+    help="Model config, if the checkpoint does not contain it.",
 )
 @click.option(
     "--device",
     default="auto",
-    show_default=True,
     metavar="DEVICE",
     help="Device of codectool codecs.",
 )
@@ -102,14 +101,14 @@ def _list_metrics(ctx: click.Context, _param: click.Parameter, value: bool) -> N
     "--align",
     type=click.Choice(["system", "clip", "off"]),
     default="system",
-    show_default=True,
     help="Delay to compensate: one per system, one per clip, or none.",
 )
 @click.option(
     "--jobs",
     type=click.IntRange(1, 1024),
     metavar="N",
-    help="Number of processes. Default: one per core.",
+    show_default="one per core",
+    help="Number of processes.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print all values of all clips as JSON.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV with a line per clip and system.")
@@ -124,7 +123,6 @@ def _list_metrics(ctx: click.Context, _param: click.Parameter, value: bool) -> N
     "--report-audio",
     type=click.Choice(["embed", "beside"]),
     default="embed",
-    show_default=True,
     help="Place of the page's audio: in the page, or in a folder next to it.",
 )
 @click.option(

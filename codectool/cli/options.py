@@ -34,7 +34,8 @@ metric_option = click.option(
     "metrics",
     multiple=True,
     metavar="NAME",
-    help="Metric to compute. Repeatable. Default: all whose packages are installed.",
+    show_default="all whose packages are installed",
+    help="Metric to compute. Repeatable.",
 )
 
 

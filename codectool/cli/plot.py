@@ -30,17 +30,19 @@ def _below_one(_ctx: click.Context, _param: click.Parameter, value: float | None
     "--output",
     type=click.Path(path_type=Path),
     metavar="PNG",
-    help=f"Figure; default: RUN_DIR/{FIGURE_NAME}, which is replaced.",
+    show_default=f"RUN_DIR/{FIGURE_NAME}, which is replaced",
+    help="Figure to write.",
 )
 @click.option(
-    "--metric", "wanted", multiple=True, metavar="NAME", help="Draw only this metric; repeatable."
+    "--metric", "wanted", multiple=True, metavar="NAME", help="Draw only this metric. Repeatable."
 )
 @click.option(
     "--smooth",
     type=float,
     callback=_below_one,
     metavar="W",
-    help="Smoothing of training curves, 0 to below 1; default: by the number of points.",
+    show_default="by the number of points",
+    help="Smoothing of training curves, 0 to below 1.",
 )
 @click.option("--log-x", is_flag=True, help="Logarithmic axis of steps.")
 @click.option("--json", "as_json", is_flag=True, help="Print a JSON line per run; no figure.")

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     metavar="H",
     help="Stop after this many hours; schedules then follow wall-clock time.",
 )
-@click.option("--device", default="auto", show_default=True, help="cpu, cuda, cuda:N, mps or auto.")
+@click.option("--device", default="auto", metavar="DEVICE", help="cpu, cuda, cuda:N, mps or auto.")
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "bf16", "fp16"]),
@@ -48,7 +48,11 @@ if TYPE_CHECKING:
 )
 @click.option("--seed", type=click.IntRange(0), metavar="N", help="Random seed.")
 @click.option(
-    "--threads", type=click.IntRange(1), metavar="N", help="CPU threads; default: all cores."
+    "--threads",
+    type=click.IntRange(1),
+    metavar="N",
+    show_default="one per core",
+    help="Number of CPU threads.",
 )
 # not `--log`, which torchrun takes for its own option
 @click.option(
@@ -70,7 +74,7 @@ if TYPE_CHECKING:
     "settings",
     multiple=True,
     metavar="KEY=VALUE",
-    help="Change a key of the config, such as training.batch_size=16; repeatable.",
+    help="Change a key of the config, such as training.batch_size=16. Repeatable.",
 )
 @click.option("--print-config", is_flag=True, help="Print the complete config as JSON and exit.")
 @debug_option
