@@ -302,7 +302,7 @@ class Codec:
                 codes are identical. Smaller chunks reduce the latency (1: as low as the model
                 allows); codes may then differ where two codewords are equally near within
                 rounding. For SuperCodec this is the length of the segments (default: one minute),
-                which is part of what the codes mean.
+                which changes the codes.
 
         Raises:
             AudioError: the sampling rate is too low for speech.

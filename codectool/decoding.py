@@ -240,7 +240,7 @@ class Decoding:
         """Yield the codes ``(C, K, F)`` of the range.
 
         A damaged block repeats the frame before it. Its own audio is replaced by silence, but its
-        frames also affect the neighbouring samples, which a held frame disturbs least.
+        frames also affect the neighbouring samples, which a repeated frame disturbs least.
         """
         first, stop = self._range.first_frame, self._range.stop_frame
         held = np.zeros((self.channels, self._reader.header.layout.num_codebooks, 1), np.int32)

@@ -150,7 +150,7 @@ def encode_live(
 
 
 def live_seconds(codec: Codec) -> float:
-    """Return the length of a live block: short, but long enough for what the model needs."""
+    """Return the length of the blocks of a live stream in seconds; segments need longer ones."""
     return LIVE_BLOCK_SECONDS if codec.model.segment_frames is None else LIVE_SEGMENT_SECONDS
 
 

@@ -72,7 +72,7 @@ class WeightsMissingError(CheckpointError):
 
 
 class FingerprintError(CheckpointError):
-    """The tokens were made with other weights than the loaded ones."""
+    """The tokens were made with another codec or different weights."""
 
 
 class ConfigError(CodectoolError, ValueError):  # msgspec adds the path to a ValueError

@@ -91,7 +91,7 @@ def find_device(name: str | torch.device) -> torch.device:
 
 
 def limit_threads(codec: Codec) -> None:
-    """Limit PyTorch to the number of CPU threads from which the model gains."""
+    """Limit PyTorch to as many CPU threads as the model can use."""
     if codec.device.type == "cpu" and codec.model.cpu_threads is not None:
         torch.set_num_threads(min(codec.model.cpu_threads, torch.get_num_threads()))
 

@@ -40,6 +40,8 @@ class StreamEncoder:
     Attributes:
         num_samples: samples per channel received so far; after `flush`, samples to decode.
         num_frames: frames returned so far.
+        segment_frames: frames per independently encoded segment; None if there is only one
+            segment. Final as soon as the first codes are returned.
         ended: whether `flush` was called.
     """
 
@@ -55,6 +57,7 @@ class StreamEncoder:
     ) -> None:
         self.num_samples = 0
         self.num_frames = 0
+        self.segment_frames: int | None = None
         self.ended = False
         self._model = model
         self._inference_context = inference_context
@@ -70,17 +73,6 @@ class StreamEncoder:
         self._streams = [model.stream_encoder(chunk_frames) for _ in range(channels)]
         self._pushed = 0  # samples at the model's rate that the model has received
         self._rest = np.zeros((channels, 0), np.float32)
-
-    @property
-    def segment_frames(self) -> int | None:
-        """Frames per independently encoded segment; None if there is only one segment.
-
-        Final as soon as the first codes are returned.
-        """
-        more = self._rest.shape[1] > 0
-        if self._segment is None or self.num_frames + more <= self._segment:
-            return None
-        return self._segment
 
     def push(self, samples: npt.ArrayLike) -> Codes:
         """Take the next samples and return the codes that are complete.
@@ -137,6 +129,9 @@ class StreamEncoder:
                     codes = torch.cat([codes, stream.flush()], dim=-1)
                 rows.append(codes[0, : self._num_codebooks].to("cpu", torch.int32).numpy())
         self.num_frames += rows[0].shape[1]
+        more = self._rest.shape[1] > 0
+        if self._segment is not None and self.num_frames + more > self._segment:
+            self.segment_frames = self._segment
         return np.stack(rows)
 
 

@@ -70,7 +70,7 @@ def stored(tokens: Tokens, block_frames: int | None = None) -> bytes:
 
 
 def live(codec: Codec, wave: np.ndarray, block_frames: int) -> bytes:
-    """A stream, whose header does not say how long it is."""
+    """Return a stream, whose header does not state its length."""
     file, samples = io.BytesIO(), io.BytesIO(wave.T.astype("<f4").tobytes())
     rate, channels = codec.sample_rate, wave.shape[0]
     source = PcmSource(samples, RAW_FORMATS["f32le"], rate, channels, "test")

@@ -25,7 +25,7 @@ from typing import BinaryIO
 from codectool.audio.samples import MAX_RATE, MAX_SAMPLES, MIN_RATE
 from codectool.errors import ConfigError, UsageError
 
-# Raw samples are not included: they say neither their format nor their rate.
+# Raw samples are not included, because they state neither format nor rate.
 AUDIO_SUFFIXES = frozenset(
     {".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".nist", ".oga", ".ogg"}
     | {".opus", ".rf64", ".snd", ".sph", ".w64", ".wav", ".wave"}
@@ -134,7 +134,7 @@ def names_in(folder: Path, files: Iterable[str]) -> tuple[list[str], list[Reject
         if _is_below(path, root):
             names[PurePath(os.path.relpath(path, root)).as_posix()] = None
         else:
-            rejected.append(Rejected(Path(file), f"does not lie in {folder}"))
+            rejected.append(Rejected(Path(file), f"is not inside {folder}"))
     return list(names), rejected
 
 
@@ -212,7 +212,7 @@ def _numbered_lines(file: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
 
 
 def _parse_line(line: str) -> tuple[list[str], Sequence[object]]:
-    """Return the ways to read a line as a path, the likeliest last, and the columns after it."""
+    """Return the possible paths in a line, the most likely last, and the columns after it."""
     if "\t" in line:
         path, *columns = line.split("\t")
         return [path], [int(column) if column.isdecimal() else column for column in columns]
@@ -255,7 +255,7 @@ def _check_length(columns: Sequence[object]) -> tuple[int, int] | tuple[()]:
 
 
 def _locate(spellings: Sequence[str], folders: Sequence[Path | str]) -> str:
-    """Return the first path that is a file, or else the likeliest path."""
+    """Return the first path that is a file, or else the most likely path."""
     paths = [os.path.join(folder, name) for name in spellings for folder in folders]
     if len(paths) == 1:  # needs no disk access
         return paths[0]

@@ -11,9 +11,9 @@ import numpy.typing as npt
 from codectool.errors import AudioError
 
 MAX_CHANNELS = 1024  # the limit of libsndfile
-MAX_SAMPLES = 1 << 40  # per channel; headers with more do not know the length
+MAX_SAMPLES = 1 << 40  # per channel; a header with more does not state the real length
 MIN_RATE, MAX_RATE = 1000, 1_000_000  # in Hz
-FILTER_REACH = 512  # half the length of soxr's filter with some room, at the lower of the two rates
+FILTER_REACH = 512  # half of soxr's filter and a margin, in samples at the lower rate
 
 Samples = npt.NDArray[np.float32]  # (C, N) in [-1, 1]
 

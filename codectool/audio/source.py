@@ -83,7 +83,7 @@ class PcmSource:
     """PCM samples from a pipe, yielded as soon as they arrive; see `AudioSource`.
 
     Args:
-        file: file object that stands at the first sample.
+        file: file object positioned at the first sample.
         subtype: libsndfile's name of the sample format.
         sample_rate: in Hz.
         channels: number of interleaved channels.

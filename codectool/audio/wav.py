@@ -15,7 +15,7 @@ from codectool.errors import AudioError
 
 MAX_CHUNK = 1 << 20  # bytes of a chunk before the samples
 MAX_RIFF = 0xFFFF_FFFF
-# Programs that do not know the size write zero or a value from here on.
+# Programs that do not know the size write zero, or this value or more.
 UNKNOWN_SIZES = 0x7FFF_0000
 PCM, FLOAT, ALAW, ULAW, EXTENSIBLE = 1, 3, 6, 7, 0xFFFE
 
@@ -38,7 +38,7 @@ def read_wav_header(file: BinaryIO, head: bytes, name: str) -> tuple[str, int, i
     """Read a WAV header up to the first sample.
 
     Args:
-        file: file object that stands after ``head``.
+        file: file object positioned after ``head``.
         head: the first twelve bytes.
         name: name in error messages.
 
@@ -56,7 +56,7 @@ def read_wav_header(file: BinaryIO, head: bytes, name: str) -> tuple[str, int, i
         if kind == b"data":
             break
         if size > MAX_CHUNK:
-            raise AudioError(f"{name}: a chunk of {size} bytes stands before the samples")
+            raise AudioError(f"{name}: a chunk of {size} bytes precedes the samples")
         content = _read_exactly(file, size + size % 2, name)
         if kind == b"fmt ":
             form = _parse_format(content, name)

@@ -170,7 +170,7 @@ def parse_header(source: ByteSource, name: str) -> tuple[Header, bool, bytes, in
     """Read a header, and no byte more.
 
     Args:
-        source: source that stands at the start of the file.
+        source: source positioned at the start of the file.
         name: name of the file in error messages.
 
     Returns:

@@ -97,7 +97,7 @@ EXPLICIT_PROFILE = Struct(
     "sample_rate" / If(this.codes.sample_rate == 0, VARINT),
     "hop_length" / VARINT,
     "num_codebooks" / VARINT,
-    # Before `bits_per_codebook` is read.
+    # Checked before `bits_per_codebook` is read.
     Check(lambda fields: 1 <= fields.num_codebooks <= MAX_CODEBOOKS),
     "bits" / Int8ub,
     "bits_per_codebook" / If(this.bits == 0, Bytes(this.num_codebooks)),

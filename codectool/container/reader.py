@@ -68,7 +68,7 @@ class Reader:
     """Read one `.hcd` file.
 
     Args:
-        file: a seekable file or a pipe that stands at the start of the `.hcd` data.
+        file: a seekable file or a pipe positioned at the start of the `.hcd` data.
         name: name in error messages.
         damaged: ``"raise"`` stops at the first damage. ``"keep"`` returns a damaged block without
             codes and continues; errors outside the blocks are collected in `problems`.
@@ -225,7 +225,7 @@ class Reader:
         return self._start + index * self._step - (4 if index else 0)
 
     def _num_full_blocks(self, size: int) -> int:
-        """Return the number of full blocks that a file of this size has room for."""
+        """Return the number of full blocks that fit in a file of this size."""
         return (size - self._start + 4) // self._step
 
     def _check_size(self, num_frames: int, size: int) -> None:
@@ -255,7 +255,7 @@ class Reader:
         """Read the next block of a stream, whose marker states its kind.
 
         An invalid marker, or a final record that does not fit, may be a damaged full block. With
-        ``damaged="keep"`` it is skipped if the data go on.
+        ``damaged="keep"`` it is skipped if more data follow.
         """
         position = self._source.position
         recorder = RecordingReader(self._source)
@@ -445,7 +445,7 @@ def read(source: str | os.PathLike[str] | BinaryIO) -> Tokens:
     """Read all tokens of a `.hcd` file.
 
     Args:
-        source: a path, or a binary file object or pipe that stands at the start of the file.
+        source: a path, or a binary file object or pipe positioned at the start of the file.
 
     Raises:
         ContainerError: the file cannot be read, or is damaged anywhere.

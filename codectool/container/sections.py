@@ -43,7 +43,7 @@ def build_sections(tags: Mapping[str, str], first_check: int) -> bytes:
     )
     if len(payload) > MAX_SECTION_BYTES:
         raise ContainerError(
-            f"the tags take {len(payload)} bytes; there is room for {MAX_SECTION_BYTES}"
+            f"the tags take {len(payload)} bytes; the limit is {MAX_SECTION_BYTES}"
         )
     start = SECTION_START.build({"type": TEXT_TAGS, "length": len(payload)})
     check = CHECK32.build(section_check(first_check, start, payload))
@@ -56,7 +56,7 @@ def parse_sections(
     """Read all sections and the byte that ends them, and no byte more.
 
     Args:
-        source: source that stands at the first section.
+        source: source positioned at the first section.
         name: name of the file in error messages.
         first_check: first-block check of the header, which the checks of sections include.
         keep: skip damaged sections instead of raising, unless their type must be understood.

@@ -92,8 +92,8 @@ def test_names_in_resolves_paths_from_the_folder_or_the_current_directory(
     names, rejected = names_in(Path("in"), [*files, "../z.wav"])
     assert names == ["y.wav", "a/x.wav", "none.wav"]
     assert [(file.source, file.reason) for file in rejected] == [
-        (Path("z.wav"), "does not lie in in"),
-        (Path("../z.wav"), "does not lie in in"),
+        (Path("z.wav"), "is not inside in"),
+        (Path("../z.wav"), "is not inside in"),
     ]
     assert find_names(Path("in"), SUFFIXES, files)[0] == ["a/x.wav", "none.wav", "y.wav"]
     assert find_names(Path("in"), SUFFIXES) == (["a/x.wav", "y.wav"], [])

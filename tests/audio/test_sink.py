@@ -74,7 +74,7 @@ def test_flac_sink_matches_libsndfile() -> None:
 
 
 class Full(io.BytesIO):
-    """A disk with room for one kilobyte."""
+    """A disk that is full after one kilobyte."""
 
     def write(self, data: bytes) -> int:  # type: ignore[override]
         if self.tell() + len(data) > 1024:

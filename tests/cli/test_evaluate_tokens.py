@@ -134,7 +134,7 @@ def test_tokens_reports_listed_files_that_cannot_be_read(run: Run, coded: Path) 
     assert result.code == 1
     assert json.loads(result.text)[0]["clips"] == 1
     assert result.err.splitlines() == [
-        f"error: {outside}: does not lie in {coded}",
+        f"error: {outside}: is not inside {coded}",
         "error: gone.hcd: No such file or directory",
     ]
 

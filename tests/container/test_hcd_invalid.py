@@ -44,7 +44,7 @@ def test_other_formats_are_not_hcd():
 
 
 def test_later_version_asks_for_an_update():
-    kind, message = rejection(b"HCD\2 whatever comes then")
+    kind, message = rejection(b"HCD\2 followed by other bytes")
     assert kind is UnsupportedError
     assert "later version of the format (2)" in message
     assert message.endswith("update codectool")

@@ -1,4 +1,4 @@
-"""Memory stays within one block, whatever sizes a file claims."""
+"""Memory stays within one block, even if a file states larger sizes."""
 
 import io
 import tracemalloc

@@ -246,7 +246,7 @@ def test_writer_rejects_codes_that_do_not_fit(codes):
     [
         ({"": "x"}, "no name"),
         ({"x": "\ud800"}, "UTF-8"),
-        ({"text": "x" * 65_536}, "there is room for 65536"),
+        ({"text": "x" * 65_536}, "the limit is 65536"),
     ],
 )
 def test_writer_rejects_tags_that_do_not_fit(tags, message):

@@ -314,7 +314,7 @@ def test_files_restricts_the_run(hac: Codec, in_dir: Path, out_dir: Path) -> Non
     assert counts(report) == (2, 0, 2)
     assert sorted(outputs(out_dir)) == ["a/one.hcd", "six.hcd"]
     reasons = {str(failed.source): failed.reason for failed in report.failures}
-    assert reasons["/elsewhere.wav"] == f"does not lie in {in_dir}"
+    assert reasons["/elsewhere.wav"] == f"is not inside {in_dir}"
     # the journal keeps outputs that are not in the list
     assert counts(encode_tree(hac, in_dir, out_dir, run_options=RunOptions(["eight.wav"]))) == (
         1,
