@@ -34,7 +34,7 @@ format: install  ## format the code
 	$(BIN)/ruff format
 
 docs: install  ## regenerate docs/reference/cli.md and config.md
-	$(BIN)/python docs/reference/generate.py
+	COLUMNS=80 $(BIN)/python docs/reference/generate.py
 
 demo: install  ## encode a bundled clip, show its metadata, verify and decode it
 	@mkdir -p demo

@@ -60,7 +60,7 @@ EXTERNAL = {
     "soundfile": {"audio"},
     "soxr": {"audio"},
     "construct": {"container"},
-    "msgspec": {"schema", "codecs", "pipeline", "training"},
+    "msgspec": {"checkpoints", "schema", "codecs", "pipeline", "training"},
     "click": {"cli"},
     "rich": {"cli"},
     "tqdm": {"cli"},
