@@ -29,12 +29,9 @@ COMMANDS = {
 }
 
 
-RENAMED = {  # options and their values in earlier versions
-    "quantizers": "codebooks",
-    "framing": "padding",
-    "whole": "lossless",
-    "upstream": "reference",
-}
+# options and their values in earlier versions
+RENAMED = {"quantizers": "codebooks", "framing": "padding"}
+RENAMED |= {"whole": "lossless", "upstream": "reference"}
 
 
 class Commands(click.Group):

@@ -30,7 +30,7 @@ from codectool.errors import UsageError
 
 if TYPE_CHECKING:
     from codectool.pipeline.operations import AnyOperation
-    from codectool.pipeline.report import Report, Result
+    from codectool.pipeline.report import Result
 
 Selected = TypeVar("Selected", bound=CodecOptions)
 SHOW_CURSOR = b"\x1b[?25h"
@@ -196,7 +196,13 @@ def run_folder(
 
         callbacks = Callbacks(progress.found, progress.planned, on_result)
         report = run(operation, folder, target, run_options, callbacks, engine)
-    _print_problems(report)
+    for result in report.damaged:
+        for sentence in result.damage:
+            warn(sentence)
+    for result in report.failures:
+        if result.error is not None:
+            print_traceback(result.error)
+        say("error", f"{result.source}: {result.reason}", "red")
     if files.profile:
         click.echo(report.profile(), err=True)
     note(str(report))
@@ -241,13 +247,3 @@ def _stoppable() -> Iterator[None]:
     finally:
         for number, handler in previous.items():
             signal.signal(number, handler)
-
-
-def _print_problems(report: Report) -> None:
-    for result in report.damaged:
-        for sentence in result.damage:
-            warn(sentence)
-    for result in report.failures:
-        if result.error is not None:
-            print_traceback(result.error)
-        say("error", f"{result.source}: {result.reason}", "red")

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from codectool.training.run import Progress as TrainingState
 
 Clock = Callable[[], float]
+LOG_SECONDS = 30.0  # between lines of a training log
 
 
 class ProgressBar:
@@ -68,19 +69,14 @@ class TrainingProgress(ProgressBar):
 
     Args:
         shown: set to False in all processes but one.
-        log: without a terminal, print a line every 30 s.
+        log: without a terminal, print a line every `LOG_SECONDS`.
     """
 
     def __init__(
-        self,
-        shown: bool = True,
-        log: bool = False,
-        every: float = 30.0,
-        clock: Clock = time.monotonic,
+        self, shown: bool = True, log: bool = False, clock: Clock = time.monotonic
     ) -> None:
         super().__init__("training", shown)
         self._log = log
-        self._every = every
         self._clock = clock
         self._logged_at = clock()
 
@@ -88,7 +84,7 @@ class TrainingProgress(ProgressBar):
         """Show the current state of the run."""
         if self._bar is not None:
             self.update(state.share, training_status(state))
-        elif self._clock() - self._logged_at >= self._every or state.share >= 1:
+        elif self._clock() - self._logged_at >= LOG_SECONDS or state.share >= 1:
             self._logged_at = self._clock()
             self.print(training_status(state))
 

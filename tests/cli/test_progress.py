@@ -49,7 +49,7 @@ def test_progress_of_other_processes_prints_nothing(capsys: pytest.CaptureFixtur
 
 def test_log_prints_a_line_every_interval(capsys: pytest.CaptureFixture[str]) -> None:
     now = 0.0
-    with TrainingProgress(log=True, every=30, clock=lambda: now) as progress:
+    with TrainingProgress(log=True, clock=lambda: now) as progress:
         for step in range(1, 101):
             now = 2.0 * step
             values = {"loss": 1 / step, "learning_rate": 3e-4, "steps_per_second": 0.5}
