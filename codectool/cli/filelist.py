@@ -92,9 +92,17 @@ def filelist(
     for path in outputs:
         if path != PIPE:
             check_writable(path, overwrite)
-    from codectool.training.filelist import split
+    from tqdm import tqdm
 
-    clips, problems = _scan(sources)
+    from codectool.audio.discovery import read_list
+    from codectool.training.filelist import scan, split
+
+    entries: dict[str, ListEntry] = {}  # by path, so that each file is listed once
+    for source in sources:
+        for entry in read_list(source):
+            entries.setdefault(os.path.abspath(entry.path), entry)
+    with tqdm(total=len(entries), unit="file", disable=None, leave=False) as bar:
+        clips, problems = scan(list(entries.values()), bar.update)
     for problem in problems[:MAX_SHOWN]:
         warn(problem)
     if len(problems) > MAX_SHOWN:
@@ -136,21 +144,6 @@ def _choose_outputs(output: Path, share: float | None, valid_output: Path | None
     if os.path.abspath(output) == os.path.abspath(valid_output):
         raise UsageError(f"{output}: is both the training and the validation list; name two")
     return [output, valid_output]
-
-
-def _scan(sources: Sequence[Path]) -> tuple[list[Clip], list[str]]:
-    """Return the clips of all sources, each once, and the problems of the other files."""
-    from tqdm import tqdm
-
-    from codectool.audio.discovery import read_list
-    from codectool.training.filelist import scan
-
-    entries: dict[str, ListEntry] = {}
-    for source in sources:
-        for entry in read_list(source):
-            entries.setdefault(os.path.abspath(entry.path), entry)
-    with tqdm(total=len(entries), unit="file", disable=None, leave=False) as bar:
-        return scan(list(entries.values()), bar.update)
 
 
 def _line(clip: Clip, folder: str | None) -> bytes:

@@ -180,7 +180,7 @@ def test_tokens_plot_that_fails_keeps_the_old_file(
     monkeypatch.setattr(Path, "replace", fail)
     result = run("evaluate", coded, "--tokens", "--plot", figure, "--overwrite")
     assert result.code == 2
-    assert result.err == f"error: {figure}: No space left on device\n"
+    assert result.err == f"error: {figure}: no space left on device\n"
     assert written == [(PNG, tmp_path, figure)]
     assert figure.read_bytes() == b"mine"
     assert sorted(path.name for path in tmp_path.iterdir()) == ["coded", "use.png"]
