@@ -194,6 +194,10 @@ class Reader:
         first = start % self.header.block_frames
         return np.concatenate(parts, axis=2)[:, :, first : None if count is None else first + count]
 
+    def read_all(self) -> npt.NDArray[np.int32]:
+        """Read all frames; see `read_frames`."""
+        return self.read_frames()
+
     def scan(self) -> int:
         """Find the length of a seekable file without reading its blocks.
 
@@ -458,7 +462,7 @@ def read(source: str | os.PathLike[str] | BinaryIO) -> Tokens:
         except OSError as error:
             raise ContainerError(f"{path}: {error.strerror or error}") from error
     reader = Reader(source, str(getattr(source, "name", "<stream>")))
-    codes = reader.read_frames()
+    codes = reader.read_all()
     return Tokens(
         codes=codes,
         layout=reader.header.layout,

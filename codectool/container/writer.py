@@ -67,6 +67,14 @@ class Writer:
         self._chunker: Chunker[npt.NDArray[np.int32]] = Chunker(header.block_frames, axis=2)
         self._closed = False
 
+    def __enter__(self) -> Writer:
+        return self
+
+    def __exit__(self, exception: type[BaseException] | None, *_: object) -> None:
+        # After an exception the end is not written, so that readers report a truncated file.
+        if exception is None and not self._closed:
+            self.close()
+
     def write(self, codes: npt.NDArray[np.integer]) -> None:
         """Write any number of frames.
 

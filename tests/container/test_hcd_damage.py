@@ -17,7 +17,7 @@ HEAD, HEAD_STREAM = 20, 18
 
 
 def read_strictly(data, opened):
-    return Reader(opened(data), "x.hcd").read_frames()
+    return Reader(opened(data), "x.hcd").read_all()
 
 
 def read_leniently(data, opened):
@@ -186,7 +186,7 @@ def test_damaged_final_record_keeps_a_length_that_fits():
     with pytest.raises(DamagedError, match="block 4 "):
         Reader(io.BytesIO(bytes(data))).scan()
     with pytest.raises(DamagedError, match="block 4 "):
-        reader.read_frames()
+        reader.read_all()
 
 
 def test_marker_changed_to_final_loses_one_block():

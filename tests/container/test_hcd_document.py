@@ -42,7 +42,7 @@ def test_document_has_three_examples():
 def test_examples_are_read_and_reproduced(content, dump):
     content, data = json.loads(content), bytes_of(dump)
     reader = Reader(io.BytesIO(data))
-    codes = reader.read_frames()
+    codes = reader.read_all()
     assert codes.tolist() == content["codes"]
     assert reader.tags == content["tags"]
     assert reader.num_samples == content["samples"]

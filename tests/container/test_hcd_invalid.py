@@ -24,7 +24,7 @@ from codectool.errors import (
 
 def rejection(data):
     with pytest.raises(ContainerError) as caught:
-        Reader(Pipe(data), "clip.hcd").read_frames()
+        Reader(Pipe(data), "clip.hcd").read_all()
     assert str(caught.value).startswith("clip.hcd: ")
     return type(caught.value), str(caught.value)
 

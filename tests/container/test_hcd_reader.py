@@ -40,7 +40,7 @@ def test_reader_reads_every_kind_from_files_and_pipes(sample, opened):
     reader = Reader(opened(sample.data))
     assert reader.tags == sample.tags
     assert reader.header.layout == sample.header.layout
-    codes = reader.read_frames()
+    codes = reader.read_all()
     assert codes.dtype == np.int32
     assert np.array_equal(codes, sample.codes)
     assert (reader.num_samples, reader.num_frames) == (sample.num_samples, codes.shape[2])
@@ -58,10 +58,10 @@ def test_blocks_are_in_order_and_can_be_read_again(sample):
 
 def test_pipe_can_be_read_only_once():
     reader = Reader(Pipe(LONG.data))
-    reader.read_frames()
+    reader.read_all()
     assert (reader.file_size, reader.bytes_read) == (None, len(LONG.data))
     with pytest.raises(ContainerError, match="only once"):
-        reader.read_frames()
+        reader.read_all()
     with pytest.raises(ContainerError, match="known at its end"):
         Reader(Pipe(LONG_STREAM.data)).scan()
 

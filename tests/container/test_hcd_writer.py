@@ -1,3 +1,4 @@
+import contextlib
 import io
 import os
 
@@ -254,10 +255,12 @@ def test_writer_rejects_tags_that_do_not_fit(tags, message):
         Writer(io.BytesIO(), Header(BIGCODEC, "0123abcd", 16_000), tags)
 
 
-def test_file_that_is_not_closed_is_truncated():
+def test_exception_leaves_a_truncated_file():
     file = io.BytesIO()
     writer = Writer(file, Header(BIGCODEC, "0123abcd", 16_000, block_frames=2))
-    writer.write(np.zeros((1, 1, 5), np.int32))
+    with contextlib.suppress(KeyboardInterrupt), writer:
+        writer.write(np.zeros((1, 1, 5), np.int32))
+        raise KeyboardInterrupt
     file.seek(0)
     reader = Reader(file, damaged="keep")
     assert [block.num_frames for block in reader.blocks()] == [2, 2]
