@@ -366,15 +366,9 @@ class Codec:
             raise AudioError(f"a sampling rate of {sample_rate} Hz cannot carry speech")
 
     def check_compatible(self, layout: TokenLayout, fingerprint: str, force: bool = False) -> None:
-        """Raise if this codec cannot decode the tokens.
+        """Raise a `FingerprintError` if this codec cannot decode tokens of these weights.
 
-        Args:
-            layout: layout of the tokens.
-            fingerprint: weights they were made with.
-            force: accept different weights of the same model.
-
-        Raises:
-            FingerprintError: the tokens were made with another codec or different weights.
+        ``force`` accepts different weights of the same model.
         """
         mine = model_layout(self.model)
         first = mine.bits_per_codebook[: layout.num_codebooks]

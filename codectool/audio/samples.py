@@ -94,7 +94,6 @@ class Resampler:
     Args:
         rate: sampling rate of the input, in Hz.
         new_rate: sampling rate of the output, in Hz.
-        channels: number of channels C.
     """
 
     def __init__(self, rate: int, new_rate: int, channels: int) -> None:

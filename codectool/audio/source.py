@@ -122,23 +122,20 @@ class PcmSource:
             size = len(data) // frame * frame
             rest = data[size:]
             if size:
-                samples = np.ascontiguousarray(self._decode(data[:size]).T)
+                chunk, _ = soundfile.read(
+                    io.BytesIO(data[:size]),
+                    dtype="float32",
+                    always_2d=True,
+                    samplerate=self.sample_rate,
+                    channels=self.channels,
+                    format="RAW",
+                    subtype=self._subtype,
+                    endian="LITTLE",
+                )
+                samples = np.ascontiguousarray(chunk.T)
                 check_finite(samples, self.name, position)
                 position += samples.shape[1]
                 yield samples
-
-    def _decode(self, data: bytes) -> Samples:
-        samples: Samples = soundfile.read(
-            io.BytesIO(data),
-            dtype="float32",
-            always_2d=True,
-            samplerate=self.sample_rate,
-            channels=self.channels,
-            format="RAW",
-            subtype=self._subtype,
-            endian="LITTLE",
-        )[0]
-        return samples
 
 
 @contextmanager

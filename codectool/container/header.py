@@ -119,18 +119,17 @@ def build_fields(header: Header, sections: bool) -> bytes:
     layout = header.layout
     same_bits = len(set(layout.bits_per_codebook)) == 1
     explicit = {
+        **vars(layout),  # `Struct.build` takes what it needs
         "codes": {
             "family": FAMILY_CODES.get(layout.family, 0),
             "sample_rate": RATE_CODES.get(layout.sample_rate, 0),
         },
-        "family": layout.family,
-        "sample_rate": layout.sample_rate,
-        "hop_length": layout.hop_length,
         "num_codebooks": layout.num_codebooks,
         "bits": layout.bits_per_codebook[0] if same_bits else 0,
         "bits_per_codebook": bytes(layout.bits_per_codebook),
     }
     fields = {
+        **vars(header),
         "flags": {
             "reserved": 0,
             "extra_frames": min(header.extra_frames, 3),
@@ -145,13 +144,7 @@ def build_fields(header: Header, sections: bool) -> bytes:
             "sample_rate": RATE_CODES.get(header.sample_rate, 0),
             "channels": header.channels if header.channels < 16 else 0,
         },
-        "sample_rate": header.sample_rate,
-        "channels": header.channels,
         "explicit": explicit,
-        "num_samples": header.num_samples,
-        "extra_frames": header.extra_frames,
-        "segment_frames": header.segment_frames,
-        "block_frames": header.block_frames,
     }
     return MAGIC + bytes([VERSION]) + cast(bytes, FIELDS.build(fields))
 
