@@ -121,16 +121,15 @@ class Writer:
             num_samples, extra_frames = header.num_samples, header.extra_frames
         if num_samples is None:
             raise ContainerError("the number of samples must be given when a stream is closed")
-        end, promised = (num_samples, extra_frames), (header.num_samples, header.extra_frames)
-        if header.num_samples is not None and end != promised:
-            raise ContainerError(
-                f"{num_samples} samples and {extra_frames} extra frames at the end, but the "
-                f"header says {header.num_samples} and {header.extra_frames}"
-            )
         try:
             known = dataclasses.replace(header, num_samples=num_samples, extra_frames=extra_frames)
         except ValueError as error:
             raise ContainerError(str(error)) from error
+        if header.num_samples is not None and known != header:
+            raise ContainerError(
+                f"{num_samples} samples and {extra_frames} extra frames at the end, but the "
+                f"header says {header.num_samples} and {header.extra_frames}"
+            )
         if known.num_frames != self.num_frames:
             raise ContainerError(
                 f"{num_samples} samples and {extra_frames} extra frames make {known.num_frames} "
