@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from torch import Tensor, nn
+from typing_extensions import Self
 
 from codectool.codecs.base import CodecModel
 from codectool.nn.loading import copy_tensors
@@ -15,32 +16,20 @@ from codectool.nn.loading import copy_tensors
 
 @dataclass(frozen=True)
 class Reconstruction:
-    """Output of a forward pass in training.
-
-    Attributes:
-        audio: float32 ``(B, 1, N')``, the decoder's output.
-        target: float32 ``(B, 1, N')``, what the output should be.
-        auxiliary_losses: losses of the quantizer by name, scalars without their weights.
-    """
+    """Output of a forward pass in training; audio and its target are float32 ``(B, 1, N')``."""
 
     audio: Tensor
     target: Tensor
-    auxiliary_losses: dict[str, Tensor]
+    auxiliary_losses: dict[str, Tensor]  # of the quantizer: scalars without their weights
 
 
 @dataclass(frozen=True)
 class CropSpec:
-    """What a model requires of training crops.
+    """What a model requires of training crops."""
 
-    Attributes:
-        sample_rate: in Hz.
-        hop_length: in samples; crops are a multiple of it.
-        min_frames: length of the shortest crop.
-    """
-
-    sample_rate: int
-    hop_length: int
-    min_frames: int = 1
+    sample_rate: int  # in Hz
+    hop_length: int  # in samples; crops are a multiple of it
+    min_frames: int = 1  # length of the shortest crop
 
 
 class TrainableCodec(nn.Module, ABC):
@@ -62,23 +51,28 @@ class TrainableCodec(nn.Module, ABC):
     sample_rate: int
     model: CodecModel
 
+    @staticmethod
+    @abstractmethod
+    def parse_config(config: Mapping[str, Any], /) -> Any:
+        """Return the config of a model, which the constructor takes."""
+
     @classmethod
     @abstractmethod
     def crop_spec(cls, config: Mapping[str, Any]) -> CropSpec:
-        """Return what a model with these hyper-parameters requires of crops.
+        """Return what a model with this config requires of crops.
 
         Raises:
-            ConfigError: A hyper-parameter is wrong.
+            ConfigError: A value is wrong.
         """
 
     @classmethod
-    @abstractmethod
-    def from_config(cls, config: Mapping[str, Any]) -> TrainableCodec:
+    def from_config(cls, config: Mapping[str, Any]) -> Self:
         """Build the model; its weights are drawn from torch's global generator.
 
         Raises:
-            ConfigError: A hyper-parameter is wrong.
+            ConfigError: A value is wrong.
         """
+        return cls(cls.parse_config(config))
 
     @abstractmethod
     def forward(self, wave: Tensor) -> Reconstruction:

@@ -63,12 +63,13 @@ class AdversarialLoss(nn.Module):
         super().__init__()
         self.config = config
         self.discriminators = nn.ModuleList(each.build() for each in config.discriminators)
-        norms = dict(config.balance or {})
-        per_discriminator = {name: norms.pop(name, None) for name in ("adversarial", "features")}
-        for number in range(len(config.discriminators)):
-            for name, norm in per_discriminator.items():
-                if norm is not None:
-                    norms[f"{name}_{number}"] = norm
+        norms: dict[str, float] = {}
+        for name, norm in (config.balance or {}).items():
+            if name in ("adversarial", "features"):
+                numbers = range(len(config.discriminators))
+                norms |= {f"{name}_{number}": norm for number in numbers}
+            else:
+                norms[name] = norm
         self.balancer = GradientBalancer(norms)
 
     def forward(self, output: Tensor, target: Tensor) -> tuple[dict[str, Tensor], Tensor]:
@@ -123,9 +124,7 @@ class AdversarialLoss(nn.Module):
             gradient = self.balancer.combine({**reconstruction, **losses}, output)
             return (gradient * output).sum()
         weights = {"adversarial": self.config.weight, "features": self.config.feature_weight}
-        total = output.new_zeros(())
-        for value in reconstruction.values():
-            total = total + value
+        total = sum(reconstruction.values(), output.new_zeros(()))
         for name, value in losses.items():
             total = total + weights[name.partition("_")[0]] * value
         return total

@@ -40,19 +40,17 @@ class WeightAverage:
     @contextmanager
     def applied(self) -> Iterator[None]:
         """Give the model the averaged weights inside the context."""
-        self._swap()
+        kept = {name: tensor.clone() for name, tensor in self._weights.items()}
+        self._set_weights(self.tensors)
         try:
             yield
         finally:
-            self._swap()
+            self._set_weights(kept)
 
     @torch.no_grad()
-    def _swap(self) -> None:
+    def _set_weights(self, tensors: dict[str, Tensor]) -> None:
         for name, tensor in self._weights.items():
-            average = self.tensors[name]
-            kept = tensor.clone()
-            tensor.copy_(average)
-            average.copy_(kept)
+            tensor.copy_(tensors[name])
 
     def state(self) -> dict[str, object]:
         """Return the state for a checkpoint."""

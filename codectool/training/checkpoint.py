@@ -60,23 +60,18 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
     if not isinstance(state.get("trainer"), dict):
         raise CheckpointError(f"{path}: not a checkpoint of a training run")
     if state.get("format") == OLD_FORMAT:
-        return _with_new_names(state)
+        trainer = {OLD_NAMES.get(key, key): value for key, value in state["trainer"].items()}
+        trainer["balancer"] = {
+            key.replace("norms.coherence.", "norms.phase_coherence."): norm
+            for key, norm in (trainer.get("balancer") or {}).items()
+        }
+        return {**state, "format": FORMAT, "trainer": trainer}
     if state.get("format") != FORMAT:
         raise CheckpointError(
             f"{path}: a checkpoint of format {state.get('format')!r:.20}; "
             f"this version of codectool reads format {FORMAT}"
         )
     return state
-
-
-def _with_new_names(state: dict[str, Any]) -> dict[str, Any]:
-    trainer = {OLD_NAMES.get(key, key): value for key, value in state["trainer"].items()}
-    norms = trainer.get("balancer") or {}
-    trainer["balancer"] = {
-        key.replace("norms.coherence.", "norms.phase_coherence."): norm
-        for key, norm in norms.items()
-    }
-    return {**state, "format": FORMAT, "trainer": trainer}
 
 
 def keep_checkpoint(folder: Path, step: int, count: int) -> None:
@@ -115,20 +110,12 @@ def load_weights(model: TrainableCodec, family: str, state: Mapping[str, Tensor]
 
 @dataclass(frozen=True)
 class OptimizerState:
-    """Contents of a ``do_XXXXXXXX`` file of a published training.
-
-    Attributes:
-        path: the file, for messages.
-        steps: number of steps done.
-        discriminator: tensors of the discriminator in order.
-        generator_moments: state of the codec's Adam.
-        discriminator_moments: state of the discriminator's Adam.
-    """
+    """Contents of a ``do_XXXXXXXX`` file of a published training."""
 
     path: Path
-    steps: int
-    discriminator: list[Tensor]
-    generator_moments: Mapping[str, Any]
+    steps: int  # number of steps done
+    discriminator: list[Tensor]  # its tensors in order
+    generator_moments: Mapping[str, Any]  # state of the codec's Adam
     discriminator_moments: Mapping[str, Any]
 
 
@@ -144,16 +131,12 @@ def read_optimizer_state(weights: Path) -> OptimizerState | None:
     if not path.exists():
         return None
     content = read_torch_file(path)
-    steps, discriminator = content.get("steps"), content.get("discriminator")
-    generator_moments, discriminator_moments = content.get("optim_g"), content.get("optim_d")
-    if (
-        type(steps) is not int
-        or not 0 <= steps < MAX_STEPS
-        or not isinstance(discriminator, Mapping)
-        or not isinstance(generator_moments, Mapping)
-        or not isinstance(discriminator_moments, Mapping)
-    ):
+    steps = content.get("steps")
+    parts = [content.get(key) for key in ("discriminator", "optim_g", "optim_d")]
+    states = [part for part in parts if isinstance(part, Mapping)]
+    if type(steps) is not int or not 0 <= steps < MAX_STEPS or len(states) < len(parts):
         raise CheckpointError(f"{path}: lacks `steps`, `discriminator`, `optim_g` or `optim_d`")
+    discriminator, generator_moments, discriminator_moments = states
     tensors = [
         tensor
         for name, tensor in discriminator.items()
@@ -178,29 +161,23 @@ def load_parameters(parameters: Sequence[nn.Parameter], tensors: Sequence[Tensor
 def load_moments(
     optimizer: torch.optim.Optimizer, parameters: Sequence[nn.Parameter], state: Mapping[str, Any]
 ) -> None:
-    """Load the moments of an Adam of another program.
-
-    Args:
-        optimizer: the Adam whose state is set.
-        parameters: parameters in the order in which the other program numbers them.
-        state: state dict of the other program's Adam.
+    """Load the state of an Adam of another program, which numbers the parameters in their order.
 
     Raises:
         CheckpointError: The state does not fit the parameters.
     """
+    wrong_model = CheckpointError("an optimizer's state is of another model")
     moments = state.get("state")
-    if not isinstance(moments, Mapping) or len(moments) > len(parameters):
-        raise CheckpointError("an optimizer's state is of another model")
+    if not isinstance(moments, Mapping):
+        raise wrong_model
     for number, values in moments.items():
         if type(number) is not int or not 0 <= number < len(parameters):
-            raise CheckpointError("an optimizer's state is of another model")
+            raise wrong_model
         parameter = parameters[number]
-        first, second = values.get("exp_avg"), values.get("exp_avg_sq")
-        for moment in (first, second):
+        loaded = {"step": torch.tensor(float(values.get("step", 0)), device=parameter.device)}
+        for name in ("exp_avg", "exp_avg_sq"):
+            moment = values.get(name)
             if not isinstance(moment, Tensor) or moment.shape != parameter.shape:
-                raise CheckpointError("an optimizer's state is of another model")
-        optimizer.state[parameter] = {
-            "step": torch.tensor(float(values.get("step", 0)), device=parameter.device),
-            "exp_avg": first.to(parameter),
-            "exp_avg_sq": second.to(parameter),
-        }
+                raise wrong_model
+            loaded[name] = moment.to(parameter)
+        optimizer.state[parameter] = loaded

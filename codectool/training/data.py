@@ -8,6 +8,7 @@ next crop.
 from __future__ import annotations
 
 import itertools
+import math
 import multiprocessing
 import os
 import signal
@@ -67,17 +68,11 @@ class CropConfig(Config, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, eq=False)
 class Crop:
-    """One crop.
-
-    Attributes:
-        audio: float32 ``(segment_size,)``.
-        problems: a line by path for each file that was tried and could not be used.
-        failed: no clip could be read; the audio is silence.
-    """
+    """One crop, float32 ``(segment_size,)``, and the files that were tried but cannot be used."""
 
     audio: Wave
-    problems: dict[str, str]
-    failed: bool = False
+    problems: dict[str, str]  # messages by path
+    failed: bool = False  # no clip could be read; the audio is silence
 
 
 class CropDataset(Dataset[Crop]):
@@ -134,12 +129,12 @@ class CropDataset(Dataset[Crop]):
         return Crop(np.zeros(config.segment_size, np.float32), problems, failed=True)
 
     def _clip_of_item(self, number: int) -> Clip:
-        epoch, place = divmod(number, self.items_per_epoch)
+        epoch, position = divmod(number, self.items_per_epoch)
         if epoch not in self._orders:
             # A batch may lie across two epochs, and workers are not synchronous.
             self._orders = {old: o for old, o in self._orders.items() if abs(old - epoch) <= 1}
             self._orders[epoch] = self._order(epoch)
-        return self._clip_of_entry(int(self._orders[epoch][place]))
+        return self._clip_of_entry(int(self._orders[epoch][position]))
 
     def _order(self, epoch: int) -> npt.NDArray[np.integer]:
         small = self.items_per_epoch <= np.iinfo(np.uint32).max
@@ -156,19 +151,14 @@ class CropDataset(Dataset[Crop]):
         return Clip(Path(name), int(self._num_samples[index]), int(self._rates[index]))
 
     def _crop(self, clip: Clip, rng: np.random.Generator) -> Wave:
-        """Read a random crop of a clip.
-
-        Raises:
-            AudioError: The clip cannot be used.
-        """
+        """Read a random crop of a clip; raise `AudioError` if the clip cannot be used."""
         if clip.seconds < MIN_SECONDS:
             raise AudioError(f"{clip.path}: is shorter than {MIN_SECONDS} s")
         config, rate = self.config, self.sample_rate
         size = config.segment_size
-        padding = 0
+        start = padding = 0
         if rng.random() < config.start_padding_prob:
             padding = int(rng.integers(1, max(1, size // 2), endpoint=True))
-        start = 0
         length = -(-clip.num_samples * rate // clip.sample_rate)
         if not padding and length > size:
             start = int(rng.integers(length - size, endpoint=True))
@@ -181,16 +171,12 @@ class CropDataset(Dataset[Crop]):
             )
         if config.gain_db is not None:
             wave = _amplify(wave, rng.uniform(*config.gain_db))
-        result = np.zeros(size, np.float32)
-        result[padding : padding + len(wave)] = wave
-        return result
+        return np.pad(wave, (padding, size - padding - len(wave)))
 
 
 def _amplify(wave: Wave, decibels: float) -> Wave:
-    factor = 10 ** (decibels / 20)
     peak = float(np.abs(wave).max(initial=0.0))
-    if factor * peak > 1:
-        factor = 1 / peak
+    factor = min(10 ** (decibels / 20), 1 / peak if peak else math.inf)
     result: Wave = np.clip(wave * np.float32(factor), -1, 1)  # the product may round to above 1
     return result
 
@@ -206,20 +192,14 @@ def _quiet(rng: np.random.Generator, size: int) -> Wave:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """One process's part of a batch.
-
-    Attributes:
-        audio: float32 ``(B, 1, segment_size)``; in pinned memory if there is a CUDA device.
-        problems: a line for each file that could not be used and was not reported before.
-        waited: seconds that the batch was waited for.
-    """
+    """One process's part of a batch, float32 ``(B, 1, segment_size)``; pinned if CUDA is used."""
 
     audio: Tensor
-    problems: list[str]
-    waited: float
+    problems: list[str]  # a line for each file that cannot be used and was not reported before
+    wait_seconds: float
 
 
-_Collated = tuple[Wave, dict[str, str], bool]  # crops, problems, whether none could be read
+_Collated = tuple[Wave, dict[str, str], bool]  # as in `Crop`
 
 
 def read_batches(
@@ -255,7 +235,6 @@ def read_batches(
         generator=torch.Generator(),  # else it would draw from the global one
         prefetch_factor=4 if num_workers else None,
     )
-    pinned = torch.cuda.is_available()
     reported: set[str] = set()
     with reading_errors():
         batches = iter(loader)
@@ -264,9 +243,9 @@ def read_batches(
         with reading_errors():
             waves, problems, failed = next(batches)
         audio = torch.from_numpy(waves)
-        if pinned:
+        if torch.cuda.is_available():
             audio = audio.pin_memory()
-        waited = time.perf_counter() - started
+        wait_seconds = time.perf_counter() - started
         if failed:
             raise AudioError(
                 f"none of the {len(problems)} files of a batch could be read, the last: "
@@ -274,7 +253,7 @@ def read_batches(
             )
         new = [reason for path, reason in problems.items() if path not in reported]
         reported.update(problems)
-        yield Batch(audio, new, waited)
+        yield Batch(audio, new, wait_seconds)
 
 
 def _collate(crops: list[Crop]) -> _Collated:
@@ -296,10 +275,7 @@ def _start_worker(_worker: int) -> None:
 
 
 def _exit_with_trainer() -> None:
-    """Exit when the training process is gone, however it ended.
-
-    PyTorch's own check is not enough: batches that are not read keep a worker alive.
-    """
+    # PyTorch's own check is not enough: batches that are not read keep a worker alive.
     trainer = multiprocessing.parent_process()
     if trainer is not None:
         trainer.join()
@@ -308,11 +284,7 @@ def _exit_with_trainer() -> None:
 
 @contextmanager
 def reading_errors() -> Iterator[None]:
-    """Translate PyTorch's error about a dead worker, which can be raised anywhere in the loop.
-
-    Raises:
-        CodectoolError: A worker died.
-    """
+    """Raise `CodectoolError` for PyTorch's error about a dead worker, which any call may raise."""
     try:
         yield
     except RuntimeError as error:

@@ -19,13 +19,7 @@ SCAN_THREADS = 16  # threads mostly wait for the disk or the network
 
 @dataclass(frozen=True)
 class Clip:
-    """An audio file of known length.
-
-    Attributes:
-        path: path of the file.
-        num_samples: length in samples per channel.
-        sample_rate: sampling rate in Hz.
-    """
+    """An audio file, its length in samples per channel, and its sampling rate in Hz."""
 
     path: Path
     num_samples: int
@@ -33,22 +27,17 @@ class Clip:
 
     @property
     def seconds(self) -> float:
-        """Return the length in seconds."""
+        """Length in seconds."""
         return self.num_samples / self.sample_rate
 
 
 def scan(
     entries: Sequence[ListEntry], on_progress: Callable[[int], object] | None = None
 ) -> tuple[list[Clip], list[str]]:
-    """Return clips with their lengths, reading the headers of files of unknown length.
+    """Return the clips, and one line ``path: reason`` for each file that cannot be used.
 
-    Args:
-        entries: files, as `codectool.audio.discovery.read_list` returns them.
-        on_progress: called with the number of entries done since the last call.
-
-    Returns:
-        The clips in the order of ``entries``, and one line ``path: reason`` for each file that
-        cannot be used.
+    Only the headers of files of unknown length are read. `on_progress` is called with the number
+    of entries done since the last call.
     """
     clips: list[Clip] = []
     problems: list[str] = []
@@ -122,15 +111,15 @@ def _choose(
     clips: Sequence[Clip], groups: Sequence[list[int]], target: float, seed: int
 ) -> set[int]:
     """Return clips of random groups whose total length is near the target, never all clips."""
-    order = list(range(len(groups)))
-    random.Random(seed).shuffle(order)
     chosen: set[int] = set()
     total = 0.0
-    for number in order:
-        if len(chosen) + len(groups[number]) == len(clips):
+    shuffled = list(groups)
+    random.Random(seed).shuffle(shuffled)
+    for group in shuffled:
+        if len(chosen) + len(group) == len(clips):
             continue
-        seconds = sum(clips[index].seconds for index in groups[number])
+        seconds = sum(clips[index].seconds for index in group)
         if abs(total + seconds - target) < abs(total - target):
-            chosen.update(groups[number])
+            chosen.update(group)
             total += seconds
     return chosen

@@ -16,7 +16,7 @@ import time
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from typing_extensions import Self
 
@@ -46,21 +46,18 @@ OLD_NAMES = {
 }
 
 Record = dict[str, Any]
+Metrics = Mapping[str, float]
 
 
 class MetricsLog:
     """Writer of `metrics.jsonl` in the folder of a run, and of the same for TensorBoard.
 
-    A run that was killed has entries after the checkpoint from which it continues. They are removed
-    first, because those steps are done again.
-
     Args:
         folder: folder of the run; made if it does not exist.
         resume_step: step of the checkpoint from which training continues; entries of later steps
-            are dropped. 0 for a new run: all are dropped.
+            are dropped, because those steps are repeated. 0 for a new run: all are dropped.
 
     Attributes:
-        path: path of the `metrics.jsonl`.
         notice: message for the user, or None: TensorBoard is not installed.
 
     Raises:
@@ -69,13 +66,13 @@ class MetricsLog:
 
     def __init__(self, folder: Path, resume_step: int = 0) -> None:
         folder.mkdir(parents=True, exist_ok=True)
-        self.path = folder / METRICS_NAME
-        if self.path.exists():
-            _rewind(self.path, resume_step)
+        path = folder / METRICS_NAME
+        if path.exists():
+            _rewind(path, resume_step)
         try:
-            self._file = self.path.open("a", encoding="utf-8", newline="\n")
+            self._file = path.open("a", encoding="utf-8", newline="\n")
         except OSError as error:
-            raise UsageError(f"{self.path}: cannot be written ({error.strerror})") from error
+            raise UsageError(f"{path}: cannot be written ({error.strerror})") from error
         self.notice: str | None = None
         self._tensorboard = open_tensorboard(folder / TENSORBOARD_NAME, resume_step)
         if self._tensorboard is None:
@@ -84,13 +81,14 @@ class MetricsLog:
                 "`pip install 'codectool[train]'` adds it"
             )
 
-    def train(self, step: int, values: Mapping[str, float]) -> None:
-        """Log metrics of training, such as losses."""
-        self._scalars("train", step, values)
-
-    def valid(self, step: int, values: Mapping[str, float]) -> None:
-        """Log metrics of validation."""
-        self._scalars("valid", step, values)
+    def metrics(self, kind: Literal["train", "valid"], step: int, values: Metrics) -> None:
+        """Log metrics of training or validation."""
+        if taken := RESERVED_KEYS & values.keys():
+            raise ValueError(f"no metric may be named {', '.join(sorted(taken))}")
+        self._write(kind, step, {name: _json_number(value) for name, value in values.items()})
+        if self._tensorboard is not None:
+            for name, value in values.items():
+                self._tensorboard.add_scalar(f"{kind}/{name}", float(value), step)
 
     def event(self, step: int, message: str) -> None:
         """Log a message."""
@@ -113,25 +111,13 @@ class MetricsLog:
             image = spectrogram_pair(before, after, rate)
             self._tensorboard.add_image(name, image, step, dataformats="HWC")
 
-    def close(self) -> None:
-        """Write all that is pending and close the files."""
-        self._file.close()
-        if self._tensorboard is not None:
-            self._tensorboard.close()
-
     def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self.close()
-
-    def _scalars(self, kind: str, step: int, values: Mapping[str, float]) -> None:
-        if taken := RESERVED_KEYS & values.keys():
-            raise ValueError(f"no metric may be named {', '.join(sorted(taken))}")
-        self._write(kind, step, {name: _json_number(value) for name, value in values.items()})
+        self._file.close()
         if self._tensorboard is not None:
-            for name, value in values.items():
-                self._tensorboard.add_scalar(f"{kind}/{name}", float(value), step)
+            self._tensorboard.close()
 
     def _write(self, kind: str, step: int, content: Mapping[str, Any]) -> None:
         record = {"kind": kind, "step": int(step), "time": round(time.time(), 3), **content}
@@ -142,9 +128,7 @@ class MetricsLog:
 def open_tensorboard(folder: Path, resume_step: int) -> SummaryWriter | None:
     """Open a folder of event files, or return None if TensorBoard is not installed.
 
-    Args:
-        folder: folder of the event files.
-        resume_step: TensorBoard hides what it has of later steps; with 0, all.
+    TensorBoard then hides the entries of steps after `resume_step`; with 0, all.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # from the imports of TensorBoard
@@ -189,12 +173,9 @@ def _parse(line: bytes) -> Record | None:
         record = json.loads(line)
     except (ValueError, RecursionError):
         return None
-    valid = (
-        isinstance(record, dict)
-        and record.get("kind") in KINDS
-        and isinstance(record.get("step"), int)
-    )
-    return record if valid else None
+    if not isinstance(record, dict) or record.get("kind") not in KINDS:
+        return None
+    return record if isinstance(record.get("step"), int) else None
 
 
 def _rewind(path: Path, step: int) -> None:
@@ -219,18 +200,13 @@ class StepMeter:
     def _reset(self) -> None:
         self._values: dict[str, list[float]] = {}
         self._steps = self._skipped = 0
-        self._waited = self._paused = 0.0
+        self._wait_seconds = self._paused = 0.0
         self._start = self._mark = time.monotonic()
 
-    def add(self, report: StepReport, waited: float) -> None:
-        """Add a step; a skipped step only adds to the time.
-
-        Args:
-            report: metrics of the step.
-            waited: seconds for which the step waited for data.
-        """
+    def add(self, report: StepReport, wait_seconds: float) -> None:
+        """Add a step that waited for data; a skipped step only adds to the time."""
         self._steps += 1
-        self._waited += waited
+        self._wait_seconds += wait_seconds
         self._mark = time.monotonic()
         if report.skipped:
             self._skipped += 1
@@ -249,7 +225,7 @@ class StepMeter:
         seconds = max(time.monotonic() - self._start - self._paused, 1e-9)
         values = {name: sum(each) / len(each) for name, each in self._values.items()}
         values["steps_per_second"] = self._steps / seconds
-        values["data_wait_fraction"] = self._waited / seconds
+        values["data_wait_fraction"] = self._wait_seconds / seconds
         if self._skipped:
             values["skipped"] = float(self._skipped)
         self._reset()

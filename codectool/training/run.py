@@ -50,21 +50,12 @@ CALIBRATION_CROPS = 64
 
 @dataclass(frozen=True)
 class Progress:
-    """Progress of a run.
+    """Progress of a run; `values` are means since the last report, as in the metrics log."""
 
-    Attributes:
-        step: number of steps done.
-        max_steps: length of the run.
-        share: fraction of the run done, by steps or by time, whichever is larger.
-        seconds: training time over all sessions.
-        values: means since the last report: losses, gradient norms, ``learning_rate``,
-            ``steps_per_second``, ``data_wait_fraction``.
-    """
-
-    step: int
+    step: int  # number of steps done
     max_steps: int
-    share: float
-    seconds: float
+    share: float  # fraction of the run done, by steps or by time, whichever is larger
+    seconds: float  # training time over all sessions
     values: dict[str, float]
 
 
@@ -79,19 +70,12 @@ class Callbacks:
 
 @dataclass(frozen=True)
 class RunResult:
-    """How a run, or this session of it, ended.
+    """How a run, or this session of it, ended; a run that is not finished can be resumed."""
 
-    Attributes:
-        step: number of steps done.
-        finished: the run is complete; otherwise it can be resumed.
-        signal: number of the signal that stopped it, or None.
-        valid: metrics of the last validation.
-    """
-
-    step: int
+    step: int  # number of steps done
     finished: bool
-    signal: int | None
-    valid: dict[str, float]
+    signal: int | None  # the signal that stopped it
+    valid: dict[str, float]  # metrics of the last validation
 
 
 def train(
@@ -166,15 +150,7 @@ def _read_clips(config: RunConfig, callbacks: Callbacks) -> tuple[list[Clip], li
 class Run:
     """A run in its folder.
 
-    Args:
-        config: the model and how it is trained.
-        folder: made if it does not exist.
-        clips: training clips.
-        valid: validation clips; may be empty.
-        device: where to train.
-        max_hours: limit of the training time over all sessions; schedules then follow the time
-            where it is ahead of the steps.
-        callbacks: functions that the run calls.
+    With a limit of the training time, schedules follow the time where it is ahead of the steps.
 
     Raises:
         UsageError: The batch cannot be split evenly over the processes.
@@ -309,7 +285,7 @@ class Run:
             for problem in batch.problems:
                 self.callbacks.on_warning(f"{problem}; left out")
             report = trainer.step(batch.audio.to(self.device, non_blocking=True), share)
-            meter.add(report, batch.waited)
+            meter.add(report, batch.wait_seconds)
             # all processes act on the same clock and the same request to stop
             elapsed = seconds_before + time.monotonic() - start
             agreed = parallel.largest(float(stop.signal or 0), elapsed)
@@ -345,7 +321,7 @@ class Run:
             )
         self.callbacks.on_step(Progress(step, self.max_steps, share, self.seconds, values))
         if log is not None:
-            log.train(step, values)
+            log.metrics("train", step, values)
 
     def _validate(self, log: MetricsLog | None) -> None:
         """Validate the averaged weights; the other processes wait in their next step."""
@@ -355,7 +331,7 @@ class Run:
             result = validate(self.trainer.model.inference_model(), self.valid)
         step, rate = self.trainer.steps, self.trainer.model.sample_rate
         self.last_valid = result.values
-        log.valid(step, result.values)
+        log.metrics("valid", step, result.values)
         for clip, output in zip(self.valid[:LOGGED_CLIPS], result.outputs, strict=False):
             log.audio(step, clip.name, output, rate)
             log.spectrogram(step, clip.name, clip.audio[0], output, rate)

@@ -12,7 +12,7 @@ Both losses use the same weights of D, so D(x) is computed once for both.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -39,15 +39,10 @@ DTYPES = {"fp32": torch.float32, "bf16": torch.bfloat16, "fp16": torch.float16}
 
 @dataclass(frozen=True)
 class StepReport:
-    """Metrics of a step.
-
-    Attributes:
-        values: losses and gradient norms by name, of the batch of all processes.
-        skipped: the weights were not changed because a loss or gradient was not finite.
-    """
+    """Losses and gradient norms of a step by name, of the batch of all processes."""
 
     values: dict[str, float]
-    skipped: bool
+    skipped: bool  # the weights were not changed because a loss or gradient was not finite
 
 
 class Trainer:
@@ -62,6 +57,7 @@ class Trainer:
         model: the codec.
         reconstruction: the reconstruction losses.
         adversarial: the discriminators; None without adversarial training.
+        modules: all that has weights or buffers.
         average: moving average of the codec's weights, or None.
         steps: number of steps done, including skipped steps.
         bad_steps: number of consecutive skipped steps.
@@ -76,10 +72,12 @@ class Trainer:
         if config.dead_code_threshold:
             self.model.set_dead_code_threshold(config.dead_code_threshold)
         self.reconstruction = ReconstructionLoss(config.losses, self.model.sample_rate).to(device)
+        self.modules: list[nn.Module] = [self.model]
         self.adversarial: AdversarialLoss | None = None
         if config.adversarial is not None:
             self.adversarial = AdversarialLoss(config.adversarial).to(device)
-        for module in self._modules():
+            self.modules.append(self.adversarial)
+        for module in self.modules:
             broadcast_parameters(module)
         self.average = WeightAverage(self.model, config.ema) if config.ema else None
 
@@ -162,7 +160,13 @@ class Trainer:
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
         self.steps += 1
-        self._count(finite)
+        self.skipped += not finite
+        self.bad_steps = 0 if finite else self.bad_steps + 1
+        if self.bad_steps >= config.max_bad_steps:
+            raise TrainingError(
+                f"{self.bad_steps} consecutive steps had a loss or gradient that is not finite; "
+                "stopped at the last good weights: try a lower learning rate, or fp32"
+            )
         metrics["learning_rate"] = self.optimizer.param_groups[0]["lr"]
         return StepReport(metrics, skipped=not finite)
 
@@ -183,28 +187,12 @@ class Trainer:
         enabled = precision != "fp32" and not (wide_range and precision == "fp16")
         return torch.autocast(self.device.type, DTYPES[precision], enabled=enabled)
 
-    def _modules(self) -> list[nn.Module]:
-        return [self.model, *([self.adversarial] if self.adversarial is not None else [])]
-
-    def _buffers(self) -> Iterable[Tensor]:
-        return [buffer for module in self._modules() for buffer in module.buffers()]
-
-    def _count(self, finite: bool) -> None:
-        self.bad_steps = 0 if finite else self.bad_steps + 1
-        self.skipped += 0 if finite else 1
-        if self.bad_steps >= self.config.max_bad_steps:
-            raise TrainingError(
-                f"{self.bad_steps} consecutive steps had a loss or gradient that is not finite; "
-                "stopped at the last good weights: try a lower learning rate, or fp32"
-            )
+    def _buffers(self) -> list[Tensor]:
+        return [buffer for module in self.modules for buffer in module.buffers()]
 
     @torch.no_grad()
     def _check_crop_length(self) -> None:
-        """Pass a crop of silence through all networks and losses.
-
-        Raises:
-            ConfigError: A loss or a discriminator needs more samples.
-        """
+        """Raise `ConfigError` if a loss or a discriminator needs more samples than a crop has."""
         crop = torch.zeros(1, 1, self.config.segment_size, device=self.device)
         output = self.model.eval()(crop)
         try:
@@ -220,13 +208,13 @@ class Trainer:
             raise ConfigError(f"`training.adversarial`: {error}") from error
 
     def _parameter_groups(self) -> list[dict[str, Any]]:
-        """Parameters with weight decay, then those without."""
-        decayed: list[nn.Parameter] = []
-        other: list[nn.Parameter] = []
+        """Return the parameters with weight decay, then the parameters without."""
+        decayed: dict[str, Any] = {"params": []}
+        other: dict[str, Any] = {"params": [], "weight_decay": 0.0}
         for name, parameter in self.model.named_parameters():
-            (decayed if self.model.has_weight_decay(name, parameter) else other).append(parameter)
-        groups: list[dict[str, Any]] = [{"params": decayed}, {"params": other, "weight_decay": 0.0}]
-        return [group for group in groups if group["params"]]
+            group = decayed if self.model.has_weight_decay(name, parameter) else other
+            group["params"].append(parameter)
+        return [group for group in (decayed, other) if group["params"]]
 
     def start_from(
         self,
@@ -267,6 +255,9 @@ class Trainer:
     def state(self) -> dict[str, Any]:
         """Return all that `load_state` needs to continue as if the run had not stopped."""
         adversarial, optimizer = self.adversarial, self.discriminator_optimizer
+        random = {"cpu": torch.get_rng_state()}
+        if self.device.type == "cuda":
+            random["cuda"] = torch.cuda.get_rng_state(self.device)
         return {
             "config": self.run_config.to_json(),
             "steps": self.steps,
@@ -279,7 +270,7 @@ class Trainer:
             "discriminator_optimizer": optimizer.state_dict() if optimizer else None,
             "balancer": adversarial.balancer.state_dict() if adversarial else None,
             "scaler": self.scaler.state_dict(),
-            "random": random_state(self.device),
+            "random": random,
         }
 
     def load_state(self, state: Mapping[str, Any]) -> None:
@@ -322,7 +313,9 @@ class Trainer:
             self.scaler.load_state_dict(state["scaler"])
         self.steps = int(state["steps"])
         self.bad_steps, self.skipped = int(state["bad_steps"]), int(state["skipped"])
-        set_random_state(state["random"], self.device)
+        torch.set_rng_state(state["random"]["cpu"])
+        if self.device.type == "cuda" and "cuda" in state["random"]:
+            torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
 
 
 def weighted_sum(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
@@ -338,18 +331,3 @@ def add_up(sums: dict[str, Tensor], values: Mapping[str, Tensor], num_parts: int
     for name, value in values.items():
         share = value.detach().float() / num_parts
         sums[name] = sums[name] + share if name in sums else share
-
-
-def random_state(device: torch.device) -> dict[str, Tensor]:
-    """Return the states of torch's global random number generators."""
-    states = {"cpu": torch.get_rng_state()}
-    if device.type == "cuda":
-        states["cuda"] = torch.cuda.get_rng_state(device)
-    return states
-
-
-def set_random_state(states: Mapping[str, Tensor], device: torch.device) -> None:
-    """Undo `random_state`."""
-    torch.set_rng_state(states["cpu"])
-    if device.type == "cuda" and "cuda" in states:
-        torch.cuda.set_rng_state(states["cuda"], device)

@@ -6,6 +6,7 @@ of `codectool evaluate` at the model's sampling rate.
 
 from __future__ import annotations
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -33,15 +34,10 @@ NO_FINGERPRINT = "00000000"  # the tokens are decoded at once by the same weight
 
 @dataclass(frozen=True)
 class ValidationClip:
-    """A clip that is coded at every validation.
-
-    Attributes:
-        name: name in TensorBoard, unique in a list.
-        audio: float32 ``(1, N)`` in [-1, 1], at the model's sampling rate.
-    """
+    """A clip that is coded at every validation; its name in TensorBoard is unique in a list."""
 
     name: str
-    audio: Tensor
+    audio: Tensor  # float32 ``(1, N)`` in [-1, 1], at the model's sampling rate
 
 
 @dataclass(frozen=True)
@@ -65,20 +61,15 @@ def load_clips(
     max_seconds: float = 10.0,
     on_error: Callable[[str], None] = lambda message: None,
 ) -> list[ValidationClip]:
-    """Read validation clips: mono, at the model's rate.
+    """Read the first `max_seconds` of validation clips: mono, at the model's rate in Hz.
 
-    Args:
-        paths: audio files.
-        sample_rate: sampling rate of the model in Hz.
-        max_seconds: length that is read from the start of each file.
-        on_error: called with a message for each file that cannot be used and is left out.
+    `on_error` is called with a message for each file that cannot be used and is left out.
 
     Raises:
         AudioError: No file can be used.
     """
-    clips: list[ValidationClip] = []
+    clips: dict[str, ValidationClip] = {}
     problems = []
-    names: set[str] = set()
     for path in paths:
         try:
             wave = read_crop(path, 0, math.ceil(max_seconds * sample_rate), sample_rate)
@@ -88,31 +79,17 @@ def load_clips(
             problems.append(str(error))
             on_error(f"{error}; not used for validation")
             continue
-        name = _unique(path.stem, names)
-        names.add(name)
-        clips.append(ValidationClip(name, torch.from_numpy(np.ascontiguousarray(wave))))
+        numbered = (f"{path.stem}-{number}" for number in itertools.count(2))
+        name = next(name for name in itertools.chain([path.stem], numbered) if name not in clips)
+        clips[name] = ValidationClip(name, torch.from_numpy(np.ascontiguousarray(wave)))
     if not clips:
         reason = f": {problems[0]}" if problems else " is empty"
         raise AudioError(f"the validation list{reason}; give clips that can be read")
-    return clips
-
-
-def _unique(name: str, taken: set[str]) -> str:
-    """Return ``name``, with a number appended if it is taken."""
-    number, free = 1, name
-    while free in taken:
-        number += 1
-        free = f"{name}-{number}"
-    return free
+    return list(clips.values())
 
 
 def validate(model: CodecModel, clips: Sequence[ValidationClip]) -> ValidationResult:
-    """Encode and decode every clip on the model's device, and compute metrics.
-
-    Args:
-        model: the codec in evaluation mode.
-        clips: clips at its sampling rate.
-    """
+    """Encode and decode clips with a model in evaluation mode, on its device; compute metrics."""
     codec = Codec(LoadedModel(model, NO_FINGERPRINT, Path("validation")), model.device)
     outputs, clip_values, codes = [], [], []
     for clip in clips:
@@ -128,15 +105,9 @@ def validate(model: CodecModel, clips: Sequence[ValidationClip]) -> ValidationRe
 
 
 def compute_metrics(reference: Wave, output: Wave, sample_rate: int) -> dict[str, float]:
-    """Return mel distance, SI-SDR, and STOI and ESTOI if pystoi is installed.
+    """Return mel distance, SI-SDR, and STOI and ESTOI if pystoi is installed, of two ``(N,)``.
 
-    Args:
-        reference: float32 ``(N,)``.
-        output: float32 ``(N,)``.
-        sample_rate: in Hz.
-
-    Returns:
-        Values by name; NaN where a metric is undefined, such as STOI of less than 0.4 s of speech.
+    NaN where a metric is undefined, such as STOI of less than 0.4 s of speech.
     """
     metrics: dict[str, Callable[[], float]] = {
         "mel_db": lambda: mel_distance(reference, output, sample_rate),

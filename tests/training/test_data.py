@@ -260,7 +260,7 @@ def test_batches_do_not_depend_on_number_of_workers(noises: list[Clip], workers:
     assert same(alone, ahead)
     assert not torch.equal(alone[0].audio, alone[1].audio)
     assert alone[0].audio.shape == (8, 1, 400)
-    assert all(batch.waited > 0 for batch in alone + ahead)
+    assert all(batch.wait_seconds > 0 for batch in alone + ahead)
 
 
 def test_batches_continue_at_first_batch(noises: list[Clip]) -> None:

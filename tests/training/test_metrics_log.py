@@ -38,8 +38,10 @@ def tone(seconds: float, frequency: float = 1000.0, rate: int = 16000) -> torch.
 def test_each_entry_is_written_immediately_as_strict_json(tmp_path: Path) -> None:
     folder = tmp_path / "new" / "run"
     with MetricsLog(folder) as log:
-        log.train(20, {"loss": 1.25, "grad_norm": math.nan, "count": 3})
-        log.valid(40, {"mel_db": np.float32(4.5), "si_sdr_db": -math.inf, "x": torch.tensor(2.0)})
+        log.metrics("train", 20, {"loss": 1.25, "grad_norm": math.nan, "count": 3})
+        log.metrics(
+            "valid", 40, {"mel_db": np.float32(4.5), "si_sdr_db": -math.inf, "x": torch.tensor(2.0)}
+        )
         log.event(40, "saved “best”\nand more")
         text = (folder / "metrics.jsonl").read_text("utf-8")  # before it is closed
     entries = [strict(line) for line in text.splitlines()]
@@ -60,13 +62,13 @@ def test_resuming_drops_entries_after_the_checkpoint(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     with MetricsLog(tmp_path) as log:
         for step in (10, 20, 30, 40):
-            log.train(step, {"loss": 1 / step})
-        log.valid(20, {"mel_db": 5.0})
+            log.metrics("train", step, {"loss": 1 / step})
+        log.metrics("valid", 20, {"mel_db": 5.0})
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines) + b'{"kind": "train", "st')  # the crash
     with MetricsLog(tmp_path, resume_step=20) as log:
         assert path.read_bytes() == lines[0] + lines[1] + lines[4]
-        log.train(30, {"loss": 7.0})
+        log.metrics("train", 30, {"loss": 7.0})
     assert [(r["step"], r.get("loss")) for r in read_metrics(path)] == [
         (10, 0.1),
         (20, 0.05),
@@ -80,7 +82,7 @@ def test_resuming_drops_entries_after_the_checkpoint(tmp_path: Path) -> None:
 def test_new_run_starts_an_empty_log(tmp_path: Path) -> None:
     with MetricsLog(tmp_path) as log:
         log.event(0, "started")
-        log.train(10, {"loss": 1.0})
+        log.metrics("train", 10, {"loss": 1.0})
     with MetricsLog(tmp_path) as log:
         log.event(0, "started again")
     assert [r["message"] for r in read_metrics(tmp_path / "metrics.jsonl")] == ["started again"]
@@ -115,7 +117,7 @@ def test_other_files_are_refused_and_kept(tmp_path: Path, bad: bytes) -> None:
 @pytest.mark.usefixtures("no_tensorboard")
 def test_reserved_metric_names_are_refused(tmp_path: Path) -> None:
     with MetricsLog(tmp_path) as log, pytest.raises(ValueError, match="step"):
-        log.train(1, {"step": 2.0})
+        log.metrics("train", 1, {"step": 2.0})
 
 
 @pytest.mark.usefixtures("no_tensorboard")
@@ -123,7 +125,7 @@ def test_log_works_without_tensorboard(tmp_path: Path) -> None:
     with MetricsLog(tmp_path) as log:
         assert log.notice is not None
         assert "pip install 'codectool[train]'" in log.notice
-        log.train(1, {"loss": 1.0})
+        log.metrics("train", 1, {"loss": 1.0})
         log.audio(1, "clip", tone(0.1), 16000)
         log.spectrogram(1, "clip", tone(0.1), tone(0.1), 16000)
     assert [p.name for p in tmp_path.iterdir()] == ["metrics.jsonl"]
@@ -136,13 +138,13 @@ def test_tensorboard_has_the_same_entries_after_resuming(tmp_path: Path) -> None
     with MetricsLog(tmp_path) as log:
         assert log.notice is None
         for step in (10, 20, 30):
-            log.train(step, {"loss": 1 / step})
-        log.valid(20, {"mel_db": 4.5})
+            log.metrics("train", step, {"loss": 1 / step})
+        log.metrics("valid", 20, {"mel_db": 4.5})
         log.event(20, "saved")
         log.audio(20, "clip", tone(0.5), 16000)
         log.spectrogram(20, "clip", tone(0.5), tone(0.5), 16000)
     with MetricsLog(tmp_path, resume_step=20) as log:
-        log.train(30, {"loss": 7.0})
+        log.metrics("train", 30, {"loss": 7.0})
 
     seen = EventAccumulator(str(tmp_path / "tensorboard"))
     seen.Reload()

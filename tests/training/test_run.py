@@ -684,7 +684,7 @@ def test_speed_excludes_validation_and_saving(clock: list[float]) -> None:
     meter = StepMeter()
     for loss in (1.0, 3.0):
         clock[0] += 2
-        meter.add(StepReport({"loss": loss}, skipped=False), waited=0.5)
+        meter.add(StepReport({"loss": loss}, skipped=False), wait_seconds=0.5)
     clock[0] += 50  # validation
     meter.pause()
     clock[0] += 10  # saving
@@ -694,5 +694,5 @@ def test_speed_excludes_validation_and_saving(clock: list[float]) -> None:
     clock[0] += 30  # a pause after the means were taken
     meter.pause()
     clock[0] += 4
-    meter.add(StepReport({"loss": 7.0}, skipped=True), waited=0.0)
+    meter.add(StepReport({"loss": 7.0}, skipped=True), wait_seconds=0.0)
     assert meter.take() == {"steps_per_second": 0.25, "data_wait_fraction": 0.0, "skipped": 1.0}

@@ -21,6 +21,7 @@ class TrainableBigCodec(TrainableCodec):
     the biases, which start at zero, became what was intended.
     """
 
+    parse_config = staticmethod(BigCodecConfig.from_published)
     auxiliary_loss_names = ("commitment", "codebook")
     model: BigCodec
 
@@ -35,13 +36,8 @@ class TrainableBigCodec(TrainableCodec):
     @classmethod
     @override
     def crop_spec(cls, config: Mapping[str, Any]) -> CropSpec:
-        parsed = BigCodecConfig.from_published(config)
+        parsed = cls.parse_config(config)
         return CropSpec(parsed.sample_rate, parsed.hop_length)
-
-    @classmethod
-    @override
-    def from_config(cls, config: Mapping[str, Any]) -> TrainableBigCodec:
-        return cls(BigCodecConfig.from_published(config))
 
     @override
     def forward(self, wave: Tensor) -> Reconstruction:

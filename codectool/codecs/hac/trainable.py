@@ -29,6 +29,7 @@ ENTROPY_BOOST, ENTROPY_BOOST_UNTIL = 2.0, 0.1
 class TrainableHac(TrainableCodec):
     """The network before folding, and the schedules of its running statistics."""
 
+    parse_config = staticmethod(parse_config)
     auxiliary_loss_names = ("commitment", "entropy", "decorrelation")
 
     def __init__(self, config: AnyHacConfig) -> None:
@@ -40,13 +41,8 @@ class TrainableHac(TrainableCodec):
     @classmethod
     @override
     def crop_spec(cls, config: Mapping[str, Any]) -> CropSpec:
-        parsed = parse_config(config)
+        parsed = cls.parse_config(config)
         return CropSpec(parsed.sample_rate, parsed.hop_length, parsed.delay_frames + 1)
-
-    @classmethod
-    @override
-    def from_config(cls, config: Mapping[str, Any]) -> TrainableHac:
-        return cls(parse_config(config))
 
     @override
     def forward(self, wave: Tensor) -> Reconstruction:

@@ -22,6 +22,7 @@ class TrainableSuperCodec(TrainableCodec):
     codebooks on all crops.
     """
 
+    parse_config = staticmethod(SuperCodecConfig.from_published)
     auxiliary_loss_names = ("commitment",)
     has_ema_codebooks = True
     model: SuperCodec
@@ -34,13 +35,8 @@ class TrainableSuperCodec(TrainableCodec):
     @classmethod
     @override
     def crop_spec(cls, config: Mapping[str, Any]) -> CropSpec:
-        parsed = SuperCodecConfig.from_published(config)
+        parsed = cls.parse_config(config)
         return CropSpec(parsed.sampling_rate, parsed.hop_length, SuperCodec.min_frames)
-
-    @classmethod
-    @override
-    def from_config(cls, config: Mapping[str, Any]) -> TrainableSuperCodec:
-        return cls(SuperCodecConfig.from_published(config))
 
     @override
     def forward(self, wave: Tensor) -> Reconstruction:

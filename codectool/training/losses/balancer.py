@@ -30,7 +30,7 @@ class _RunningNorm(nn.Module):
         self.register_buffer("weight", torch.zeros(()))
 
     def update(self, norm: Tensor) -> None:
-        # 0 says nothing about the usual size; NaN and infinity would stay in the average forever.
+        # 0 says nothing about the usual size; NaN and infinity would never leave the average.
         # No branch: reading the value would make the CPU wait for the GPU.
         usable = torch.isfinite(norm) & (norm > 0)
         share = torch.where(usable, 1 - DECAY, 0.0)
@@ -76,16 +76,11 @@ class GradientBalancer(nn.Module):
         Raises:
             KeyError: A loss has no weight.
         """
-        grads = {
-            name: torch.autograd.grad(loss, output, retain_graph=True)[0]
-            for name, loss in losses.items()
-        }
         combined = torch.zeros_like(output, requires_grad=False)
-        if not grads:
+        if not losses:
             return combined
-        for (name, grad), norm in zip(
-            grads.items(), _global_norms(list(grads.values())), strict=True
-        ):
+        grads = [torch.autograd.grad(e, output, retain_graph=True)[0] for e in losses.values()]
+        for name, grad, norm in zip(losses, grads, _global_norms(grads), strict=True):
             running = self.norms[name]
             assert isinstance(running, _RunningNorm)
             running.update(norm)
