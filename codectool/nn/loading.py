@@ -38,23 +38,20 @@ class TensorMismatchError(CheckpointError):
 
     def describe(self, rename: Callable[[str], str] = str) -> str:
         """Return the message, with every tensor name passed through ``rename``."""
-        shapes = [f"{rename(n)} {found} instead of {want}" for n, found, want in self.misshapen]
-        parts = [
-            f"{len(names)} {label}: {_shorten(names)}"
-            for label, names in (
-                ("missing", [rename(name) for name in self.missing]),
-                ("unexpected", [rename(name) for name in self.unexpected]),
-                ("of the wrong shape", shapes),
-            )
-            if names
-        ]
+        problems = {
+            "missing": [rename(name) for name in self.missing],
+            "unexpected": [rename(name) for name in self.unexpected],
+            "of the wrong shape": [
+                f"{rename(name)} {found} instead of {want}" for name, found, want in self.misshapen
+            ],
+        }
+        parts = []
+        for problem, names in problems.items():
+            more = len(names) - MAX_NAMES_SHOWN
+            shown = ", ".join(names[:MAX_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+            if names:
+                parts.append(f"{len(names)} {problem}: {shown}")
         return "tensors do not fit the model: " + "; ".join(parts)
-
-
-def _shorten(names: list[str]) -> str:
-    shown = ", ".join(names[:MAX_NAMES_SHOWN])
-    rest = len(names) - MAX_NAMES_SHOWN
-    return f"{shown} and {rest} more" if rest > 0 else shown
 
 
 def load_tensors(model: nn.Module, state: Mapping[str, Tensor]) -> None:
@@ -75,10 +72,6 @@ def load_tensors(model: nn.Module, state: Mapping[str, Tensor]) -> None:
 def copy_tensors(model: nn.Module, state: Mapping[str, Tensor]) -> None:
     """Copy ``state`` into the existing parameters of a model that will be trained.
 
-    Args:
-        model: its parameters keep their identity, device and dtype.
-        state: float tensors by the names of ``model.state_dict()``.
-
     Raises:
         TensorMismatchError: Names or shapes do not match; the model is unchanged.
     """
@@ -98,22 +91,6 @@ def _check(model: nn.Module, state: Mapping[str, Tensor]) -> None:
         raise TensorMismatchError(missing, unexpected, misshapen)
 
 
-def skip_init(state: Mapping[str, Tensor]) -> TorchFunctionMode:
-    """Return a context in which new modules are not initialised and limited in size.
-
-    The meta device would also do, but its first arithmetic imports the compiler, which takes a
-    second. Allocated memory that is never written costs nothing.
-
-    Args:
-        state: tensors that will be loaded. A model with more than twice as many values cannot match
-            them; without this limit a hostile config could allocate any amount of memory.
-
-    Raises:
-        CheckpointError: Inside the context, if the model is too large.
-    """
-    return _SkipInit(2 * sum(tensor.numel() for tensor in state.values()) + EXTRA_VALUES)
-
-
 EXTRA_VALUES = 1 << 20  # allowed beyond the checkpoint: windows, tables
 RANDOM_FACTORIES = {torch.rand, torch.randn}
 FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, *RANDOM_FACTORIES}
@@ -126,10 +103,23 @@ INITIALISERS: set[Callable[..., Any]] = {
 }
 
 
-class _SkipInit(TorchFunctionMode):
-    def __init__(self, max_values: int) -> None:
+class skip_init(TorchFunctionMode):  # a context manager, named like torch.no_grad
+    """Context in which new modules are not initialised and limited in size.
+
+    The meta device would also do, but its first arithmetic imports the compiler, which takes a
+    second. Allocated memory that is never written costs nothing.
+
+    Args:
+        state: tensors that will be loaded. A model with more than twice as many values cannot match
+            them; without this limit a hostile config could allocate any amount of memory.
+
+    Raises:
+        CheckpointError: Inside the context, if the model is too large.
+    """
+
+    def __init__(self, state: Mapping[str, Tensor]) -> None:
         super().__init__()
-        self._left = max_values
+        self._left = 2 * sum(tensor.numel() for tensor in state.values()) + EXTRA_VALUES
 
     @override
     def __torch_function__(

@@ -90,7 +90,4 @@ class ResidualQuantizer(Quantizer):
     def lookup(self, codes: Tensor) -> Tensor:
         """Return the quantized latent of the first K' codebooks: codes ``(B, K', F)``, K' <= K."""
         parts = [stage.lookup(c) for stage, c in zip(self.layers, codes.unbind(1), strict=False)]
-        total = torch.zeros_like(parts[0])
-        for part in parts:
-            total = total + part
-        return total
+        return sum(parts, torch.zeros_like(parts[0]))
