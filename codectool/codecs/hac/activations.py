@@ -14,10 +14,7 @@ class Activation(nn.Module):
     """Base of the activations, ``(..., C)`` -> ``(..., C)``."""
 
     def absorb_division_(self, divisor: Tensor) -> None:
-        """Change the parameter so that the input no longer has to be divided by ``divisor``.
-
-        The output becomes ``divisor`` times larger, which the next matrix has to undo.
-        """
+        """Change the parameter so that ``act(x)`` is ``divisor * act(x / divisor)`` from before."""
         raise NotImplementedError
 
 
@@ -38,7 +35,6 @@ class Snake(Activation):
     @override
     @torch.no_grad()
     def absorb_division_(self, divisor: Tensor) -> None:
-        # snake_alpha(x / d) = snake_(alpha / d)(x) / d
         self.log_alpha.sub_(divisor.log())
 
 
@@ -49,8 +45,7 @@ def snake(x: Tensor, log_alpha: Tensor) -> Tensor:
         x: ``(..., C)``.
         log_alpha: ``(C,)``, the natural logarithm of alpha.
     """
-    if torch.compiler.is_compiling():
-        # the compiler fuses the plain formula, and it also saves only x for the backward pass
+    if torch.compiler.is_compiling():  # it fuses the formula, and saves only x for backward, too
         half_period = 0.5 * torch.exp(-log_alpha)
         x32 = x.float()
         return (x32 + half_period * (1 - torch.cos(x32 / half_period))).to(x.dtype)
@@ -108,8 +103,7 @@ class Smu(Activation):
     def forward(self, x: Tensor) -> Tensor:
         slope_change = 1 - self.SLOPE
         smooth_sign = torch.erf(x * (self.mu * slope_change))
-        y: Tensor = 0.5 * x * ((1 + self.SLOPE) + slope_change * smooth_sign)
-        return y
+        return 0.5 * x * ((1 + self.SLOPE) + slope_change * smooth_sign)
 
     @override
     @torch.no_grad()

@@ -47,7 +47,7 @@ class Block(nn.Module, ABC):
     """
 
     state_shape: tuple[int, ...] = (0,)
-    macs: int
+    macs: int = 0
     down: int = 1
     up: int = 1
 
@@ -60,10 +60,7 @@ class Block(nn.Module, ABC):
         """
 
     def first_input(self, frame: int) -> int:
-        """Return the index of the earliest input frame that output frame ``frame`` depends on.
-
-        The state holds exactly the past that the next output frame needs.
-        """
+        """Return the index of the earliest input frame that output frame ``frame`` depends on."""
         return frame * self.down // self.up - self.state_shape[0]
 
 
@@ -97,11 +94,7 @@ class Stack(nn.Sequential):
         return frame
 
     def macs_per_second(self, frame_rate: float) -> float:
-        """Return the multiply-accumulate operations per second of audio.
-
-        Args:
-            frame_rate: input frames per second.
-        """
+        """Return the multiply-accumulate operations at this number of input frames per second."""
         total = 0.0
         for block in self.blocks.values():
             total += block.macs * frame_rate

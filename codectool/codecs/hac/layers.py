@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -26,21 +27,22 @@ class RunningNorm(nn.Module, ABC):
 
     Attributes:
         updating: whether training steps update the averages; evaluation never does.
+        min_weight: smallest weight of a new batch in the averages; the n-th has at least 1/n.
         count: number of batches averaged so far.
     """
 
     def __init__(self) -> None:
         super().__init__()
         self.updating = True
+        self.min_weight = 0.01
         self.count = nn.Buffer(torch.zeros((), dtype=torch.int64))
 
     @override
-    def forward(self, x: Tensor) -> Tensor:
+    def forward(self, x: Tensor) -> Any:
         if self.training and self.updating:
             with torch.no_grad():
                 self.count.add_(1)
-                # the plain mean of the first 100 batches, then exponential with weight 1 %
-                self.update_(x.detach(), (1 / self.count).clamp(min=0.01))
+                self.update_(x.detach(), (1 / self.count).clamp(min=self.min_weight))
         return self.normalise(x)
 
     @abstractmethod
@@ -53,10 +55,7 @@ class RunningNorm(nn.Module, ABC):
 
 
 class RunningScale(RunningNorm):
-    """Division by a running root mean square: one scalar for any shape, no learned parameter.
-
-    It gives features unit variance at any depth.
-    """
+    """Division by a running root mean square, a scalar: features get unit variance at any depth."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -97,8 +96,13 @@ def depthwise_conv(
     Returns:
         ``(B, T', C)`` with ``T' = (T - (k - 1) dilation - 1) // stride + 1``.
     """
-    if torch.compiler.is_compiling():  # a compiler fuses the sum with the operations around it
-        return _shifted_sum(x, weight, bias, stride, dilation)
+    if torch.compiler.is_compiling():  # the compiler fuses a sum of shifted signals
+        frames = x.shape[1] - (weight.shape[1] - 1) * dilation  # positions where the kernel fits
+        total = x.new_zeros(()) if bias is None else bias
+        for tap in range(weight.shape[1]):
+            first = tap * dilation
+            total = total + x[:, first : first + frames : stride] * weight[:, tap]
+        return total
     # An image of height 1: PyTorch has a fast path for two-dimensional signals, channels last.
     image = x.transpose(1, 2).unsqueeze(2)
     kernel = weight[:, None, None, :]
@@ -106,23 +110,12 @@ def depthwise_conv(
     return y.squeeze(2).transpose(1, 2)
 
 
-def _shifted_sum(
-    x: Tensor, weight: Tensor, bias: Tensor | None, stride: int, dilation: int
-) -> Tensor:
-    starts = x.shape[1] - (weight.shape[1] - 1) * dilation  # positions where the kernel fits
-    total = x.new_zeros(()) if bias is None else bias
-    for tap in range(weight.shape[1]):
-        first = tap * dilation
-        total = total + x[:, first : first + starts : stride] * weight[:, tap]
-    return total
-
-
 class Foldable(nn.Module, ABC):
-    """Layer with a running scale or a gain that its weights can take over."""
+    """Layer with a running scale or a gain that its weights can absorb."""
 
     @abstractmethod
     def fold_(self) -> None:
-        """Move the scale or gain into the weights: the same result with fewer operations."""
+        """Move the scale or gain into the weights."""
 
     @abstractmethod
     def unfold_(self) -> None:
@@ -136,7 +129,7 @@ class ScaledLayer(Foldable):
 
     @abstractmethod
     def absorb_division_(self, divisor: Tensor) -> None:
-        """Change the weights so that the input no longer has to be divided by ``divisor``."""
+        """Change the weights from those for ``x / divisor`` to those for x."""
 
     @override
     @torch.no_grad()
@@ -170,8 +163,7 @@ class ActivatedPointwise(ScaledLayer):
 
     @override
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = self.pointwise(self.activation(self.scale(x)))
-        return y
+        return cast(Tensor, self.pointwise(self.activation(self.scale(x))))
 
     @override
     def absorb_division_(self, divisor: Tensor) -> None:

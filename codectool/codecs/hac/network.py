@@ -46,11 +46,7 @@ class HacOutput:
 
 
 class HacNetwork(nn.Module):
-    """Trainable network of either kind, initialised from torch's global random numbers.
-
-    Attributes:
-        config: hyper-parameters.
-    """
+    """Trainable network of either kind, initialised from torch's global random numbers."""
 
     def __init__(self, config: AnyHacConfig) -> None:
         super().__init__()
@@ -70,14 +66,10 @@ class HacNetwork(nn.Module):
 
     @override
     def forward(self, wave: Tensor) -> HacOutput:
-        """Encode and decode a crop.
+        """Encode and decode crops ``(B, 1, N)``, N a multiple of the hop and longer than the delay.
 
-        The decoder runs `delay_frames` tokens late: its output frame t needs token t + delay. So
-        the first frames of its output stand for the time before the crop and are dropped, and the
-        last frames of the input have no output yet.
-
-        Args:
-            wave: ``(B, 1, N)``, N a multiple of the hop and longer than the delay.
+        The decoder's samples are late: the first ones stand for the time before the crop and are
+        dropped, and the last samples of the input have no output yet.
         """
         delay = self.config.delay_frames * self.config.hop_length
         bottleneck = self.bottleneck(self.encoder(self.norm(self.analysis(wave.mT)[0]))[0])
@@ -86,17 +78,11 @@ class HacNetwork(nn.Module):
         target = wave[..., : wave.shape[-1] - delay]
         return HacOutput(audio[..., delay:], target, bottleneck)
 
-    def track(self, scales: bool, bottleneck: bool) -> None:
-        """Select the running statistics that the next training steps update.
-
-        Args:
-            scales: input normalisation and feature scales.
-            bottleneck: mean and whitening of the bits.
-        """
+    def track_scales(self, updating: bool) -> None:
+        """Select whether training steps update the norm of the input and the feature scales."""
         for module in self.modules():
-            if isinstance(module, RunningNorm):
-                module.updating = scales
-        self.bottleneck.updating = bottleneck
+            if isinstance(module, RunningNorm) and module is not self.bottleneck:
+                module.updating = updating
 
     def fold(self) -> tuple[Stack, Stack]:
         """Return encoder and decoder for inference: copies with everything folded into weights.

@@ -16,27 +16,23 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
-from codectool.codecs.hac.layers import Pointwise
+from codectool.codecs.hac.layers import Pointwise, RunningNorm
 from codectool.nn.distributed import all_reduce_mean
 
 # Floor of the variances, relative to their mean, that keeps the whitening finite. It must be far
 # below the smallest variance that carries bits: with a floor of 1 %, one strong direction of a
 # trained encoder pushed all others below it.
 WHITENING_FLOOR = 1e-4
+GROUP_BITS = 6  # bits whose joint entropy is maximised
 
 
 def signs_to_index(values: Tensor) -> Tensor:
-    """Return the index of each sign pattern; channel 0 is the most significant bit.
+    """Return the index of each sign pattern ``(..., K)``: int64 ``(...)`` in ``0 .. 2^K - 1``.
 
-    Args:
-        values: ``(..., K)``; a value above zero is bit 1, any other bit 0.
+    A value above zero is bit 1, any other bit 0; channel 0 is the most significant bit.
 
-    Returns:
-        int64 ``(...)`` in ``0 .. 2^K - 1``.
-
-    Examples:
-        >>> signs_to_index(torch.tensor([0.3, -0.1, 0.0, 2.0]))
-        tensor(9)
+    >>> signs_to_index(torch.tensor([0.3, -0.1, 0.0, 2.0]))
+    tensor(9)
     """
     num_bits = values.shape[-1]
     places = torch.arange(num_bits - 1, -1, -1, device=values.device)
@@ -46,9 +42,8 @@ def signs_to_index(values: Tensor) -> Tensor:
 def index_to_signs(index: Tensor, num_bits: int) -> Tensor:
     """Undo `signs_to_index`: integers ``(...)`` to float32 ``(..., K)`` of -1 and +1.
 
-    Examples:
-        >>> index_to_signs(torch.tensor(9), 4)
-        tensor([ 1., -1., -1.,  1.])
+    >>> index_to_signs(torch.tensor(9), 4)
+    tensor([ 1., -1., -1.,  1.])
     """
     places = torch.arange(num_bits - 1, -1, -1, device=index.device)
     bits = (index.unsqueeze(-1) >> places) & 1
@@ -85,12 +80,8 @@ def bit_entropy(logits: Tensor) -> Tensor:
 def group_entropy(logits: Tensor, group_bits: int) -> Tensor:
     """Return the entropy of the mean code distribution in nats per bit, at most ``ln 2``.
 
-    All ``2^K`` codes would be far too many, so the bits are split into groups with an entropy each,
-    as in BSQ (arXiv 2406.07548).
-
-    Args:
-        logits: ``(N, K)``, one row per token.
-        group_bits: bits per group; the last group may be smaller.
+    All ``2^K`` codes would be far too many, so the bits are split into groups of ``group_bits``
+    with an entropy each, as in BSQ (arXiv 2406.07548); ``logits`` are ``(N, K)``.
     """
     total = logits.new_zeros(())
     ones = torch.sigmoid(logits)
@@ -106,9 +97,9 @@ def group_entropy(logits: Tensor, group_bits: int) -> Tensor:
 def decorrelation(rows: Tensor) -> Tensor:
     """Return how far rows ``(N, K)`` are from white: ``(|mean|^2 + |covariance - I|^2) / K``.
 
-    Without this loss nothing limits the growth of single directions of the input: the whitening
-    undoes it, but only after its averages have caught up, and until then growth pays. It ends with
-    one direction that all bits depend on. Covariance term as in VICReg (arXiv 2105.04906, 4.1).
+    Without this loss single directions of the input grow, because the whitening undoes growth only
+    after its averages have caught up, until all bits depend on one direction. Covariance term as in
+    VICReg (arXiv 2105.04906, 4.1).
     """
     num_rows, width = rows.shape
     mean = all_reduce_mean(rows.mean(0))
@@ -118,7 +109,7 @@ def decorrelation(rows: Tensor) -> Tensor:
     return (mean.square().sum() + excess.square().sum()) / width
 
 
-class BinaryBottleneck(nn.Module):
+class BinaryBottleneck(RunningNorm):
     """Whiten, take the sign, pass the gradient straight through.
 
     With the moving averages mu and C (covariance) of the input p:
@@ -128,30 +119,19 @@ class BinaryBottleneck(nn.Module):
         q = +1 where e > 0, else -1
 
     Computed in float32 under autocast too: rounding can flip a sign.
-
-    Attributes:
-        updating: whether training steps update the averages; evaluation never does.
-        min_weight: smallest weight of a new batch in the averages; the n-th has at least 1/n.
     """
 
-    def __init__(self, num_bits: int, group_bits: int = 6) -> None:
+    def __init__(self, num_bits: int) -> None:
         super().__init__()
-        self.num_bits = num_bits
-        self.group_bits = group_bits
-        self.updating = True
-        self.min_weight = 0.01
         self.mean = nn.Buffer(torch.zeros(num_bits))
         self.covariance = nn.Buffer(torch.eye(num_bits))
         self.whitening = nn.Buffer(torch.eye(num_bits))
-        self.count = nn.Buffer(torch.zeros((), dtype=torch.int64))
 
     @override
     def forward(self, projected: Tensor) -> BinaryOutput:
         with torch.autocast(projected.device.type, enabled=False):
             projected = projected.float()
-            if self.training and self.updating:
-                self._update(projected.detach().flatten(0, -2))
-            values = (projected - self.mean) @ self.whitening  # A is its own transpose
+            values = super().forward(projected)
             hard = torch.where(values > 0, 1.0, -1.0)
             logits = 2 * values.flatten(0, -2)
             return BinaryOutput(
@@ -159,9 +139,13 @@ class BinaryBottleneck(nn.Module):
                 values=values,
                 commitment=(values - hard).square().mean(),
                 sample_entropy=bit_entropy(logits).mean(),
-                batch_entropy=group_entropy(logits, self.group_bits),
+                batch_entropy=group_entropy(logits, GROUP_BITS),
                 decorrelation=decorrelation(projected.flatten(0, -2)),
             )
+
+    @override
+    def normalise(self, x: Tensor) -> Tensor:
+        return (x - self.mean) @ self.whitening  # A is its own transpose
 
     @torch.no_grad()
     def whiten_projection_(self, projection: Pointwise) -> None:
@@ -170,10 +154,9 @@ class BinaryBottleneck(nn.Module):
         projection.bias.copy_(self.whitening @ (projection.bias - self.mean))
         projection.weight.copy_(self.whitening @ projection.weight)
 
-    @torch.no_grad()
-    def _update(self, rows: Tensor) -> None:
-        self.count.add_(1)
-        weight = (1 / self.count).clamp(min=self.min_weight)
+    @override
+    def update_(self, x: Tensor, weight: Tensor) -> None:
+        rows = x.flatten(0, -2)
         self.mean.lerp_(all_reduce_mean(rows.mean(0)), weight)
         centred = rows - self.mean
         self.covariance.lerp_(all_reduce_mean(centred.T @ centred / len(rows)), weight)

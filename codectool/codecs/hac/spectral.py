@@ -107,8 +107,6 @@ class STFT(Block):
     Frame t sees the ``window`` samples that end with the last sample of hop t.
     """
 
-    macs = 0  # a fast Fourier transform has no weights
-
     def __init__(self, window: int, hop: int) -> None:
         super().__init__()
         self.window = window
@@ -128,8 +126,6 @@ class InverseSTFT(Block):
 
     A hop is returned once no later frame can contribute to it. The Nyquist bin is zero.
     """
-
-    macs = 0
 
     def __init__(self, window: int, hop: int) -> None:
         super().__init__()
@@ -191,8 +187,6 @@ class BinNorm(RunningNorm):
 
 class BinGain(Block):
     """Multiplication of each bin by a constant: a folded `BinNorm`."""
-
-    macs = 0
 
     def __init__(self, gain: Tensor) -> None:
         super().__init__()

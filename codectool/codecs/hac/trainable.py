@@ -64,7 +64,7 @@ class TrainableHac(TrainableCodec):
     def prepare_step(self, step: int, progress: float) -> None:
         """Select the running statistics that this step updates, and their rates."""
         often = step < SCALES_EVERY_STEP or step % SCALES_PERIOD == 0
-        self.network.track(scales=often and progress < SCALES_FREEZE, bottleneck=True)
+        self.network.track_scales(often and progress < SCALES_FREEZE)
         slow = progress >= BITS_SLOW
         self.network.bottleneck.min_weight = BITS_SLOW_WEIGHT if slow else BITS_WEIGHT
         left = max(0.0, 1 - progress / ENTROPY_BOOST_UNTIL)

@@ -60,7 +60,7 @@ def load_folded_(network: HacNetwork, state: Mapping[str, Tensor]) -> None:
     bottleneck = network.bottleneck
     bottleneck.mean.zero_()
     for matrix in (bottleneck.covariance, bottleneck.whitening):
-        matrix.copy_(torch.eye(bottleneck.num_bits))
+        matrix.copy_(torch.eye(len(matrix)))
     bottleneck.count.fill_(SEEN_BATCHES)
 
 

@@ -1,9 +1,7 @@
-"""Blocks of the HAC presets at 1.35 kbps, which work on samples.
+"""Blocks of the HAC presets at 1.35 kbps, which work on samples ``(B, N, 1)``.
 
-    samples -> normalise -> encoder -> signs
-    signs -> decoder -> undo normalisation -> samples
-
-Shapes: ``(B, T, C)``.
+samples -> normalise -> encoder -> signs
+signs -> decoder -> undo normalisation -> samples
 """
 
 from __future__ import annotations
@@ -204,8 +202,6 @@ class WaveNorm(RunningNorm):
 
 class Shift(Block):
     """Addition of a constant: a folded `WaveNorm`."""
-
-    macs = 0
 
     def __init__(self, offset: Tensor) -> None:
         super().__init__()

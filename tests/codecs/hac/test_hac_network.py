@@ -127,12 +127,14 @@ def test_statistics_move_only_in_training_and_only_if_tracked():
     network = build("hac-tiny").train()
     network(noise(1, 1, 9600))
     before = {name: value.clone() for name, value in network.named_buffers()}
-    network.track(scales=False, bottleneck=False)
+    network.track_scales(False)
+    network.bottleneck.updating = False
     network(noise(1, 1, 9600, seed=1))
-    network.track(scales=True, bottleneck=True)
+    network.track_scales(True)
+    network.bottleneck.updating = True
     network.eval()(noise(1, 1, 9600, seed=1))
     assert all(torch.equal(value, before[name]) for name, value in network.named_buffers())
-    network.track(scales=False, bottleneck=True)
+    network.track_scales(False)
     network.train()(noise(1, 1, 9600, seed=1))
     moved = {n for n, value in network.named_buffers() if not torch.equal(value, before[n])}
     assert {name.split(".")[0] for name in moved} == {"bottleneck"}
@@ -168,7 +170,6 @@ def test_folded_codec_computes_the_same_function(name):
                 parameter += 0.05 * torch.randn(
                     parameter.shape, generator=torch.Generator().manual_seed(step)
                 )
-        network.track(scales=True, bottleneck=True)
         network(noise(1, 1, 24000, seed=7) + 0.05)
         wave = noise(1, 1, 24000, seed=9)
         expected = network.eval()(wave)
