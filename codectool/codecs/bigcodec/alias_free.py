@@ -6,12 +6,15 @@ SnakeBeta: BigVGAN (arXiv 2206.04658, section 3.2). Alias-free activations: Styl
 
 from __future__ import annotations
 
+from functools import cache
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from codectool.codecs.bigcodec.packed import PackedConv
 from codectool.codecs.bigcodec.streaming import (
+    Kernel,
     Pointwise,
     Sequential,
     StreamingConv,
@@ -34,20 +37,17 @@ class AliasFreeSnake(nn.Module):
         y[t]      = sum_p sum_j f[2j + p + 5] u[2(t + j) + p]      down, j = -3..3
 
     where taps outside 0..11 are zero: two ordinary convolutions of width 7.
-
-    Shape: ``(B, C, T)`` -> ``(B, C, T)`` for any T >= 1.
     """
 
     def __init__(self, channels: int):
         super().__init__()
         self.alpha = nn.Parameter(torch.zeros(channels))
         self.beta = nn.Parameter(torch.zeros(channels))
-        taps = kaiser_lowpass(cutoff=0.25, half_width=0.3, num_taps=TAPS)
-        self.up_taps = nn.Buffer(taps.view(1, 1, TAPS))
-        self.down_taps = nn.Buffer(taps.view(1, 1, TAPS).clone())
+        self.up_taps = nn.Buffer(lowpass_taps().view(1, 1, TAPS))
+        self.down_taps = nn.Buffer(lowpass_taps().view(1, 1, TAPS))
 
     def forward(self, x: Tensor) -> Tensor:
-        """Apply the activation to ``(B, C, T)``."""
+        """``(B, C, T)`` -> ``(B, C, T)`` for any T >= 1."""
         batch, channels, time = x.shape
         phases = F.conv1d(
             F.pad(x, (REACH, REACH), mode="replicate"),
@@ -88,7 +88,6 @@ class AliasFreeSnake(nn.Module):
 def streaming_snake(module: AliasFreeSnake) -> StreamingModule:
     """Return the streaming form of the activation."""
     channels = len(module.alpha)
-    taps = module.down_taps.expand(channels, 1, TAPS)
     upsample = StreamingConv(
         lambda: _Upsample(module),
         channels,
@@ -100,14 +99,14 @@ def streaming_snake(module: AliasFreeSnake) -> StreamingModule:
         trim=1,
     )
     downsample = StreamingConv(
-        lambda: PackedConv(taps, None, stride=2, groups=channels),
+        lambda: PackedConv(module.down_taps.expand(channels, 1, TAPS), None, 2, groups=channels),
         channels,
         span=TAPS,
         stride=2,
         left=TAPS // 2 - 1,
         replicate=True,
     )
-    return Sequential([upsample, Pointwise(_SnakeInPlace(module)), downsample])
+    return Sequential([upsample, Pointwise(_snake_in_place(module)), downsample])
 
 
 class _Upsample:
@@ -140,43 +139,28 @@ class _Upsample:
         return torch.cat(parts, 1) if len(parts) > 1 else parts[0]
 
 
-class _SnakeInPlace:
-    def __init__(self, module: AliasFreeSnake) -> None:
-        self._module = module
-        self._factors: tuple[Tensor, Tensor] | None = None
+def _snake_in_place(module: AliasFreeSnake) -> Kernel:
+    @cache
+    def factors(dtype: torch.dtype) -> list[Tensor]:
+        return [factor.to(dtype) for factor in module.factors()]
 
-    def __call__(self, x: Tensor) -> Tensor:
-        if self._factors is None or self._factors[0].dtype != x.dtype:
-            alpha, inverse_beta = self._module.factors()
-            self._factors = alpha.to(x.dtype), inverse_beta.to(x.dtype)
-        alpha, inverse_beta = self._factors
+    def apply(x: Tensor) -> Tensor:
+        alpha, inverse_beta = factors(x.dtype)
         sine = (x * alpha).sin_()
         return x.addcmul_(sine.mul_(sine), inverse_beta)
 
+    return apply
 
-def kaiser_lowpass(cutoff: float, half_width: float, num_taps: int) -> Tensor:
-    """Return a Kaiser-windowed sinc low-pass filter whose taps sum to one.
 
-    Kaiser's formulas for the attenuation and the window shape (Oppenheim and Schafer,
-    Discrete-Time Signal Processing, section 7.5.3).
+def lowpass_taps() -> Tensor:
+    """Return a Kaiser-windowed sinc filter whose taps ``(TAPS,)`` sum to one.
 
-    Args:
-        cutoff: cut-off frequency as a fraction of the sampling rate, in 0..0.5.
-        half_width: half the transition band as a fraction of the sampling rate.
-        num_taps: length of the filter.
-
-    Returns:
-        float32 ``(num_taps,)``.
+    The cut-off is 0.25, half the transition band 0.3, as fractions of the sampling rate. Kaiser's
+    formulas: Oppenheim and Schafer, Discrete-Time Signal Processing, section 7.5.3.
     """
-    attenuation = 2.285 * (num_taps // 2 - 1) * torch.pi * 4 * half_width + 7.95
-    if attenuation > 50:
-        shape = 0.1102 * (attenuation - 8.7)
-    elif attenuation >= 21:
-        shape = 0.5842 * (attenuation - 21) ** 0.4 + 0.07886 * (attenuation - 21)
-    else:
-        shape = 0.0
-    window = torch.kaiser_window(num_taps, periodic=False, beta=shape, dtype=torch.float64)
-    center = (num_taps - 1) / 2
-    time = torch.arange(num_taps, dtype=torch.float64) - center
-    taps = 2 * cutoff * window * torch.sinc(2 * cutoff * time)
+    attenuation = 2.285 * (TAPS // 2 - 1) * torch.pi * 4 * 0.3 + 7.95
+    beta = 0.1102 * (attenuation - 8.7)
+    window = torch.kaiser_window(TAPS, periodic=False, beta=beta, dtype=torch.float64)
+    time = torch.arange(TAPS, dtype=torch.float64) - (TAPS - 1) / 2
+    taps = 0.5 * window * torch.sinc(0.5 * time)
     return (taps / taps.sum()).float()

@@ -31,14 +31,11 @@ def can_use_packed(x: Tensor) -> bool:
 
 
 class PackedConv:
-    """A convolution without padding: ``(B, T, C)`` -> ``(B, T', C')``.
+    """A convolution without padding, ``(B, T, C)`` -> ``(B, T', C')``; arguments as of `nn.Conv1d`.
 
     Args:
         weight: ``(C', C / groups, width)``.
         bias: ``(C',)`` or None.
-        stride: see `torch.nn.Conv1d`, as for the other arguments.
-        dilation: columns from one tap to the next.
-        groups: blocks of channels that are convolved separately.
     """
 
     def __init__(
@@ -124,14 +121,11 @@ class PackedLSTM:
 
     @cached_property
     def _packed_layers(self) -> list[list[Tensor]]:
-        return [self._pack(layer) for layer in range(self._lstm.num_layers)]
-
-    def _pack(self, layer: int) -> list[Tensor]:
-        weights = [
-            getattr(self._lstm, f"{name}_l{layer}").detach()
-            for name in ("weight_ih", "weight_hh", "bias_ih", "bias_hh")
-        ]
-        packed = torch.ops.mkldnn._reorder_mkldnn_rnn_layer_weight(
-            *weights[:2], self._lstm.hidden_size, False, True, False
-        )
-        return [*packed, *weights[2:]]
+        layers = []
+        for weights in self._lstm.all_weights:
+            w_ih, w_hh, b_ih, b_hh = (cast(Tensor, weight).detach() for weight in weights)
+            packed = torch.ops.mkldnn._reorder_mkldnn_rnn_layer_weight(
+                w_ih, w_hh, self._lstm.hidden_size, False, True, False
+            )
+            layers.append([*packed, b_ih, b_hh])
+        return layers

@@ -284,7 +284,7 @@ class StreamingLSTM(StreamingModule):
         A chunk ends after ``chunk_size`` columns or where a signal ends, which then leaves the
         batch.
         """
-        order = sorted(range(len(signals)), key=lambda i: len(signals[i]), reverse=True)
+        order = _longest_first(signals)
         longest = len(signals[order[0]])
         stops = sorted({len(signal) for signal in signals} | set(range(0, longest, chunk_size)))
         outputs: list[list[Tensor]] = [[] for _ in signals]
@@ -360,45 +360,30 @@ def run_batch(
         chunk_size: columns per chunk.
         batch_convolutions: run other layers on signals of similar length as one batch, too.
     """
-    groups = [[i] for i in range(len(signals))]
-    if batch_convolutions:
-        groups = list(_group_by_length([len(signal) for signal in signals]))
+    groups: list[list[int]] = []
+    for i in _longest_first(signals):
+        # In a group, no signal is shorter than half of the longest.
+        if batch_convolutions and groups and 2 * len(signals[i]) >= len(signals[groups[-1][0]]):
+            groups[-1].append(i)
+        else:
+            groups.append([i])
     outputs = list(signals)
     for is_lstm, modules in groupby(network, lambda module: isinstance(module, StreamingLSTM)):
         if is_lstm:
             for lstm in modules:
                 outputs = cast(StreamingLSTM, lstm).run_batch(outputs, chunk_size)
-        else:
-            part = Sequential(modules)
-            outputs = _run_groups(part, outputs, groups, chunk_size)
-            chunk_size = part.output_length(chunk_size)
+            continue
+        part = Sequential(modules)
+        for group in groups:
+            lengths = [len(outputs[i]) for i in group]
+            batch = pad_sequence([outputs[i] for i in group], batch_first=True)
+            state = part.initial_state(lengths if len(set(lengths)) > 1 else None)
+            y, _ = run_in_chunks(part.forward, batch, state, True, chunk_size)
+            for i, length, row in zip(group, lengths, y, strict=True):
+                outputs[i] = row[: part.output_length(length)]
+        chunk_size = part.output_length(chunk_size)
     return outputs
 
 
-def _group_by_length(lengths: Sequence[int]) -> Iterator[list[int]]:
-    """Yield groups of indices in which no length is less than half of the longest."""
-    group: list[int] = []
-    for i in sorted(range(len(lengths)), key=lengths.__getitem__, reverse=True):
-        if group and 2 * lengths[i] < lengths[group[0]]:
-            yield group
-            group = []
-        group.append(i)
-    yield group
-
-
-def _run_groups(
-    module: StreamingModule,
-    signals: Sequence[Tensor],
-    groups: Sequence[Sequence[int]],
-    chunk_size: int,
-) -> list[Tensor]:
-    """Process the signals ``(T_i, C)`` of each group as one batch, in chunks."""
-    outputs: dict[int, Tensor] = {}
-    for group in groups:
-        lengths = [len(signals[i]) for i in group]
-        batch = pad_sequence([signals[i] for i in group], batch_first=True)
-        state = module.initial_state(lengths if len(set(lengths)) > 1 else None)
-        y, _ = run_in_chunks(module.forward, batch, state, True, chunk_size)
-        for i, length, row in zip(group, lengths, y, strict=True):
-            outputs[i] = row[: module.output_length(length)]
-    return [outputs[i] for i in range(len(signals))]
+def _longest_first(signals: Sequence[Tensor]) -> list[int]:
+    return sorted(range(len(signals)), key=lambda i: len(signals[i]), reverse=True)

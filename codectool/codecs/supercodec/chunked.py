@@ -5,9 +5,8 @@ of its own: the pass computes, chunk by chunk, the two signals that the block fu
 mean. The next pass continues from there. The fused signals are either kept, in memory that grows
 with the signal, or computed again from the start by every later pass.
 
-All signals here are ``(T, C)``, in rows: products then need no transposition. The layers are those
-of `blocks`, for inference, with state from chunk to chunk. A chunk must be used before the next
-one is asked for: its memory may be reused.
+All signals here are rows ``(T, C)``, so that products need no transposition. A chunk must be used
+before the next one is asked for: its memory may be reused.
 """
 
 from __future__ import annotations
@@ -42,7 +41,7 @@ Read = Callable[[], Iterable[Tensor]]  # starts to read a signal: chunks (T, C) 
 
 
 class FusionInput(NamedTuple):
-    """A chunk of the two signals that a block fuses, ``(T, C)`` each; ``a`` in two parts."""
+    """A chunk of the two signals that a block fuses; ``a`` in two parts."""
 
     a: tuple[Tensor, Tensor]
     b: Tensor
@@ -88,12 +87,13 @@ def _convolve(layer: CausalConv, read: Read) -> Iterator[Tensor]:
 def _fusion_inputs(block: BackProjectionBlock, read: Read) -> Iterator[FusionInput]:
     """Run a block up to its fusion."""
     resample, project_back, resample_difference = map(_streaming, block.resamplers)
-    refine = StreamingResidualStack(block.res_one)
+    refine = _streaming_stack(block.res_one)
     waiting: Tensor | None = None  # rows of `a` whose rows of `b` are not known yet
     for buffer, last in _rechunk(read(), _block_chunk_rows(block)):
         resampled = resample.push(buffer)
         project_back.subtract(resampled, buffer.rows)
-        refine.push(buffer, last)
+        for layer in refine:
+            layer.push(buffer, last)
         b = resample_difference.push(buffer).rows
         a = resampled.rows
         waiting = a[:0] if waiting is None else waiting
@@ -125,14 +125,15 @@ def _fuse(
     """Run a block from its fusion to its end."""
     weight_a, weight_b = weights
     buffer: RowBuffer | None = None
-    residual = StreamingResidualStack(stack)
+    residual = _streaming_stack(stack)
     for a, b, last in inputs():
         buffer = buffer or RowBuffer(len(b), like=b)
         buffer.clear()
         for part in a:
             torch.mul(part, weight_a, out=buffer.append(len(part)))
         buffer.rows.addcmul_(b, weight_b)
-        residual.push(buffer, last)
+        for layer in residual:
+            layer.push(buffer, last)
         yield buffer.rows
 
 
@@ -250,7 +251,7 @@ class StreamingConv1d:
         self._multiply_add(self._groups(buffer), target.sub_(self._bias), -1)
 
     def _groups(self, buffer: RowBuffer) -> Tensor:
-        """Return the rows of each stride side by side, those of the past first."""
+        """Return the rows of each stride side by side, starting with the past."""
         seen = buffer.with_past(self._past)
         if not self.started and len(seen) > self._past_rows:
             mirrored = seen[1 : self._past_rows + 1].flip(0)
@@ -306,26 +307,16 @@ def _streaming(layer: Resampler) -> StreamingConv1d | StreamingConvTranspose1d:
     return StreamingConv1d(conv) if isinstance(conv, nn.Conv1d) else StreamingConvTranspose1d(conv)
 
 
-class StreamingResidualStack:
-    """A residual stack; it works in place."""
-
-    def __init__(self, stack: ResidualStack) -> None:
-        convs = [cast(nn.Conv1d, conv) for conv in stack.convs]
-        workspace = RowBuffer(0, like=convs[0].weight.detach()[..., 0])
-        self._layers = [StreamingResidualConv1d(conv, workspace) for conv in convs]
-
-    def push(self, buffer: RowBuffer, last: bool) -> None:
-        """Replace the rows by the outputs that are known."""
-        for layer in self._layers:
-            layer.push(buffer, last)
+def _streaming_stack(stack: ResidualStack) -> list[StreamingResidualConv1d]:
+    convs = [cast(nn.Conv1d, conv) for conv in stack.convs]
+    workspace = RowBuffer(0, like=convs[0].weight.detach()[..., 0])
+    return [StreamingResidualConv1d(conv, workspace) for conv in convs]
 
 
 class StreamingResidualConv1d:
     """Leaky ReLU and dilated convolution of width 3, added to the input; zero beyond both ends.
 
-    Args:
-        conv: the convolution.
-        workspace: a buffer that others may use between two pushes.
+    It works in place. ``workspace`` may be used by others between two pushes.
     """
 
     def __init__(self, conv: nn.Conv1d, workspace: RowBuffer) -> None:
