@@ -41,25 +41,21 @@ class BundledWeights:
     size: int
 
     @property
-    def is_available(self) -> bool:
-        """Whether the file is on this machine."""
-        return self._find() is not None
-
-    @property
     def path(self) -> Path:
         """Where the file is.
 
         Raises:
             WeightsMissingError: It is not on this machine; the message says where to get it.
         """
-        path = self._find()
+        path = self.find()
         if path is None:
             raise WeightsMissingError(
                 f"the weights {self.name} are not on this machine: {where_to_get(self)}"
             )
         return path
 
-    def _find(self) -> Path | None:
+    def find(self) -> Path | None:
+        """Return where the file is, or None if it is not on this machine."""
         paths = (folder / self.file for folder in (PACKAGE_FOLDER, CHECKOUT_FOLDER))
         return next((path for path in paths if path.is_file()), None)
 
@@ -86,14 +82,13 @@ def default(family: str) -> BundledWeights | None:
 
 def find(fingerprint: str) -> BundledWeights | None:
     """Return the weights with this fingerprint, available or not."""
-    matches = (weights for weights in all_bundled() if weights.fingerprint == fingerprint)
-    return next(matches, None)
+    return next((entry for entry in all_bundled() if entry.fingerprint == fingerprint), None)
 
 
 def find_available(fingerprint: str) -> BundledWeights | None:
     """Return the weights with this fingerprint if they are on this machine."""
     weights = find(fingerprint)
-    return weights if weights is not None and weights.is_available else None
+    return weights if weights is not None and weights.find() else None
 
 
 def named(name: str) -> BundledWeights | None:

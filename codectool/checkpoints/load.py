@@ -53,18 +53,18 @@ def load_model(
         ConfigError: The hyper-parameters are missing or invalid.
     """
     path = locate(path)
-    found, state, beside = read_weights(path)
+    found, state, model_config = read_weights(path)
     if family is not None and found != family:
         raise CheckpointError(f"{path}: is a {found} checkpoint; use `--model {found}`")
-    model = _build(path, found, state, beside if config is None else _model_config(config))
+    if config is not None:
+        values = read_json(config) if isinstance(config, Path) else config
+        model_config = values["model"] if isinstance(values.get("model"), Mapping) else values
+    model = _build(path, found, state, model_config)
     return LoadedModel(model, fingerprint(found, model.hyper_parameters, state), path)
 
 
 def read_weights(path: Path) -> tuple[str, dict[str, Tensor], Mapping[str, Any] | None]:
-    """Read the tensors of a checkpoint without building a model.
-
-    Args:
-        path: as for `load_model`.
+    """Read the tensors of a checkpoint, given as for `load_model`, without building a model.
 
     Returns:
         Family, tensors by canonical name, and the model config beside them, if any.
@@ -102,13 +102,6 @@ def locate(path: Path) -> Path:
     raise CheckpointError(
         f"{path}: no checkpoint in this folder (looked for {TENSORS_NAME}, {FILE_NAMES})"
     )
-
-
-def _model_config(config: Path | Mapping[str, Any]) -> Mapping[str, Any]:
-    """Return the hyper-parameters of a config: its key ``model`` if there is one."""
-    values = read_json(config) if isinstance(config, Path) else config
-    model = values.get("model")
-    return model if isinstance(model, Mapping) else values
 
 
 def _build(

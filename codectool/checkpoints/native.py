@@ -51,23 +51,20 @@ def read_native(path: Path) -> tuple[str, dict[str, Tensor], Mapping[str, Any]]:
     for name, tensor in state.items():
         if not tensor.is_floating_point():
             raise CheckpointError(f"{file}: tensor {name:.80} is {tensor.dtype}, not float")
-    config, source = _read_config(file, metadata)
-    family, model = config.get("family"), config.get("model")
-    if not isinstance(family, str) or not isinstance(model, Mapping):
-        raise ConfigError(f"{source}: must hold `family` (a name) and `model` (an object)")
-    return family, state, model
-
-
-def _read_config(file: Path, metadata: Mapping[str, str]) -> tuple[Mapping[str, Any], str]:
+    source, beside = f"{file} (metadata)", file.with_name(CONFIG_NAME)
     if METADATA_KEY in metadata:
-        return parse_json(metadata[METADATA_KEY], f"{file} (metadata)"), f"{file} (metadata)"
-    beside = file.with_name(CONFIG_NAME)
-    if not beside.is_file():
+        config = parse_json(metadata[METADATA_KEY], source)
+    elif beside.is_file():
+        config, source = read_json(beside), str(beside)
+    else:
         raise ConfigError(
             f"{file}: no hyper-parameters: neither {CONFIG_NAME} beside it nor the metadata "
             f"key `{METADATA_KEY}`"
         )
-    return read_json(beside), str(beside)
+    family, model = config.get("family"), config.get("model")
+    if not isinstance(family, str) or not isinstance(model, Mapping):
+        raise ConfigError(f"{source}: must hold `family` (a name) and `model` (an object)")
+    return family, state, model
 
 
 def write_native(
@@ -85,7 +82,7 @@ def write_native(
         family: codec family.
         model_config: hyper-parameters, as `CodecModel.from_state` takes them.
         state: tensors by canonical name.
-        dtype: stored as float32 or bfloat16.
+        dtype: type of the stored values, float32 or bfloat16.
         overwrite: replace an existing file.
 
     Raises:
