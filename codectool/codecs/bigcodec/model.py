@@ -1,4 +1,4 @@
-"""BigCodec: 16 kHz speech at 1.04 kbps with one codebook of 8192 entries (arXiv 2409.05377).
+"""BigCodec for training and inference (arXiv 2409.05377).
 
 Encoder (CNN and LSTM) -> factorized vector quantizer -> decoder (LSTM and CNN). The convolutions
 see 0.7 s on either side; the LSTMs of the published model are unidirectional.
@@ -36,101 +36,86 @@ from codectool.nn.loading import load_tensors, skip_init
 from codectool.nn.quantize import ResidualQuantizer
 from codectool.nn.weight_norm import fold_weight_norm, weight_normed
 
-# A range is decoded with this much context before it, so that the LSTM state converges to what it
-# would be after all previous frames.
-LSTM_WARM_UP_SECONDS = 8
-
-# Frames per chunk. On a CPU, few enough for the activations to stay in the cache.
-CPU_CHUNK_FRAMES = 80
+LSTM_WARM_UP_SECONDS = 8  # context before a range, in which the LSTM state converges
+CPU_CHUNK_FRAMES = 80  # few enough for the activations to stay in the cache
 DEVICE_CHUNK_FRAMES = 800
 UNLIMITED_FRAMES = 1 << 40
 
 
-class ResidualUnit(nn.Module):
+def _conv(c_in: int, c_out: int, kernel: int, dilation: int = 1) -> nn.Conv1d:
+    """Return a convolution that keeps the length of its input."""
+    padding = (kernel - 1) // 2 * dilation
+    return weight_normed(nn.Conv1d(c_in, c_out, kernel, padding=padding, dilation=dilation))
+
+
+class _Layers(nn.Module):
+    def __init__(self, *layers: nn.Module) -> None:
+        super().__init__()
+        self.block = nn.Sequential(*layers)
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        return cast(Tensor, self.block(x))
+
+
+class ResidualUnit(_Layers):
     """Activation, dilated convolution, activation, 1x1 convolution, plus the input."""
 
-    def __init__(self, channels: int, dilation: int):
-        super().__init__()
-        self.block = nn.Sequential(
+    def __init__(self, channels: int, dilation: int) -> None:
+        super().__init__(
             AliasFreeSnake(channels),
-            weight_normed(
-                nn.Conv1d(channels, channels, 7, padding=3 * dilation, dilation=dilation)
-            ),
+            _conv(channels, channels, 7, dilation),
             AliasFreeSnake(channels),
-            weight_normed(nn.Conv1d(channels, channels, 1)),
+            _conv(channels, channels, 1),
         )
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, T)`` -> ``(B, C, T)``."""
-        return x + cast(Tensor, self.block(x))
+        return x + super().forward(x)
 
 
 class ResidualLSTM(nn.Module):
-    """LSTM over time, plus its input."""
+    """LSTM over time, plus its input ``(B, C, T)``."""
 
-    def __init__(self, channels: int, num_layers: int, bidirectional: bool):
+    def __init__(self, channels: int, num_layers: int, bidirectional: bool) -> None:
         super().__init__()
         hidden = channels // 2 if bidirectional else channels
         self.lstm = nn.LSTM(
             channels, hidden, num_layers, batch_first=True, bidirectional=bidirectional
         )
 
+    @override
     def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, T)`` -> ``(B, C, T)``."""
         output, _ = self.lstm(x.transpose(1, 2))
         return x + cast(Tensor, output).transpose(1, 2)
 
 
-class _Block(nn.Module):
-    """Layers that change the rate.
-
-    Attributes:
-        columns: columns of input that are processed at a time on a CPU.
-    """
-
-    def __init__(self, columns: int, *layers: nn.Module):
-        super().__init__()
-        self.columns = columns
-        self.block = nn.Sequential(*layers)
-
-    def forward(self, x: Tensor) -> Tensor:
-        """``(B, C, T)`` -> ``(B, C', T')``."""
-        return cast(Tensor, self.block(x))
-
-
-class DownBlock(_Block):
+class DownBlock(_Layers):
     """Residual units, activation, strided convolution that doubles the channels."""
 
-    def __init__(self, channels: int, stride: int, dilations: tuple[int, ...]):
+    def __init__(self, channels: int, stride: int, dilations: tuple[int, ...]) -> None:
+        padding = (stride + 1) // 2
         super().__init__(
-            _tile_columns(channels),
             *(ResidualUnit(channels, dilation) for dilation in dilations),
             AliasFreeSnake(channels),
-            weight_normed(
-                nn.Conv1d(channels, 2 * channels, 2 * stride, stride, padding=(stride + 1) // 2)
-            ),
+            weight_normed(nn.Conv1d(channels, 2 * channels, 2 * stride, stride, padding)),
         )
+        self.tile_columns = _tile_columns(channels)
 
 
-class UpBlock(_Block):
+class UpBlock(_Layers):
     """Activation, transposed convolution that halves the channels, residual units."""
 
-    def __init__(self, channels: int, stride: int, dilations: tuple[int, ...]):
+    def __init__(self, channels: int, stride: int, dilations: tuple[int, ...]) -> None:
+        half, padding = channels // 2, (stride + 1) // 2
         super().__init__(
-            max(1, _tile_columns(channels // 2) // stride),
             AliasFreeSnake(channels),
             weight_normed(
-                nn.ConvTranspose1d(
-                    channels,
-                    channels // 2,
-                    2 * stride,
-                    stride,
-                    padding=(stride + 1) // 2,
-                    output_padding=stride % 2,
-                )
+                nn.ConvTranspose1d(channels, half, 2 * stride, stride, padding, stride % 2)
             ),
-            *(ResidualUnit(channels // 2, dilation) for dilation in dilations),
+            *(ResidualUnit(half, dilation) for dilation in dilations),
         )
+        self.tile_columns = max(1, _tile_columns(half) // stride)
 
 
 def _tile_columns(channels: int) -> int:
@@ -138,50 +123,34 @@ def _tile_columns(channels: int) -> int:
     return max(400, 192_000 // channels)
 
 
-class Encoder(nn.Module):
+class Encoder(_Layers):
     """Waveform ``(B, 1, N)`` -> latent ``(B, D, F)``."""
 
-    def __init__(self, config: EncoderConfig):
-        super().__init__()
+    def __init__(self, config: EncoderConfig) -> None:
         width = config.ngf
-        layers: list[nn.Module] = [weight_normed(nn.Conv1d(1, width, 7, padding=3))]
+        layers: list[nn.Module] = [_conv(1, width, 7)]
         for stride in config.up_ratios:
             layers.append(DownBlock(width, stride, config.dilations))
             width *= 2
-        layers += [
-            *_lstm_layers(config, width),
-            AliasFreeSnake(width),
-            weight_normed(nn.Conv1d(width, config.out_channels, 3, padding=1)),
-        ]
-        self.block = nn.Sequential(*layers)
-
-    def forward(self, wave: Tensor) -> Tensor:
-        """Encode whole frames."""
-        return cast(Tensor, self.block(wave))
+        layers += _lstm_layers(config, width)
+        super().__init__(*layers, AliasFreeSnake(width), _conv(width, config.out_channels, 3))
 
 
 class Decoder(nn.Module):
     """Latent ``(B, D, F)`` -> waveform ``(B, 1, N)`` in (-1, 1)."""
 
-    def __init__(self, config: DecoderConfig):
+    def __init__(self, config: DecoderConfig) -> None:
         super().__init__()
         width = config.upsample_initial_channel
-        layers: list[nn.Module] = [
-            weight_normed(nn.Conv1d(config.in_channels, width, 7, padding=3)),
-            *_lstm_layers(config, width),
-        ]
+        layers: list[nn.Module] = [_conv(config.in_channels, width, 7)]
+        layers += _lstm_layers(config, width)
         for stride in config.up_ratios:
             layers.append(UpBlock(width, stride, config.dilations))
             width //= 2
-        layers += [
-            AliasFreeSnake(width),
-            weight_normed(nn.Conv1d(width, 1, 7, padding=3)),
-            nn.Tanh(),
-        ]
-        self.model = nn.Sequential(*layers)
+        self.model = nn.Sequential(*layers, AliasFreeSnake(width), _conv(width, 1, 7), nn.Tanh())
 
+    @override
     def forward(self, latent: Tensor) -> Tensor:
-        """Decode whole frames."""
         return cast(Tensor, self.model(latent))
 
 
@@ -206,8 +175,8 @@ def streaming_form(module: nn.Module) -> StreamingModule:
             return Residual(map(streaming_form, module.block))
         case ResidualLSTM():
             return StreamingLSTM(module.lstm)
-        case _Block():
-            return Tiled(map(streaming_form, module.block), module.columns)
+        case DownBlock() | UpBlock():
+            return Tiled(map(streaming_form, module.block), module.tile_columns)
     raise TypeError(f"{type(module).__name__} has no streaming form")
 
 
