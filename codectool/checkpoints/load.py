@@ -108,7 +108,8 @@ def _build(
     path: Path, family: str, state: Mapping[str, Tensor], config: Mapping[str, Any] | None
 ) -> CodecModel:
     for name, tensor in state.items():
-        if not _all_finite(tensor):
+        # NaN and infinity show in the extremes, which are faster to compute than `isfinite`.
+        if tensor.numel() and not all(extreme.isfinite() for extreme in tensor.aminmax()):
             raise CheckpointError(f"{path}: tensor {name:.80} holds NaN or infinite values")
     named = {model_name(family, name): tensor for name, tensor in state.items()}
     try:
@@ -122,10 +123,3 @@ def _build(
         raise CheckpointError(f"{path}: {error}") from error
     except (RuntimeError, ValueError) as error:  # PyTorch rejects the hyper-parameters
         raise ConfigError(f"{path}: no such model can be built ({error})") from error
-
-
-def _all_finite(tensor: Tensor) -> bool:
-    if tensor.numel() == 0 or not tensor.is_floating_point():
-        return True
-    # NaN and infinity show in the extremes, which are faster to compute than `isfinite`.
-    return all(bool(extreme.isfinite()) for extreme in tensor.aminmax())

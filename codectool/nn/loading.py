@@ -55,11 +55,7 @@ class TensorMismatchError(CheckpointError):
 
 
 def load_tensors(model: nn.Module, state: Mapping[str, Tensor]) -> None:
-    """Load ``state`` for inference, without copying float32 tensors.
-
-    Args:
-        model: may be uninitialised (`skip_init`) or on the meta device.
-        state: float tensors by the names of ``model.state_dict()``; converted to float32.
+    """Load float tensors for inference as float32, without copying those that are float32.
 
     Raises:
         TensorMismatchError: Names or shapes do not match; the model is unchanged.

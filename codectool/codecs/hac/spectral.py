@@ -9,6 +9,7 @@ frequency they are padded on both sides.
 
 from __future__ import annotations
 
+import math
 from itertools import accumulate
 from operator import floordiv
 
@@ -50,7 +51,7 @@ def spectral_encoder(config: SpectralHacConfig) -> Stack:
                 channels[stage - 1], channels[stage], config.strides[stage - 1], bins[stage - 1]
             )
         blocks |= _units(config, stage, units, bins[stage])
-    blocks["merge"] = Merge(channels[-1], bins[-1], config.depth_channels)
+    blocks["merge"] = FrameLinear(bins[-1] * channels[-1], (config.depth_channels,))
     blocks |= _depth_units(config, config.encoder_depth)
     blocks["project"] = OutputProjection(Smu, config.depth_channels, config.num_bits)
     return Stack(blocks)
@@ -63,7 +64,7 @@ def spectral_decoder(config: SpectralHacConfig) -> Stack:
         "first": TokenMixer(config.num_bits, config.depth_channels, kernel=1)
     }
     blocks |= _depth_units(config, config.decoder_depth)
-    blocks["split"] = Split(config.depth_channels, channels[-1], bins[-1])
+    blocks["split"] = FrameLinear(config.depth_channels, (bins[-1], channels[-1]))
     for stage in reversed(range(len(channels))):
         blocks |= _units(config, stage, config.decoder_units[stage], bins[stage])
         if stage > 0:
@@ -344,28 +345,18 @@ class FrequencyUpsample(Block):
         return spread.flatten(2, 3)[:, :, below : below + size] + self.bias, state
 
 
-class Merge(Block):
-    """Linear layer from all bins of a frame to a vector, ``(B, T, F, C)`` -> ``(B, T, out)``."""
+class FrameLinear(Block):
+    """Linear layer from all values of a frame to a frame of another shape.
 
-    def __init__(self, channels: int, num_bins: int, out: int) -> None:
+    It maps spectra ``(B, T, F, C)`` to vectors ``(B, T, out)`` and back.
+    """
+
+    def __init__(self, fan_in: int, out_shape: tuple[int, ...]) -> None:
         super().__init__()
-        self.macs = num_bins * channels * out
-        self.pointwise = Pointwise(num_bins * channels, out)
+        self.out_shape = out_shape
+        self.macs = fan_in * math.prod(out_shape)
+        self.pointwise = Pointwise(fan_in, math.prod(out_shape))
 
     @override
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        return self.pointwise(x.flatten(2)), state
-
-
-class Split(Block):
-    """Linear layer from a vector to all bins of a frame, ``(B, T, C)`` -> ``(B, T, F, out)``."""
-
-    def __init__(self, channels: int, out: int, num_bins: int) -> None:
-        super().__init__()
-        self.num_bins = num_bins
-        self.macs = num_bins * channels * out
-        self.pointwise = Pointwise(channels, num_bins * out)
-
-    @override
-    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        return self.pointwise(x).reshape(*x.shape[:2], self.num_bins, -1), state
+        return self.pointwise(x.flatten(2)).unflatten(2, self.out_shape), state

@@ -50,8 +50,7 @@ class EuclideanCodebook(Quantizer):
 
     @override
     def forward(self, latent: Tensor) -> tuple[Tensor, Tensor]:
-        parts = torch.split(latent, FRAMES_AT_ONCE, 1)
-        codes = torch.cat([torch.cdist(part, self.embed).argmin(-1) for part in parts], 1)
+        codes = _nearest(latent, self.embed)
         return codes, self.lookup(codes)
 
     @override
@@ -131,7 +130,7 @@ def k_means(rows: Tensor, start: Tensor, iterations: int = 10) -> tuple[Tensor, 
 
 
 def cluster_sums(rows: Tensor, clusters: Tensor, num_clusters: int) -> tuple[Tensor, Tensor]:
-    """Sum the rows of each cluster.
+    """Sum and count the rows of each of N clusters.
 
     Args:
         rows: ``(M, D)``.
@@ -147,10 +146,7 @@ def cluster_sums(rows: Tensor, clusters: Tensor, num_clusters: int) -> tuple[Ten
 
 
 def draw_rows(rows: Tensor, count: int) -> Tensor:
-    """Draw ``count`` of the rows ``(M, D)``, M >= 1, with torch's global CPU generator.
-
-    Draws without replacement if there are enough rows, else with replacement.
-    """
+    """Draw rows of ``(M, D)`` with torch's global CPU generator, with replacement if M < count."""
     if count <= len(rows):
         chosen = torch.randperm(len(rows))[:count]
     else:
@@ -159,5 +155,6 @@ def draw_rows(rows: Tensor, count: int) -> Tensor:
 
 
 def _nearest(rows: Tensor, means: Tensor) -> Tensor:
-    parts = torch.split(rows, FRAMES_AT_ONCE)
-    return torch.cat([torch.cdist(part, means).argmin(-1) for part in parts])
+    """Return the index of the mean nearest to each row ``(..., D)``."""
+    parts = torch.split(rows, FRAMES_AT_ONCE, -2)
+    return torch.cat([torch.cdist(part, means).argmin(-1) for part in parts], -1)

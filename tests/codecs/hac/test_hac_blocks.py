@@ -9,14 +9,13 @@ from codectool.codecs.hac.blocks import OutputProjection, ResidualUnit, Stack, T
 from codectool.codecs.hac.spectral import (
     STFT,
     BinGain,
+    FrameLinear,
     FrequencyDownsample,
     FrequencyUpsample,
     InverseSTFT,
     LastSpectrumConv,
-    Merge,
     SpectrumConv,
     SpectrumUnit,
-    Split,
 )
 from codectool.codecs.hac.waveform import Downsample, Head, Shift, Stem, Upsample
 from tests.hac_models import small_preset
@@ -118,8 +117,8 @@ BLOCKS = [  # block, shape of the input of one item
     (lambda: SpectrumUnit(small_preset("hac-3.6-v13"), 0, 8), (10, 8, 4)),
     (lambda: FrequencyDownsample(4, 6, 4, 8), (10, 8, 4)),
     (lambda: FrequencyUpsample(4, 6, 4, 8), (10, 8, 4)),
-    (lambda: Merge(4, 8, 6), (10, 8, 4)),
-    (lambda: Split(6, 4, 8), (10, 6)),
+    (lambda: FrameLinear(8 * 4, (6,)), (10, 8, 4)),
+    (lambda: FrameLinear(6, (8, 4)), (10, 6)),
 ]
 
 
