@@ -57,7 +57,7 @@ def assert_golden(codec: codectool.Codec, golden: dict[str, np.ndarray]) -> None
     padded = torch.zeros(1, 1, tokens.num_frames * codec.hop_length)
     padded[0, 0, : len(golden["wav"])] = torch.from_numpy(golden["wav"])
     with torch.inference_mode():
-        latent = codec.model.latent(padded)[0].numpy()  # type: ignore[operator]
+        latent = codec.model.latent(padded)[0].mT.numpy()  # type: ignore[operator]
     assert relative_error(latent[:, :3], golden["enc_first_3_frames"]) < RELATIVE
     assert relative_error(latent[:, -2:], golden["enc_last_2_frames"]) < RELATIVE
     assert relative_error(np.linalg.norm(latent, axis=0), golden["enc_frame_norms"]) < RELATIVE

@@ -70,7 +70,7 @@ def test_tokens_and_audio_match_golden(case: tuple[Codec, dict[str, np.ndarray]]
         padded = np.zeros(frames * codec.hop_length, np.float32)
         padded[: len(wave)] = wave[: len(padded)]
         with torch.inference_mode():
-            latent = codec.model.latent(torch.from_numpy(padded)[None, None])[0]  # type: ignore[operator]
+            latent = codec.model.latent(torch.from_numpy(padded)[None, None])[0].mT  # type: ignore[operator]
         assert relative_error(latent.numpy(), golden[f"{name}/enc"]) < RELATIVE, name
 
 

@@ -245,7 +245,7 @@ class BigCodec(CodecModel):
     @torch.no_grad()
     def encode(self, waves: Sequence[Tensor]) -> list[Tensor]:
         if not self._in_chunks:
-            return [self.quantize(self.latent(wave[None]).mT)[0] for wave in waves]
+            return [self.quantize(self.latent(wave[None]))[0] for wave in waves]
         if len(waves) == 1:
             return [self.stream_encoder().run(waves[0][None])[0]]
         chunk_size = self._chunk_frames * self.hop_length
@@ -292,18 +292,18 @@ class BigCodec(CodecModel):
         return Stream(step, network.initial_state(), chunk_size, self.no_samples)
 
     def latent(self, wave: Tensor) -> Tensor:
-        """Return the encoder output ``(B, D, F)`` of the plain modules, float32."""
-        return cast(Tensor, self.encoder(wave)).float()
+        """Return the latent ``(B, F, D)`` of ``(B, 1, N)`` by the plain modules, float32."""
+        return cast(Tensor, self.encoder(wave)).mT.float()
 
     def quantize(self, latent: Tensor) -> Tensor:
         """Return codes ``(B, K, F)`` of ``(B, F, D)``, in float32 even under autocast."""
         with torch.autocast(latent.device.type, enabled=False):
-            codes, _ = self.quantizer(latent.mT.float())
+            codes, _ = self.quantizer(latent.float())
         return cast(Tensor, codes)
 
     def dequantize(self, codes: Tensor) -> Tensor:
         """Return the latent ``(B, F, D)`` of codes ``(B, K', F)``."""
-        return self.quantizer.lookup(codes).mT
+        return self.quantizer.lookup(codes)
 
     @property
     def networks(self) -> tuple[Sequential, Sequential]:

@@ -17,7 +17,7 @@ class FactorizedQuantizer(Quantizer):
     """Project to a narrow space, search by direction, reconstruct from the raw codeword.
 
     Factorized, l2-normalized codes: ViT-VQGAN (arXiv 2110.04627, section 3.2), as used by DAC
-    (arXiv 2306.06546, section 3.2). Latents are ``(B, D, F)``.
+    (arXiv 2306.06546, section 3.2). Latents are ``(B, F, D)``.
 
     Args:
         width: channels D of the latent.
@@ -36,11 +36,11 @@ class FactorizedQuantizer(Quantizer):
 
     @override
     def forward(self, latent: Tensor) -> tuple[Tensor, Tensor]:
-        narrow = self.in_proj(latent.transpose(1, 2))
+        narrow = self.in_proj(latent)
         codes = self._nearest(narrow)
         # e + (q - e) rounds differently from q; the reference implementation computes the former.
         quantized = narrow + (self.codebook(codes) - narrow)
-        return codes, self.out_proj(quantized).transpose(1, 2)
+        return codes, self.out_proj(quantized)
 
     @override
     def forward_train(self, latent: Tensor) -> QuantizerOutput:
@@ -51,11 +51,10 @@ class FactorizedQuantizer(Quantizer):
         """
         with torch.autocast(latent.device.type, enabled=False):
             latent = latent.float()
-            narrow = self.in_proj(latent.transpose(1, 2))
+            narrow = self.in_proj(latent)
             codes = self._nearest(narrow.detach())
             codewords = self.codebook(codes)
-            straight_through = narrow + (codewords - narrow).detach()
-            quantized = self.out_proj(straight_through).transpose(1, 2)
+            quantized = self.out_proj(narrow + (codewords - narrow).detach())
             losses = {
                 "commitment": F.mse_loss(narrow, codewords.detach()),
                 "codebook": F.mse_loss(codewords, narrow.detach()),
@@ -64,7 +63,7 @@ class FactorizedQuantizer(Quantizer):
 
     @override
     def lookup(self, codes: Tensor) -> Tensor:
-        return cast(Tensor, self.out_proj(self.codebook(codes))).transpose(1, 2)
+        return cast(Tensor, self.out_proj(self.codebook(codes)))
 
     @torch.no_grad()
     def _nearest(self, narrow: Tensor) -> Tensor:

@@ -42,5 +42,5 @@ class TrainableBigCodec(TrainableCodec):
     @override
     def forward(self, wave: Tensor) -> Reconstruction:
         output = self.model.quantizer.forward_train(self.model.latent(wave))
-        audio: Tensor = self.model.decoder(output.quantized)
+        audio: Tensor = self.model.decoder(output.quantized.mT)
         return Reconstruction(audio.float(), wave, output.losses)

@@ -105,7 +105,7 @@ class SuperCodec(CodecModel):
     @override
     def encode(self, waves: Sequence[Tensor]) -> list[Tensor]:
         if self._in_chunks:
-            return [self.quantize(self.latent(wave[None]).mT)[0] for wave in waves]
+            return [self.quantize(self.latent(wave[None]))[0] for wave in waves]
         if not waves:
             return []
         frames = [wave.shape[-1] // self.hop_length for wave in waves]
@@ -151,8 +151,8 @@ class SuperCodec(CodecModel):
             yield wave.T[None]
 
     def latent(self, wave: Tensor) -> Tensor:
-        """Return the encoder output ``(B, D, F)``, float32."""
-        return self._run(self.encoder, wave)
+        """Return the latent ``(B, F, D)`` of ``(B, 1, N)``, float32."""
+        return self._run(self.encoder, wave).mT
 
     def quantize(self, latent: Tensor) -> Tensor:
         """Return codes ``(B, K, F)`` of ``(B, F, D)``, in float32 even under autocast."""

@@ -40,9 +40,8 @@ class TrainableSuperCodec(TrainableCodec):
 
     @override
     def forward(self, wave: Tensor) -> Reconstruction:
-        latent = self.model.latent(wave).transpose(1, 2)
-        output = self.model.rq.forward_train(latent)
-        audio: Tensor = self.model.decoder(output.quantized.transpose(1, 2))
+        output = self.model.rq.forward_train(self.model.latent(wave))
+        audio: Tensor = self.model.decoder(output.quantized.mT)
         return Reconstruction(audio.float(), wave, output.losses)
 
     @override
