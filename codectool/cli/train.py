@@ -116,7 +116,11 @@ def train(
     if source is None:
         raise UsageError("--config is missing: give a name such as hac, or a JSON file")
     config = load(source, settings)
-    config = _with_options(config, train_files, valid_files, max_steps, precision, seed)
+    config = _with_options(
+        config,
+        {"train": train_files, "valid": valid_files},
+        {"max_steps": max_steps, "precision": precision, "seed": seed},
+    )
     if print_config:
         click.echo(json.dumps(config.to_json(), indent=2))
         return
@@ -148,26 +152,17 @@ def train(
 
 
 def _with_options(
-    config: RunConfig,
-    train_files: str | None,
-    valid_files: str | None,
-    max_steps: int | None,
-    precision: str | None,
-    seed: int | None,
+    config: RunConfig, files: dict[str, str | None], settings: dict[str, Any]
 ) -> RunConfig:
     from codectool.training.config import parse
 
     values = config.to_json()
-    chosen: dict[str, Any] = {"max_steps": max_steps, "precision": precision, "seed": seed}
-    if max_steps is not None:
+    if settings["max_steps"] is not None:
         values["training"]["max_epochs"] = None
-    values["training"] |= {key: value for key, value in chosen.items() if value is not None}
-    if train_files is not None or valid_files is not None:
-        data = dict(values["data"] or {})
-        for key, path in (("train", train_files), ("valid", valid_files)):
-            if path is not None:
-                data[key] = str(Path(path).resolve())
-        if "train" not in data:
+    values["training"] |= {key: value for key, value in settings.items() if value is not None}
+    paths = {key: str(Path(path).resolve()) for key, path in files.items() if path is not None}
+    if paths:
+        values["data"] = (values["data"] or {}) | paths
+        if "train" not in values["data"]:
             raise UsageError("--valid-files without --train-files: there is no training audio")
-        values["data"] = data
     return parse(values)

@@ -79,12 +79,7 @@ class TrainableCodec(nn.Module, ABC):
         """Encode and decode crops ``(B, 1, N)``, N a multiple of the hop."""
 
     def prepare_step(self, step: int, progress: float) -> None:
-        """Apply schedules before a training step.
-
-        Args:
-            step: number of steps done.
-            progress: fraction of the run done, 0 to 1.
-        """
+        """Apply schedules after a number of steps and a fraction of the run, 0 to 1."""
 
     def set_dead_code_threshold(self, threshold: float) -> None:
         """Replace codewords whose moving average of uses falls below a threshold; 0 for none."""
@@ -109,10 +104,7 @@ class TrainableCodec(nn.Module, ABC):
         return self.model
 
     def load_weights(self, state: Mapping[str, Tensor]) -> None:
-        """Copy the weights of a checkpoint.
-
-        Args:
-            state: tensors by the names of `stored_model`.
+        """Copy the weights of a checkpoint, by the names of `stored_model`.
 
         Raises:
             TensorMismatchError: Names or shapes do not match.
@@ -120,11 +112,7 @@ class TrainableCodec(nn.Module, ABC):
         copy_tensors(self.model, state)
 
     def calibrate(self, crops: Callable[[], Tensor]) -> None:
-        """Measure what a checkpoint does not hold; called after `load_weights`.
-
-        Args:
-            crops: returns crops ``(B, 1, N)`` of the training data, the same in all processes.
-        """
+        """Measure what a checkpoint does not hold on crops ``(B, 1, N)``, after `load_weights`."""
 
     def parameters_in_order(self, names: Iterable[str]) -> list[nn.Parameter]:
         """Return the parameters among names of `stored_model`, in their order.

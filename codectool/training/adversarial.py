@@ -1,4 +1,4 @@
-"""Adversarial training: discriminators, their losses and the losses that they give the codec."""
+"""Adversarial training: discriminators, their losses, and their losses for the codec."""
 
 from __future__ import annotations
 

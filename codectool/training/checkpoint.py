@@ -75,15 +75,12 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
 
 
 def keep_checkpoint(folder: Path, step: int, count: int) -> None:
-    """Keep the newest checkpoint under the number of its step; delete all but the newest ``count``.
-
-    It is a hard link, or a copy if the file system has none.
-    """
+    """Keep the newest checkpoint under its step's number; delete all but the newest ``count``."""
     newest, kept = folder / LAST, folder / f"step_{step:08d}.ckpt"
     kept.unlink(missing_ok=True)
     try:
         kept.hardlink_to(newest)
-    except OSError:
+    except OSError:  # the file system has no hard links
         with atomic_output(kept) as file, newest.open("rb") as source:
             shutil.copyfileobj(source, file)
     checkpoints = sorted(folder.glob("step_????????.ckpt"))

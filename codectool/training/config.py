@@ -128,11 +128,7 @@ class TrainingConfig(CropConfig, frozen=True, kw_only=True):
             raise ConfigError(f"adversarial.balance has no norm for {', '.join(missing)}")
 
     def in_steps(self, items_per_epoch: int) -> TrainingConfig:
-        """Return the same config with all lengths in steps.
-
-        Args:
-            items_per_epoch: crops of one pass over the data.
-        """
+        """Return the same config with all lengths in steps, given the crops of an epoch."""
         steps = max(1, items_per_epoch // self.batch_size)
         schedule = self.schedule
         if schedule.warmup_epochs:
@@ -160,7 +156,7 @@ class RunConfig(Config, frozen=True):
 
     Attributes:
         family: codec family.
-        model: hyper-parameters of the model, in the layout of the family.
+        model: config of the model, in the layout of the family.
         training: how the model is trained.
         data: speech; options of the command line replace it.
         description: text for people.
@@ -173,11 +169,7 @@ class RunConfig(Config, frozen=True):
     description: str = ""
 
     def __post_init__(self) -> None:
-        """Check the model and what depends on it.
-
-        Raises:
-            ConfigError: A hyper-parameter is wrong, or the model cannot be trained this way.
-        """
+        """Raise `ConfigError` if the model is wrong or cannot be trained this way."""
         trainable, crops, training = self.trainable, self.crop_spec(), self.training
         hop, size = crops.hop_length, training.segment_size
         if size % hop:
@@ -345,11 +337,7 @@ def rename_old(values: Mapping[str, Any]) -> dict[str, Any]:
 
 
 def shape_change(old: Any, new: Any) -> str | None:
-    """Return the first key in which two configs describe networks of other shapes; None for none.
-
-    Args:
-        old: JSON values of a config.
-        new: JSON values of another config.
+    """Return the first key that changes the shapes of networks from one config to another.
 
     Examples:
         >>> shape_change({"family": "hac", "model": {"num_bits": 18}},

@@ -17,13 +17,8 @@ from codectool.training.metrics_log import METRICS_NAME, OLD_NAMES, read_metrics
 
 Values = npt.NDArray[np.float64]
 
-FIRST_AND_LAST = (
-    "valid/mel_db",
-    "valid/stoi",
-    "valid/estoi",
-    "valid/si_sdr_db",
-    "train/loss",
-    "...",
+FIRST = ("valid/mel_db", "valid/stoi", "valid/estoi", "valid/si_sdr_db", "train/loss")
+LAST = (
     "train/grad_norm",
     "train/discriminator_grad_norm",
     "train/learning_rate",
@@ -35,15 +30,10 @@ FIRST_AND_LAST = (
 
 @dataclass(frozen=True)
 class Curve:
-    """One metric over the steps.
+    """One metric over the steps."""
 
-    Attributes:
-        steps: int64 ``(n,)``, increasing.
-        values: float64 ``(n,)``; NaN where the metric was not finite.
-    """
-
-    steps: npt.NDArray[np.int64]
-    values: Values
+    steps: npt.NDArray[np.int64]  # (n,), increasing
+    values: Values  # (n,); NaN where the metric was not finite
 
     def best(self, name: str) -> tuple[int, float] | None:
         """Return step and value of the best point; None if there is none, or no value is better."""
@@ -58,17 +48,11 @@ class Curve:
 
 @dataclass(frozen=True)
 class Run:
-    """The curves of one training run.
+    """The curves of one training run."""
 
-    Attributes:
-        label: name of the run beside others.
-        folder: folder of the run.
-        curves: curves by name, ``train/...`` or ``valid/...``, in the order of the log.
-    """
-
-    label: str
+    label: str  # name of the run beside others
     folder: Path
-    curves: dict[str, Curve]
+    curves: dict[str, Curve]  # by name, ``train/...`` or ``valid/...``, in the order of the log
 
     @property
     def last_step(self) -> int:
@@ -104,9 +88,8 @@ def _read_run(folder: Path, label: str) -> Run:
         raise UsageError(f"{path}: holds no metrics yet; wait until training has logged some")
     curves = {}
     for name, by_step in points.items():
-        steps = sorted(by_step)
-        values = np.array([by_step[step] for step in steps], np.float64)
-        curves[name] = Curve(np.array(steps, np.int64), values)
+        steps, values = zip(*sorted(by_step.items()), strict=True)
+        curves[name] = Curve(np.array(steps, np.int64), np.array(values, np.float64))
     return Run(label, folder, curves)
 
 
@@ -131,7 +114,8 @@ def select_metrics(runs: Sequence[Run], wanted: Sequence[str] = ()) -> list[str]
     """
     known = list(dict.fromkeys(name for run in runs for name in run.curves))
     if not wanted:
-        return sorted(known, key=_place)
+        order = {name: place for place, name in enumerate((*FIRST, "", *LAST))}
+        return sorted(known, key=lambda n: (not n.startswith("valid/"), order.get(n, order[""])))
     chosen: list[str] = []
     for name in wanted:
         names = {name, OLD_NAMES.get(name, name)}
@@ -142,26 +126,13 @@ def select_metrics(runs: Sequence[Run], wanted: Sequence[str] = ()) -> list[str]
     return chosen
 
 
-def _place(name: str) -> tuple[bool, int]:
-    """Sort key of a curve; equal curves keep their order."""
-    middle = FIRST_AND_LAST.index("...")
-    place = FIRST_AND_LAST.index(name) if name in FIRST_AND_LAST else middle
-    return not name.startswith("valid/"), place
-
-
 def smoothed(values: Values, weight: float) -> Values:
     """Return the exponential moving average, corrected for its start.
 
         y_n = (sum over k of weight^(n-k) x_k) / (sum over k of weight^(n-k))
 
     over the k <= n whose x_k is finite (the bias correction of Adam, arXiv 1412.6980, section 3).
-
-    Args:
-        values: ``(n,)``.
-        weight: weight of the past, from 0 (no smoothing) to below 1.
-
-    Returns:
-        ``(n,)``, NaN before the first finite value.
+    The weight is from 0 (no smoothing) to below 1; y is NaN before the first finite value.
     """
     result = np.full(len(values), np.nan)
     total = mass = 0.0
@@ -191,20 +162,12 @@ def summary(run: Run, names: Sequence[str]) -> dict[str, Any]:
             continue
         finite = np.isfinite(curve.values)
         steps, values = curve.steps[finite], curve.values[finite]
-        if len(values) == 0:
-            figures[name] = {"points": len(curve.values), "finite": 0}
-            continue
+        figures[name] = {"points": len(curve.values), "finite": len(values)}
+        if len(values) > 0:
+            indices = {"last": -1, "min": int(values.argmin()), "max": int(values.argmax())}
+            for kind, index in indices.items():
+                figures[name] |= {kind: float(values[index]), f"{kind}_step": int(steps[index])}
         best = curve.best(name)
-        figures[name] = {
-            "points": len(curve.values),
-            "finite": len(values),
-            "last": float(values[-1]),
-            "last_step": int(steps[-1]),
-            "min": float(values.min()),
-            "min_step": int(steps[values.argmin()]),
-            "max": float(values.max()),
-            "max_step": int(steps[values.argmax()]),
-        }
         if best is not None:
             figures[name] |= {"best": best[1], "best_step": best[0]}
     return {"run": str(run.folder), "step": run.last_step, "figures": figures}

@@ -192,9 +192,9 @@ def _quiet(rng: np.random.Generator, size: int) -> Wave:
 
 @dataclass(frozen=True, eq=False)
 class Batch:
-    """One process's part of a batch, float32 ``(B, 1, segment_size)``; pinned if CUDA is used."""
+    """One process's part of a batch: float32 ``(B, 1, segment_size)``."""
 
-    audio: Tensor
+    audio: Tensor  # in pinned memory if there is a CUDA device
     problems: list[str]  # a line for each file that cannot be used and was not reported before
     wait_seconds: float
 
@@ -284,7 +284,7 @@ def _exit_with_trainer() -> None:
 
 @contextmanager
 def reading_errors() -> Iterator[None]:
-    """Raise `CodectoolError` for PyTorch's error about a dead worker, which any call may raise."""
+    """Raise `CodectoolError` for PyTorch's error about a dead worker."""
     try:
         yield
     except RuntimeError as error:

@@ -10,14 +10,7 @@ import torch
 from msgspec import Meta
 
 from codectool.errors import ConfigError
-from codectool.schema import (
-    MAX_COUNT,
-    Config,
-    Count,
-    Fraction,
-    NonNegativeFloat,
-    PositiveFloat,
-)
+from codectool.schema import MAX_COUNT, Config, Count, Fraction, NonNegativeFloat, PositiveFloat
 
 Beta = Annotated[float, Meta(ge=0, lt=1)]
 
@@ -79,13 +72,10 @@ class ScheduleConfig(Config, frozen=True):
             raise ConfigError("set either warmup_steps or warmup_epochs, not both")
 
     def factor(self, step: int, max_steps: int, progress: float) -> float:
-        """Return the factor of the learning rate in a step.
+        """Return the factor of the learning rate after a number of steps.
 
-        Args:
-            step: number of steps done.
-            max_steps: length of the run.
-            progress: fraction of the run done; ahead of ``step / max_steps`` in a run whose time is
-                limited.
+        The fraction of the run done, ``progress``, is ahead of ``step / max_steps`` in a run whose
+        time is limited.
         """
         if step < self.warmup_steps:
             risen = math.pow(step / self.warmup_steps, self.warmup_power)

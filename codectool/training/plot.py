@@ -1,7 +1,7 @@
-"""Learning curves in one figure: a panel per metric, all over the same steps; sizes in inches.
+"""Learning curves in one figure: a panel per metric, all over the same steps.
 
 The header names the runs; below it, a section of validation and a section of training have rows of
-three panels.
+three panels. Sizes are in inches.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ import numpy as np
 
 from codectool.evaluation.metrics.registry import METRIC_INFO
 from codectool.plots import COLORS, FEW_POINTS, GRID, INK, PALE, add_axes, draw_png, shorten
-from codectool.training.curves import Curve, Run, Values, smoothed, smoothing_weight
+from codectool.training.curves import Run, Values, smoothed, smoothing_weight
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -89,19 +89,10 @@ def arrange(names: Sequence[str], num_runs: int = 1) -> Layout:
 def draw(
     runs: Sequence[Run], names: Sequence[str], smooth: float | None = None, log_x: bool = False
 ) -> bytes:
-    """Draw curves of one or several runs.
+    """Return a PNG file, at 150 dpi, of curves of one or several runs, one panel each.
 
-    Curves of training are drawn pale, and smoothed on top.
-
-    Args:
-        runs: runs, drawn in different colours.
-        names: names of the curves, one panel each.
-        smooth: weight of the past in the smoothed curves, from 0 to below 1 (see
-            `curves.smoothed`); None for a weight by the number of points.
-        log_x: draw steps on a logarithmic axis.
-
-    Returns:
-        A PNG file of the size ``arrange(names, len(runs)).size``, at 150 dpi.
+    Curves of training are drawn pale, and smoothed on top with a weight of the past from 0 to
+    below 1 (see `curves.smoothed`); None for a weight by the number of points.
 
     Raises:
         UsageError: matplotlib is not installed.
@@ -199,7 +190,12 @@ def _draw_curves(axes: Axes, runs: Sequence[Run], name: str, smooth: float | Non
         axes.plot(
             curve.steps, values, linewidth=1.5, marker=marker, markersize=2.6, zorder=3, **style
         )
-        _mark_best(axes, curve, name, style["color"], with_text=len(runs) == 1)
+        if best := curve.best(name):
+            ring = {"markersize": 6, "markerfacecolor": "none", "markeredgecolor": style["color"]}
+            axes.plot(*best, "o", zorder=4, **ring)
+            if len(runs) == 1:
+                text = f"best {short_value(best[1])} at {short_step(best[0])}"
+                axes.set_title(text, loc="right", fontsize=8, color=PALE, pad=5)
         finite = values[np.isfinite(values)]
         last_values += [(float(value), style["color"]) for value in finite[-1:]]
     low, high = value_limits(shown)
@@ -220,19 +216,6 @@ def _draw_curves(axes: Axes, runs: Sequence[Run], name: str, smooth: float | Non
         )
 
 
-def _mark_best(axes: Axes, curve: Curve, name: str, color: str, with_text: bool) -> None:
-    best = curve.best(name)
-    if best is None:
-        return
-    step, value = best
-    axes.plot(
-        [step], [value], "o", markersize=6, markerfacecolor="none", markeredgecolor=color, zorder=4
-    )
-    if with_text:
-        text = f"best {short_value(value)} at {short_step(step)}"
-        axes.set_title(text, loc="right", fontsize=8, color=PALE, pad=5)
-
-
 def _step_limits(runs: Sequence[Run], names: Sequence[str], log_x: bool) -> tuple[float, float]:
     steps = [run.curves[name].steps for run in runs for name in names if name in run.curves]
     first, last = min(int(s[0]) for s in steps), max(int(s[-1]) for s in steps)
@@ -246,9 +229,7 @@ def _step_limits(runs: Sequence[Run], names: Sequence[str], log_x: bool) -> tupl
 def _without_outliers(values: Values) -> Values:
     """Return the finite values without the lowest and the highest hundredth."""
     finite = values[np.isfinite(values)]
-    if len(finite) == 0:
-        return finite
-    low, high = np.percentile(finite, [1, 99])
+    low, high = np.percentile(finite, [1, 99]) if len(finite) else (0, 0)
     return np.asarray(finite[(finite >= low) & (finite <= high)])
 
 
@@ -263,7 +244,7 @@ def value_limits(shown: Sequence[Values]) -> tuple[float, float]:
 
 
 def spread(places: Sequence[float], gap: float) -> list[float]:
-    """Move places apart until neighbours are at least ``gap`` from each other, keeping their order.
+    """Move places apart, in order, until neighbours are at least ``gap`` from each other.
 
     The sum of the squared displacements is minimal, so places that collide are spread around their
     mean (isotonic regression of ``place - rank * gap`` by pooling adjacent violators).

@@ -106,11 +106,9 @@ def train(
         CheckpointError: A checkpoint cannot be used.
         TrainingError: Training cannot continue.
     """
-    callbacks = callbacks or Callbacks()
+    callbacks, device = callbacks or Callbacks(), device or torch.device("cpu")
     if threads is not None:
         torch.set_num_threads(threads)
-    if device is None:
-        device = torch.device("cpu")
     last = folder / LAST
     if last.exists() and not resume:
         raise UsageError(
@@ -368,13 +366,9 @@ class Run:
     def _averaged_weights(self) -> Iterator[None]:
         """Use the averaged weights, if there are any, and keep the random state of training.
 
-        Building a model from them may draw random numbers; a run resumed here would then draw
-        others than a run that was not interrupted.
+        Building a model may draw random numbers, which would change the course of a resumed run.
         """
         average = self.trainer.average
         devices = [self.device] if self.device.type == "cuda" else []
-        with (
-            torch.random.fork_rng(devices),
-            nullcontext() if average is None else average.applied(),
-        ):
+        with torch.random.fork_rng(devices), average.applied() if average else nullcontext():
             yield

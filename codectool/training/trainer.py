@@ -222,12 +222,12 @@ class Trainer:
         crops: Callable[[], Tensor],
         optimizers: OptimizerState | None = None,
     ) -> None:
-        """Start with the weights of a checkpoint.
+        """Start with the weights of a checkpoint, or with all that a published training left.
 
         Args:
             state: tensors by canonical name, in the order of the file.
             crops: returns crops ``(B, 1, N)`` of the training data, the same in all processes.
-            optimizers: what else a published training left: discriminators, moments, steps.
+            optimizers: discriminators, moments and number of steps.
 
         Raises:
             CheckpointError: The checkpoint is of another model.

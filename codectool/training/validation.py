@@ -89,7 +89,7 @@ def load_clips(
 
 
 def validate(model: CodecModel, clips: Sequence[ValidationClip]) -> ValidationResult:
-    """Encode and decode clips with a model in evaluation mode, on its device; compute metrics."""
+    """Measure the quality of a model in evaluation mode on its device."""
     codec = Codec(LoadedModel(model, NO_FINGERPRINT, Path("validation")), model.device)
     outputs, clip_values, codes = [], [], []
     for clip in clips:

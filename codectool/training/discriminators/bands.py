@@ -130,9 +130,7 @@ def analysis_filters(num_bands: int) -> Tensor:
 def prototype(num_bands: int, cutoff: float) -> Tensor:
     """Return the low-pass p, float64 ``(257,)``, scaled so that the mean of T is 1.
 
-    Args:
-        num_bands: M.
-        cutoff: frequency at which the gain is one half, as a fraction of half the sampling rate.
+    Its gain is one half at the cutoff, a fraction of half the sampling rate.
     """
     window = torch.kaiser_window(DELAYS + 1, periodic=False, beta=BETA, dtype=torch.float64)
     taps = torch.sinc(cutoff * _times()) * window

@@ -1,4 +1,4 @@
-"""What discriminators have in common: a time-frequency image of the wave and 2-d convolutions.
+"""Base of discriminators: 2-d convolutions on a time-frequency image of the wave.
 
 In this file H and W are height and width of an image.
 """
@@ -17,16 +17,10 @@ from codectool.schema import TaggedConfig
 
 @dataclass(frozen=True)
 class DiscriminatorOutput:
-    """Output of one sub-discriminator for a batch.
+    """Output of one sub-discriminator for a batch."""
 
-    Attributes:
-        logits: float32 ``(B, L)``, one per position of the last layer; large means real.
-        features: ``(B, H, W, C)`` after each hidden activation, first to last; in autocast's type
-            where autocast is on.
-    """
-
-    logits: Tensor
-    features: list[Tensor]
+    logits: Tensor  # float32 (B, L), one per position of the last layer; large means real
+    features: list[Tensor]  # (B, H, W, C) after each hidden activation, in the type of autocast
 
 
 class SubDiscriminator(nn.Module):
@@ -86,13 +80,7 @@ class DiscriminatorConfig(TaggedConfig, frozen=True):
 
 
 def require_samples(wave: Tensor, minimum: int, name: str) -> None:
-    """Raise `ConfigError` for waves ``(B, 1, N)`` of less than ``minimum`` samples.
-
-    Args:
-        wave: input of the discriminator.
-        minimum: number of samples.
-        name: of the discriminator, for the message.
-    """
+    """Raise `ConfigError` if waves have fewer samples; `name` is the discriminator's."""
     if wave.shape[-1] < minimum:
         raise ConfigError(
             f"{name} needs crops of at least {minimum} samples, not {wave.shape[-1]}: "

@@ -62,19 +62,9 @@ class GradientBalancer(nn.Module):
     def combine(self, losses: Mapping[str, Tensor], output: Tensor) -> Tensor:
         """Return the gradient at the output to backpropagate through the codec.
 
-        The graphs of the losses are kept. A gradient with NaN or infinity does not change the
-        averages but is part of the result, so that the training loop notices it.
-
-        Args:
-            losses: scalars by name, each the mean over this process's part of the batch; not all
-                need to be present.
-            output: output of the codec, of any shape, within its graph.
-
-        Returns:
-            A tensor like `output`, without graph.
-
-        Raises:
-            KeyError: A loss has no weight.
+        Each loss is the mean over this process's part of the batch; not all need to be present.
+        Their graphs are kept. A gradient with NaN or infinity does not change the averages but is
+        part of the result, so that the training loop notices it.
         """
         combined = torch.zeros_like(output, requires_grad=False)
         if not losses:

@@ -1,4 +1,4 @@
-"""What reconstruction losses have in common, and their weighted sum."""
+"""Base of reconstruction losses, and their weighted sum."""
 
 from __future__ import annotations
 

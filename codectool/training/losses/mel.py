@@ -13,12 +13,7 @@ from torch.nn import functional as F
 from typing_extensions import override
 
 from codectool.errors import ConfigError
-from codectool.schema import (
-    MAX_SIZE,
-    NonNegativeFloat,
-    PositiveFloat,
-    Sizes,
-)
+from codectool.schema import MAX_SIZE, NonNegativeFloat, PositiveFloat, Sizes
 from codectool.training.losses.base import BandLossConfig, Loss
 from codectool.training.losses.spectrum import Spectrum
 
@@ -104,10 +99,10 @@ class MelLoss(Loss):
             epsilon=config.epsilon,
             power=config.power,
         )
-        bands = mel_bands(
-            fft_size, num_bands, sample_rate, config.f_min, config.f_max, config.unit_sum
+        limits = config.f_min, config.f_max
+        return MelSpectrum(
+            spectrum, mel_bands(fft_size, num_bands, sample_rate, *limits, config.unit_sum)
         )
-        return MelSpectrum(spectrum, bands)
 
     @override
     def distance(self, output: Tensor, target: Tensor) -> Tensor:
@@ -163,16 +158,9 @@ def mel_bands(
 ) -> Tensor:
     """Return the weights ``(fft_size / 2 + 1, M)`` of triangular bands on Slaney's mel scale.
 
-    Bands too narrow to hold a bin stay empty: their spectrum is always 0, which costs nothing.
-
-    Args:
-        fft_size: in samples.
-        num_bands: M.
-        sample_rate: in Hz.
-        f_min: lower edge of the lowest band in Hz.
-        f_max: upper edge of the highest band in Hz; None for half the sampling rate.
-        unit_sum: the weights of a band sum to 1; else each triangle has Slaney's unit area over Hz,
-            a height of ``2 / (end - begin)``.
+    With `unit_sum` the weights of a band sum to 1; else each triangle has Slaney's unit area over
+    Hz, a height of ``2 / (end - begin)``. Bands too narrow to hold a bin stay empty: their spectrum
+    is always 0, which costs nothing.
     """
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", message="At least one mel filterbank has all zero")
@@ -204,14 +192,7 @@ def shortened_bands(bands: Tensor, window: int) -> Tensor:
     fifteenth of the bins.
 
     The weights have both signs: weak bands are small differences of strong bins, down to the
-    precision of float32 (70 dB). Hence float64.
-
-    Args:
-        bands: ``(K, M)``, K bins of an FFT of at least 2 W.
-        window: W.
-
-    Returns:
-        float64 ``(W + 1, M)``.
+    precision of float32 (70 dB). Hence float64: ``(W + 1, M)`` of ``(K, M)``.
     """
     long = 2 * (len(bands) - 1)
     lags = torch.arange(window, dtype=torch.float64, device=bands.device)

@@ -1,4 +1,4 @@
-"""Phase coherence loss: difference of phases at low frequencies, where a voice has its fundamental.
+"""Phase coherence loss: difference of phases around the fundamental of a voice.
 
 Distances of magnitudes leave the phase open, and a decoder without recurrence cannot keep a phase:
 the tokens have to carry it. Until an encoder has learned to do so, voiced sounds come out as noise

@@ -46,7 +46,7 @@ class WhisperLossConfig(LossConfig, tag="whisper", frozen=True, kw_only=True):
 
 
 class WhisperLoss(Loss):
-    """Mean over blocks of ``mean |h_l(y) - h_l(x)| / mean |h_l(x)|``, h_l the l-th block's output.
+    """Mean over blocks l of ``mean |h_l(y) - h_l(x)| / mean |h_l(x)|``, h_l their outputs.
 
     The signals pass Whisper's own log-mel, the two convolutions and the first blocks. The table of
     positions is cut to the length of the signal; Whisper pads the signal to 30 s instead. A crop of
