@@ -272,10 +272,12 @@ class Benchmark:
         comparison = TokenComparison(system)
         if encoding.finished and (chunk is None or model.segment_frames is None):
             comparison.add(x, codes, whole)
-        waited, decode_waited = encoding.waited, decoding.waited
+        before_output, decode_before_output = encoding.before_output, decoding.before_output
         return {
-            "first_code_after": None if waited is None else waited / rate,
-            "first_sample_after": None if decode_waited is None else decode_waited * hop / rate,
+            "first_code_after": None if before_output is None else before_output / rate,
+            "first_sample_after": None
+            if decode_before_output is None
+            else decode_before_output * hop / rate,
             "encode": encoding.seconds * rate / encoding.pushed,
             "decode": decoding.seconds * rate / (decoding.pushed * hop) if codes.numel() else None,
             "slowest_push": encoding.slowest,
@@ -395,7 +397,7 @@ class Pushes:
 
     Attributes:
         outputs: output of each push.
-        waited: columns pushed before the first output; None if there was none.
+        before_output: columns pushed before the first output; None if there was none.
         pushed: columns pushed.
         seconds: total time.
         slowest: time of the slowest push.
@@ -404,14 +406,14 @@ class Pushes:
 
     def __init__(self, stream: Any, x: Tensor, size: Callable[[], int], limit: float) -> None:
         self.outputs: list[Tensor] = []
-        self.waited: int | None = None
+        self.before_output: int | None = None
         self.pushed, self.seconds, self.slowest = 0, 0.0, 0.0
         while self.pushed < x.shape[-1] and self.seconds < limit:
             last = min(x.shape[-1], self.pushed + size())
             self._time(lambda part=x[..., self.pushed : last]: stream.push(part))
             self.pushed = last
-            if self.waited is None and self.outputs[-1].shape[-1]:
-                self.waited = self.pushed
+            if self.before_output is None and self.outputs[-1].shape[-1]:
+                self.before_output = self.pushed
         self.finished = self.pushed == x.shape[-1]
         if self.finished:
             self._time(stream.flush)

@@ -30,7 +30,7 @@ from codectool.checkpoints.native import write_model
 from codectool.codec import Codec, PreparedClip
 from codectool.codecs.hac.model import fold
 from codectool.errors import UsageError
-from tests import recipe
+from tests import full_size_weights
 from tests.hac_models import load_preset, untrained_network
 
 ROOT = Path(__file__).parents[1]
@@ -161,10 +161,12 @@ def open_system(family: str, checkpoint: Path | None, folder: Path, tiny: bool) 
 
 def _generate(family: str, folder: Path) -> Path:
     if family == "supercodec":
-        recipe.write_supercodec(folder / family)
+        full_size_weights.write_supercodec(folder / family)
         return folder / family
     path = folder / "bigcodec.pt"
-    recipe.write_bigcodec(path, recipe.bigcodec_state(recipe.golden_taps()))
+    full_size_weights.write_bigcodec(
+        path, full_size_weights.bigcodec_state(full_size_weights.golden_taps())
+    )
     return path
 
 

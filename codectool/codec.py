@@ -90,7 +90,8 @@ class Codec:
         layout = model_layout(self.model)
         if codebooks is not None and codebooks not in range(1, layout.num_codebooks + 1):
             raise UsageError(
-                f"{codebooks} codebooks: this {layout.family} model has 1 to {layout.num_codebooks}"
+                f"{codebooks} codebooks requested, but this {layout.family} model has "
+                f"{layout.num_codebooks}"
             )
         self.layout = dataclasses.replace(
             layout, bits_per_codebook=layout.bits_per_codebook[:codebooks]

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 import codectool
-from tests import recipe
+from tests import full_size_weights
 from tests.codecs.test_parity import CASES, locate, relative_error
 
 
@@ -31,10 +31,12 @@ def compare_full_size(family: str, folder: Path) -> tuple[int, int, float]:
     """Return the same for a model of the published size with generated weights."""
     if family == "bigcodec":
         checkpoint = folder / "bigcodec.pt"
-        recipe.write_bigcodec(checkpoint, recipe.bigcodec_state(recipe.golden_taps()))
+        full_size_weights.write_bigcodec(
+            checkpoint, full_size_weights.bigcodec_state(full_size_weights.golden_taps())
+        )
     else:
         checkpoint = folder
-        recipe.write_supercodec(folder)
+        full_size_weights.write_supercodec(folder)
     codec = codectool.load(family, checkpoint, device="cpu", padding="reference")
     with np.load(locate(f"{family}_full_golden.npz")) as golden:
         tokens = codec.encode(golden["wav"], 16000)

@@ -27,7 +27,7 @@ from codectool.encoding import encode_live
 from codectool.errors import DamagedError, FingerprintError, TruncatedError, UsageError
 from codectool.nn.weight_norm import fold_weight_norm
 from codectool.tokens import TokenLayout, Tokens
-from tests.recipe import BIGCODEC
+from tests.full_size_weights import BIGCODEC
 from tests.signals import Pipe, speechlike
 
 HAC = TokenLayout("hac", 24000, 320, (18,))

@@ -26,7 +26,7 @@ from codectool.checkpoints.published import canonical_name
 from codectool.codecs.bigcodec.model import BigCodec
 from codectool.codecs.supercodec.model import SuperCodec
 from tests.conftest import GOLDEN
-from tests.recipe import BIGCODEC, SUPERCODEC
+from tests.full_size_weights import BIGCODEC, SUPERCODEC
 
 FAMILIES = ["bigcodec", "supercodec", "hac"]
 

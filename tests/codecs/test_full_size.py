@@ -12,7 +12,7 @@ import torch
 import codectool
 from codectool.codecs.bigcodec.model import BigCodec
 from codectool.codecs.supercodec.model import SuperCodec
-from tests import recipe
+from tests import full_size_weights
 from tests.codecs.test_parity import RELATIVE, assert_same_tokens, relative_error
 from tests.conftest import shared
 
@@ -23,7 +23,7 @@ def count(module: torch.nn.Module) -> int:
 
 def test_parameter_counts_match_published_models() -> None:
     with torch.device("meta"):
-        big, small = BigCodec(recipe.BIGCODEC), SuperCodec(recipe.SUPERCODEC)
+        big, small = BigCodec(full_size_weights.BIGCODEC), SuperCodec(full_size_weights.SUPERCODEC)
     assert count(big) == 159_436_290
     assert count(big.encoder) == 76_530_704
     assert count(big.quantizer) == 83_984
@@ -71,14 +71,14 @@ def load_golden(name: str) -> dict[str, np.ndarray]:
 @pytest.mark.full_size
 def test_full_size_bigcodec_matches_golden(tmp_path: Path) -> None:
     golden = load_golden("bigcodec_full_golden.npz")
-    state = recipe.bigcodec_state(recipe.golden_taps())
+    state = full_size_weights.bigcodec_state(full_size_weights.golden_taps())
     keys = key_list("bigcodec_keys.txt")
     assert state.keys() == set(keys)
     for section in ("CodecEnc", "generator"):
         part = [key for key in keys if key.startswith(f"{section}.")]
         assert checksum(state, part) == golden[f"crc32_{section}"]
     path = tmp_path / "bigcodec.pt"
-    recipe.write_bigcodec(path, state)
+    full_size_weights.write_bigcodec(path, state)
     del state
     codec = codectool.load("bigcodec", path, device="cpu", padding="reference")
     path.unlink()
@@ -89,9 +89,9 @@ def test_full_size_bigcodec_matches_golden(tmp_path: Path) -> None:
 def test_full_size_supercodec_matches_golden(tmp_path: Path) -> None:
     golden = load_golden("supercodec_full_golden.npz")
     keys = key_list("supercodec_keys.txt")
-    state = recipe.supercodec_state()
+    state = full_size_weights.supercodec_state()
     assert state.keys() == set(keys)
     assert checksum(state, keys) == golden["crc32_generator"]
-    recipe.write_supercodec(tmp_path / "run")
+    full_size_weights.write_supercodec(tmp_path / "run")
     codec = codectool.load("supercodec", tmp_path / "run", device="cpu", padding="reference")
     assert_golden(codec, golden)

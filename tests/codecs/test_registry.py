@@ -11,7 +11,7 @@ from codectool.codecs.base import CodecModel
 from codectool.codecs.bigcodec.model import BigCodec
 from codectool.codecs.registry import FAMILIES, get_family
 from codectool.codecs.supercodec.model import SuperCodec
-from tests.recipe import BIGCODEC, SUPERCODEC
+from tests.full_size_weights import BIGCODEC, SUPERCODEC
 
 
 def full_size(family: str) -> CodecModel:

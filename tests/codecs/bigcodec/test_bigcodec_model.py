@@ -17,7 +17,7 @@ from codectool.codecs.bigcodec.streaming import run_batch
 from codectool.codecs.stream import Stream
 from codectool.schema import to_json
 from tests.batches import decode_batch, encode_batch
-from tests.recipe import BIGCODEC
+from tests.full_size_weights import BIGCODEC
 
 LENGTHS = (1, 2, 47, 80, 85, 200, 240, 7)  # frames
 

@@ -1,7 +1,7 @@
 """Full-size weights from nothing but their names, so that full-size parity needs no download.
 
 Each tensor is noise seeded by the CRC-32 of its name, scaled by rules that keep the signal alive.
-`python -m tests.recipe bigcodec OUT` writes such a checkpoint in the released layout.
+`python -m tests.full_size_weights bigcodec OUT` writes such a checkpoint in the released layout.
 """
 
 from __future__ import annotations
