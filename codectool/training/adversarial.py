@@ -78,10 +78,6 @@ class AdversarialLoss(nn.Module):
         The gradient of the discriminators' loss does not reach the codec, and the gradient of the
         codec's losses does not reach the discriminators.
 
-        Args:
-            output: ``(B, 1, N)`` from the codec.
-            target: ``(B, 1, N)``.
-
         Returns:
             The codec's losses, ``adversarial_k`` and ``features_k`` for discriminator k, and the
             discriminators' loss, a scalar.

@@ -78,12 +78,8 @@ class Crop:
 class CropDataset(Dataset[Crop]):
     """Crop n of an endless run, for n = 0, 1, 2...
 
-    An epoch is a random order of its entries. An entry is a clip, or a segment of a clip.
-
-    Args:
-        clips: clips to draw from.
-        config: how crops are drawn.
-        sample_rate: sampling rate of the crops in Hz.
+    An epoch is a random order of its entries. An entry is a clip, or a segment of a clip. Crops
+    have the sampling rate given in Hz.
 
     Raises:
         UsageError: There are no clips.

@@ -69,12 +69,12 @@ def split(
 
     Whole folders, which are speakers in most corpora, are set apart: a codec sounds better on
     speakers it was trained on. If no choice of folders comes near the share (one folder, or a few
-    large ones), single clips are set apart.
+    large ones), single clips are set apart. The choice does not depend on the order of clips.
 
     Args:
         clips: all clips.
         share: validation share of the total length, between 0 and 1.
-        seed: random seed; the choice does not depend on the order of ``clips``.
+        seed: random seed.
         levels: 1 if a speaker is the folder of its clips, 2 if it is the folder above, as in
             LibriSpeech.
 
@@ -82,7 +82,7 @@ def split(
         Training clips and validation clips in the order given; neither list is empty.
 
     Raises:
-        UsageError: the share is not between 0 and 1, or there are fewer than two clips.
+        UsageError: The share is not between 0 and 1, or there are fewer than two clips.
     """
     if not 0 < share < 1:
         raise UsageError(f"a share of {share} cannot be set apart; choose one between 0 and 1")
@@ -91,7 +91,9 @@ def split(
     target = share * sum(clip.seconds for clip in clips)
     by_folder: dict[str, list[int]] = {}
     for index, clip in enumerate(clips):
-        by_folder.setdefault(_speaker_folder(clip.path, levels), []).append(index)
+        parents = clip.path.absolute().parents
+        folder = os.fspath(parents[min(levels, len(parents)) - 1])
+        by_folder.setdefault(folder, []).append(index)
     chosen = _choose(clips, [by_folder[folder] for folder in sorted(by_folder)], target, seed)
     if not chosen:
         by_path = sorted(range(len(clips)), key=lambda index: os.fspath(clips[index].path))
@@ -100,11 +102,6 @@ def split(
         chosen = {min(range(len(clips)), key=lambda index: clips[index].seconds)}
     train = [clip for index, clip in enumerate(clips) if index not in chosen]
     return train, [clips[index] for index in sorted(chosen)]
-
-
-def _speaker_folder(path: Path, levels: int) -> str:
-    parents = path.absolute().parents
-    return os.fspath(parents[min(levels, len(parents)) - 1])
 
 
 def _choose(

@@ -10,7 +10,7 @@ import json
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -213,18 +213,19 @@ class Run:
                 f"{path}: is a {family} checkpoint, the config is for {self.config.family}"
             )
         optimizers = read_optimizer_state(locate(path))
+
+        def crops() -> Tensor:
+            waves = [self.dataset[number].audio for number in range(CALIBRATION_CROPS)]
+            return torch.from_numpy(np.stack(waves))[:, None]
+
         try:
-            self.trainer.start_from(state, self._calibration_crops, optimizers)
+            self.trainer.start_from(state, crops, optimizers)
         except CheckpointError as error:
             raise CheckpointError(f"{path}: {error}") from error
         if optimizers is not None:
             self.callbacks.on_message(
                 f"started at step {optimizers.steps} of {optimizers.path.name}"
             )
-
-    def _calibration_crops(self) -> Tensor:
-        crops = [self.dataset[number].audio for number in range(CALIBRATION_CROPS)]
-        return torch.from_numpy(np.stack(crops))[:, None]
 
     def go(self) -> RunResult:
         """Train until the end of the run, or until a signal requests to stop.
@@ -233,7 +234,10 @@ class Run:
             TrainingError: Training cannot continue; the last state is saved.
         """
         self._write_config()
-        with stop_signals() as stop, self._open_log() as log:
+        log = MetricsLog(self.folder, self.trainer.steps) if self.is_main else None
+        if log is not None and log.notice:
+            self.callbacks.on_message(log.notice)
+        with stop_signals() as stop, log or nullcontext():
             try:
                 with reading_errors():
                     return self._steps(stop, log)
@@ -256,14 +260,6 @@ class Run:
         text = json.dumps(self.config.to_json(), indent=2) + "\n"
         with atomic_output(self.folder / CONFIG_NAME, overwrite=True) as file:
             file.write(text.encode())
-
-    def _open_log(self) -> AbstractContextManager[MetricsLog | None]:
-        if not self.is_main:
-            return nullcontext()
-        log = MetricsLog(self.folder, self.trainer.steps)
-        if log.notice:
-            self.callbacks.on_message(log.notice)
-        return log
 
     def _steps(self, stop: StopFlag, log: MetricsLog | None) -> RunResult:
         trainer, training = self.trainer, self.training

@@ -12,14 +12,10 @@ SAME_REQUEST_S = 1.0  # signals within this time are one request to stop
 
 
 class StopFlag:
-    """Whether a signal has requested to stop.
-
-    Attributes:
-        signal: number of the signal, or None.
-    """
+    """Whether a signal has requested to stop."""
 
     def __init__(self) -> None:
-        self.signal: int | None = None
+        self.signal: int | None = None  # its number
         self._since = 0.0
 
     def handle(self, number: int, frame: FrameType | None) -> None:

@@ -42,17 +42,11 @@ class ValidationClip:
 
 @dataclass(frozen=True)
 class ValidationResult:
-    """Result of a validation.
-
-    Attributes:
-        outputs: decoded samples ``(N,)`` of each clip at the model's rate.
-        clip_values: metrics of each clip by name; NaN where a metric is undefined.
-        values: means of the metrics over the clips that have a value, and `codebook_usage`.
-    """
+    """Decoded samples ``(N,)`` of each clip at the model's rate, and metrics by name."""
 
     outputs: list[Tensor]
-    clip_values: list[dict[str, float]]
-    values: dict[str, float]
+    clip_values: list[dict[str, float]]  # of each clip; NaN where a metric is undefined
+    values: dict[str, float]  # means over the clips that have a value, and `codebook_usage`
 
 
 def load_clips(

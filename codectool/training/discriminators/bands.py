@@ -27,7 +27,6 @@ from torch.nn import functional as F
 from typing_extensions import override
 
 from codectool.errors import ConfigError
-from codectool.nn.weight_norm import weight_normed
 from codectool.schema import Sizes
 from codectool.training.discriminators.base import (
     Discriminator,
@@ -79,10 +78,10 @@ class FilterBandConfig(DiscriminatorConfig, tag="filter_bands", frozen=True):
 
 def _member(num_bands: int, channels: Sequence[int]) -> SubDiscriminator:
     hidden = [
-        weight_normed(nn.Conv2d(before, width, (1, 5), stride=(1, stride), padding=(0, 2)))
+        nn.Conv2d(before, width, (1, 5), stride=(1, stride), padding=(0, 2))
         for before, width, stride in zip([1, *channels], channels, STRIDES, strict=False)
     ]
-    last = weight_normed(nn.Conv2d(channels[-1], 1, (1, 3), padding=(0, 1)))
+    last = nn.Conv2d(channels[-1], 1, (1, 3), padding=(0, 1))
     return SubDiscriminator(FilterBank(num_bands), hidden, last, SLOPE)
 
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from codectool.errors import ConfigError
+from codectool.nn.weight_norm import weight_normed
 from codectool.schema import TaggedConfig
 
 
@@ -35,16 +36,22 @@ class SubDiscriminator(nn.Module):
         hidden: convolutions, each followed by a leaky ReLU.
         last: the convolution to one channel.
         slope: slope of the leaky ReLU below 0.
+        norm_first: use weight norm in the first layer, as in all others.
     """
 
     def __init__(
-        self, image: nn.Module, hidden: Sequence[nn.Conv2d], last: nn.Conv2d, slope: float
+        self,
+        image: nn.Module,
+        hidden: Sequence[nn.Conv2d],
+        last: nn.Conv2d,
+        slope: float,
+        norm_first: bool = True,
     ) -> None:
         super().__init__()
-        self.image = image
-        self.hidden = nn.ModuleList(hidden)
-        self.last = last
-        self.slope = slope
+        self.image, self.slope = image, slope
+        self.hidden, self.last = nn.ModuleList(hidden), last
+        for layer in [*hidden, last] if norm_first else [*hidden[1:], last]:
+            weight_normed(layer)
 
     def forward(self, wave: Tensor) -> DiscriminatorOutput:
         """Return logits and features of waves ``(B, 1, N)``."""

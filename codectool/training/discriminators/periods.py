@@ -12,7 +12,6 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
-from codectool.nn.weight_norm import weight_normed
 from codectool.schema import Size, Sizes
 from codectool.training.discriminators.base import (
     Discriminator,
@@ -52,10 +51,10 @@ class MultiPeriodConfig(DiscriminatorConfig, tag="periods", frozen=True):
 def _member(period: int, widths: Sequence[int]) -> SubDiscriminator:
     """Convolutions along time, never across a period."""
     hidden = [
-        weight_normed(nn.Conv2d(before, width, (5, 1), stride=(stride, 1), padding=(2, 0)))
+        nn.Conv2d(before, width, (5, 1), stride=(stride, 1), padding=(2, 0))
         for before, width, stride in zip([1, *widths], widths, STRIDES, strict=False)
     ]
-    last = weight_normed(nn.Conv2d(widths[-1], 1, (2, 1), padding=(1, 0)))
+    last = nn.Conv2d(widths[-1], 1, (2, 1), padding=(1, 0))
     return SubDiscriminator(PeriodFold(period), hidden, last, SLOPE)
 
 

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 from typing_extensions import override
 
 from codectool.errors import ConfigError
-from codectool.nn.weight_norm import weight_normed
 from codectool.schema import Size, Sizes
 from codectool.training.discriminators.base import (
     Discriminator,
@@ -53,10 +52,10 @@ class MagnitudeStftConfig(DiscriminatorConfig, tag="magnitude_stft", frozen=True
         kernels = (5, 5, 5, 5, 3)
         layers = zip([1, *widths], widths, kernels, MAGNITUDE_STRIDES, strict=False)
         hidden = [
-            weight_normed(nn.Conv2d(before, width, kernel, stride, padding=kernel // 2))
+            nn.Conv2d(before, width, kernel, stride, padding=kernel // 2)
             for before, width, kernel, stride in layers
         ]
-        last = weight_normed(nn.Conv2d(widths[-1], 1, 3, padding=1))
+        last = nn.Conv2d(widths[-1], 1, 3, padding=1)
         return SubDiscriminator(MagnitudeImage(size), hidden, last, SLOPE)
 
 
@@ -94,12 +93,9 @@ class ComplexStftConfig(DiscriminatorConfig, tag="complex_stft", frozen=True):
             for before, width, dilation in zip(channels, channels[1:], DILATIONS, strict=False)
         ]
         fifth = nn.Conv2d(channels[3], channels[4], 3, padding=1)
-        hidden = [
-            weight_normed(first) if self.norm_first else first,
-            *(weight_normed(layer) for layer in [*middle, fifth]),
-        ]
-        last = weight_normed(nn.Conv2d(channels[4], 1, 3, padding=1))
-        return SubDiscriminator(ComplexImage(window), hidden, last, SLOPE)
+        last = nn.Conv2d(channels[4], 1, 3, padding=1)
+        hidden = [first, *middle, fifth]
+        return SubDiscriminator(ComplexImage(window), hidden, last, SLOPE, self.norm_first)
 
 
 class MagnitudeImage(nn.Module):

@@ -36,7 +36,7 @@ def discriminator_loss(
         mean: take the mean over sub-discriminators instead of the sum.
     """
     pairs = zip(real, fake, strict=True)
-    return _reduce((_to_real(x, kind) + _to_fake(y, kind) for x, y in pairs), mean)
+    return _reduce((_error(x, True, kind) + _error(y, False, kind) for x, y in pairs), mean)
 
 
 def generator_loss(fake: Sequence[Tensor], kind: Kind, mean: bool = False) -> Tensor:
@@ -44,17 +44,14 @@ def generator_loss(fake: Sequence[Tensor], kind: Kind, mean: bool = False) -> Te
 
     The original hinge loss has no relu here; this is the form of HILCodec (arXiv 2405.04752).
     """
-    return _reduce((_to_real(y, kind) for y in fake), mean)
+    return _reduce((_error(y, True, kind) for y in fake), mean)
 
 
-def _to_real(logits: Tensor, kind: Kind) -> Tensor:
+def _error(logits: Tensor, real: bool, kind: Kind) -> Tensor:
     logits = logits.float()
-    return F.relu(1 - logits).mean() if kind == "hinge" else (logits - 1).square().mean()
-
-
-def _to_fake(logits: Tensor, kind: Kind) -> Tensor:
-    logits = logits.float()
-    return F.relu(1 + logits).mean() if kind == "hinge" else logits.square().mean()
+    if kind == "hinge":
+        return F.relu(1 - logits if real else 1 + logits).mean()
+    return (logits - 1 if real else logits).square().mean()
 
 
 def _reduce(terms: Iterable[Tensor], mean: bool) -> Tensor:
@@ -72,12 +69,9 @@ def feature_matching(
 
         sum over sub-discriminators and layers of mean |F(x) - F(y)| [/ mean |F(x)|]
 
-    Args:
-        real: feature maps of real audio by sub-discriminator and layer; they get no gradient.
-        fake: feature maps of the output.
-        relative: divide each distance by the mean size of the real map, taken over the batch of all
-            processes.
-        mean: take the mean over all layers of all sub-discriminators instead of the sum.
+    Feature maps are by sub-discriminator and layer; real maps get no gradient. With `relative`,
+    each distance is divided by the mean size of the real map over the batch of all
+    processes. With `mean`, the mean over all layers is taken instead of the sum.
     """
     pairs = [
         (x.detach().float(), y.float())

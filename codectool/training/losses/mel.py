@@ -120,14 +120,9 @@ class MelLoss(Loss):
 
 
 class MelSpectrum(nn.Module):
-    """Mel spectra ``(B, T, M)`` of signals ``(B, N)``, not logarithmic.
+    """Mel spectra ``(B, T, M)`` of signals ``(B, N)``, not logarithmic."""
 
-    Args:
-        spectrum: spectra ``(B, T, K)`` of the signals.
-        bands: weights of the bands ``(K, M)``.
-    """
-
-    bands: Tensor
+    bands: Tensor  # (K, M) for spectra of K bins
 
     def __init__(self, spectrum: Spectrum, bands: Tensor) -> None:
         super().__init__()

@@ -87,18 +87,10 @@ def magnitudes(
     epsilon: float = 0.0,
     power: int = 1,
 ) -> Tensor:
-    """Return magnitude or power spectra of all frames that lie in the signal.
+    """Return spectra ``(B, T, fft_size / 2 + 1)`` of ``(B, N)``, differentiable once.
 
-    Args:
-        signal: float ``(B, N)``, N at least W.
-        window: ``(W,)``, no longer than the FFT; frames are padded with zeros to its size.
-        fft_size: even.
-        hop: samples from one frame to the next.
-        epsilon: added to the power before the root is taken.
-        power: 1 for magnitudes, 2 for their squares.
-
-    Returns:
-        ``(B, T, fft_size / 2 + 1)`` with ``T = (N - W) // hop + 1``, differentiable once.
+    The arguments are the same as for `Spectrum`, but for the values ``(W,)`` of the window; frames
+    are padded with zeros to the size of the FFT. ``T = (N - W) // hop + 1``.
     """
     result: Tensor = _Magnitudes.apply(signal, window, fft_size, hop, epsilon, power)
     return result
