@@ -159,7 +159,7 @@ class RunConfig(Config, frozen=True):
         model: config of the model, in the layout of the family.
         training: how the model is trained.
         data: speech; options of the command line replace it.
-        description: text for people.
+        description: free text.
     """
 
     family: str

@@ -204,16 +204,8 @@ def _draw_curves(axes: Axes, runs: Sequence[Run], name: str, smooth: float | Non
         axes.yaxis.set_major_formatter(lambda value, _: short_value(value))
     heights = spread([(value - low) / (high - low) for value, _ in last_values], LABEL_GAP)
     for y, (value, color) in zip(heights, last_values, strict=True):
-        axes.annotate(
-            short_value(value),
-            (1.015, y),
-            xycoords="axes fraction",
-            va="center",
-            fontsize=8,
-            fontweight="bold",
-            color=color,
-            annotation_clip=False,
-        )
+        style = {"va": "center", "fontsize": 8, "fontweight": "bold", "color": color}
+        axes.text(1.015, y, short_value(value), transform=axes.transAxes, **style)
 
 
 def _step_limits(runs: Sequence[Run], names: Sequence[str], log_x: bool) -> tuple[float, float]:

@@ -297,18 +297,14 @@ class Trainer:
         self.model.load_state_dict(state["model"])
         load_optimizer(self.optimizer, state["optimizer"])
         if self.average is not None:
-            if state["average"]:
+            self.average = WeightAverage(self.model, self.average.decay)
+            if state["average"]:  # else the average starts now
                 self.average.load_state(**state["average"])
-            else:  # an average that starts now
-                self.average = WeightAverage(self.model, self.average.decay)
-        if (
-            self.adversarial is not None
-            and self.discriminator_optimizer is not None
-            and state["discriminator_optimizer"]
-        ):
+        optimizer, moments = self.discriminator_optimizer, state["discriminator_optimizer"]
+        if self.adversarial is not None and optimizer is not None and moments:
             self.adversarial.discriminators.load_state_dict(state["discriminators"])
             self.adversarial.balancer.load_state_dict(state["balancer"], strict=False)
-            load_optimizer(self.discriminator_optimizer, state["discriminator_optimizer"])
+            load_optimizer(optimizer, moments)
         if self.scaler.is_enabled() and state["scaler"]:
             self.scaler.load_state_dict(state["scaler"])
         self.steps = int(state["steps"])

@@ -18,7 +18,7 @@ from codectool.training.checkpoint import LAST, read_checkpoint
 from codectool.training.run import Callbacks
 from codectool.training.trainer import Trainer
 from tests.training import small
-from tests.training.two_ranks import on_two_ranks
+from tests.training.two_processes import on_two_processes
 
 CPU = torch.device("cpu")
 STEPS = 5
@@ -144,7 +144,7 @@ def pair() -> Pair:
             bad_part(rank),
         )
 
-    both = on_two_ranks(work)
+    both = on_two_processes(work)
     return Pair(
         [numbers for numbers, _, _ in both],
         {name: [trained[name] for _, trained, _ in both] for name in CONFIGS},
@@ -243,7 +243,7 @@ def test_run_of_two_processes_resumes_exactly(tmp_path: Path) -> None:
         run.train(with_data, parted, resume=True)
         return messages
 
-    zero, one = on_two_ranks(work)
+    zero, one = on_two_processes(work)
     assert [line for line in zero if "left out" in line]
     assert [line for line in zero if line.startswith("step 8: mel_db")]
     assert not one

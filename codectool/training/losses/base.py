@@ -11,6 +11,8 @@ from typing_extensions import override
 from codectool.errors import ConfigError
 from codectool.schema import NonNegativeFloat, TaggedConfig
 
+SILENCE = 1e-4  # amplitude of a sine; spectral losses treat weaker bins as silent
+
 
 class Loss(nn.Module):
     """A distance between output and target, in float32 whatever autocast says.

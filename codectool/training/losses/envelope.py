@@ -18,10 +18,8 @@ from typing_extensions import override
 
 from codectool.errors import ConfigError
 from codectool.schema import MAX_SIZE, EvenSize, NonNegativeFloat, PositiveFloat
-from codectool.training.losses.base import BandLossConfig, Loss
+from codectool.training.losses.base import SILENCE, BandLossConfig, Loss
 from codectool.training.losses.spectrum import magnitudes
-
-SILENCE = 1e-4  # amplitude of a sine, as the floor of the other spectral losses
 
 
 class EnvelopeLossConfig(BandLossConfig, tag="envelope", frozen=True, kw_only=True):

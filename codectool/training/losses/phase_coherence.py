@@ -13,9 +13,7 @@ from typing_extensions import override
 
 from codectool.errors import ConfigError
 from codectool.schema import EvenSizes, NonNegativeFloat
-from codectool.training.losses.base import BandLossConfig, Loss
-
-SILENCE = 1e-4  # amplitude of a sine, as the floor of the other spectral losses
+from codectool.training.losses.base import SILENCE, BandLossConfig, Loss
 
 
 class PhaseCoherenceLossConfig(BandLossConfig, tag="phase_coherence", frozen=True, kw_only=True):

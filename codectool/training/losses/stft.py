@@ -8,10 +8,9 @@ from torch.nn import functional as F
 from typing_extensions import override
 
 from codectool.schema import EvenSizes
-from codectool.training.losses.base import Loss, LossConfig
+from codectool.training.losses.base import SILENCE, Loss, LossConfig
 from codectool.training.losses.spectrum import Spectrum
 
-FLOOR = 1e-4  # of a full-scale sine: smaller magnitudes are raised to it before the logarithm
 CONVERGENCE = 0.2  # weight of the spectral convergence
 
 
@@ -54,9 +53,9 @@ class StftLoss(Loss):
 
 
 def _spectral_distance(size_y: Tensor, size_x: Tensor) -> Tensor:
-    log_y, log_x = (size.clamp(min=FLOOR).log10() for size in (size_y, size_x))
+    log_y, log_x = (size.clamp(min=SILENCE).log10() for size in (size_y, size_x))
     error = torch.linalg.vector_norm(size_y - size_x, dim=(1, 2))
-    smallest = FLOOR * size_x[0].numel() ** 0.5
+    smallest = SILENCE * size_x[0].numel() ** 0.5
     norm = torch.linalg.vector_norm(size_x, dim=(1, 2)).clamp(min=smallest)
     ratio: Tensor = (error / norm).mean()
     return F.l1_loss(log_y, log_x) + CONVERGENCE * ratio

@@ -19,7 +19,7 @@ from codectool.training import parallel
 SECONDS = 120
 
 
-def on_two_ranks(function: Callable[[int], Any]) -> list[Any]:
+def on_two_processes(function: Callable[[int], Any]) -> list[Any]:
     """Return the results of ``function(rank)`` in two forked processes."""
     context = multiprocessing.get_context("fork")
     port, answers = _free_port(), context.Queue()
