@@ -8,19 +8,23 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from codectool.checkpoints.load import load_model
-from codectool.checkpoints.native import write_model
 from codectool.checkpoints.published import read_published
 from codectool.codecs.bigcodec.config import BigCodecConfig, DecoderConfig, EncoderConfig
 from codectool.codecs.bigcodec.model import BigCodec
 from codectool.codecs.bigcodec.trainable import TrainableBigCodec
 from codectool.errors import CheckpointError
 from codectool.training.checkpoint import load_weights
-from tests.batches import decode_batch, encode_batch
+from tests.batches import encode_batch
 from tests.conftest import GOLDEN
-from tests.training.one_batch import overfit
+from tests.training.one_batch import (
+    check_inference_model,
+    check_stored_model,
+    noise,
+    overfit,
+    step,
+)
 
 TINY = BigCodecConfig(
     sample_rate=8000,
@@ -52,22 +56,6 @@ TINY = BigCodecConfig(
 def tiny(seed: int = 0) -> TrainableBigCodec:
     torch.manual_seed(seed)
     return TrainableBigCodec(TINY)
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return 0.1 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def step(model: TrainableBigCodec, wave: Tensor) -> None:
-    """One step of plain gradient descent."""
-    output = model(wave)
-    loss = (output.audio - output.target).abs().mean() + sum(output.auxiliary_losses.values())
-    loss.backward()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            assert parameter.grad is not None
-            parameter -= 0.01 * parameter.grad
-            parameter.grad = None
 
 
 @pytest.fixture
@@ -114,35 +102,11 @@ def test_weights_of_another_model_are_refused_by_name() -> None:
 
 
 def test_inference_model_matches_training_model() -> None:
-    model, wave = tiny(), noise(1, 1, 2000, seed=1)
-    for seed in range(3):
-        step(model, noise(2, 1, 2000, seed=seed))
-    state = {name: value.clone() for name, value in model.state_dict().items()}
-    codec = model.inference_model()
-    again = BigCodec.from_state(dict(model.model.state_dict()), codec.hyper_parameters)
-    with torch.no_grad():
-        output = model.eval()(wave)
-        codes = encode_batch(codec, wave)
-        assert torch.equal(codes, encode_batch(again, wave))
-        torch.testing.assert_close(decode_batch(codec, codes), output.audio, atol=1e-5, rtol=0)
-    assert not codec.training
-    # the models share no tensors
-    with torch.no_grad():
-        for tensor in codec.state_dict().values():
-            tensor.zero_()
-    assert model.state_dict().keys() == state.keys()
-    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
-    step(model.train(), wave)
+    check_inference_model(tiny())
 
 
 def test_stored_model_matches_inference_model(tmp_path: Path) -> None:
-    model, wave = tiny(), noise(1, 1, 2000)
-    step(model, noise(2, 1, 2000))
-    write_model(tmp_path / "tiny.safetensors", model.stored_model())
-    loaded = load_model(tmp_path / "tiny.safetensors").model
-    with torch.no_grad():
-        assert torch.equal(encode_batch(loaded, wave), encode_batch(model.inference_model(), wave))
-    step(model, wave)
+    check_stored_model(tiny(), tmp_path)
 
 
 def test_every_parameter_gets_a_gradient() -> None:

@@ -8,20 +8,22 @@ from typing import cast
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 
-from codectool.checkpoints.load import load_model
-from codectool.checkpoints.native import write_model
 from codectool.checkpoints.published import read_published
 from codectool.codecs.supercodec.config import SuperCodecConfig
-from codectool.codecs.supercodec.model import SuperCodec
 from codectool.codecs.supercodec.quantizer import EuclideanCodebook
 from codectool.codecs.supercodec.trainable import TrainableSuperCodec
 from codectool.errors import CheckpointError
 from codectool.training.checkpoint import load_weights
 from tests.batches import decode_batch, encode_batch
 from tests.conftest import GOLDEN
-from tests.training.one_batch import overfit
+from tests.training.one_batch import (
+    check_inference_model,
+    check_stored_model,
+    noise,
+    overfit,
+    step,
+)
 
 TINY = SuperCodecConfig(
     sampling_rate=8000,
@@ -38,22 +40,6 @@ def tiny(seed: int = 0, dead_code_threshold: float = 0.0) -> TrainableSuperCodec
     model = TrainableSuperCodec(TINY)
     model.set_dead_code_threshold(dead_code_threshold)
     return model
-
-
-def noise(*shape: int, seed: int = 0) -> Tensor:
-    return 0.1 * torch.randn(*shape, generator=torch.Generator().manual_seed(seed))
-
-
-def step(model: TrainableSuperCodec, wave: Tensor) -> None:
-    """One step of plain gradient descent."""
-    output = model(wave)
-    loss = (output.audio - output.target).abs().mean() + output.auxiliary_losses["commitment"]
-    loss.backward()
-    with torch.no_grad():
-        for parameter in model.parameters():
-            assert parameter.grad is not None
-            parameter -= 0.01 * parameter.grad
-            parameter.grad = None
 
 
 @pytest.fixture
@@ -106,34 +92,11 @@ def test_weights_of_another_model_are_refused_by_name() -> None:
 
 
 def test_inference_model_matches_training_model() -> None:
-    model, wave = tiny(), noise(1, 1, 2000, seed=1)
-    for seed in range(3):
-        step(model, noise(2, 1, 2000, seed=seed))
-    state = {name: value.clone() for name, value in model.state_dict().items()}
-    codec = model.inference_model()
-    again = SuperCodec.from_state(dict(model.model.state_dict()), codec.hyper_parameters)
-    with torch.no_grad():
-        output = model.eval()(wave)
-        codes = encode_batch(codec, wave)
-        assert torch.equal(codes, encode_batch(again, wave))
-        torch.testing.assert_close(decode_batch(codec, codes), output.audio, atol=1e-5, rtol=0)
-        assert not codec.training
-        # the models share no tensors
-        for tensor in codec.state_dict().values():
-            tensor.zero_()
-    assert model.state_dict().keys() == state.keys()
-    assert all(torch.equal(value, state[name]) for name, value in model.state_dict().items())
-    step(model.train(), wave)
+    check_inference_model(tiny())
 
 
 def test_stored_model_matches_inference_model(tmp_path: Path) -> None:
-    model, wave = tiny(), noise(1, 1, 2000)
-    step(model, noise(2, 1, 2000))
-    write_model(tmp_path / "tiny.safetensors", model.stored_model())
-    loaded = load_model(tmp_path / "tiny.safetensors").model
-    with torch.no_grad():
-        assert torch.equal(encode_batch(loaded, wave), encode_batch(model.inference_model(), wave))
-    step(model, wave)
+    check_stored_model(tiny(), tmp_path)
 
 
 def test_inference_model_needs_a_training_step() -> None:
