@@ -1,8 +1,8 @@
-"""Weights trained by this project: the default of a family in the package, previous ones beside it.
+"""Weights trained by this project.
 
-``codectool/weights/index.json`` lists all of them; the first of a family is its default. Previous
-weights decode files made with them. They are in ``assets/weights`` of the repository, not in the
-package.
+``codectool/weights/index.json`` lists them; the first of a family is its default, which is in the
+package. Previous weights, which decode the files made with them, are in ``assets/weights`` of the
+repository.
 """
 
 from __future__ import annotations

@@ -25,7 +25,7 @@ def fingerprint(
     Args:
         family: codec family.
         hyper_parameters: JSON values.
-        state: tensors by canonical name, in the dtype they are stored in, weight norm not folded.
+        state: tensors by canonical name as they are stored, weight norm not folded.
 
     Returns:
         Eight hexadecimal digits.

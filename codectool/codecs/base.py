@@ -16,11 +16,9 @@ from codectool.schema import to_json
 
 @dataclass(frozen=True)
 class Context:
-    """Frames around a frame that its decoded samples depend on.
+    """Number of frames before and after a frame that its decoded samples depend on.
 
-    Attributes:
-        before: number of frames before it; None if it is the whole segment.
-        after: number of frames after it; None if it is the whole segment.
+    None stands for the whole segment.
     """
 
     before: int | None
@@ -31,10 +29,11 @@ class Context:
 class Latency:
     """Look-ahead beyond the end of a frame, in samples at the model's rate.
 
+    None stands for the whole segment.
+
     Attributes:
-        encoder: samples that the token of the frame depends on; None if it is the whole segment.
-        decoder: samples' worth of tokens that the audio of the frame depends on; None if it is the
-            whole segment.
+        encoder: samples that the token of the frame depends on.
+        decoder: samples' worth of tokens that the audio of the frame depends on.
     """
 
     encoder: int | None
@@ -161,7 +160,7 @@ class CodecModel(nn.Module, ABC):
 
     @property
     def no_codes(self) -> Tensor:
-        """Codes of no frames, ``(1, K, 0)``: what a stream returns before its first chunk."""
+        """Codes of no frames, ``(1, K, 0)``."""
         return torch.zeros(1, len(self.codebook_sizes), 0, dtype=torch.int64, device=self.device)
 
     @property

@@ -40,10 +40,8 @@ class ModelMetadata:
         layout: rates and tokens.
         paper: where the model is described.
         parameters: number of learned values.
-        encoder_lookahead: samples at the model's rate after the end of a frame that its token
-            depends on; None if it depends on the whole segment.
-        decoder_lookahead: samples' worth of tokens after a frame that its samples depend on; None
-            if they depend on the whole segment.
+        encoder_lookahead: see `codectool.codecs.base.Latency`.
+        decoder_lookahead: see `codectool.codecs.base.Latency`.
         segment_seconds: length of the segments of a model that sees a whole segment at once; None
             for other models.
     """
@@ -70,7 +68,7 @@ class ModelMetadata:
 
 @dataclass(frozen=True)
 class CodecFamily:
-    """A codec family: its name, its classes, its place in the file format, its published model.
+    """A codec family: its name, classes, numbers in the file format, and published model.
 
     Classes and functions are dotted paths, ``"package.module:name"``, so that listing the families
     does not import PyTorch.

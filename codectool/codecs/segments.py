@@ -24,10 +24,7 @@ def split_segments(
     >>> split_segments(21, None)
     [(0, 21)]
 
-    Args:
-        frames: frames of the signal.
-        segment_frames: frames per segment; None for a single segment.
-        min_frames: length to which the last segment is extended.
+    ``segment_frames`` None stands for a single segment; the last one has at least ``min_frames``.
     """
     step = segment_frames or max(1, frames)
     return [
@@ -43,8 +40,8 @@ def encode_segments(
 
     Args:
         model: the codec.
-        waves: ``(1, N)`` each; an incomplete hop at the end is dropped, and a last segment shorter
-            than ``model.min_frames`` is padded with zeros.
+        waves: ``(1, N)`` each. An incomplete hop at the end is dropped; a segment shorter than
+            ``model.min_frames`` is padded with zeros.
         segment_frames: frames per segment; None for one segment per signal.
 
     Returns:
@@ -72,8 +69,8 @@ def decode_segments(
 
     Args:
         model: the codec.
-        codes: int64 ``(K', F)`` each; a last segment shorter than ``model.min_frames`` is extended
-            by repeating its last frame.
+        codes: int64 ``(K', F)`` each. The last frame of a segment shorter than
+            ``model.min_frames`` is repeated.
         segment_frames: frames per segment of each signal; None for one segment.
 
     Returns:

@@ -31,7 +31,7 @@ def can_use_packed(x: Tensor) -> bool:
 
 
 class PackedConv:
-    """A convolution without padding, ``(B, T, C)`` -> ``(B, T', C')``; arguments as of `nn.Conv1d`.
+    """A convolution without padding, ``(B, T, C)`` -> ``(B, T', C')``; see `torch.nn.Conv1d`.
 
     Args:
         weight: ``(C', C / groups, width)``.

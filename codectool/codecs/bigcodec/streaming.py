@@ -3,9 +3,7 @@
 A module takes the next columns ``(B, T, C)`` and its state and returns the output columns that are
 now known and the new state. The state holds the columns that later output depends on, so nothing
 is computed twice, and the output depends on the chunk sizes only by rounding. The signals of a
-batch may have different lengths.
-
-Read `StreamingModule` first, then `StreamingConv`, which does most of the work.
+batch may have different lengths. `StreamingConv` does most of the work.
 """
 
 from __future__ import annotations
@@ -74,10 +72,7 @@ class StreamingModule(ABC):
         return length
 
     def required_input(self, columns: int) -> int:
-        """Return how many first input columns the first ``columns`` output columns depend on.
-
-        The end of the signal is assumed to be far away.
-        """
+        """Return how many first input columns the first ``columns`` output columns depend on."""
         return columns
 
 
@@ -86,11 +81,10 @@ class StreamingConv(StreamingModule):
     """A function of a sliding window, such as a convolution.
 
     If it upsamples, each window makes several columns, and there is one window more than columns:
-    the windows extend beyond both ends of the signal, and what they make outside is trimmed.
+    the windows extend beyond both ends of the signal, and the output outside is trimmed.
 
     Attributes:
-        make_kernel: returns the function of all windows in ``(B, T, C)``; called once, when it is
-            first needed.
+        make_kernel: returns the function of all windows in ``(B, T, C)``; called on first use.
         out_channels: channels of the output.
         span: columns in a window.
         stride: columns from one window to the next.
@@ -178,11 +172,7 @@ class StreamingConv(StreamingModule):
 
 
 class Pointwise(StreamingModule):
-    """A function of single columns.
-
-    Args:
-        function: may change its argument in place.
-    """
+    """A function of single columns; it may change its argument in place."""
 
     def __init__(self, function: Kernel) -> None:
         self._function = function
@@ -247,12 +237,7 @@ class Residual(Sequential):
 
 
 class Tiled(Sequential):
-    """Modules that get few columns at a time on a CPU, so that activations stay in the cache.
-
-    Args:
-        modules: the modules.
-        columns: input columns at a time.
-    """
+    """Modules that get few columns at a time on a CPU, so that activations stay in the cache."""
 
     def __init__(self, modules: Iterable[StreamingModule], columns: int) -> None:
         super().__init__(modules)
@@ -279,11 +264,7 @@ class StreamingLSTM(StreamingModule):
         return x + y, StreamState(buffers)
 
     def run_batch(self, signals: Sequence[Tensor], chunk_size: int) -> list[Tensor]:
-        """Process signals ``(T_i, C)`` of any lengths as one batch.
-
-        A chunk ends after ``chunk_size`` columns or where a signal ends, which then leaves the
-        batch.
-        """
+        """Process signals ``(T_i, C)`` of any lengths as one batch, which shrinks as they end."""
         order = _longest_first(signals)
         longest = len(signals[order[0]])
         stops = sorted({len(signal) for signal in signals} | set(range(0, longest, chunk_size)))

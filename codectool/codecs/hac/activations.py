@@ -39,7 +39,7 @@ class Snake(Activation):
 
 
 def snake(x: Tensor, log_alpha: Tensor) -> Tensor:
-    """Apply ``x + sin(alpha x)^2 / alpha``, computed as ``x + (1 - cos(2 alpha x)) / (2 alpha)``.
+    """Compute ``x + sin(alpha x)^2 / alpha`` as ``x + (1 - cos(2 alpha x)) / (2 alpha)``.
 
     Args:
         x: ``(..., C)``.

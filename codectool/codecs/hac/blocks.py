@@ -175,11 +175,8 @@ class TokenMixer(Block):
 def overlap_add(rows: Tensor) -> Tensor:
     """Add up overlapping rows of samples, each of ``taps`` hops: row t starts at hop t.
 
-    Args:
-        rows: ``(B, taps - 1 + T, taps, hop)``, the first ``taps - 1`` of them from the past.
-
-    Returns:
-        The hops that start with the last T rows, ``(B, T hop, 1)``.
+    Of the rows ``(B, taps - 1 + T, taps, hop)`` the first ``taps - 1`` are from the past. The
+    result is ``(B, T hop, 1)``.
     """
     taps = rows.shape[2]
     frames = rows.shape[1] - (taps - 1)

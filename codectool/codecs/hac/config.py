@@ -160,11 +160,10 @@ AnyHacConfig = HacConfig | SpectralHacConfig
 
 
 def parse_config(values: Mapping[str, Any]) -> AnyHacConfig:
-    """Read hyper-parameters from JSON values.
+    """Read hyper-parameters of either kind from JSON values.
 
     Raises:
-        ConfigError: A key is missing, unknown or of the wrong type, or the values do not fit each
-            other.
+        ConfigError: A key is missing, unknown or wrong, or two values contradict each other.
     """
     config: AnyHacConfig = from_json(AnyHacConfig, values)
     return config

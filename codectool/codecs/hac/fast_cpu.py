@@ -77,13 +77,6 @@ class Executor:
         return y, new_state
 
 
-class CompiledBlock(NamedTuple):
-    """A block and the function that allocates buffers for its operation."""
-
-    block: Block
-    bind: Bind
-
-
 class Operation(NamedTuple):
     """Operation of one block on chunks of one length.
 
@@ -99,10 +92,10 @@ class Operation(NamedTuple):
 
 
 def compile_stack(stack: Stack) -> list[CompiledBlock]:
-    """Copy the weights of a folded stack."""
+    """Copy the weights of the blocks of a folded stack."""
     blocks = cast("Iterable[Block]", stack)
     with torch.no_grad():
-        return [CompiledBlock(block, COMPILE[type(block)](block)) for block in blocks]
+        return [(block, COMPILE[type(block)](block)) for block in blocks]
 
 
 def allocate(blocks: Sequence[CompiledBlock], frames: int) -> tuple[list[Operation], int]:
@@ -350,6 +343,7 @@ def head(block: Head) -> Bind:
 
 
 Bind = Callable[[int, Workspace], Operation]
+CompiledBlock = tuple[Block, Bind]
 
 COMPILE: dict[type[Block], Callable[[Any], Bind]] = {
     Shift: shift,

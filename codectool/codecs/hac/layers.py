@@ -91,7 +91,7 @@ class Pointwise(nn.Module):
 def depthwise_conv(
     x: Tensor, weight: Tensor, bias: Tensor | None = None, stride: int = 1, dilation: int = 1
 ) -> Tensor:
-    """Convolve each channel of ``(B, T, C)`` over time with its own row of ``weight`` ``(C, k)``.
+    """Convolve each channel of ``(B, T, C)`` over time with its row of ``weight`` ``(C, k)``.
 
     Returns:
         ``(B, T', C)`` with ``T' = (T - (k - 1) dilation - 1) // stride + 1``.

@@ -34,9 +34,9 @@ class HacOutput:
     """Result of a training step.
 
     Attributes:
-        audio: ``(B, 1, N')``, the decoder's samples without those of its delay.
-        target: ``(B, 1, N')``, the input that `audio` should equal: all but the last samples,
-            whose look-ahead would lie beyond the crop.
+        audio: ``(B, 1, N')``, the decoder's samples after its delay.
+        target: ``(B, 1, N')``, the input without the last samples, whose look-ahead would lie
+            beyond the crop.
         bottleneck: bits and the quantities for their loss.
     """
 

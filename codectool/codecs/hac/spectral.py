@@ -1,10 +1,9 @@
-"""Blocks of the HAC presets at 3.6 kbps (v1.2, v1.3), which work on short-time spectra.
+"""Blocks of the HAC presets at 3.6 kbps (v1.2, v1.3) on spectra ``(B, T, F, C)``.
 
     samples -> STFT -> normalise bins -> encoder -> signs
     signs -> decoder -> undo normalisation -> inverse STFT -> samples
 
-Shapes: ``(B, T, F, C)`` with F the frequency bins. Convolutions are causal over time; over
-frequency they are padded on both sides.
+Convolutions are causal over time; over frequency they are padded on both sides.
 """
 
 from __future__ import annotations

@@ -10,8 +10,7 @@ network computes the same function:
     narrow    = g (narrow / g)         g: norm of each row
 
 This brings the weights to the sizes that they have in training, which matters because optimizers
-such as Adam take steps of one size for all weights. The whitening stays in the projection, whose
-output is white already.
+such as Adam take steps of one size for all weights. The whitening stays in the projection.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Blocks of the HAC presets at 1.35 kbps, which work on samples ``(B, N, 1)``.
+"""Blocks of the HAC presets at 1.35 kbps on samples ``(B, N, 1)``.
 
 samples -> normalise -> encoder -> signs
 signs -> decoder -> undo normalisation -> samples

@@ -20,9 +20,7 @@ RES_FOUR = (1, 3, 5)
 class LengthMask:
     """Where the items of a padded batch are valid, at any time scale inside the network.
 
-    Args:
-        frames: number of valid frames of each item; the batch is as long as the longest.
-        device: device of the batch.
+    The items have ``frames`` valid frames each; the batch is as long as the longest.
     """
 
     def __init__(self, frames: Sequence[int], device: torch.device) -> None:
@@ -115,16 +113,10 @@ class SelectiveFusion(nn.Module):
         self.select_b = nn.Conv1d(channels, channels, 3)
 
     def weights(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the weights of the two signals, ``(B, C)`` each.
-
-        Args:
-            pooled: mean over time of the sum of both, ``(B, C)``.
-        """
+        """Return the weights ``(B, C)`` of two signals, given the mean over time of their sum."""
         hidden = F.relu(_middle_tap(self.squeeze, pooled))
-        logits = torch.stack(
-            (_middle_tap(self.select_a, hidden), _middle_tap(self.select_b, hidden))
-        )
-        weight_a, weight_b = logits.softmax(0).unbind(0)
+        logits = [_middle_tap(conv, hidden) for conv in (self.select_a, self.select_b)]
+        weight_a, weight_b = torch.stack(logits).softmax(0)
         return weight_a, weight_b
 
     @override

@@ -167,11 +167,9 @@ def _block_chunk_rows(block: BackProjectionBlock) -> int:
 
 
 class RowBuffer:
-    """Rows ``(T, C)`` in memory with room before them.
+    """Rows ``(T, C)`` like those of a tensor, with free memory before them.
 
-    Args:
-        capacity: number of rows to allocate; more are allocated where necessary.
-        like: tensor ``(T, C)`` with the columns, dtype and device of the rows.
+    More than ``capacity`` rows are allocated where necessary.
     """
 
     def __init__(self, capacity: int, like: Tensor) -> None:
@@ -202,11 +200,11 @@ class RowBuffer:
         return self
 
     def with_past(self, past: Tensor) -> Tensor:
-        """Write ``past`` into the room before the rows; return both as one view."""
+        """Write ``past`` before the rows; return both as one view."""
         missing = len(past) - self._start
         if missing > 0:
-            room = self._memory.new_empty(missing, past.shape[1])
-            self._memory = torch.cat((room, self._memory))
+            free = self._memory.new_empty(missing, past.shape[1])
+            self._memory = torch.cat((free, self._memory))
             self._start, self._stop = self._start + missing, self._stop + missing
         first = self._start - len(past)
         self._memory[first : self._start] = past
