@@ -171,20 +171,17 @@ class CodecModel(nn.Module, ABC):
 
 @runtime_checkable
 class WholeSignalModel(Protocol):
-    """A model with segments that can also process a signal of any length as one whole.
+    """A model with segments that can also process a whole signal, in several passes.
 
-    Memory does not grow with the signal, except for the codes. Several passes are necessary.
+    Memory does not grow with the signal, except for the codes.
     """
 
     def encode_whole(self, read: Callable[[], Iterable[Tensor]]) -> Iterator[Tensor]:
-        """Encode a signal that can be read several times.
+        """Encode a signal that can be read several times; yield codes ``(1, K, F)``.
 
         Args:
             read: starts to read the signal: chunks ``(1, 1, N)`` of any lengths, together a
                 multiple of the hop length. A chunk is used before the next one is asked for.
-
-        Yields:
-            Codes ``(1, K, F)``, chunk by chunk.
         """
 
     def decode_whole(self, codes: Tensor) -> Iterator[Tensor]:

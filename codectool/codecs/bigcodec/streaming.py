@@ -9,7 +9,7 @@ batch may have different lengths. `StreamingConv` does most of the work.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby, pairwise
@@ -186,15 +186,12 @@ class Sequential(StreamingModule):
     """Modules applied one after another."""
 
     def __init__(self, modules: Iterable[StreamingModule]) -> None:
-        self._modules = list(modules)
-
-    def __iter__(self) -> Iterator[StreamingModule]:
-        return iter(self._modules)
+        self.modules = list(modules)
 
     @override
     def initial_state(self, lengths: Sequence[int] | None = None) -> StreamState:
         states = []
-        for module in self._modules:
+        for module in self.modules:
             states.append(module.initial_state(lengths))
             if lengths is not None:
                 lengths = [module.output_length(length) for length in lengths]
@@ -203,20 +200,20 @@ class Sequential(StreamingModule):
     @override
     def forward(self, x: Tensor, state: StreamState, last: bool) -> tuple[Tensor, StreamState]:
         states = []
-        for module, before in zip(self._modules, state.inner, strict=True):
+        for module, before in zip(self.modules, state.inner, strict=True):
             x, after = module.forward(x, before, last)
             states.append(after)
         return x, StreamState(state.buffers, inner=tuple(states))
 
     @override
     def output_length(self, length: int) -> int:
-        for module in self._modules:
+        for module in self.modules:
             length = module.output_length(length)
         return length
 
     @override
     def required_input(self, columns: int) -> int:
-        for module in reversed(self._modules):
+        for module in reversed(self.modules):
             columns = module.required_input(columns)
         return columns
 
@@ -287,13 +284,11 @@ def run_in_chunks(
     forward: Forward, x: Tensor, state: StreamState, last: bool, size: int
 ) -> tuple[Tensor, StreamState]:
     """Call `StreamingModule.forward` for chunks of ``size`` columns of ``x``, T > 0."""
-    *chunks, final = torch.split(x, size, 1)
-    outputs = []
-    for chunk in chunks:
-        y, state = forward(chunk, state, False)
+    outputs, chunks = [], torch.split(x, size, 1)
+    for number, chunk in enumerate(chunks, start=1):
+        y, state = forward(chunk, state, last and number == len(chunks))
         outputs.append(y)
-    y, state = forward(final, state, last)
-    return torch.cat((*outputs, y), 1), state
+    return torch.cat(outputs, 1), state
 
 
 def streaming_conv(conv: nn.Conv1d) -> StreamingModule:
@@ -349,7 +344,9 @@ def run_batch(
         else:
             groups.append([i])
     outputs = list(signals)
-    for is_lstm, modules in groupby(network, lambda module: isinstance(module, StreamingLSTM)):
+    for is_lstm, modules in groupby(
+        network.modules, lambda module: isinstance(module, StreamingLSTM)
+    ):
         if is_lstm:
             for lstm in modules:
                 outputs = cast(StreamingLSTM, lstm).run_batch(outputs, chunk_size)

@@ -53,7 +53,7 @@ class Block(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        """Compute the frames of ``x``, which follow those of ``state``.
+        """Compute the output of new frames ``x``, which follow the frames in ``state``.
 
         Returns:
             The output, and the new state: a view of a tensor as long as ``state`` and ``x``.

@@ -3,10 +3,10 @@
 A token takes a few hundred small operations, which as PyTorch modules spend more time on dispatch
 than on arithmetic. Here the weights are copied once into the layout with the fastest products, the
 buffers are allocated once per stream, and small operations use NumPy, whose calls cost less.
-Results agree with those of `Stack` within rounding.
+Results agree with `Stack` within rounding.
 
-A block becomes an operation in two steps: a function such as `residual_unit` copies its weights and
-returns another function, which allocates buffers for one length of chunks (`Bind`).
+A block becomes an operation in two steps: a function such as `_residual_unit` copies its weights
+and returns another function, which allocates buffers for one length of chunks (`Bind`).
 
 The activation is cheaper, too. With h = 1 / (2 alpha) and u = x / h, Snake is
 ``x + h (1 - cos(x / h)) = h (u - cos u) + h``. The layer before it absorbs the division by h, the
@@ -197,8 +197,7 @@ def snake_(angle: Array, cosine: Array) -> None:
     np.subtract(angle, cosine, out=angle)
 
 
-def shift(block: Shift) -> Bind:
-    """Compile `Shift`."""
+def _shift(block: Shift) -> Bind:
     offset: Array = block.offset.numpy().copy()
 
     def bind(frames: int, workspace: Workspace) -> Operation:
@@ -208,8 +207,8 @@ def shift(block: Shift) -> Bind:
     return bind
 
 
-def frames_product(block: Stem | TokenMixer) -> Bind:
-    """Compile `Stem` or `TokenMixer`: one matrix for all that a frame sees."""
+def _frames_product(block: Stem | TokenMixer) -> Bind:
+    # one matrix for all that a frame sees
     affine = Affine(block.transform if isinstance(block, Stem) else block.pointwise)
 
     def bind(frames: int, workspace: Workspace) -> Operation:
@@ -227,8 +226,7 @@ def frames_product(block: Stem | TokenMixer) -> Bind:
     return bind
 
 
-def residual_unit(block: ResidualUnit) -> Bind:
-    """Compile `ResidualUnit`."""
+def _residual_unit(block: ResidualUnit) -> Bind:
     half = half_period(block.branch.activation)
     taps = Buffer(block.depthwise.T.contiguous())
     widen, narrow = Affine(block.branch.widen, after=half), Affine(block.branch.narrow, before=half)
@@ -257,8 +255,8 @@ def residual_unit(block: ResidualUnit) -> Bind:
     return bind
 
 
-def activated_pointwise(block: OutputProjection | Downsample | Upsample | Head) -> Bind:
-    """Compile `OutputProjection`, or the first part of a block that changes the rate."""
+def _activated_pointwise(block: OutputProjection | Downsample | Upsample | Head) -> Bind:
+    # a whole `OutputProjection`, but only the first part of the blocks that change the rate
     half = half_period(block.entry.activation)
     frequency = (1 / half).float()
     affine = Affine(block.entry.pointwise, before=half)
@@ -278,9 +276,8 @@ def activated_pointwise(block: OutputProjection | Downsample | Upsample | Head) 
     return bind
 
 
-def downsample(block: Downsample) -> Bind:
-    """Compile `Downsample`."""
-    bind_entry = activated_pointwise(block)
+def _downsample(block: Downsample) -> Bind:
+    bind_entry = _activated_pointwise(block)
     taps: Array = block.depthwise.T.contiguous().numpy()
     bias: Array = block.bias.numpy().copy()
 
@@ -299,9 +296,8 @@ def downsample(block: Downsample) -> Bind:
     return bind
 
 
-def upsample(block: Upsample) -> Bind:
-    """Compile `Upsample`."""
-    bind_entry = activated_pointwise(block)
+def _upsample(block: Upsample) -> Bind:
+    bind_entry = _activated_pointwise(block)
     weight_now, weight_before = block.depthwise.clone().unbind(0)
     bias = block.bias.clone()
 
@@ -321,9 +317,8 @@ def upsample(block: Upsample) -> Bind:
     return bind
 
 
-def head(block: Head) -> Bind:
-    """Compile `Head`."""
-    bind_entry, taps, stride = activated_pointwise(block), block.taps, block.up
+def _head(block: Head) -> Bind:
+    bind_entry, taps, stride = _activated_pointwise(block), block.taps, block.up
 
     def bind(frames: int, workspace: Workspace) -> Operation:
         entry = bind_entry(frames, workspace)
@@ -346,12 +341,12 @@ Bind = Callable[[int, Workspace], Operation]
 CompiledBlock = tuple[Block, Bind]
 
 COMPILE: dict[type[Block], Callable[[Any], Bind]] = {
-    Shift: shift,
-    Stem: frames_product,
-    TokenMixer: frames_product,
-    ResidualUnit: residual_unit,
-    Downsample: downsample,
-    OutputProjection: activated_pointwise,
-    Upsample: upsample,
-    Head: head,
+    Shift: _shift,
+    Stem: _frames_product,
+    TokenMixer: _frames_product,
+    ResidualUnit: _residual_unit,
+    Downsample: _downsample,
+    OutputProjection: _activated_pointwise,
+    Upsample: _upsample,
+    Head: _head,
 }

@@ -135,6 +135,8 @@ class BackProjectionBlock(nn.Module):
 
     The resampled signal is projected back to the input. The difference, which is what resampling
     loses, is refined, resampled as well and fused with the first result.
+
+    The resamplers are of the input, back to it, and of the difference.
     """
 
     downs_one: CausalConv
@@ -142,11 +144,7 @@ class BackProjectionBlock(nn.Module):
     res_one: ResidualStack
     fuse: SelectiveFusion
     res_four: ResidualStack
-
-    @property
-    def resamplers(self) -> tuple[Resampler, Resampler, Resampler]:
-        """The resampler of the input, the back-projection, the resampler of the difference."""
-        raise NotImplementedError
+    resamplers: tuple[Resampler, Resampler, Resampler]
 
     @override
     def forward(self, x: Tensor, mask: LengthMask | None = None) -> Tensor:
@@ -167,11 +165,7 @@ class DownBlock(BackProjectionBlock):
         self.downs_two = CausalConv(c_in, c_out, 2 * stride, stride)
         self.fuse = SelectiveFusion(c_out)
         self.res_four = ResidualStack(c_out, RES_FOUR)
-
-    @property
-    @override
-    def resamplers(self) -> tuple[CausalConv, CausalTransposedConv, CausalConv]:
-        return self.downs_one, self.ups_one, self.downs_two
+        self.resamplers = self.downs_one, self.ups_one, self.downs_two
 
 
 class UpBlock(BackProjectionBlock):
@@ -185,11 +179,7 @@ class UpBlock(BackProjectionBlock):
         self.ups_two = CausalTransposedConv(c_in, c_out, stride)
         self.fuse = SelectiveFusion(c_out)
         self.res_four = ResidualStack(c_out, RES_FOUR)
-
-    @property
-    @override
-    def resamplers(self) -> tuple[CausalTransposedConv, CausalConv, CausalTransposedConv]:
-        return self.ups_one, self.downs_one, self.ups_two
+        self.resamplers = self.ups_one, self.downs_one, self.ups_two
 
 
 class MaskedSequential(nn.Sequential):

@@ -167,10 +167,7 @@ def _block_chunk_rows(block: BackProjectionBlock) -> int:
 
 
 class RowBuffer:
-    """Rows ``(T, C)`` like those of a tensor, with free memory before them.
-
-    More than ``capacity`` rows are allocated where necessary.
-    """
+    """Rows ``(T, C)`` with free memory before them; ``capacity`` grows where necessary."""
 
     def __init__(self, capacity: int, like: Tensor) -> None:
         self._memory = like.new_empty(HEADROOM + capacity, like.shape[1])
