@@ -42,8 +42,8 @@ def load_model(
     """Load a model for inference.
 
     Args:
-        path: a checkpoint as published by its authors, a file or folder written by codectool, or
-            the name of bundled weights.
+        path: a published checkpoint, a file or folder written by codectool, or the name of bundled
+            weights.
         family: expected codec family; None accepts any.
         config: hyper-parameters or a JSON file with them; None takes those beside the checkpoint
             or derives them from the shapes of the tensors.

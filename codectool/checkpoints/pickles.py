@@ -197,17 +197,13 @@ def _rebuild_tensor(
     return storage.as_strided(size, stride, offset)  # checks the bounds
 
 
-def _rebuild_parameter(data: Tensor, *_rest: Any) -> Tensor:
-    return data
-
-
 # Replacements for the names that tensors are made of.
 TENSOR_NAMES: dict[str, dict[str, Any]] = {
     "collections": {"OrderedDict": OrderedDict},
     "torch": {"Size": tuple, **DTYPES},
     "torch._utils": {
         "_rebuild_tensor_v2": _rebuild_tensor,
-        "_rebuild_parameter": _rebuild_parameter,
+        "_rebuild_parameter": lambda data, *_rest: data,
     },
 }
 

@@ -32,10 +32,7 @@ def find_published(folder: Path) -> Path | None:
 
 
 def read_published(path: Path) -> tuple[str, State, Mapping[str, Any] | None]:
-    """Read a checkpoint in a published layout.
-
-    Args:
-        path: ``bigcodec.pt``, a BigCodec checkpoint of Lightning, or SuperCodec's ``g_XXXXXXXX``.
+    """Read ``bigcodec.pt``, a BigCodec checkpoint of Lightning, or SuperCodec's ``g_XXXXXXXX``.
 
     Returns:
         Family, tensors by canonical name, and the config beside the file, if any.

@@ -14,6 +14,7 @@ from typing_extensions import override
 from codectool.errors import CheckpointError
 
 MAX_NAMES_SHOWN = 4
+Misshapen = tuple[str, tuple[int, ...], tuple[int, ...]]  # name, shape found, shape expected
 
 
 class TensorMismatchError(CheckpointError):
@@ -22,15 +23,12 @@ class TensorMismatchError(CheckpointError):
     Attributes:
         missing: names in the model that are not in the state.
         unexpected: names in the state that are not in the model.
-        misshapen: name, shape found, shape expected.
+        misshapen: tensors whose shapes differ.
     """
 
     def __init__(
-        self,
-        missing: Iterable[str],
-        unexpected: Iterable[str],
-        misshapen: Iterable[tuple[str, tuple[int, ...], tuple[int, ...]]],
-    ):
+        self, missing: Iterable[str], unexpected: Iterable[str], misshapen: Iterable[Misshapen]
+    ) -> None:
         self.missing = sorted(missing)
         self.unexpected = sorted(unexpected)
         self.misshapen = sorted(misshapen)

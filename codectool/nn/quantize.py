@@ -1,8 +1,4 @@
-"""Residual vector quantization and the interface of its stages.
-
-A stage has three methods: `forward` quantizes for inference, `lookup` maps codes back to the
-latent, and `forward_train` quantizes in a training step, with gradients and losses.
-"""
+"""Residual vector quantization and the interface of its stages."""
 
 from __future__ import annotations
 
@@ -42,11 +38,11 @@ class Quantizer(nn.Module, ABC):
 
     @abstractmethod
     def forward(self, latent: Tensor) -> tuple[Tensor, Tensor]:
-        """Return codes, int64 ``(B, F)``, and the quantized latent, shaped like the input."""
+        """Quantize for inference: codes, int64 ``(B, F)``, and the latent ``(B, F, D)``."""
 
     @abstractmethod
     def forward_train(self, latent: Tensor) -> QuantizerOutput:
-        """Quantize in a training step, in float32 even under autocast."""
+        """Quantize in a training step, with gradients, in float32 even under autocast."""
 
     @abstractmethod
     def lookup(self, codes: Tensor) -> Tensor:

@@ -79,11 +79,7 @@ class PackedConv:
 
 
 class PackedLSTM:
-    """A `torch.nn.LSTM` that starts from a given state.
-
-    Args:
-        lstm: batch first, not bidirectional, without projections.
-    """
+    """A unidirectional, batch-first `torch.nn.LSTM` that starts from a given state."""
 
     def __init__(self, lstm: nn.LSTM) -> None:
         self._lstm = lstm

@@ -17,12 +17,7 @@ class FactorizedQuantizer(Quantizer):
     """Project to a narrow space, search by direction, reconstruct from the raw codeword.
 
     Factorized, l2-normalized codes: ViT-VQGAN (arXiv 2110.04627, section 3.2), as used by DAC
-    (arXiv 2306.06546, section 3.2). Latents are ``(B, F, D)``.
-
-    Args:
-        width: channels D of the latent.
-        codebook_width: channels of a codeword.
-        codebook_size: number of codewords.
+    (arXiv 2306.06546, section 3.2). Latents are ``(B, F, D)``, D being ``width``.
     """
 
     def __init__(self, width: int, codebook_width: int, codebook_size: int):
@@ -44,10 +39,9 @@ class FactorizedQuantizer(Quantizer):
 
     @override
     def forward_train(self, latent: Tensor) -> QuantizerOutput:
-        """Quantize in a training step, in float32 even under autocast.
+        """Quantize in float32; the codewords are learned by gradient descent.
 
-        The codewords are learned by gradient descent. The residual keeps its gradient with respect
-        to both projections, so later stages also train earlier ones.
+        The residual has a gradient for both projections, so later stages also train earlier ones.
         """
         with torch.autocast(latent.device.type, enabled=False):
             latent = latent.float()

@@ -19,7 +19,6 @@ from typing_extensions import override
 from codectool.codecs.hac.activations import Activation
 from codectool.codecs.hac.layers import (
     ActivatedPointwise,
-    Foldable,
     Pointwise,
     PointwiseMLP,
     RunningScale,
@@ -104,20 +103,12 @@ class Stack(nn.Sequential):
     def fold_(self) -> None:
         """Fold all scales and gains into the weights."""
         for module in list(self.modules()):
-            if isinstance(module, Foldable):
+            if isinstance(module, ScaledLayer | PointwiseMLP):
                 module.fold_()
 
 
 class ResidualUnit(ScaledLayer, Block):
-    """``x + MLP( DW( S(x) ) )`` on ``(B, T, C)``, DW being a depthwise convolution over time.
-
-    Args:
-        channels: channels of input and output.
-        activation: activation of the MLP.
-        hidden: width of the MLP.
-        kernel: frames that the convolution sees.
-        dilation: distance between these frames.
-    """
+    """``x + MLP( DW( S(x) ) )`` on ``(B, T, C)``, DW being a depthwise convolution over time."""
 
     def __init__(
         self, channels: int, activation: nn.Module, hidden: int, kernel: int, dilation: int = 1

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
+from itertools import accumulate
+from operator import floordiv
 from typing import Annotated, Any, ClassVar
 
 from msgspec import Meta
@@ -144,6 +146,11 @@ class SpectralHacConfig(TaggedConfig, tag="spectral", frozen=True):
     def num_bins(self) -> int:
         """Frequency bins of a spectrum, without the Nyquist bin."""
         return self.window // 2
+
+    @property
+    def stage_bins(self) -> list[int]:
+        """Frequency bins of each stage."""
+        return list(accumulate(self.strides, floordiv, initial=self.num_bins))
 
     @property
     def delay_frames(self) -> int:

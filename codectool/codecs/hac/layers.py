@@ -1,7 +1,7 @@
 """Layers that the blocks of HAC are built from; only `depthwise_conv` looks across time.
 
 Training divides features by running scales and multiplies residuals by gains. Inference does
-without both: `Foldable.fold_` moves them into the weights, `Foldable.unfold_` undoes that.
+without both: `fold_` moves them into the weights, `unfold_` undoes that.
 """
 
 from __future__ import annotations
@@ -110,19 +110,7 @@ def depthwise_conv(
     return y.squeeze(2).transpose(1, 2)
 
 
-class Foldable(nn.Module, ABC):
-    """Layer with a running scale or a gain that its weights can absorb."""
-
-    @abstractmethod
-    def fold_(self) -> None:
-        """Move the scale or gain into the weights."""
-
-    @abstractmethod
-    def unfold_(self) -> None:
-        """Turn folded weights into weights for the current scale or for a new gain."""
-
-
-class ScaledLayer(Foldable):
+class ScaledLayer(nn.Module, ABC):
     """Layer that divides its input by a running scale."""
 
     scale: nn.Module
@@ -131,15 +119,15 @@ class ScaledLayer(Foldable):
     def absorb_division_(self, divisor: Tensor) -> None:
         """Change the weights from those for ``x / divisor`` to those for x."""
 
-    @override
     @torch.no_grad()
     def fold_(self) -> None:
+        """Move the scale into the weights."""
         self.absorb_division_(self._divisor())
         self.scale = nn.Identity()
 
-    @override
     @torch.no_grad()
     def unfold_(self) -> None:
+        """Turn folded weights into weights for the current scale."""
         self.absorb_division_(1 / self._divisor())
 
     def _divisor(self) -> Tensor:
@@ -171,7 +159,7 @@ class ActivatedPointwise(ScaledLayer):
         self.pointwise.weight.div_(divisor)
 
 
-class PointwiseMLP(Foldable):
+class PointwiseMLP(nn.Module):
     """``g * PW2( act( PW1(x) ) )``: the wide part of a residual unit.
 
     The activation, the most expensive operation, occurs only once, on the wide side, as in
@@ -191,17 +179,16 @@ class PointwiseMLP(Foldable):
         y: Tensor = self.narrow(self.activation(self.widen(x)))
         return y if self.gain is None else y * self.gain
 
-    @override
     @torch.no_grad()
     def fold_(self) -> None:
+        """Move the gain into the weights."""
         assert self.gain is not None
         self._multiply_rows(self.gain)
         self.gain = None
 
-    @override
     @torch.no_grad()
     def unfold_(self) -> None:
-        # gains that leave rows of norm 1, about what rows have at initialisation
+        """Turn folded weights into rows of norm 1, about as at initialisation, and gains."""
         assert self.gain is not None
         norms = torch.linalg.vector_norm(self.narrow.weight, dim=1)
         self.gain.copy_(torch.where(norms > 0, norms, 1.0))

@@ -175,16 +175,8 @@ def run_chunk(stack: Stack, x: Tensor, state: State | None) -> tuple[Tensor, Sta
 def run_batched(stack: Stack, signals: Sequence[Tensor], chunk_size: int) -> list[Tensor]:
     """Run signals of any lengths from their start, chunk by chunk, as variable-length batches.
 
-    The last chunk of each signal is padded with zeros. The stack is causal, so the padding does not
-    affect the output before it.
-
-    Args:
-        stack: folded.
-        signals: ``(T_i, C)``, none of them empty.
-        chunk_size: input frames per chunk.
-
-    Returns:
-        ``(T_i * rate, C')`` for each, ``rate`` being output frames per input frame.
+    The last chunk of each signal ``(T_i, C)``, T_i > 0, is padded with zeros. The stack is causal,
+    so the padding does not affect the output before it.
     """
     outputs: list[list[Tensor]] = [[] for _ in signals]
     order = sorted(range(len(signals)), key=lambda i: len(signals[i]), reverse=True)

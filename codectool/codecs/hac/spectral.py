@@ -9,8 +9,6 @@ Convolutions are causal over time; over frequency they are padded on both sides.
 from __future__ import annotations
 
 import math
-from itertools import accumulate
-from operator import floordiv
 
 import torch
 from torch import Tensor, nn
@@ -42,7 +40,7 @@ from codectool.nn.distributed import all_reduce_mean
 
 def spectral_encoder(config: SpectralHacConfig) -> Stack:
     """Build the encoder: normalised spectra ``(B, T, F, 2)`` to ``(B, T, num_bits)``."""
-    bins, channels = bins_per_stage(config), config.channels
+    bins, channels = config.stage_bins, config.channels
     blocks: dict[str, Block] = {"first": SpectrumConv(2, channels[0], bins[0])}
     for stage, units in enumerate(config.encoder_units):
         if stage > 0:
@@ -58,7 +56,7 @@ def spectral_encoder(config: SpectralHacConfig) -> Stack:
 
 def spectral_decoder(config: SpectralHacConfig) -> Stack:
     """Build the decoder: signs ``(B, T, num_bits)`` to normalised spectra ``(B, T, F, 2)``."""
-    bins, channels = bins_per_stage(config), config.channels
+    bins, channels = config.stage_bins, config.channels
     blocks: dict[str, Block] = {
         "first": TokenMixer(config.num_bits, config.depth_channels, kernel=1)
     }
@@ -87,11 +85,6 @@ def _depth_units(config: SpectralHacConfig, count: int) -> dict[str, Block]:
         )
         for i in range(count)
     }
-
-
-def bins_per_stage(config: SpectralHacConfig) -> list[int]:
-    """Return the number of frequency bins of each stage."""
-    return list(accumulate(config.strides, floordiv, initial=config.num_bins))
 
 
 def unit_activation(config: SpectralHacConfig, hidden: int, over_frequency: bool) -> nn.Module:

@@ -20,7 +20,7 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
-from codectool.codecs.hac.layers import Foldable, PointwiseMLP, RunningScale
+from codectool.codecs.hac.layers import PointwiseMLP, RunningScale, ScaledLayer
 from codectool.codecs.hac.model import fold
 from codectool.codecs.hac.network import HacNetwork
 from codectool.codecs.hac.spectral import BinGain
@@ -55,16 +55,7 @@ def load_folded_(network: HacNetwork, state: Mapping[str, Tensor]) -> None:
             module.count.fill_(SEEN_BATCHES)
         elif isinstance(module, PointwiseMLP) and module.gain is not None:
             module.gain.fill_(1)
-    _load_norm(network, codec.decoder.blocks["restore"])
-    bottleneck = network.bottleneck
-    bottleneck.mean.zero_()
-    for matrix in (bottleneck.covariance, bottleneck.whitening):
-        matrix.copy_(torch.eye(len(matrix)))
-    bottleneck.count.fill_(SEEN_BATCHES)
-
-
-def _load_norm(network: HacNetwork, restore: nn.Module) -> None:
-    norm = network.norm
+    norm, restore = network.norm, codec.decoder.blocks["restore"]
     if isinstance(norm, WaveNorm):
         assert isinstance(restore, Shift)
         norm.mean.copy_(restore.offset)
@@ -73,15 +64,18 @@ def _load_norm(network: HacNetwork, restore: nn.Module) -> None:
         assert isinstance(restore, BinGain)
         norm.mean_square.copy_(restore.gain[:, 0].square())
     norm.count.fill_(SEEN_BATCHES)
+    bottleneck = network.bottleneck
+    bottleneck.mean.zero_()
+    for matrix in (bottleneck.covariance, bottleneck.whitening):
+        matrix.copy_(torch.eye(len(matrix)))
+    bottleneck.count.fill_(SEEN_BATCHES)
 
 
 @torch.no_grad()
 def calibrate_(network: HacNetwork, waves: Tensor) -> None:
     """Measure the divisors on speech and scale the weights to keep the function the same.
 
-    Args:
-        network: a network after `load_folded_`.
-        waves: ``(B, 1, N)``, a sample of the training data.
+    It follows `load_folded_`; ``waves`` is a sample ``(B, 1, N)`` of the training data.
     """
     powers: dict[RunningScale, list[Tensor]] = {}
 
@@ -106,7 +100,7 @@ def calibrate_(network: HacNetwork, waves: Tensor) -> None:
         power = torch.stack(values).mean()
         scale.mean_square.copy_(torch.where(power > 1e-8, power, 1.0))
     for module in network.modules():
-        if isinstance(module, Foldable):
+        if isinstance(module, ScaledLayer | PointwiseMLP):
             module.unfold_()
     if isinstance(network.norm, WaveNorm):
         _calibrate_wave_norm(network, network.norm, waves)

@@ -183,10 +183,7 @@ class UpBlock(BackProjectionBlock):
 
 
 class MaskedSequential(nn.Sequential):
-    """The encoder or the decoder: a causal convolution, blocks, a causal convolution.
-
-    The blocks get the mask if the batch is padded.
-    """
+    """The encoder or the decoder; the mask, for padded batches, concerns only the blocks."""
 
     @override
     def forward(self, x: Tensor, mask: LengthMask | None = None) -> Tensor:

@@ -27,16 +27,11 @@ class EuclideanCodebook(Quantizer):
     clustered by k-means instead. In a distributed run all ranks use the latents of all ranks;
     every rank must have the same number.
 
-    Args:
-        width: channels D.
-        codebook_size: number of codewords.
-
     Attributes:
         decay: weight of the past in the averages.
         dead_code_threshold: a codeword with a smaller cluster_size is replaced by a latent of the
-            batch (SoundStream, arXiv 2107.03312, section III-C); 0 replaces none. It must be well
-            below the number of latents per codeword in a batch, or most codewords are replaced in
-            every step.
+            batch (SoundStream, arXiv 2107.03312, section III-C); 0 replaces none. Unless it is well
+            below the number of latents per codeword in a batch, every step replaces most codewords.
     """
 
     def __init__(self, width: int, codebook_size: int):
@@ -55,10 +50,7 @@ class EuclideanCodebook(Quantizer):
 
     @override
     def forward_train(self, latent: Tensor) -> QuantizerOutput:
-        """Quantize in a training step, in float32 even under autocast.
-
-        In training mode the codewords are updated after the output was computed.
-        """
+        """Quantize in float32; in training mode, update the codewords afterwards."""
         with torch.autocast(latent.device.type, enabled=False):
             latent = latent.float()
             fixed = latent.detach()
