@@ -95,10 +95,7 @@ def write_native(
 
 
 def write_model(
-    path: Path,
-    model: CodecModel,
-    dtype: torch.dtype = torch.float32,
-    overwrite: bool = False,
+    path: Path, model: CodecModel, dtype: torch.dtype = torch.float32, overwrite: bool = False
 ) -> None:
     """Write a model whose weight norm is not folded; other arguments as for `write_native`.
 

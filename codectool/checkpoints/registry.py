@@ -1,8 +1,7 @@
 """The checkpoint registry: where weights were last seen, so that `decode` finds them.
 
-One JSON file, ``checkpoints.json`` in `home`, maps fingerprints to the family, the path of the
-checkpoint and the path of its config. Entries are checked when the weights are loaded, so a
-registry that cannot be read or written is no error.
+One JSON file, ``checkpoints.json`` in `home`, maps fingerprints to family, checkpoint and config.
+Entries are checked when the weights are loaded, so an unreadable registry is no error.
 """
 
 from __future__ import annotations

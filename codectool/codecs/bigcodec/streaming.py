@@ -104,8 +104,7 @@ class StreamingConv(StreamingModule):
     trim: int = 0
 
     @cached_property
-    def right(self) -> int:
-        """Columns of padding after the signal."""
+    def _right(self) -> int:  # columns of padding after the signal
         return self.span - self.stride - self.left + (self.upsampling > 1)
 
     @cached_property
@@ -146,9 +145,9 @@ class StreamingConv(StreamingModule):
         """Return the buffered columns, ``x``, and the padding at the ends of the signal."""
         before = state.buffers[0] if state.buffers else self._pad(x[:, :1], self.left)
         columns = torch.cat((before, x), 1) if before.shape[1] else x
-        if last and self.right:
-            columns = torch.cat((columns, self._pad(columns[:, -1:], self.right)), 1)
-        if state.lengths is not None and self.right:
+        if last and self._right:
+            columns = torch.cat((columns, self._pad(columns[:, -1:], self._right)), 1)
+        if state.lengths is not None and self._right:
             self._pad_ended(columns, [length - state.position for length in state.lengths])
         return columns
 
@@ -162,7 +161,7 @@ class StreamingConv(StreamingModule):
         places = [
             (item, column, max(0, end - 1))
             for item, end in enumerate(ends)
-            for column in range(max(0, end), min(end + self.right, columns.shape[1]))
+            for column in range(max(0, end), min(end + self._right, columns.shape[1]))
         ]
         if places:
             indices = torch.tensor(places).to(columns.device, non_blocking=True)

@@ -26,13 +26,7 @@ from torch import Tensor
 from torch.nn import Module
 
 from codectool.codecs.hac.activations import Snake
-from codectool.codecs.hac.blocks import (
-    Block,
-    OutputProjection,
-    ResidualUnit,
-    Stack,
-    TokenMixer,
-)
+from codectool.codecs.hac.blocks import Block, OutputProjection, ResidualUnit, Stack, TokenMixer
 from codectool.codecs.hac.layers import Pointwise
 from codectool.codecs.hac.waveform import Downsample, Head, Shift, Stem, Upsample
 
