@@ -114,8 +114,9 @@ def select_metrics(runs: Sequence[Run], wanted: Sequence[str] = ()) -> list[str]
     """
     known = list(dict.fromkeys(name for run in runs for name in run.curves))
     if not wanted:
-        order = {name: place for place, name in enumerate((*FIRST, "", *LAST))}
-        return sorted(known, key=lambda n: (not n.startswith("valid/"), order.get(n, order[""])))
+        order = {name: number for number, name in enumerate(FIRST, start=-len(FIRST))}
+        order |= {name: number for number, name in enumerate(LAST, start=1)}
+        return sorted(known, key=lambda name: (not name.startswith("valid/"), order.get(name, 0)))
     chosen: list[str] = []
     for name in wanted:
         names = {name, OLD_NAMES.get(name, name)}

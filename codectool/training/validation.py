@@ -6,7 +6,6 @@ of `codectool evaluate` at the model's sampling rate.
 
 from __future__ import annotations
 
-import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
@@ -73,8 +72,10 @@ def load_clips(
             problems.append(str(error))
             on_error(f"{error}; not used for validation")
             continue
-        numbered = (f"{path.stem}-{number}" for number in itertools.count(2))
-        name = next(name for name in itertools.chain([path.stem], numbered) if name not in clips)
+        name, number = path.stem, 1
+        while name in clips:
+            number += 1
+            name = f"{path.stem}-{number}"
         clips[name] = ValidationClip(name, torch.from_numpy(np.ascontiguousarray(wave)))
     if not clips:
         reason = f": {problems[0]}" if problems else " is empty"
