@@ -111,7 +111,7 @@ def test_decode_names_previous_weights_that_are_absent(
 
 
 @pytest.mark.usefixtures("no_checkout")
-def test_decode_uses_previous_weights_from_another_place(
+def test_decode_uses_previous_weights_given_by_path(
     previous: Path,
     run: Run,  # noqa: F811
     tmp_path: Path,

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -188,7 +188,7 @@ class BigCodec(CodecModel):
     stream then returns everything at its end.
     """
 
-    family: ClassVar[str] = "bigcodec"
+    family = "bigcodec"
     config: BigCodecConfig
 
     def __init__(self, config: BigCodecConfig) -> None:

@@ -93,22 +93,6 @@ class HacCodec(CodecModel):
             return self.decode_batched(codes)
         return [self.stream_decoder().run(item[None])[0] for item in codes]
 
-    @torch.no_grad()
-    def encode_batched(self, waves: Sequence[Tensor]) -> list[Tensor]:
-        """Encode signals side by side; bits whose value is within rounding of zero may differ."""
-        size = CHUNK_FRAMES * self.hop_length
-        values = run_batched(self.encoder, [wave.mT for wave in waves], size)
-        return [signs_to_index(item)[None] for item in values]
-
-    @torch.no_grad()
-    def decode_batched(self, codes: Sequence[Tensor]) -> list[Tensor]:
-        """Decode signals side by side; samples differ from `decode` by rounding only."""
-        delay = self.delay_frames
-        signs = [index_to_signs(item[0], self.config.num_bits) for item in codes]
-        padded = [F.pad(item, (0, 0, 0, delay)) for item in signs]
-        waves = run_batched(self.decoder, padded, CHUNK_FRAMES)
-        return [wave.mT.float()[:, delay * self.hop_length :] for wave in waves]
-
     @override
     def stream_encoder(self, chunk_frames: int | None = None) -> Stream[Any]:
         chunk_size = (chunk_frames or CHUNK_FRAMES) * self.hop_length
@@ -143,6 +127,22 @@ class HacCodec(CodecModel):
 
         delay = self.delay_frames * self.hop_length
         return Stream(step, (None, delay), chunk_size, self.no_samples)
+
+    @torch.no_grad()
+    def encode_batched(self, waves: Sequence[Tensor]) -> list[Tensor]:
+        """Encode signals side by side; bits whose value is within rounding of zero may differ."""
+        size = CHUNK_FRAMES * self.hop_length
+        values = run_batched(self.encoder, [wave.mT for wave in waves], size)
+        return [signs_to_index(item)[None] for item in values]
+
+    @torch.no_grad()
+    def decode_batched(self, codes: Sequence[Tensor]) -> list[Tensor]:
+        """Decode signals side by side; samples differ from `decode` by rounding only."""
+        delay = self.delay_frames
+        signs = [index_to_signs(item[0], self.config.num_bits) for item in codes]
+        padded = [F.pad(item, (0, 0, 0, delay)) for item in signs]
+        waves = run_batched(self.decoder, padded, CHUNK_FRAMES)
+        return [wave.mT.float()[:, delay * self.hop_length :] for wave in waves]
 
     @property
     def use_cpu_fast_path(self) -> bool:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from functools import partial
-from typing import Any, ClassVar, cast
+from typing import Any, cast
 
 import torch
 from torch import Tensor
@@ -45,7 +45,7 @@ class SuperCodec(CodecModel):
     On a CPU, signals are processed one by one in chunks, otherwise as a padded batch.
     """
 
-    family: ClassVar[str] = "supercodec"
+    family = "supercodec"
     config: SuperCodecConfig
     min_frames = MIN_FRAMES
     segment_frames: int

@@ -47,7 +47,7 @@ def random_sizes(total, seed=0):
     return sizes
 
 
-def test_codec_facts_are_those_of_the_preset(full):
+def test_attributes_match_the_preset(full):
     assert (full.family, full.sample_rate, full.hop_length) == ("hac", 24000, 320)
     assert (full.codebook_sizes, full.min_frames, full.segment_frames) == ((2**18,), 1, None)
 

@@ -43,7 +43,7 @@ def test_presets_have_the_published_costs(name):
     ) == COSTS[name]
 
 
-def test_codec_facts_are_those_of_the_preset(codec):
+def test_attributes_match_the_preset(codec):
     assert (codec.sample_rate, codec.hop_length, codec.codebook_sizes) == (24000, 120, (2**18,))
     assert codec.decode_context.after == 3
 
