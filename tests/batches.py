@@ -9,8 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from codectool.codecs.base import CodecModel
-from codectool.codecs.stream import Stream
+from codectool.codecs.base import CodecModel, Stream
 
 
 def encode_batch(model: CodecModel, waves: Tensor) -> Tensor:

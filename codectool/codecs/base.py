@@ -1,17 +1,59 @@
-"""`CodecModel`: the interface of every codec model, on tensors alone."""
+"""`CodecModel`, the interface of every codec model on tensors, and the `Stream` it returns."""
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, ClassVar, Protocol, runtime_checkable
+from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
 
-from codectool.codecs.stream import Stream
+from codectool.chunking import Chunker
 from codectool.schema import to_json
+
+State = TypeVar("State")
+Step = Callable[[Tensor, State, bool], tuple[Tensor, State]]
+
+
+class Stream(Generic[State]):
+    """Run a step function on a signal, in chunks of one size.
+
+    The output does not depend on how the signal was cut before it was pushed.
+
+    Args:
+        step: ``(x, state, last) -> (y, state)`` with x ``(1, C, T)`` and y ``(1, C', T')``. T is
+            ``chunk_size``; in the last call it is the rest, 0 to ``chunk_size - 1``.
+        state: state before the first chunk; None for a model without memory.
+        chunk_size: time steps per chunk.
+        empty: output for no input, ``(1, C', 0)``.
+    """
+
+    def __init__(self, step: Step[State], state: State, chunk_size: int, empty: Tensor) -> None:
+        self._step = step
+        self._state = state
+        self._chunker: Chunker[Tensor] = Chunker(chunk_size, axis=2, concatenate=torch.cat)
+        self._empty = empty
+
+    @torch.no_grad()
+    def push(self, x: Tensor) -> Tensor:
+        """Add input ``(1, C, T)``, T >= 0; return the output ``(1, C', T')`` that is ready."""
+        outputs = [self._empty]
+        for chunk in self._chunker.push(x):
+            y, self._state = self._step(chunk, self._state, False)
+            outputs.append(y)
+        return torch.cat(outputs, dim=-1)
+
+    @torch.no_grad()
+    def flush(self) -> Tensor:
+        """End the signal; return the rest of the output."""
+        rest = self._chunker.flush()
+        return self._empty if rest is None else self._step(rest, self._state, True)[0]
+
+    def run(self, x: Tensor) -> Tensor:
+        """Process a whole signal ``(1, C, T)``."""
+        return torch.cat([self.push(x), self.flush()], dim=-1)
 
 
 @dataclass(frozen=True)

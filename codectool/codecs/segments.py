@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from codectool.codecs.base import CodecModel
-from codectool.codecs.stream import Stream
+from codectool.codecs.base import CodecModel, Stream
 
 
 def split_segments(

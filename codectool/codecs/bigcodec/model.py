@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from codectool.codecs.base import CodecModel, Context, Latency
+from codectool.codecs.base import CodecModel, Context, Latency, Stream
 from codectool.codecs.bigcodec.alias_free import REACH, AliasFreeSnake, streaming_snake
 from codectool.codecs.bigcodec.config import BigCodecConfig, DecoderConfig, EncoderConfig
 from codectool.codecs.bigcodec.quantizer import FactorizedQuantizer
@@ -31,7 +31,6 @@ from codectool.codecs.bigcodec.streaming import (
     streaming_transposed_conv,
 )
 from codectool.codecs.segments import segment_decoder, segment_encoder
-from codectool.codecs.stream import Stream
 from codectool.nn.loading import load_tensors, skip_init
 from codectool.nn.quantize import ResidualQuantizer
 from codectool.nn.weight_norm import fold_weight_norm, weight_normed

@@ -10,11 +10,10 @@ import torch
 from torch import Tensor
 
 from codectool.codec import Codec
-from codectool.codecs.base import Latency
+from codectool.codecs.base import Latency, Stream
 from codectool.codecs.bigcodec.config import BigCodecConfig, DecoderConfig, EncoderConfig
 from codectool.codecs.bigcodec.model import CPU_CHUNK_FRAMES, BigCodec
 from codectool.codecs.bigcodec.streaming import run_batch
-from codectool.codecs.stream import Stream
 from codectool.schema import to_json
 from tests.batches import decode_batch, encode_batch
 from tests.full_size_weights import BIGCODEC
