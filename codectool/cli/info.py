@@ -46,7 +46,11 @@ def info(sources: tuple[Path, ...], models: tuple[str, ...], as_json: bool) -> N
             report_error(error)
             failed = True
     for number, data in enumerate(described):
-        click.echo(json.dumps(data) if as_json else ("\n" if number else "") + _table(data))
+        if as_json:
+            old = {"bits_per_stream": data["bits_per_codebook"]}  # the key of version 0.1
+            click.echo(json.dumps(data | old))
+        else:
+            click.echo(("\n" if number else "") + _table(data))
     if failed:
         sys.exit(EXIT_BAD_INPUT)
 

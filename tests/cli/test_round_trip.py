@@ -145,7 +145,7 @@ def test_encode_uses_codebooks_padding_and_block_length(
     run("encode", speech, out, "--checkpoint", checkpoints["supercodec"], "--codebooks", 1,
         "--padding", "reference", "--block-seconds", 0.1, "--device", "cpu")  # fmt: skip
     metadata = json.loads(run("info", "--json", out).text)
-    assert metadata["bits_per_codebook"] == [6]
+    assert metadata["bits_per_codebook"] == metadata["bits_per_stream"] == [6]
     assert metadata["num_samples"] == 11025
     assert (metadata["block_frames"], metadata["blocks"]) == (80, 5)
 
