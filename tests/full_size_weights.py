@@ -16,35 +16,20 @@ import numpy as np
 import torch
 
 from codectool.checkpoints.published import canonical_name
-from codectool.codecs.bigcodec.config import BigCodecConfig, DecoderConfig, EncoderConfig
 from codectool.codecs.bigcodec.model import BigCodec
 from codectool.codecs.supercodec.config import SuperCodecConfig
 from codectool.codecs.supercodec.model import SuperCodec
+from tests.bigcodec_configs import mirrored_config
 
-BIGCODEC = BigCodecConfig(
+BIGCODEC = mirrored_config(
     sample_rate=16000,
-    codec_encoder=EncoderConfig(
-        ngf=48,
-        up_ratios=(2, 2, 2, 5, 5),
-        dilations=(1, 3, 9),
-        use_rnn=True,
-        rnn_bidirectional=False,
-        rnn_num_layers=2,
-        out_channels=1024,
-    ),
-    codec_decoder=DecoderConfig(
-        upsample_initial_channel=1536,
-        up_ratios=(5, 5, 2, 2, 2),
-        dilations=(1, 3, 9),
-        use_rnn=True,
-        rnn_bidirectional=False,
-        rnn_num_layers=2,
-        in_channels=1024,
-        vq_dim=1024,
-        vq_num_quantizers=1,
-        codebook_size=8192,
-        codebook_dim=8,
-    ),
+    ngf=48,
+    initial_channel=1536,
+    up_ratios=(2, 2, 2, 5, 5),
+    dilations=(1, 3, 9),
+    latent_dim=1024,
+    rnn_layers=(2, 2),
+    codebooks=(1, 8192, 8),
 )
 SUPERCODEC = SuperCodecConfig(
     sampling_rate=16000,

@@ -11,41 +11,29 @@ from torch import Tensor
 
 from codectool.codec import Codec
 from codectool.codecs.base import Latency, Stream
-from codectool.codecs.bigcodec.config import BigCodecConfig, DecoderConfig, EncoderConfig
+from codectool.codecs.bigcodec.config import BigCodecConfig
 from codectool.codecs.bigcodec.model import CPU_CHUNK_FRAMES, BigCodec
 from codectool.codecs.bigcodec.streaming import run_batch
 from codectool.schema import to_json
 from tests.batches import decode_batch, encode_batch
+from tests.bigcodec_configs import mirrored_config
 from tests.full_size_weights import BIGCODEC
 
 LENGTHS = (1, 2, 47, 80, 85, 200, 240, 7)  # frames
 
 
 def make_config(use_rnn: bool = True, bidirectional: bool = False) -> BigCodecConfig:
-    return BigCodecConfig(
+    return mirrored_config(
         sample_rate=8000,
-        codec_encoder=EncoderConfig(
-            ngf=3,
-            up_ratios=(2, 5),
-            dilations=(1, 3),
-            use_rnn=use_rnn,
-            rnn_bidirectional=False,
-            rnn_num_layers=2,
-            out_channels=12,
-        ),
-        codec_decoder=DecoderConfig(
-            upsample_initial_channel=16,
-            up_ratios=(5, 2),
-            dilations=(1, 3),
-            use_rnn=use_rnn,
-            rnn_bidirectional=bidirectional,
-            rnn_num_layers=1,
-            in_channels=12,
-            vq_dim=12,
-            vq_num_quantizers=2,
-            codebook_size=32,
-            codebook_dim=4,
-        ),
+        ngf=3,
+        initial_channel=16,
+        up_ratios=(2, 5),
+        dilations=(1, 3),
+        latent_dim=12,
+        rnn_layers=(2, 1),
+        codebooks=(2, 32, 4),
+        use_rnn=use_rnn,
+        bidirectional=bidirectional,
     )
 
 

@@ -11,12 +11,13 @@ import torch
 from torch import nn
 
 from codectool.checkpoints.published import read_published
-from codectool.codecs.bigcodec.config import BigCodecConfig, DecoderConfig, EncoderConfig
+from codectool.codecs.bigcodec.config import BigCodecConfig
 from codectool.codecs.bigcodec.model import BigCodec
 from codectool.codecs.bigcodec.trainable import TrainableBigCodec
 from codectool.errors import CheckpointError
 from codectool.training.checkpoint import load_weights
 from tests.batches import encode_batch
+from tests.bigcodec_configs import mirrored_config
 from tests.conftest import GOLDEN
 from tests.training.one_batch import (
     check_inference_model,
@@ -26,30 +27,15 @@ from tests.training.one_batch import (
     step,
 )
 
-TINY = BigCodecConfig(
+TINY = mirrored_config(
     sample_rate=8000,
-    codec_encoder=EncoderConfig(
-        ngf=4,
-        up_ratios=(4, 4, 5),
-        dilations=(1,),
-        use_rnn=True,
-        rnn_bidirectional=False,
-        rnn_num_layers=1,
-        out_channels=16,
-    ),
-    codec_decoder=DecoderConfig(
-        upsample_initial_channel=32,
-        up_ratios=(5, 4, 4),
-        dilations=(1,),
-        use_rnn=True,
-        rnn_bidirectional=False,
-        rnn_num_layers=1,
-        in_channels=16,
-        vq_dim=16,
-        vq_num_quantizers=2,
-        codebook_size=64,
-        codebook_dim=8,
-    ),
+    ngf=4,
+    initial_channel=32,
+    up_ratios=(4, 4, 5),
+    dilations=(1,),
+    latent_dim=16,
+    rnn_layers=(1, 1),
+    codebooks=(2, 64, 8),
 )
 
 

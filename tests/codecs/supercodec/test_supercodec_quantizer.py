@@ -259,7 +259,7 @@ def train_one_rank(rank: int, folder: str) -> None:
 
 def test_codebook_of_two_processes_matches_one_process(tmp_path: Path) -> None:
     multiprocessing.spawn(train_one_rank, (str(tmp_path),), nprocs=2)
-    ranks = [torch.load(tmp_path / f"rank{rank}.pt") for rank in range(2)]
+    ranks = [torch.load(tmp_path / f"rank{rank}.pt", weights_only=True) for rank in range(2)]
     torch.manual_seed(0)
     quantizer, replaced = two_stages(), 0
     for step in range(STEPS):
