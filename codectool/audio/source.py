@@ -8,7 +8,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
@@ -33,7 +33,9 @@ class AudioSource(Protocol):
         sample_rate: in Hz.
         channels: number of channels C.
         num_samples: samples per channel; None if the length is not known beforehand.
-        seekable: whether `chunks` can be called more than once.
+        seekable: whether `chunks` can be called more than once, and from any sample.
+        warnings: one sentence for each fault of the audio that was read anyway; complete when
+            `chunks` ended.
     """
 
     name: str
@@ -41,9 +43,15 @@ class AudioSource(Protocol):
     channels: int
     num_samples: int | None
     seekable: bool
+    warnings: list[str]
 
-    def chunks(self) -> Iterator[Samples]:
-        """Yield samples ``(C, N)`` in order, N > 0, from the start of the audio.
+    def chunks(self, first: int = 0, count: int | None = None) -> Iterator[Samples]:
+        """Yield samples ``(C, N)`` in order, N > 0.
+
+        Args:
+            first: the first sample; only seekable sources accept another one than 0.
+            count: number of samples per channel; None reads to the end. Fewer come if the audio
+                ends before.
 
         Raises:
             AudioError: the audio is damaged, or a sample is NaN or infinite.
@@ -60,17 +68,21 @@ class FileSource:
         self.sample_rate = int(sound.samplerate)
         self.channels = int(sound.channels)
         self.num_samples: int | None = int(sound.frames)
+        self.warnings: list[str] = []
         self._sound = sound
-        self._at_start = True
 
-    def chunks(self) -> Iterator[Samples]:
-        """Yield samples from the start of the file."""
-        position = 0
+    def chunks(self, first: int = 0, count: int | None = None) -> Iterator[Samples]:
+        """Yield samples; see `AudioSource.chunks`."""
+        position = first
+        stop = sys.maxsize if count is None else first + count
         try:
-            if not self._at_start:
-                self._sound.seek(0)
-            self._at_start = False
-            while len(chunk := self._sound.read(CHUNK_SAMPLES, dtype="float32", always_2d=True)):
+            if self._sound.tell() != first:
+                self._sound.seek(first)
+            while True:
+                size = min(CHUNK_SAMPLES, stop - position)
+                chunk = self._sound.read(size, dtype="float32", always_2d=True)
+                if not len(chunk):
+                    break
                 samples = np.ascontiguousarray(chunk.T)
                 check_finite(samples, self.name, position)
                 position += samples.shape[1]
@@ -106,13 +118,15 @@ class PcmSource:
         self.sample_rate = sample_rate
         self.channels = channels
         self.num_samples: int | None = None
+        self.warnings: list[str] = []
         # `read1` returns what is there: a microphone delivers little at a time.
         self._read = getattr(file, "read1", file.read)
         self._subtype = subtype
         self._left = sys.maxsize if num_bytes is None else num_bytes
 
-    def chunks(self) -> Iterator[Samples]:
+    def chunks(self, first: int = 0, count: int | None = None) -> Iterator[Samples]:
         """Yield samples as they arrive; an incomplete sample at the end is dropped."""
+        assert (first, count) == (0, None), "a pipe is read once, from its start"
         frame = SUBTYPES[self._subtype][1] * self.channels
         rest = b""
         position = 0
@@ -140,7 +154,7 @@ class PcmSource:
 
 @contextmanager
 def open_audio(file: Path | BinaryIO, name: str) -> Iterator[AudioSource]:
-    """Open a file or a pipe with audio of any format that libsndfile reads.
+    """Open a file or a pipe with audio; its content decides the format, not its name.
 
     WAV on a pipe is read while it arrives. Any other format is read to its end first, into memory
     or, if it is long, into a temporary file.
@@ -148,21 +162,25 @@ def open_audio(file: Path | BinaryIO, name: str) -> Iterator[AudioSource]:
     Raises:
         AudioError: not audio.
     """
-    if isinstance(file, Path) or file.seekable():
-        with open_sound(file, name) as sound:
-            yield FileSource(sound, name)
-        return
-    head = file.read(12)
-    if head[:4] in (b"RIFF", b"RF64") and head[8:] == b"WAVE":
-        subtype, rate, channels, num_bytes = read_wav_header(file, head, name)
-        yield PcmSource(file, subtype, rate, channels, name, num_bytes)
-        return
-    with tempfile.SpooledTemporaryFile(SPOOL_BYTES) as spool:
+    with ExitStack() as stack:
+        yield _open(stack, file, name)
+
+
+def _open(stack: ExitStack, file: Path | BinaryIO, name: str) -> AudioSource:
+    """Choose the reader of an audio file, and open it."""
+    if not isinstance(file, Path) and not file.seekable():
+        head = file.read(12)
+        if head[:4] in (b"RIFF", b"RF64") and head[8:] == b"WAVE":
+            subtype, rate, channels, num_bytes = read_wav_header(file, head, name)
+            return PcmSource(file, subtype, rate, channels, name, num_bytes)
+        temporary = tempfile.SpooledTemporaryFile(SPOOL_BYTES)  # noqa: SIM115
+        spool = cast(BinaryIO, stack.enter_context(temporary))
         spool.write(head)
         shutil.copyfileobj(file, spool)
         spool.seek(0)
-        with open_sound(cast(BinaryIO, spool), name) as sound:
-            yield FileSource(sound, name)
+        file = spool
+    # Readers of formats that libsndfile does not know are chosen here.
+    return FileSource(stack.enter_context(open_sound(file, name)), name)
 
 
 def open_sound(file: Path | BinaryIO, name: str) -> soundfile.SoundFile:

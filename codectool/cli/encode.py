@@ -203,6 +203,7 @@ class _LiveSource:
 
     def __init__(self, audio: AudioSource) -> None:
         self.name, self.sample_rate, self.channels = audio.name, audio.sample_rate, audio.channels
+        self.warnings = audio.warnings
         self._chunks = audio.chunks()
         self._waiting = self._ended = False
 
@@ -218,7 +219,7 @@ class _LiveSource:
         if self._waiting:
             raise KeyboardInterrupt
 
-    def chunks(self) -> Iterator[Samples]:
+    def chunks(self, first: int = 0, count: int | None = None) -> Iterator[Samples]:
         while not self._ended:
             self._waiting = True
             try:
