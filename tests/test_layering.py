@@ -16,6 +16,7 @@ LAYERS = {
     "_version": set(),
     "deprecation": set(),
     "files": set(),
+    "messages": set(),
     "cores": set(),
     "chunking": set(),
     "schema": set(),
@@ -33,15 +34,15 @@ LAYERS = {
     "decoding": {"audio", "codec", "codecs", "container", "files", "streaming"},
     "pipeline": {
         *("audio", "checkpoints", "codec", "container", "cores", "decoding", "deprecation"),
-        *("encoding", "files", "loading", "streaming", "tokens"),
+        *("encoding", "files", "loading", "messages", "streaming", "tokens"),
     },
     "evaluation": {
-        *("_version", "audio", "codec", "container", "cores", "files", "loading", "plots"),
-        *("schema", "tokens"),
+        *("_version", "audio", "codec", "container", "cores", "files", "loading", "messages"),
+        *("plots", "schema", "tokens"),
     },
     "training": {
-        *("audio", "checkpoints", "codec", "codecs", "evaluation", "files", "nn", "plots"),
-        *("schema", "tokens"),
+        *("audio", "checkpoints", "codec", "codecs", "evaluation", "files", "messages"),
+        *("nn", "plots", "schema", "tokens"),
     },
 }
 FREE = ("__init__", "__main__", "cli")  # may import everything; nothing imports them

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from codectool.cli.console import note, printable, warn, working
+from codectool.cli.console import note, warn, working
 from codectool.cli.options import (
     FILE,
     PIPE,
@@ -20,6 +20,7 @@ from codectool.cli.options import (
     write_output,
 )
 from codectool.errors import UsageError
+from codectool.messages import printable
 
 if TYPE_CHECKING:
     from codectool.evaluation.signals import Signal

@@ -12,6 +12,8 @@ from contextvars import ContextVar
 
 import click
 
+from codectool.messages import printable
+
 EXIT_BAD_INPUT = 2
 EXIT_CONCEALED = 3
 EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h
@@ -64,11 +66,6 @@ def say(label: str, message: str, color: str) -> None:
     if at_terminal() and not os.environ.get("NO_COLOR"):
         label = click.style(label, fg=color)
     click.echo(f"{label}: {printable(message)}", err=True)
-
-
-def printable(text: str) -> str:
-    """Return ``text`` on one line with control characters escaped."""
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def count(number: int, noun: str) -> str:

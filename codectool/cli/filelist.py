@@ -12,10 +12,11 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from codectool.cli.console import count, printable, warn
+from codectool.cli.console import count, warn
 from codectool.cli.options import FILE, PIPE, debug_option, open_output
 from codectool.errors import AudioError, UsageError
 from codectool.files import check_writable, write_all
+from codectool.messages import printable
 
 if TYPE_CHECKING:
     from codectool.audio.discovery import ListEntry

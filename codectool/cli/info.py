@@ -9,10 +9,11 @@ from typing import Any
 
 import click
 
-from codectool.cli.console import EXIT_BAD_INPUT, count, printable, report_error
+from codectool.cli.console import EXIT_BAD_INPUT, count, report_error
 from codectool.cli.options import FILE, debug_option, open_input
 from codectool.codecs.registry import FAMILIES, get_family
 from codectool.errors import CodectoolError, UsageError
+from codectool.messages import printable
 
 
 @click.command()

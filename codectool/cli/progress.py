@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING
 import click
 from typing_extensions import Self
 
-from codectool.cli.console import at_terminal, printable
+from codectool.cli.console import at_terminal
+from codectool.messages import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress

@@ -8,9 +8,10 @@ from pathlib import Path
 
 import click
 
-from codectool.cli.console import EXIT_BAD_INPUT, count, printable, report_error
+from codectool.cli.console import EXIT_BAD_INPUT, count, report_error
 from codectool.cli.options import FILE, PIPE, debug_option, open_input
 from codectool.errors import CodectoolError, DamagedError
+from codectool.messages import printable
 
 
 @click.command()
