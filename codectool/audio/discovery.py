@@ -8,6 +8,9 @@ One syntax for all lists, of `--files-from`, `--train-files`, `--valid-files` an
     name|text                     lists of SuperCodec; the suffix .wav may be missing
     {"path": ..., "num_samples": ..., "sample_rate": ...}        in files named .jsonl
 
+A list in which each path ends with a NUL byte, as `find -print0` writes it, contains only paths, in
+which every character counts. Lists are UTF-8, and paths may contain any other bytes.
+
 A relative path starts at the folder of the list. `--files-from` also tries INPUT, which takes
 precedence, and the current directory, and ignores the columns after the path.
 """
@@ -31,6 +34,8 @@ AUDIO_SUFFIXES = frozenset(
     | {".opus", ".rf64", ".snd", ".sph", ".w64", ".wav", ".wave"}
 )
 MAX_LINE_BYTES = 1 << 20  # a longer line means that the file is not a list
+UTF8_MARK = b"\xef\xbb\xbf"
+UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
 DirectoryId = tuple[int, int] | None  # device and inode; None if the folder does not exist
 
@@ -183,9 +188,18 @@ def parse_list(
     Raises:
         ConfigError: a line cannot be parsed.
     """
-    parse = _parse_object if _suffix(name) == ".jsonl" else _parse_line
+    start = file.read(MAX_LINE_BYTES)
+    ends_with_nul = start.endswith(b"\0") or (b"\0" in start and len(start) == MAX_LINE_BYTES)
+    if start.startswith(UTF16_MARKS):
+        raise ConfigError(f"{name}: is UTF-16 text; save the list as UTF-8")
+    start = start.removeprefix(UTF8_MARK)
+    if ends_with_nul:
+        parse, lines = _parse_path, _nul_separated(file, name, start)
+    else:
+        parse = _parse_object if _suffix(name) == ".jsonl" else _parse_line
+        lines = _numbered_lines(file, name, start)
     entries = []
-    for number, line in _numbered_lines(file, name):
+    for number, line in lines:
         try:
             spellings, columns = parse(line)
             length = _check_length(columns) if lengths else ()
@@ -195,20 +209,47 @@ def parse_list(
     return entries
 
 
-def _numbered_lines(file: BinaryIO, name: str) -> Iterator[tuple[int, str]]:
+def _numbered_lines(file: BinaryIO, name: str, start: bytes) -> Iterator[tuple[int, str]]:
     """Yield line number and text of all lines but blank ones and comments."""
-    number = 0
-    while line := file.readline(MAX_LINE_BYTES):
-        number += 1
-        if b"\0" in line or len(line) == MAX_LINE_BYTES:
-            raise ConfigError(
-                f"{name}: line {number} is not text; give a folder or a list of audio files"
-            )
-        # file names need not be UTF-8; `os.fsdecode` keeps the bytes
-        text = os.fsdecode(line.removeprefix(b"\xef\xbb\xbf") if number == 1 else line)
-        text = text.rstrip("\r\n")
+    for number, line in enumerate(_split(file, start, b"\n"), 1):
+        if b"\0" in line or len(line) >= MAX_LINE_BYTES:
+            raise _not_text(f"{name}: line {number}")
+        text = os.fsdecode(line).rstrip("\r")  # keeps the bytes of names that are not UTF-8
         if text.strip() and not text.lstrip().startswith("#"):
             yield number, text
+
+
+def _nul_separated(file: BinaryIO, name: str, start: bytes) -> Iterator[tuple[int, str]]:
+    """Yield number and text of paths that end with a NUL byte.
+
+    Text in UTF-16 and binary files also contain NUL bytes, but next to each other or to single
+    bytes.
+    """
+    for number, path in enumerate(_split(file, start, b"\0"), 1):
+        if not 1 < len(path) < MAX_LINE_BYTES:
+            raise _not_text(f"{name}:")
+        yield number, os.fsdecode(path)
+
+
+def _split(file: BinaryIO, start: bytes, separator: bytes) -> Iterator[bytes]:
+    """Yield what ``separator`` ends in ``start`` and the rest of a file, in bounded memory."""
+    *parts, rest = start.split(separator)
+    yield from parts
+    while data := file.read(MAX_LINE_BYTES):
+        *parts, rest = (rest + data).split(separator)
+        yield from parts
+        if len(rest) >= MAX_LINE_BYTES:
+            break
+    if rest:
+        yield rest
+
+
+def _not_text(where: str) -> ConfigError:
+    return ConfigError(f"{where} is not text; give a folder or a list of audio files")
+
+
+def _parse_path(line: str) -> tuple[list[str], Sequence[object]]:
+    return [line], []
 
 
 def _parse_line(line: str) -> tuple[list[str], Sequence[object]]:
@@ -232,6 +273,12 @@ def _parse_object(line: str) -> tuple[list[str], Sequence[object]]:
         values = None
     if not isinstance(values, dict) or not isinstance(values.get("path"), str):
         raise ValueError('is not a JSON object with a "path"')
+    try:
+        possible = b"\0" not in os.fsencode(values["path"])
+    except UnicodeEncodeError:
+        possible = False
+    if not possible:
+        raise ValueError("its path cannot be the name of a file")
     columns = (values.get("num_samples"), values.get("sample_rate"))
     return [values["path"]], [] if columns == (None, None) else columns
 

@@ -210,8 +210,40 @@ def test_read_list_names_the_manifest_line_it_cannot_parse(tmp_path: Path, line:
 
 
 def test_read_list_rejects_audio_files(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="a.wav: line 1 is not text"):
+    with pytest.raises(ConfigError, match=r"a\.wav: .*is not text"):
         read_list(write_wave(tmp_path / "a.wav"))
+
+
+@pytest.mark.parametrize("mark", [b"", b"\xef\xbb\xbf"])
+def test_read_list_takes_paths_that_end_with_nul(tmp_path: Path, mark: bytes) -> None:
+    """As `find -print0` writes them: every character belongs to the path."""
+    names = ["./a b.wav", "# c.wav", "d\n e|f.wav", "g\t1\t2.wav", os.fsdecode(b"\xff.wav")]
+    source = tmp_path / "list.txt"
+    source.write_bytes(mark + b"".join(os.fsencode(name) + b"\0" for name in names))
+    assert [entry.path for entry in read_list(source)] == [tmp_path / name for name in names]
+
+
+def test_read_list_takes_long_lists_that_end_with_nul(tmp_path: Path) -> None:
+    names = [f"{number:08}/{'x' * 60}.wav" for number in range(30_000)]  # more than 2 MB
+    source = tmp_path / "list.txt"
+    source.write_text("".join(f"{name}\0" for name in names))
+    assert [entry.path for entry in read_list(source)] == [tmp_path / name for name in names]
+
+
+@pytest.mark.parametrize("encoding", ["utf-16", "utf-16-le", "utf-16-be"])
+def test_read_list_rejects_utf_16(tmp_path: Path, encoding: str) -> None:
+    source = tmp_path / "list.txt"
+    for text in ("a.wav\n", "日本.wav\r\nb.wav\r\n", "a.wav"):
+        source.write_bytes(text.encode(encoding))
+        with pytest.raises(ConfigError, match=r"list\.txt: .*(is UTF-16 text|is not text)"):
+            read_list(source)
+
+
+@pytest.mark.parametrize("path", [r"\ud800.wav", r"a\u0000.wav"])
+def test_read_list_rejects_paths_that_no_file_can_have(tmp_path: Path, path: str) -> None:
+    source = write_list(tmp_path, f'{{"path": "{path}"}}\n', "m.jsonl")
+    with pytest.raises(ConfigError, match=r"m\.jsonl: line 1: its path cannot be"):
+        read_list(source)
 
 
 def test_read_list_names_a_missing_list(tmp_path: Path) -> None:

@@ -100,7 +100,31 @@ def test_files_from_reads_the_lists_of_train(
     assert run("encode", in_dir, tmp_path / "2", *hac, "--files-from", manifest).code == 0
     assert sorted(outputs(tmp_path / "2")) == ["b/five.hcd"]
     result = run("encode", in_dir, tmp_path / "3", *hac, "--files-from", in_dir / "six.wav")
-    assert (result.code, "six.wav: line 1 is not text" in result.err) == (2, True)
+    assert (result.code, "is not text" in result.err) == (2, True)
+
+
+def test_files_from_reads_the_output_of_print0(
+    run: Run, in_dir: Path, tmp_path: Path, hac: Options
+) -> None:
+    (in_dir / "six.wav").rename(in_dir / "# a\nb.wav")
+    found = b"./# a\nb.wav\0./a/one.wav\0"
+    target = tmp_path / "out"
+    assert run("encode", in_dir, target, *hac, "--files-from", "-", stdin=found).code == 0
+    assert sorted(outputs(target)) == ["# a\nb.hcd", "a/one.hcd"]
+    listed = in_dir / "list.txt"
+    listed.write_bytes(found[14:])
+    assert run("filelist", listed, "-o", tmp_path / "train.txt", "--min-seconds", 0).code == 0
+    assert (tmp_path / "train.txt").read_text().split("\t")[0].endswith("in/a/one.wav")
+
+
+def test_files_from_refuses_utf_16(run: Run, in_dir: Path, tmp_path: Path, hac: Options) -> None:
+    listed = tmp_path / "list.txt"
+    listed.write_text("a/one.wav\n", encoding="utf-16")
+    result = run("encode", in_dir, tmp_path / "out", *hac, "--files-from", listed)
+    assert (result.code, result.err) == (
+        2,
+        f"error: {listed}: is UTF-16 text; save the list as UTF-8\n",
+    )
 
 
 def test_files_from_resolves_relative_paths(
