@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import BinaryIO
 
 from codectool.audio.samples import Samples
-from codectool.audio.source import AudioSource, open_audio
+from codectool.audio.source import AudioSource, check_intact, open_audio
 from codectool.codec import Codec
 from codectool.container import Header, Writer, write
 from codectool.errors import UsageError
@@ -28,11 +28,13 @@ class Encoded:
         num_samples: samples per channel.
         sample_rate: in Hz.
         num_bytes: size of the `.hcd` file.
+        warnings: one sentence for each fault of the audio that was read anyway.
     """
 
     num_samples: int
     sample_rate: int
     num_bytes: int
+    warnings: tuple[str, ...] = ()
 
     @property
     def seconds(self) -> float:
@@ -49,6 +51,7 @@ def encode_file(
     block_frames: int | None = None,
     exact: bool = False,
     overwrite: bool = False,
+    strict: bool = False,
     check: Callable[[], None] | None = None,
 ) -> Encoded:
     """Encode an audio file to a `.hcd` file.
@@ -62,16 +65,18 @@ def encode_file(
         exact: encode the whole signal as one segment, whatever its length, if the model has
             segments. The source is then read several times.
         overwrite: replace an existing target.
+        strict: raise instead of returning warnings.
         check: called before each chunk; may raise to stop.
 
     Raises:
-        AudioError: the source cannot be read, or a sample is NaN or infinite.
+        AudioError: the source cannot be read, or a sample is NaN or infinite; with ``strict`` also
+            if it is truncated or damaged.
         UsageError: the target exists or cannot be created.
     """
     with open_audio(source, str(source)) as audio, atomic_output(target, overwrite) as file:
-        tokens = encode_source(codec, audio, tags=tags, exact=exact, check=check)
+        tokens = encode_source(codec, audio, tags=tags, exact=exact, strict=strict, check=check)
         num_bytes = write(file, tokens, block_frames=block_frames)
-        return Encoded(tokens.num_samples, tokens.sample_rate, num_bytes)
+        return Encoded(tokens.num_samples, tokens.sample_rate, num_bytes, tuple(audio.warnings))
 
 
 def encode_source(
@@ -80,20 +85,26 @@ def encode_source(
     *,
     tags: Mapping[str, str] | None = None,
     exact: bool = False,
+    strict: bool = False,
     check: Callable[[], None] | None = None,
 ) -> Tokens:
     """Encode everything that a source returns; see `encode_file`.
 
     Raises:
-        AudioError: the source cannot be read, or a sample is NaN or infinite.
+        AudioError: the source cannot be read, or a sample is NaN or infinite; with ``strict`` also
+            if it is truncated or damaged.
         UsageError: ``exact`` with a source that can be read only once.
     """
 
     def read() -> Iterator[Samples]:
+        if strict:
+            check_intact(audio)
         for chunk in audio.chunks():
             if check is not None:
                 check()
             yield chunk
+        if strict:
+            check_intact(audio)
 
     rate, channels = audio.sample_rate, audio.channels
     if not exact or codec.padding == "reference" or codec.model.segment_frames is None:
@@ -119,11 +130,13 @@ def encode_live(
     tags: Mapping[str, str] | None = None,
     block_frames: int | None = None,
     chunk_frames: int | None = None,
+    strict: bool = False,
 ) -> Encoded:
     """Write a `.hcd` stream while audio arrives: each block as soon as it is complete.
 
     The file may be a pipe. Its blocks have ``block_frames`` frames (None: about 24 s), and
-    ``chunk_frames`` frames are computed at once (see `Codec.stream_encoder`).
+    ``chunk_frames`` frames are computed at once (see `Codec.stream_encoder`). With ``strict``, a
+    truncated or damaged source raises an error, after the blocks before it are written.
 
     Raises:
         AudioError: the source cannot be read, or a sample is NaN or infinite.
@@ -143,10 +156,12 @@ def encode_live(
             writer = Writer(file, header, tags)
         if writer is not None:
             writer.write(codes)
+    if strict:
+        check_intact(audio)
     assert writer is not None, "`flush` ends the stream"
     extra = encoder.num_frames - writer.header.frames_for(encoder.num_samples)
     writer.close(encoder.num_samples, extra)
-    return Encoded(encoder.num_samples, audio.sample_rate, writer.num_bytes)
+    return Encoded(encoder.num_samples, audio.sample_rate, writer.num_bytes, tuple(audio.warnings))
 
 
 def live_seconds(codec: Codec) -> float:

@@ -17,16 +17,19 @@ from codectool.audio.samples import (
     margin_samples,
     resample,
 )
-from codectool.audio.source import UNREADABLE, FileSource, open_sound, unreadable_reason
+from codectool.audio.source import UNREADABLE, open_audio, open_sound, unreadable_reason
 from codectool.errors import AudioError
 
 
-def read_audio(file: Path | BinaryIO, name: str) -> tuple[Samples, int]:
+def read_audio(
+    file: Path | BinaryIO, name: str, warnings: list[str] | None = None
+) -> tuple[Samples, int]:
     """Read a whole file.
 
     Args:
-        file: a path or a seekable file object.
+        file: a path or a file object.
         name: name in error messages.
+        warnings: gets one sentence for each fault of the audio that was read anyway.
 
     Returns:
         float32 ``(C, N)``, in [-1, 1] for integer formats, and the sampling rate in Hz.
@@ -34,10 +37,12 @@ def read_audio(file: Path | BinaryIO, name: str) -> tuple[Samples, int]:
     Raises:
         AudioError: not audio, damaged, or a sample is NaN or infinite.
     """
-    with open_sound(file, name) as sound:
+    with open_audio(file, name) as audio:
         # In chunks, because a header may promise more samples than fit in memory.
-        chunks = [np.zeros((sound.channels, 0), np.float32), *FileSource(sound, name).chunks()]
-        return np.concatenate(chunks, axis=1), sound.samplerate
+        chunks = [np.zeros((audio.channels, 0), np.float32), *audio.chunks()]
+        if warnings is not None:
+            warnings += audio.warnings
+        return np.concatenate(chunks, axis=1), audio.sample_rate
 
 
 def read_header(path: Path) -> tuple[int, int]:

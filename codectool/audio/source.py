@@ -183,6 +183,12 @@ def _open(stack: ExitStack, file: Path | BinaryIO, name: str) -> AudioSource:
     return FileSource(stack.enter_context(open_sound(file, name)), name)
 
 
+def check_intact(audio: AudioSource) -> None:
+    """Raise an `AudioError` if reading gave a warning."""
+    if audio.warnings:
+        raise AudioError(audio.warnings[0])
+
+
 def open_sound(file: Path | BinaryIO, name: str) -> soundfile.SoundFile:
     """Open a file with libsndfile; raise an `AudioError` with the reason if it cannot be read."""
     target: Path | BinaryIO | bytes = file

@@ -129,6 +129,11 @@ _OPTIONS = (
 )
 
 
+strict_option = click.option(
+    "--strict", is_flag=True, help="Refuse truncated or damaged audio instead of warning."
+)
+
+
 def file_options(output_required: bool) -> Decorator:
     """Return a decorator that adds INPUT, OUTPUT and the options of `FileOptions`."""
     return collect_options(
@@ -149,11 +154,12 @@ def run_folder(
     files: FileOptions,
     selected: Selected,
     make_operation: Callable[[Selected, Path, list[str] | None], AnyOperation],
+    strict: bool = False,
 ) -> NoReturn:
     """Run an operation on a folder and exit with its exit code.
 
     ``make_operation`` gets the codec, the folder (`-` with a list is the current directory) and the
-    files of the list.
+    files of the list. With ``strict``, files fail whose audio gives a warning.
     """
     from codectool.cli.progress import BatchProgress
     from codectool.pipeline.run import Callbacks, RunOptions, run
@@ -167,7 +173,7 @@ def run_folder(
     if not folder.is_dir():
         raise UsageError(f"{folder}: is not a folder; `--files-from` needs a folder")
     listed = None if files.files_from is None else read_files_from(files.files_from, folder)
-    run_options = RunOptions(listed, files.workers, files.batch_seconds, files.overwrite)
+    run_options = RunOptions(listed, files.workers, files.batch_seconds, files.overwrite, strict)
     engine = None
     if files.engine == "ray":
         from codectool.pipeline.ray.cluster import import_ray
@@ -196,6 +202,9 @@ def run_folder(
 
         callbacks = Callbacks(progress.found, progress.planned, on_result)
         report = run(operation, folder, target, run_options, callbacks, engine)
+    for result in report.warned:
+        for sentence in result.warnings:
+            warn(sentence)
     for result in report.damaged:
         for sentence in result.damage:
             warn(sentence)

@@ -11,9 +11,9 @@ from typing import TYPE_CHECKING, BinaryIO
 import click
 from typing_extensions import Self
 
-from codectool.cli.batch import FileOptions, file_options, run_folder
+from codectool.cli.batch import FileOptions, file_options, run_folder, strict_option
 from codectool.cli.codec import EncoderOptions, encoder_options
-from codectool.cli.console import note, working
+from codectool.cli.console import note, warn, working
 from codectool.cli.options import finite, is_pipe, open_input, open_output
 from codectool.errors import UsageError
 
@@ -85,6 +85,7 @@ def _parse_tags(
     show_default="1",
     help="Number of interleaved channels of raw input.",
 )
+@strict_option
 @file_options(output_required=False)
 def encode(
     selected: EncoderOptions,
@@ -95,6 +96,7 @@ def encode(
     input_format: str | None,
     input_rate: int | None,
     input_channels: int | None,
+    strict: bool,
     files: FileOptions,
 ) -> None:
     """Encode INPUT, an audio file, to OUTPUT, a .hcd file.
@@ -133,7 +135,7 @@ def encode(
             block_frames = _block_frames(codec, block_seconds)
             return EncodeOperation(codec, EncodeOptions(tags, block_frames, exact))
 
-        run_folder(files, selected, make_operation)
+        run_folder(files, selected, make_operation, strict)
     target = files.choose_output(".hcd")
 
     from codectool.container import write
@@ -161,14 +163,19 @@ def encode(
                     tags=tags,
                     block_frames=block_frames,
                     chunk_frames=max(block_frames or 1, codec.model.min_frames) if live else None,
+                    strict=strict,
                 )
         else:
             with working(f"encoding {name}"):
-                tokens = encode_source(codec, audio, tags=tags, exact=exact)
+                tokens = encode_source(codec, audio, tags=tags, exact=exact, strict=strict)
             with open_output(target, files.overwrite) as output:
                 num_bytes = write(output, tokens, block_frames=block_frames)
-            encoded = Encoded(tokens.num_samples, tokens.sample_rate, num_bytes)
+            encoded = Encoded(
+                tokens.num_samples, tokens.sample_rate, num_bytes, tuple(audio.warnings)
+            )
     seconds = time.perf_counter() - started
+    for sentence in encoded.warnings:
+        warn(sentence)
     if encoded.num_samples:
         note(
             f"{name}: {encoded.seconds:.2f} s -> {target}: {encoded.num_bytes} bytes, "

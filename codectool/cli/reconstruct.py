@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING
 
 import click
 
-from codectool.cli.batch import FileOptions, file_options, run_folder
+from codectool.cli.batch import FileOptions, file_options, run_folder, strict_option
 from codectool.cli.codec import EncoderOptions, encoder_options
-from codectool.cli.console import note, working
+from codectool.cli.console import note, warn, working
 from codectool.cli.options import PIPE, AudioOptions, audio_options, is_pipe
 from codectool.errors import UsageError
 
@@ -19,8 +19,11 @@ if TYPE_CHECKING:
 @click.command()
 @encoder_options
 @audio_options
+@strict_option
 @file_options(output_required=True)
-def reconstruct(selected: EncoderOptions, audio: AudioOptions, files: FileOptions) -> None:
+def reconstruct(
+    selected: EncoderOptions, audio: AudioOptions, strict: bool, files: FileOptions
+) -> None:
     """Encode and decode INPUT, an audio file, to OUTPUT, a wav or flac file.
 
     The codec is HAC with bundled weights unless --model or --checkpoint is given.
@@ -46,7 +49,7 @@ def reconstruct(selected: EncoderOptions, audio: AudioOptions, files: FileOption
         return ReconstructOperation(selected.load(), options)
 
     if folder:
-        run_folder(files, selected, make_operation)
+        run_folder(files, selected, make_operation, strict)
     source, target = files.source, files.target
     assert target is not None, "OUTPUT is required"
     if PIPE in (source, target) or is_pipe(source) or is_pipe(target):
@@ -54,5 +57,7 @@ def reconstruct(selected: EncoderOptions, audio: AudioOptions, files: FileOption
     files.choose_output(f".{container}")
     operation = make_operation(selected)
     with working(f"reconstructing {source}"):
-        seconds, _ = operation.run_single(source, target)
-    note(f"{source}: {seconds:.2f} s -> {target}")
+        processed = operation.run_single(source, target, strict=strict)
+    for sentence in processed.warnings:
+        warn(sentence)
+    note(f"{source}: {processed.seconds:.2f} s -> {target}")

@@ -61,11 +61,13 @@ class Ledger:
         journal: journal of the output folder.
         settings: hash of everything that outputs depend on besides the inputs.
         overwrite: remake all outputs, and replace files that no earlier run made.
+        strict: files fail whose audio gives a warning.
     """
 
     journal: Journal
     settings: str
     overwrite: bool
+    strict: bool = False
 
     def known(self, batch: Batch) -> dict[str, Entry]:
         """Return the journal entries of the outputs of a batch, by name."""
@@ -156,7 +158,9 @@ class LocalEngine:
     def _prepare(self, batch: Batch) -> list[BatchItem]:
         ledger = self._ledger
         known = ledger.known(batch)
-        items = steps.prepare(self._operation, batch, known, ledger.settings, ledger.overwrite)
+        items = steps.prepare(
+            self._operation, batch, known, ledger.settings, ledger.overwrite, ledger.strict
+        )
         ledger.journal.begin(item.entry for item in items if item.result is None)
         return items
 

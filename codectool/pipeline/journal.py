@@ -44,6 +44,7 @@ class Entry:
         settings: short hash of everything the output depends on besides the input.
         bytes: size of the output; None until it is complete.
         crc32: checksum of the output, eight hexadecimal digits; None until it is complete.
+        warnings: one sentence for each fault of the audio that was read anyway.
     """
 
     target: str
@@ -53,10 +54,11 @@ class Entry:
     settings: str
     bytes: int | None = None
     crc32: str | None = None
+    warnings: tuple[str, ...] = ()
 
     def begun(self) -> Entry:
         """Return the entry as it was before the output was complete."""
-        return dataclasses.replace(self, bytes=None, crc32=None)
+        return dataclasses.replace(self, bytes=None, crc32=None, warnings=())
 
 
 class Journal:
@@ -163,7 +165,7 @@ def checksum(path: Path) -> str:
 
 
 def _line(entry: Entry) -> bytes:
-    values = {name: value for name, value in vars(entry).items() if value is not None}
+    values = {name: value for name, value in vars(entry).items() if value not in (None, ())}
     return json.dumps(values).encode() + b"\n"
 
 

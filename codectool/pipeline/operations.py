@@ -10,7 +10,7 @@ import io
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Generic, TypeAlias, TypeVar, cast
 
@@ -70,6 +70,21 @@ class DecodeOptions:
     conceal: bool = False
 
 
+@dataclass(frozen=True)
+class Processed:
+    """What became of a file.
+
+    Attributes:
+        seconds: length of the audio.
+        damage: one sentence for each piece of concealed damage.
+        warnings: one sentence for each fault of the audio that was read anyway.
+    """
+
+    seconds: float
+    damage: Sequence[str] = ()
+    warnings: Sequence[str] = ()
+
+
 class NeedsStreaming(Exception):
     """Raised when reading a file shows that only `Operation.run_single` can process it."""
 
@@ -117,8 +132,12 @@ class Operation(ABC, Generic[Input, Output]):
         return True
 
     @abstractmethod
-    def load(self, source: Path) -> Input:
+    def load(self, source: Path, warnings: list[str]) -> Input:
         """Read a file and prepare it for the model.
+
+        Args:
+            source: the input.
+            warnings: gets one sentence for each fault of the audio that was read anyway.
 
         Raises:
             CodectoolError: it cannot be processed.
@@ -135,21 +154,21 @@ class Operation(ABC, Generic[Input, Output]):
 
     @abstractmethod
     def run_single(
-        self, source: Path, target: Path, check: Check | None = None
-    ) -> tuple[float, list[str]]:
+        self, source: Path, target: Path, check: Check | None = None, strict: bool = False
+    ) -> Processed:
         """Process a file chunk by chunk, in memory that does not grow with its length.
 
         Args:
             source: the input.
             target: the output; replaced if it exists.
             check: called before each chunk; may raise to stop.
-
-        Returns:
-            Length of the audio in seconds, and one sentence for each piece of concealed damage.
+            strict: raise an `AudioError` instead of a warning, and write no output.
         """
 
-    def _load_clip(self, source: Path, tags: Mapping[str, str]) -> PreparedClip:
-        samples, rate = read_audio(source, str(source))
+    def _load_clip(
+        self, source: Path, tags: Mapping[str, str], warnings: list[str]
+    ) -> PreparedClip:
+        samples, rate = read_audio(source, str(source), warnings)
         return self.codec.prepare(samples, rate, tags)
 
 
@@ -180,8 +199,8 @@ class EncodeOperation(Operation[PreparedClip, Tokens]):
         return seconds <= (segment - 1) / self.codec.frame_rate
 
     @override
-    def load(self, source: Path) -> PreparedClip:
-        return self._load_clip(source, self.options.tags)
+    def load(self, source: Path, warnings: list[str]) -> PreparedClip:
+        return self._load_clip(source, self.options.tags, warnings)
 
     @override
     def compute(self, inputs: Sequence[PreparedClip]) -> list[Tokens]:
@@ -195,11 +214,13 @@ class EncodeOperation(Operation[PreparedClip, Tokens]):
 
     @override
     def run_single(
-        self, source: Path, target: Path, check: Check | None = None
-    ) -> tuple[float, list[str]]:
+        self, source: Path, target: Path, check: Check | None = None, strict: bool = False
+    ) -> Processed:
         options = vars(self.options)
-        encoded = encode_file(self.codec, source, target, overwrite=True, check=check, **options)
-        return encoded.seconds, []
+        encoded = encode_file(
+            self.codec, source, target, overwrite=True, strict=strict, check=check, **options
+        )
+        return Processed(encoded.seconds, warnings=encoded.warnings)
 
 
 class _AudioOutput(Operation[Input, Decoded]):
@@ -250,7 +271,7 @@ class DecodeOperation(_AudioOutput[Tokens]):
             return None
 
     @override
-    def load(self, source: Path) -> Tokens:
+    def load(self, source: Path, warnings: list[str]) -> Tokens:
         try:
             tokens = read(source)
         except ContainerError as error:
@@ -266,11 +287,12 @@ class DecodeOperation(_AudioOutput[Tokens]):
 
     @override
     def run_single(
-        self, source: Path, target: Path, check: Check | None = None
-    ) -> tuple[float, list[str]]:
+        self, source: Path, target: Path, check: Check | None = None, strict: bool = False
+    ) -> Processed:
         options = vars(self.options)
         decoding = decode_file(self.codec, source, target, overwrite=True, check=check, **options)
-        return (decoding.num_samples or 0) / decoding.sample_rate, decoding.damage
+        seconds = (decoding.num_samples or 0) / decoding.sample_rate
+        return Processed(seconds, decoding.damage)
 
 
 class ReconstructOperation(_AudioOutput[PreparedClip]):
@@ -285,8 +307,8 @@ class ReconstructOperation(_AudioOutput[PreparedClip]):
         return {"operation": self.name, **encoder, **self._output_settings}
 
     @override
-    def load(self, source: Path) -> PreparedClip:
-        return self._load_clip(source, {})
+    def load(self, source: Path, warnings: list[str]) -> PreparedClip:
+        return self._load_clip(source, {}, warnings)
 
     @override
     def compute(self, inputs: Sequence[PreparedClip]) -> list[Decoded]:
@@ -295,13 +317,13 @@ class ReconstructOperation(_AudioOutput[PreparedClip]):
 
     @override
     def run_single(
-        self, source: Path, target: Path, check: Check | None = None
-    ) -> tuple[float, list[str]]:
+        self, source: Path, target: Path, check: Check | None = None, strict: bool = False
+    ) -> Processed:
         with tempfile.TemporaryDirectory(prefix="codectool-") as folder:
             packed = Path(folder, "tokens.hcd")
-            encode_file(self.codec, source, packed, check=check)
-            decode = DecodeOperation(self.codec, self.options)
-            return decode.run_single(packed, target, check)
+            encoded = encode_file(self.codec, source, packed, strict=strict, check=check)
+            decoded = DecodeOperation(self.codec, self.options).run_single(packed, target, check)
+            return replace(decoded, warnings=encoded.warnings)
 
 
 def _encoder_settings(codec: Codec) -> dict[str, Any]:

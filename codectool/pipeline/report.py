@@ -29,6 +29,7 @@ class Result:
         reason: reason of a failure, in one line without the name of the file.
         error: the exception of a failure.
         damage: one sentence for each piece of concealed damage.
+        warnings: one sentence for each fault of the audio that was read anyway.
     """
 
     source: Path
@@ -39,6 +40,7 @@ class Result:
     reason: str | None = None
     error: Exception | None = None
     damage: tuple[str, ...] = ()
+    warnings: tuple[str, ...] = ()
 
     @classmethod
     def failure(cls, source: Path, target: Path | None, error: Exception) -> Result:
@@ -59,6 +61,8 @@ class Result:
         values["reason"] = self.reason
         if self.damage:
             values["damage"] = list(self.damage)
+        if self.warnings:
+            values["warnings"] = list(self.warnings)
         return json.dumps(values)
 
 
@@ -96,6 +100,7 @@ class Report:
         done: number of files made.
         skipped: number of files that were already complete.
         damaged: results of files made with concealed damage.
+        warned: results of complete files whose audio has faults.
         failures: results of files that could not be made.
         audio_seconds: length of the files made.
         bytes: size of the files made.
@@ -106,6 +111,7 @@ class Report:
     done: int = 0
     skipped: int = 0
     damaged: list[Result] = field(default_factory=list)
+    warned: list[Result] = field(default_factory=list)
     failures: list[Result] = field(default_factory=list)
     audio_seconds: float = 0.0
     bytes: int = 0
@@ -114,6 +120,8 @@ class Report:
 
     def add(self, result: Result) -> None:
         """Count a result."""
+        if result.warnings:
+            self.warned.append(result)
         if result.status == "done":
             self.done += 1
             self.audio_seconds += result.seconds

@@ -52,12 +52,14 @@ class RunOptions:
         batch_seconds: maximum seconds of audio in a batch; a longer file is streamed. None for
             the default of the device.
         overwrite: remake all outputs, and replace files that no earlier run made.
+        strict: files fail whose audio gives a warning, because it is truncated or damaged.
     """
 
     files: Sequence[str] | None = None
     workers: int | None = None
     batch_seconds: float | None = None
     overwrite: bool = False
+    strict: bool = False
 
 
 @dataclass(frozen=True)
@@ -174,7 +176,12 @@ def run(
                 callbacks.on_planned(sum(file.seconds for file in files))
                 batch_seconds = run_options.batch_seconds or started_engine.batch_seconds
                 batches = make_batches(files, batch_seconds, started_engine.width)
-                ledger = Ledger(journal, settings_hash(operation.settings), run_options.overwrite)
+                ledger = Ledger(
+                    journal,
+                    settings_hash(operation.settings),
+                    run_options.overwrite,
+                    run_options.strict,
+                )
                 with closing(started_engine.run(batches, ledger)) as results:
                     for result in results:
                         add(result)

@@ -18,7 +18,7 @@ from codectool.errors import AudioError, UsageError
 from codectool.files import atomic_output, check_writable
 from codectool.pipeline.jobs import Job
 from codectool.pipeline.journal import Entry, checksum, matches_checksum
-from codectool.pipeline.operations import AnyOperation, Check, NeedsStreaming
+from codectool.pipeline.operations import AnyOperation, Check, NeedsStreaming, Processed
 from codectool.pipeline.plan import Batch, MeasuredFile
 from codectool.pipeline.report import Result
 
@@ -33,15 +33,19 @@ class BatchItem:
         file: the file.
         entry: its journal entry; complete when the output is.
         single: whether it is processed by `Operation.run_single`.
+        strict: whether the file fails if its audio gives a warning.
         result: its outcome; None while work is left.
         data: what `Operation.load` or `Operation.compute` returned last.
+        warnings: one sentence for each fault of the audio that was read anyway.
     """
 
     file: MeasuredFile
     entry: Entry
     single: bool
+    strict: bool
     result: Result | None = None
     data: Any = None
+    warnings: Sequence[str] = ()
 
     def fail(self, error: Exception) -> None:
         """Set the outcome; raise an error that every file would meet."""
@@ -50,12 +54,19 @@ class BatchItem:
         self.result = Result.failure(self.file.job.source, self.file.job.target, error)
         self.data = None
 
-    def finish(self, seconds: float, num_bytes: int, crc32: str, damage: list[str]) -> None:
+    def finish(self, processed: Processed, num_bytes: int, crc32: str) -> None:
         """Complete entry and outcome of an output that was written."""
         job = self.file.job
-        self.entry = replace(self.entry, bytes=num_bytes, crc32=crc32)
+        damage, warnings = tuple(processed.damage), tuple(processed.warnings)
+        self.entry = replace(self.entry, bytes=num_bytes, crc32=crc32, warnings=warnings)
         self.result = Result(
-            job.source, job.target, "done", seconds, num_bytes, damage=tuple(damage)
+            job.source,
+            job.target,
+            "done",
+            processed.seconds,
+            num_bytes,
+            damage=damage,
+            warnings=warnings,
         )
 
 
@@ -81,6 +92,7 @@ def prepare(
     known: Mapping[str, Entry],
     settings: str,
     overwrite: bool,
+    strict: bool = False,
 ) -> list[BatchItem]:
     """Check which outputs are complete, and load all inputs unless all of them are.
 
@@ -93,13 +105,14 @@ def prepare(
         known: journal entries of the outputs, by name.
         settings: hash of everything that outputs depend on besides the inputs.
         overwrite: remake all outputs, and replace files that no earlier run made.
+        strict: files fail whose audio gives a warning.
     """
     items = []
     for file in batch.files:
         job = file.job
         properties = (file.source_bytes, file.source_mtime_ns, settings)
         entry = Entry(job.target_name, job.source_name, *properties)
-        items.append(BatchItem(file, entry, batch.single))
+        items.append(BatchItem(file, entry, batch.single, strict))
     for item in items:
         _check_output(item, known.get(item.entry.target), overwrite)
     if not batch.single and any(item.result is None for item in items):
@@ -151,8 +164,12 @@ def _check_output(item: BatchItem, known: Entry | None, overwrite: bool) -> None
             raise UsageError("is also the output; name another folder")
         current = known is not None and known.begun() == item.entry and not overwrite
         if known is not None and current and matches_checksum(job.target, known):
-            seconds = item.file.seconds
-            item.result = Result(job.source, job.target, "skipped", seconds, known.bytes)
+            if item.strict and known.warnings:
+                raise AudioError(known.warnings[0])
+            seconds, warnings = item.file.seconds, tuple(known.warnings)
+            item.result = Result(
+                job.source, job.target, "skipped", seconds, known.bytes, warnings=warnings
+            )
             return
         job.target.parent.mkdir(parents=True, exist_ok=True)
         check_writable(job.target, overwrite or known is not None)
@@ -164,7 +181,12 @@ def _load(operation: AnyOperation, item: BatchItem) -> None:
     if item.result is not None and item.result.status == "failed":
         return
     try:
-        item.data = operation.load(item.file.job.source)
+        warnings: list[str] = []
+        item.data = operation.load(item.file.job.source, warnings)
+        if item.strict and warnings and item.result is None:
+            item.data = None
+            raise AudioError(warnings[0])
+        item.warnings = warnings
     except NeedsStreaming:
         item.single = True
     except Exception as error:
@@ -198,13 +220,14 @@ def _write(operation: AnyOperation, item: BatchItem) -> None:
     data, seconds = operation.pack(item.data)
     with atomic_output(item.file.job.target, overwrite=True) as file:
         file.write(data)
-    item.finish(seconds, len(data), f"{zlib.crc32(data):08x}", [])
+    processed = Processed(seconds, warnings=item.warnings)
+    item.finish(processed, len(data), f"{zlib.crc32(data):08x}")
 
 
 def _run_single(operation: AnyOperation, item: BatchItem, check: Check | None) -> None:
     target = item.file.job.target
     try:
-        seconds, damage = operation.run_single(item.file.job.source, target, check)
-        item.finish(seconds, target.stat().st_size, checksum(target), damage)
+        processed = operation.run_single(item.file.job.source, target, check, item.strict)
+        item.finish(processed, target.stat().st_size, checksum(target))
     except Exception as error:
         item.fail(error)

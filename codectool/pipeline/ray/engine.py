@@ -145,7 +145,7 @@ class RayEngine:
     def _spawn(self) -> None:
         ledger = self._ledger
         actor = self._actor_class.remote(
-            self._spec, self._device, ledger.settings, ledger.overwrite
+            self._spec, self._device, ledger.settings, ledger.overwrite, ledger.strict
         )
         worker = _WorkerHandle(actor)
         self._workers.append(worker)

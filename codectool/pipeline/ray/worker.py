@@ -105,13 +105,17 @@ class Worker:
         device: where the model runs.
         settings: hash of everything that outputs depend on besides the inputs.
         overwrite: remake all outputs, and replace files that no earlier run made.
+        strict: files fail whose audio gives a warning.
     """
 
-    def __init__(self, spec: OperationSpec, device: str, settings: str, overwrite: bool) -> None:
+    def __init__(
+        self, spec: OperationSpec, device: str, settings: str, overwrite: bool, strict: bool
+    ) -> None:
         self._spec = spec
         self._device = device
         self._settings = settings
         self._overwrite = overwrite
+        self._strict = strict
         self._prepared: dict[int, list[BatchItem]] = {}
         self._model_lock = threading.Lock()
 
@@ -136,7 +140,9 @@ class Worker:
         Returns:
             Entries of the outputs that will be made.
         """
-        items = steps.prepare(self._operation, batch, known, self._settings, self._overwrite)
+        items = steps.prepare(
+            self._operation, batch, known, self._settings, self._overwrite, self._strict
+        )
         self._prepared[number] = items
         return [item.entry for item in items if item.result is None]
 
