@@ -24,7 +24,7 @@ from typing import BinaryIO
 import msgspec
 
 from codectool.errors import UsageError
-from codectool.files import atomic_output
+from codectool.files import atomic_output, temporary_stem
 
 JOURNAL_NAME = ".codectool.jsonl"
 READ_BYTES = 1 << 20
@@ -125,7 +125,7 @@ class Journal:
         """
         names: defaultdict[Path, set[str]] = defaultdict(set)
         for path in (self.path, *targets):
-            names[path.parent].add(path.name[:100])
+            names[path.parent].add(temporary_stem(path))
         removed = 0
         for folder, known in names.items():
             try:
