@@ -57,7 +57,9 @@ def _create(temporary: Path, final: Path) -> Iterator[BinaryIO]:
     old = os.stat(final) if final.is_file() else None
     mode = 0o666 if old is None else 0o600  # the kernel applies the umask
     try:
-        opened = open(temporary, "x+b", opener=lambda name, flags: os.open(name, flags, mode))
+        opened = open(  # noqa: SIM115
+            temporary, "x+b", opener=lambda name, flags: os.open(name, flags, mode)
+        )
     except OSError as error:
         raise UsageError(f"{final}: cannot be written ({error.strerror or error})") from error
     with opened as file:

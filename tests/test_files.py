@@ -61,6 +61,15 @@ def test_audio_folder_of_the_report_has_the_mode_that_the_umask_gives(
     assert {stat.S_IMODE(path.stat().st_mode) for path in folder.iterdir()} == {0o666 & ~umask}
 
 
+def test_replaced_audio_folder_of_the_report_keeps_its_mode(tmp_path: Path) -> None:
+    folder = tmp_path / "page_files"
+    folder.mkdir()
+    folder.chmod(0o750)
+    with SidecarAudio(tmp_path / "page.html", overwrite=True) as store:
+        store.add(io.BytesIO(), 0, 0, ClipAudio(memoryview(b"audio"), b"image"))
+    assert stat.S_IMODE(folder.stat().st_mode) == 0o750
+
+
 def test_atomic_output_never_sets_the_umask(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -88,7 +88,7 @@ class SidecarAudio(AudioStore):
     @override
     def __enter__(self) -> Self:
         self._temporary = temporary_path(self._folder)
-        self._temporary.mkdir()
+        self._temporary.mkdir(0o700 if self._folder.exists() else 0o777)
         return self
 
     @override
@@ -102,5 +102,6 @@ class SidecarAudio(AudioStore):
             shutil.rmtree(self._temporary, ignore_errors=True)
             return
         if self._folder.exists():
+            shutil.copymode(self._folder, self._temporary)
             shutil.rmtree(self._folder)
         self._temporary.rename(self._folder)
