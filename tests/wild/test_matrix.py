@@ -1,0 +1,193 @@
+"""About 1,400 audio files of 100 kinds, compared with the samples that ffmpeg reads.
+
+`audio_kinds.py` lists the kinds. `pytest tests/wild/test_matrix.py -k vbr` compares a few of them.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO
+
+import numpy as np
+import pytest
+
+from codectool.audio.source import open_audio
+from codectool.errors import AudioError
+from tests.wild.audio_kinds import CLIPS, KINDS, Kind, Wave, missing_programs, write_kind
+
+# Kinds that are read wrong, and why. A kind that is read right must be removed.
+KNOWN_WRONG: dict[str, str] = {
+    "wav_alaw": "refused on a pipe",
+    "wav_ulaw": "refused on a pipe",
+    "wav_adpcm_ms": "refused on a pipe",
+    "wav_adpcm_ima": "refused on a pipe",
+    "wav_gsm": "refused; one block of 320 samples too many at the end",
+    "wav_gsm_sox": "refused; one block of 320 samples too many at the end",
+    "wav_size_0": "0 samples",
+    "wav_cut": "no warning",
+    "wav_s24_cut": "no warning",
+    "rf64_pipe": "0 samples",
+    "w64_pipe": "refused on a pipe",
+    "w64_cut": "no warning",
+    "aiff_cut": "no warning",
+    "au_cut": "no warning",
+    "caf_pipe": "refused",
+    "sph_cut": "no warning",
+    "flac_ffmpeg_pipe": "refused",
+    "flac_ogg": "refused",
+    "flac_ogg_ffmpeg": "refused",
+    "vorbis_chained": "ends with the first stream",
+    "vorbis_cut": "no warning",
+    "opus_chained": "ends with the first stream",
+    "opus_cut": "no warning",
+    "mp3_vbr": "SoundFile.read seeks after each read, which damages MP3 every 65536 samples",
+    "mp3_cbr_without_tag": "the length is guessed from the first frame",
+    "mp3_vbr_without_tag": "the length is guessed from the first frame",
+    "mp3_abr_without_tag": "the length is guessed from the first frame",
+    "mp3_ffmpeg": "SoundFile.read seeks after each read, which damages MP3 every 65536 samples",
+    "mp3_ffmpeg_pipe": "the length is guessed from the first frame",
+    "mp3_lame_pipe": "the length is guessed from the first frame",
+    "mp3_sox": "the length is guessed from the first frame",
+    "mp3_joined": "ends with the first file",
+    "mp3_joined_vbr": "ends with the first file",
+    "mp3_joined_without_tag": "ends with the first file",
+    "mp3_cut": "no warning",
+    "mp3_vbr_cut": "no warning",
+    "mp3_mid_frame": "refused without a name; wrong length and samples",
+    "mp3_id3v2": "SoundFile.read seeks after each read, which damages MP3 every 65536 samples",
+    "mp3_ape": "SoundFile.read seeks after each read, which damages MP3 every 65536 samples",
+    "mp3_tags_without_xing": "the length is guessed from the first frame",
+    "mp3_mpeg2_without_tag": "the length is guessed from the first frame",
+    "mp3_mpeg25_without_tag": "the length is guessed from the first frame",
+    "mp2": "the length is guessed from the first frame",
+    "m4a": "libsndfile does not read it",
+    "m4a_fragmented": "libsndfile does not read it",
+    "alac": "libsndfile does not read it",
+    "mp4_mp3": "libsndfile does not read it",
+    "aac_adts": "libsndfile does not read it",
+    "webm": "libsndfile does not read it",
+    "webm_pipe": "libsndfile does not read it",
+    "mka_vorbis": "libsndfile does not read it",
+    "wma": "libsndfile does not read it",
+    "amr_nb": "libsndfile does not read it",
+    "ac3": "libsndfile does not read it",
+    "wavpack": "libsndfile does not read it",
+    "tta": "libsndfile does not read it",
+}
+
+pytestmark = [
+    pytest.mark.skipif(bool(missing_programs()), reason=f"without {missing_programs()}"),
+    # exceptions that libsndfile cannot pass on; codectool must raise them itself
+    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
+]
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What codectool says about a file.
+
+    Attributes:
+        wave: what it reads; None if it refuses.
+        promised: the number of samples that it states beforehand; None if it does not.
+        remarks: its warnings, or the reason of a refusal.
+    """
+
+    wave: Wave | None
+    promised: int | None
+    remarks: list[str]
+
+
+def read(file: Path | BinaryIO, name: str) -> Reading:
+    try:
+        with open_audio(file, name) as audio:
+            promised = audio.num_samples
+            chunks = [np.zeros((audio.channels, 0), np.float32), *audio.chunks()]
+            wave = Wave(np.concatenate(chunks, axis=1).T, audio.sample_rate)
+            return Reading(wave, promised, [str(warning) for warning in audio.warnings])
+    except AudioError as error:
+        return Reading(None, None, [str(error)])
+
+
+@contextmanager
+def pipe(path: Path) -> Iterator[BinaryIO]:
+    """Return the reading end of a pipe that gets the bytes of a file."""
+    end, start = os.pipe()
+
+    def feed() -> None:
+        try:
+            with open(start, "wb", buffering=0) as file:
+                file.write(path.read_bytes())
+        except BrokenPipeError:
+            pass
+
+    thread = threading.Thread(target=feed)
+    thread.start()
+    try:
+        with open(end, "rb") as file:
+            yield file
+    finally:
+        thread.join()
+
+
+def faults(kind: Kind, reading: Reading, expected: Wave | None) -> Iterator[str]:
+    """Yield what is wrong with a reading."""
+    if kind.damaged:
+        if not reading.remarks:
+            yield "is damaged, but read without a warning"
+        return
+    if reading.wave is None:
+        if not kind.may_refuse and expected is not None:
+            yield f"is refused: {reading.remarks[0]}"
+        return
+    if reading.remarks:
+        yield f"is intact, but warned about: {reading.remarks[0]}"
+    count = len(reading.wave.samples)
+    if reading.promised not in (None, count):
+        yield f"promises {reading.promised} samples, read as {count}"
+    if expected is None:  # ffmpeg cannot read it
+        return
+    # libopus decodes to the rate of the source, with other filters than to 48 kHz
+    same_rate = reading.wave.rate == expected.rate
+    length = len(expected.samples) * reading.wave.rate / expected.rate
+    if abs(count - length) >= 1 or reading.wave.samples.shape[1] != expected.samples.shape[1]:
+        yield f"has {expected.samples.shape} samples, read as {reading.wave.samples.shape}"
+    elif count and same_rate:
+        difference = np.nan_to_num(reading.wave.samples - expected.samples)
+        error = np.linalg.norm(difference) / np.linalg.norm(np.nan_to_num(expected.samples))
+        if error > 0.04:  # a correlation of 0.999
+            yield f"differs from the reference: relative error {error:.3f}"
+
+
+@pytest.mark.parametrize("name", KINDS)
+def test_samples_agree_with_ffmpeg(name: str, tmp_path: Path) -> None:
+    kind = KINDS[name]
+    found = []
+    paths, waves = write_kind(kind, tmp_path)
+    for number, (path, expected) in enumerate(zip(paths, waves, strict=True)):
+        readings = {"by path": read(path, path.name)}
+        if number % 3 == 0:
+            with pipe(path) as file:
+                readings["on a pipe"] = read(file, path.name)
+        elif number % 3 == 1:
+            with path.open("rb") as file:
+                readings["as stdin"] = read(file, path.name)
+        for way, reading in readings.items():
+            found += [f"{path.name} {way} {fault}" for fault in faults(kind, reading, expected)]
+    if name in KNOWN_WRONG:
+        assert found, f"{name} is read right: remove it from KNOWN_WRONG"
+        pytest.xfail(KNOWN_WRONG[name])
+    assert not found, "\n".join(found)
+
+
+def test_matrix_has_1000_files_of_25_kinds() -> None:
+    assert len(KINDS) >= 25
+    assert len(KINDS) * CLIPS >= 1000
+
+
+def test_known_wrong_names_kinds() -> None:
+    assert KNOWN_WRONG.keys() <= KINDS.keys()
