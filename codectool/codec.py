@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from collections.abc import Iterable, Mapping, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
 import numpy as np
@@ -14,6 +14,7 @@ import torch
 from codectool.audio.samples import Samples, as_channels, check_finite, resample
 from codectool.checkpoints.load import LoadedModel
 from codectool.codecs.base import CodecModel
+from codectool.codecs.isolation import isolated
 from codectool.codecs.segments import decode_segments, encode_segments
 from codectool.deprecation import renamed_keywords, warn_renamed
 from codectool.errors import AudioError, FingerprintError, UsageError
@@ -382,18 +383,9 @@ class Codec:
                 "or decode anyway with `--force`"
             )
 
-    @contextmanager
-    def inference_context(self) -> Iterator[None]:
-        """Run the model inside this context: no gradients, and the requested precision."""
-        dtype = PRECISIONS[self.precision]
-        with ExitStack() as stack:
-            stack.enter_context(torch.inference_mode())
-            if dtype is not None:
-                stack.enter_context(torch.autocast(self.device.type, dtype))
-            elif self.device.type == "cuda":
-                # cuDNN convolutions use TF32 by default, which changes tokens.
-                stack.enter_context(torch.backends.cudnn.flags(enabled=True, allow_tf32=False))
-            yield
+    def inference_context(self) -> AbstractContextManager[None]:
+        """Return the context in which the model runs, at the requested precision."""
+        return isolated(self.device.type, PRECISIONS[self.precision])
 
 
 def model_layout(model: CodecModel) -> TokenLayout:

@@ -13,6 +13,7 @@ import torch
 from codectool.checkpoints import bundled
 from codectool.checkpoints.load import load_model
 from codectool.codec import Codec
+from codectool.codecs.isolation import isolated
 from codectool.codecs.registry import DEFAULT_FAMILY, get_family
 from codectool.deprecation import renamed_keywords
 from codectool.errors import UsageError, WeightsMissingError
@@ -67,8 +68,9 @@ def load(
             raise UsageError("`--config` needs `--checkpoint`: bundled weights contain theirs")
     if isinstance(config, str):
         config = Path(config)
-    loaded = load_model(Path(checkpoint), model, config)
-    return Codec(loaded, where, precision, padding, codebooks)
+    with isolated(where.type, inference=False):
+        loaded = load_model(Path(checkpoint), model, config)
+        return Codec(loaded, where, precision, padding, codebooks)
 
 
 def find_device(name: str | torch.device) -> torch.device:

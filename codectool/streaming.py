@@ -70,7 +70,8 @@ class StreamEncoder:
                 chunk_frames = WHOLE_SIGNAL
             self._segment = chunk_frames or model.segment_frames
         self._resampler = Resampler(sample_rate, model.sample_rate, channels)
-        self._streams = [model.stream_encoder(chunk_frames) for _ in range(channels)]
+        with inference_context():
+            self._streams = [model.stream_encoder(chunk_frames) for _ in range(channels)]
         self._pushed = 0  # samples at the model's rate that the model has received
         self._rest = np.zeros((channels, 0), np.float32)
 
@@ -214,7 +215,8 @@ class StreamDecoder:
     ) -> None:
         self._model = model
         self._inference_context = inference_context
-        self._streams = [model.stream_decoder(chunk_frames) for _ in range(channels)]
+        with inference_context():
+            self._streams = [model.stream_decoder(chunk_frames) for _ in range(channels)]
         self._output = output
 
     def push(self, codes: npt.NDArray[np.integer]) -> Samples:

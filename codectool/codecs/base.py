@@ -22,34 +22,49 @@ class Stream(Generic[State]):
 
     The output does not depend on how the signal was cut before it was pushed.
 
+    A stream can be copied and pickled at any point. The copy makes its step function, which may
+    hold work arrays and compiled weights, again.
+
     Args:
-        step: ``(x, state, last) -> (y, state)`` with x ``(1, C, T)`` and y ``(1, C', T')``. T is
-            ``chunk_size``; in the last call it is the rest, 0 to ``chunk_size - 1``.
+        make_step: returns a function ``(x, state, last) -> (y, state)`` with x ``(1, C, T)`` and y
+            ``(1, C', T')``. T is ``chunk_size``; in the last call it is the rest, 0 to
+            ``chunk_size - 1``.
         state: state before the first chunk; None for a model without memory.
         chunk_size: time steps per chunk.
         empty: output for no input, ``(1, C', 0)``.
     """
 
-    def __init__(self, step: Step[State], state: State, chunk_size: int, empty: Tensor) -> None:
-        self._step = step
+    def __init__(
+        self, make_step: Callable[[], Step[State]], state: State, chunk_size: int, empty: Tensor
+    ) -> None:
+        self._make_step = make_step
+        self._step: Step[State] | None = make_step()
         self._state = state
         self._chunker: Chunker[Tensor] = Chunker(chunk_size, axis=2, concatenate=torch.cat)
         self._empty = empty
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_step": None}
 
     @torch.no_grad()
     def push(self, x: Tensor) -> Tensor:
         """Add input ``(1, C, T)``, T >= 0; return the output ``(1, C', T')`` that is ready."""
         outputs = [self._empty]
         for chunk in self._chunker.push(x):
-            y, self._state = self._step(chunk, self._state, False)
-            outputs.append(y)
+            outputs.append(self._run_step(chunk, last=False))
         return torch.cat(outputs, dim=-1)
 
     @torch.no_grad()
     def flush(self) -> Tensor:
         """End the signal; return the rest of the output."""
         rest = self._chunker.flush()
-        return self._empty if rest is None else self._step(rest, self._state, True)[0]
+        return self._empty if rest is None else self._run_step(rest, last=True)
+
+    def _run_step(self, x: Tensor, last: bool) -> Tensor:
+        if self._step is None:
+            self._step = self._make_step()
+        y, self._state = self._step(x, self._state, last)
+        return y
 
     def run(self, x: Tensor) -> Tensor:
         """Process a whole signal ``(1, C, T)``."""
@@ -208,7 +223,7 @@ class CodecModel(nn.Module, ABC):
     @property
     def no_samples(self) -> Tensor:
         """Audio of no frames, ``(1, 1, 0)``."""
-        return torch.zeros(1, 1, 0, device=self.device)
+        return torch.zeros(1, 1, 0, dtype=torch.float32, device=self.device)
 
 
 @runtime_checkable

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from codectool.codecs.base import CodecModel, Stream
+from codectool.codecs.base import CodecModel, Step, Stream
 
 
 def split_segments(
@@ -97,17 +98,25 @@ def decode_segments(
 
 def segment_encoder(model: CodecModel, frames: int) -> Stream[None]:
     """Return a stream that encodes segments of ``frames`` frames independently."""
+    return Stream(
+        partial(_segment_encoder_step, model), None, frames * model.hop_length, model.no_codes
+    )
 
+
+def _segment_encoder_step(model: CodecModel) -> Step[None]:
     def step(wave: Tensor, state: None, last: bool) -> tuple[Tensor, None]:
         return encode_segments(model, [wave[0]], None)[0][None], None
 
-    return Stream(step, None, frames * model.hop_length, model.no_codes)
+    return step
 
 
 def segment_decoder(model: CodecModel, frames: int) -> Stream[None]:
     """Return a stream that decodes segments of ``frames`` frames independently."""
+    return Stream(partial(_segment_decoder_step, model), None, frames, model.no_samples)
 
+
+def _segment_decoder_step(model: CodecModel) -> Step[None]:
     def step(codes: Tensor, state: None, last: bool) -> tuple[Tensor, None]:
         return decode_segments(model, [codes[0]], [None])[0][None], None
 
-    return Stream(step, None, frames, model.no_samples)
+    return step

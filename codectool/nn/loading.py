@@ -87,7 +87,7 @@ def _check(model: nn.Module, state: Mapping[str, Tensor]) -> None:
 
 EXTRA_VALUES = 1 << 20  # allowed beyond the checkpoint: windows, tables
 RANDOM_FACTORIES = {torch.rand, torch.randn}
-FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, *RANDOM_FACTORIES}
+FACTORIES = {torch.empty, torch.zeros, torch.ones, torch.full, torch.eye, *RANDOM_FACTORIES}
 INITIALISERS: set[Callable[..., Any]] = {
     Tensor.uniform_,
     Tensor.normal_,
@@ -99,6 +99,9 @@ INITIALISERS: set[Callable[..., Any]] = {
 
 class skip_init(TorchFunctionMode):  # a context manager, named like torch.no_grad
     """Context in which new modules are not initialised and limited in size.
+
+    New tensors are float32 on the CPU unless the call says otherwise, whatever the defaults of the
+    program are.
 
     The meta device would also do, but its first arithmetic imports the compiler, which takes a
     second. Allocated memory that is never written costs nothing.
@@ -125,8 +128,13 @@ class skip_init(TorchFunctionMode):  # a context manager, named like torch.no_gr
     ) -> Any:
         if func in INITIALISERS:
             return args[0] if args else (kwargs or {})["tensor"]
+        kwargs = kwargs or {}
         if func in FACTORIES:
+            defaults = {"dtype": torch.float32, "device": torch.device("cpu")}
+            kwargs |= {name: kwargs.get(name) or value for name, value in defaults.items()}
             sizes = args[0] if args and isinstance(args[0], tuple | list) else args
+            if func is torch.eye:
+                sizes = (*sizes, *sizes)
             self._left -= math.prod(size for size in sizes if isinstance(size, int))
             if self._left < 0:
                 raise CheckpointError(
@@ -135,4 +143,4 @@ class skip_init(TorchFunctionMode):  # a context manager, named like torch.no_gr
                 )
         if func in RANDOM_FACTORIES:
             func = torch.empty
-        return func(*args, **(kwargs or {}))
+        return func(*args, **kwargs)

@@ -22,6 +22,8 @@ Module = TypeVar("Module", bound=nn.Module)
 def weight_normed(module: Module) -> Module:
     """Replace ``module.weight`` by a magnitude g, one per slice of axis 0, and a direction v."""
     parametrizations.weight_norm(module, dim=0)
+    # Last comes a hook that loads the old names, which `to_new_name` does. It cannot be pickled.
+    module._load_state_dict_pre_hooks.popitem()
     return module
 
 

@@ -7,6 +7,7 @@ SnakeBeta: BigVGAN (arXiv 2206.04658, section 3.2). Alias-free activations: Styl
 from __future__ import annotations
 
 from functools import cache
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -154,7 +155,8 @@ def lowpass_taps() -> Tensor:
     """
     attenuation = 2.285 * (TAPS // 2 - 1) * torch.pi * 4 * 0.3 + 7.95
     beta = 0.1102 * (attenuation - 8.7)
-    window = torch.kaiser_window(TAPS, periodic=False, beta=beta, dtype=torch.float64)
-    time = torch.arange(TAPS, dtype=torch.float64) - (TAPS - 1) / 2
+    options: Any = {"dtype": torch.float64, "device": "cpu"}
+    window = torch.kaiser_window(TAPS, periodic=False, beta=beta, **options)
+    time = torch.arange(TAPS, **options) - (TAPS - 1) / 2
     taps = 0.5 * window * torch.sinc(0.5 * time)
     return (taps / taps.sum()).float()

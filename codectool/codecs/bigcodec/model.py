@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from codectool.codecs.base import CodecModel, Context, Latency, Stream
+from codectool.codecs.base import CodecModel, Context, Latency, Step, Stream
 from codectool.codecs.bigcodec.alias_free import REACH, AliasFreeSnake, streaming_snake
 from codectool.codecs.bigcodec.config import BigCodecConfig, DecoderConfig, EncoderConfig
 from codectool.codecs.bigcodec.quantizer import FactorizedQuantizer
@@ -31,6 +31,7 @@ from codectool.codecs.bigcodec.streaming import (
     streaming_transposed_conv,
 )
 from codectool.codecs.segments import segment_decoder, segment_encoder
+from codectool.nn.derived import Derived
 from codectool.nn.loading import load_tensors, skip_init
 from codectool.nn.quantize import ResidualQuantizer
 from codectool.nn.weight_norm import fold_weight_norm, weight_normed
@@ -204,7 +205,7 @@ class BigCodec(CodecModel):
             for _ in range(decoder.vq_num_quantizers)
         )
         self.decoder = Decoder(decoder)
-        self._networks: dict[torch.device, tuple[Sequential, Sequential]] = {}
+        self._networks: Derived[tuple[Sequential, Sequential]] = Derived()
         self.latency = self._latency()
 
     @classmethod
@@ -222,14 +223,6 @@ class BigCodec(CodecModel):
         load_tensors(model, state)
         fold_weight_norm(model)
         return model.eval()
-
-    @override
-    def train(self, mode: bool = True) -> BigCodec:
-        self._networks = {}  # the weights may change
-        return super().train(mode)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_networks": {}}  # packed weights cannot be copied
 
     @override
     def num_frames(self, num_samples: int) -> int:
@@ -268,27 +261,35 @@ class BigCodec(CodecModel):
     def stream_encoder(self, chunk_frames: int | None = None) -> Stream[Any]:
         if not self._in_chunks:
             return segment_encoder(self, UNLIMITED_FRAMES)
+        state = self.networks[0].initial_state()
+        chunk_size = (chunk_frames or self._chunk_frames) * self.hop_length
+        return Stream(self._encoder_step, state, chunk_size, self.no_codes)
+
+    def _encoder_step(self) -> Step[StreamState]:
         network = self.networks[0]
 
         def step(wave: Tensor, state: StreamState, last: bool) -> tuple[Tensor, StreamState]:
             latent, state = network.forward(wave.mT, state, last)
             return self.quantize(latent) if latent.shape[1] else self.no_codes, state
 
-        chunk_size = (chunk_frames or self._chunk_frames) * self.hop_length
-        return Stream(step, network.initial_state(), chunk_size, self.no_codes)
+        return step
 
     @override
     def stream_decoder(self, chunk_frames: int | None = None) -> Stream[Any]:
         if not self._in_chunks:
             return segment_decoder(self, UNLIMITED_FRAMES)
+        state = self.networks[1].initial_state()
+        chunk_size = chunk_frames or self._chunk_frames
+        return Stream(self._decoder_step, state, chunk_size, self.no_samples)
+
+    def _decoder_step(self) -> Step[StreamState]:
         network = self.networks[1]
 
         def step(codes: Tensor, state: StreamState, last: bool) -> tuple[Tensor, StreamState]:
             wave, state = network.forward(self.dequantize(codes), state, last)
             return wave.mT.float(), state
 
-        chunk_size = chunk_frames or self._chunk_frames
-        return Stream(step, network.initial_state(), chunk_size, self.no_samples)
+        return step
 
     def latent(self, wave: Tensor) -> Tensor:
         """Return the latent ``(B, F, D)`` of ``(B, 1, N)`` by the plain modules, float32."""
@@ -307,11 +308,11 @@ class BigCodec(CodecModel):
     @property
     def networks(self) -> tuple[Sequential, Sequential]:
         """Streaming forms of encoder and decoder; they pack their weights when first used."""
-        if self.device not in self._networks:
-            encoder = Sequential(map(streaming_form, self.encoder.block))
-            decoder = Sequential(map(streaming_form, self.decoder.model))
-            self._networks = {self.device: (encoder, decoder)}
-        return self._networks[self.device]
+        return self._networks.get(self, self._streaming_forms)
+
+    def _streaming_forms(self) -> tuple[Sequential, Sequential]:
+        encoder = Sequential(map(streaming_form, self.encoder.block))
+        return encoder, Sequential(map(streaming_form, self.decoder.model))
 
     @property
     def _chunk_frames(self) -> int:

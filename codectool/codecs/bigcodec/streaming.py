@@ -164,7 +164,7 @@ class StreamingConv(StreamingModule):
             for column in range(max(0, end), min(end + self._right, columns.shape[1]))
         ]
         if places:
-            indices = torch.tensor(places).to(columns.device, non_blocking=True)
+            indices = torch.tensor(places, device="cpu").to(columns.device, non_blocking=True)
             items, targets, edges = indices.unbind(1)
             padding = columns[items, edges] if self.replicate else columns.new_zeros(())
             columns[items, targets] = padding

@@ -79,7 +79,10 @@ class Stack(nn.Sequential):
         """Run all blocks; ``state`` None stands for the start of the signal."""
         blocks = self.blocks.values()
         if state is None:
-            state = [torch.zeros(len(x), *block.state_shape, device=x.device) for block in blocks]
+            state = [
+                torch.zeros(len(x), *block.state_shape, dtype=torch.float32, device=x.device)
+                for block in blocks
+            ]
         new_state: State = []
         for block, before in zip(blocks, state, strict=True):
             x, after = block(x, before)

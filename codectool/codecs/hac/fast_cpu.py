@@ -56,7 +56,7 @@ class Executor:
     def __call__(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
         """Compute one chunk ``(1, T, C)``; ``state`` None stands for the start of the signal."""
         operations, out_frames = self._allocated(x.shape[1])
-        y = torch.empty(1, out_frames, self._out_channels)
+        y = torch.empty(1, out_frames, self._out_channels, dtype=torch.float32, device="cpu")
         operations[0].input_buffer.tensor.copy_(x[0])
         outputs = [operation.input_buffer for operation in operations[1:]] + [Buffer(y[0])]
         if state is None:
@@ -116,7 +116,7 @@ class Workspace(dict[str, Tensor]):
         """Return a buffer ``(T, C)`` with undefined content."""
         size = frames * channels
         if name not in self or self[name].numel() < size:
-            self[name] = torch.empty(size)
+            self[name] = torch.empty(size, dtype=torch.float32, device="cpu")
         return Buffer(self[name][:size].view(frames, channels))
 
 
@@ -135,7 +135,7 @@ class History:
     def __init__(self, state_shape: tuple[int, ...], frames: int) -> None:
         reach, channels = state_shape
         self._frames = frames
-        self._rows = torch.zeros(reach + frames, channels)
+        self._rows = torch.zeros(reach + frames, channels, dtype=torch.float32, device="cpu")
         self.past: Array = self._rows[:reach].numpy()
         self.chunk = Buffer(self._rows[reach:])
         self.end: Array = self._rows[frames:].numpy()

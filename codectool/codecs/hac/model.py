@@ -20,13 +20,14 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from typing_extensions import override
 
-from codectool.codecs.base import CodecModel, Context, Latency, Stream
+from codectool.codecs.base import CodecModel, Context, Latency, Step, Stream
 from codectool.codecs.hac.blocks import Stack, State
 from codectool.codecs.hac.config import AnyHacConfig, HacConfig, parse_config
 from codectool.codecs.hac.fast_cpu import CompiledBlock, Executor, compile_stack
 from codectool.codecs.hac.network import HacNetwork
 from codectool.codecs.hac.quantizer import index_to_signs, signs_to_index
 from codectool.errors import ConfigError
+from codectool.nn.derived import Derived
 from codectool.nn.loading import load_tensors, skip_init
 
 CHUNK_FRAMES = 75  # one second of the 1.35 kbps preset
@@ -59,7 +60,10 @@ class HacCodec(CodecModel):
         self.latency = Latency(encoder=0, decoder=self.delay_frames * self.hop_length)
         self.encoder = encoder
         self.decoder = decoder
-        self._compiled: dict[str, list[CompiledBlock]] = {}
+        self._compiled: dict[str, Derived[list[CompiledBlock]]] = {
+            "encoder": Derived(),
+            "decoder": Derived(),
+        }
         self.requires_grad_(False).eval()
 
     @classmethod
@@ -76,11 +80,6 @@ class HacCodec(CodecModel):
         return codec
 
     @override
-    def load_state_dict(self, *args: Any, **kwargs: Any) -> Any:
-        self._compiled.clear()
-        return super().load_state_dict(*args, **kwargs)
-
-    @override
     def encode(self, waves: Sequence[Tensor]) -> list[Tensor]:
         if self.device.type != "cpu":
             return self.encode_batched(waves)
@@ -95,6 +94,9 @@ class HacCodec(CodecModel):
     @override
     def stream_encoder(self, chunk_frames: int | None = None) -> Stream[Any]:
         chunk_size = (chunk_frames or CHUNK_FRAMES) * self.hop_length
+        return Stream(partial(self._encoder_step, chunk_size), None, chunk_size, self.no_codes)
+
+    def _encoder_step(self, chunk_size: int) -> Step[Any]:
         run = self._runner("encoder", chunk_size)
 
         def step(wave: Tensor, state: Any, last: bool) -> tuple[Tensor, Any]:
@@ -104,11 +106,15 @@ class HacCodec(CodecModel):
             values, state = run(F.pad(wave, (0, chunk_size - length)).mT, state)
             return signs_to_index(values)[:, None, : -(-length // self.hop_length)], state
 
-        return Stream(step, None, chunk_size, self.no_codes)
+        return step
 
     @override
     def stream_decoder(self, chunk_frames: int | None = None) -> Stream[Any]:
         chunk_size = chunk_frames or CHUNK_FRAMES
+        state = None, self.delay_frames * self.hop_length
+        return Stream(partial(self._decoder_step, chunk_size), state, chunk_size, self.no_samples)
+
+    def _decoder_step(self, chunk_size: int) -> Step[Any]:
         run = self._runner("decoder", chunk_size)
 
         def step(codes: Tensor, state: tuple[Any, int], last: bool) -> tuple[Tensor, Any]:
@@ -124,8 +130,7 @@ class HacCodec(CodecModel):
                 skip = max(0, skip - y.shape[1])
             return torch.cat(waves, dim=-1), (inner, skip)
 
-        delay = self.delay_frames * self.hop_length
-        return Stream(step, (None, delay), chunk_size, self.no_samples)
+        return step
 
     @torch.no_grad()
     def encode_batched(self, waves: Sequence[Tensor]) -> list[Tensor]:
@@ -154,10 +159,9 @@ class HacCodec(CodecModel):
         stack = self.encoder if part == "encoder" else self.decoder
         if not self.use_cpu_fast_path:
             return partial(run_chunk, stack)
-        if part not in self._compiled:
-            self._compiled[part] = compile_stack(stack)
+        compiled = self._compiled[part].get(stack, partial(compile_stack, stack))
         out_channels = self.config.num_bits if part == "encoder" else 1
-        return Executor(self._compiled[part], chunk_size, out_channels)
+        return Executor(compiled, chunk_size, out_channels)
 
 
 def fold(network: HacNetwork) -> HacCodec:

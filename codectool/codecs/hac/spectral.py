@@ -138,7 +138,8 @@ class InverseSTFT(Block):
 
 def square_root_hann(length: int, device: torch.device) -> Tensor:
     """Return the window of analysis and synthesis; with hop ``length / 4`` its squares sum to 2."""
-    return torch.hann_window(length, dtype=torch.float64).sqrt().float().to(device)
+    window = torch.hann_window(length, dtype=torch.float64, device="cpu")
+    return window.sqrt().float().to(device)
 
 
 class BinNorm(RunningNorm):

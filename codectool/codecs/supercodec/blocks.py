@@ -25,7 +25,7 @@ class LengthMask:
 
     def __init__(self, frames: Sequence[int], device: torch.device) -> None:
         self._longest = max(frames)
-        lengths = torch.tensor(frames)
+        lengths = torch.tensor(frames, device="cpu")
         if device.type == "cuda":  # a copy from pinned memory does not wait for the device
             lengths = lengths.pin_memory()
         self._frames = lengths.to(device, non_blocking=True)[:, None, None]
