@@ -118,6 +118,9 @@ def check_writable(path: Path, overwrite: bool) -> None:
         raise UsageError(f"{path}: there is no folder {path.parent}")
     if stat.S_ISREG(mode) and not overwrite:
         raise UsageError(f"{path}: exists; give `--overwrite` to replace it")
+    is_special = mode and not stat.S_ISREG(mode)  # opened directly, not replaced
+    if not is_special and not os.access(path.parent, os.W_OK):
+        raise UsageError(f"{path}: the folder {path.parent} cannot be written; name another one")
 
 
 def write_all(file: BinaryIO, data: bytes | memoryview) -> None:

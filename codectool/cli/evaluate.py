@@ -19,7 +19,7 @@ from codectool.cli.options import FILE, PIPE, debug_option, metric_option
 from codectool.cli.progress import evaluation_progress
 from codectool.codecs.registry import FAMILIES
 from codectool.errors import UsageError
-from codectool.files import check_writable
+from codectool.messages import first_few
 
 if TYPE_CHECKING:
     from codectool.evaluation.results import Evaluation
@@ -183,7 +183,9 @@ def evaluate(
     if report is not None:
         if report == PIPE:
             raise UsageError("stdout is used for the table; give a file name for `--report`")
-        check_writable(report, overwrite)
+        from codectool.evaluation.report.page import check_page
+
+        check_page(report, report_audio, overwrite)
     if plot is not None and not tokens:
         raise UsageError("`--plot` draws token statistics; add `--tokens`")
     if tokens and (folders or report or keep or metrics):
@@ -221,22 +223,32 @@ def evaluate(
                 jobs,
                 progress,
             )
+        # hours of work: no failure of one output costs the other
+        try:
+            _print(evaluation, output)
+        finally:
             if report is not None:
-                from codectool.evaluation.report.page import write_page
-
-                progress.on_step("writing the page", len(evaluation.clips))
-                write_page(
-                    report,
-                    evaluation,
-                    audio=report_audio,
-                    command=shlex.join(["codectool", *sys.argv[1:]]),
-                    overwrite=overwrite,
-                    on_clip=progress.on_clip,
-                )
-    _print(evaluation, output)
-    if report is not None:
-        note(f"{report}: open it in a browser")
+                _write_page(report, evaluation, report_audio, overwrite)
     sys.exit(EXIT_PROBLEMS if evaluation.problems else 0)
+
+
+def _write_page(
+    path: Path, evaluation: Evaluation, audio: Literal["embed", "beside"], overwrite: bool
+) -> None:
+    from codectool.evaluation.report.page import write_page
+
+    command = shlex.join(["codectool", *sys.argv[1:]])
+    with evaluation_progress() as progress:
+        progress.on_step("writing the page", len(evaluation.clips))
+        write_page(
+            path,
+            evaluation,
+            audio=audio,
+            command=command,
+            overwrite=overwrite,
+            on_clip=progress.on_clip,
+        )
+    note(f"{path}: open it in a browser")
 
 
 def _load_systems(
@@ -291,5 +303,9 @@ def _print(evaluation: Evaluation, output: str) -> None:
         click.echo(tables.as_markdown(rows) if output == "markdown" else tables.as_text(rows))
     for line in tables.remarks(evaluation):
         warn(line)
-    for system, clip, reason in evaluation.problems:
-        say("error", f"{system}: {clip}: {reason}" if system else f"{clip}: {reason}", "red")
+    problems = [
+        f"{system}: {clip}: {reason}" if system else f"{clip}: {reason}"
+        for system, clip, reason in evaluation.problems
+    ]
+    for problem in first_few(problems):
+        say("error", problem, "red")

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from codectool.evaluation.metrics.base import MetricInfo
+from codectool.evaluation.metrics.speech_level import SpeechLevel
 
 
 class Problem(NamedTuple):
@@ -27,6 +28,7 @@ class Clip:
     name: str  # path relative to the folder of the references, with `/`
     path: Path
     seconds: float
+    speech: SpeechLevel
 
 
 @dataclass(frozen=True)
@@ -82,6 +84,11 @@ class Evaluation:
     systems: tuple[SystemResult, ...]
     left_out: tuple[str, ...] = ()  # one line for each metric that could not be computed here
     problems: tuple[Problem, ...] = ()
+
+    @property
+    def clips_without_speech(self) -> tuple[str, ...]:
+        """Names of the clips that are left out of the means of metrics that need speech."""
+        return tuple(clip.name for clip in self.clips if not clip.speech.is_speech)
 
 
 def summarise(

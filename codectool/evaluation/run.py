@@ -17,14 +17,14 @@ from pathlib import Path
 from typing import Literal, TypeVar
 
 from codectool.cores import cores
-from codectool.errors import CodectoolError
+from codectool.errors import CodectoolError, UsageError
 from codectool.evaluation.alignment import RATE, Correlation, best_delay
 from codectool.evaluation.metrics.registry import Selection
 from codectool.evaluation.pairs import find_partners, find_references, key_of
 from codectool.evaluation.results import Clip, Evaluation, Problem, Score, summarise
 from codectool.evaluation.systems.spec import SystemSpec, check_names
 from codectool.evaluation.systems.system import CodecCost
-from codectool.evaluation.tasks import correlate_files, measure_length, run_codec, score_files
+from codectool.evaluation.tasks import correlate_files, measure_clip, run_codec, score_files
 from codectool.evaluation.workers import Workers
 
 Align = Literal["system", "clip", "off"]
@@ -166,8 +166,18 @@ def _find_clips(config: EvaluationConfig, runner: _TaskRunner) -> list[Clip]:
     names, problems = find_references(config.references, config.files, folders)
     runner.problems += problems
     paths = {name: config.references / name for name in names}
-    tasks = [(("", name), partial(measure_length, path)) for name, path in paths.items()]
-    return [Clip(name, paths[name], seconds) for (_, name), seconds in runner.run("reading", tasks)]
+    tasks = [(("", name), partial(measure_clip, name, path)) for name, path in paths.items()]
+    clips = [clip for _, clip in runner.run("reading", tasks)]
+    if (
+        clips
+        and all(info.needs_speech for info in config.selection.infos)
+        and not any(clip.speech.is_speech for clip in clips)
+    ):
+        raise UsageError(
+            f"{config.references}: none of its {len(clips)} clips contains speech, which the "
+            "metrics need; name a folder of speech, or a metric such as mel_db"
+        )
+    return clips
 
 
 def _run_systems(

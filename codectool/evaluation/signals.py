@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
 
@@ -11,6 +12,7 @@ from codectool.audio.files import check_rate, read_audio
 from codectool.audio.samples import resample
 from codectool.errors import AudioError
 from codectool.evaluation.metrics.base import Wave
+from codectool.evaluation.metrics.speech_level import SpeechLevel, speech_level
 
 
 class Signal:
@@ -30,6 +32,11 @@ class Signal:
     def seconds(self) -> float:
         """Length in seconds."""
         return len(self.samples) / self.rate
+
+    @cached_property
+    def speech(self) -> SpeechLevel:
+        """Active speech level, from which follows whether there is speech."""
+        return speech_level(self.samples, self.rate)
 
     def at(self, rate: int) -> Wave:
         """Return the samples ``(N,)`` at another rate; cached, since several metrics share it."""

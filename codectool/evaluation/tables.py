@@ -10,9 +10,9 @@ from typing import Any
 
 from codectool.evaluation.metrics.base import MetricInfo
 from codectool.evaluation.results import Evaluation, SystemResult
+from codectool.messages import MAX_LISTED, first_few, printable
 
 NO_VALUE = "-"
-MAX_LISTED_CLIPS = 5  # per remark
 ARROWS = {"higher": "↑", "lower": "↓"}
 # attribute of a SystemResult, heading, decimals
 COSTS = (
@@ -41,7 +41,12 @@ def table(evaluation: Evaluation) -> Rows:
         [heading, *(_cost(getattr(system, name), digits) for system in evaluation.systems)]
         for name, heading, digits in COSTS
     ]
-    return [["", *(system.name for system in evaluation.systems)], *costs[:2], *metrics, *costs[2:]]
+    return [
+        ["", *(printable(s.name) for s in evaluation.systems)],
+        *costs[:2],
+        *metrics,
+        *costs[2:],
+    ]
 
 
 def best_systems(evaluation: Evaluation, metric: MetricInfo) -> set[str]:
@@ -73,35 +78,52 @@ def as_markdown(rows: Rows) -> str:
 
 def remarks(evaluation: Evaluation) -> Iterator[str]:
     """Yield one line per remark: clips without some values and why, and clips of other lengths."""
+    speechless = evaluation.clips_without_speech
+    left_out = [metric.title for metric in evaluation.metrics if metric.needs_speech]
+    if speechless and left_out:
+        have, are = ("has", "is") if len(speechless) == 1 else ("have", "are")
+        counted = f"{len(speechless)} of {len(evaluation.clips)} clips {have} no speech and {are}"
+        yield f"{counted} left out of {', '.join(left_out)}: {_listed(speechless)}"
     for system in evaluation.systems:
         scored = [score for score in system.scores if score.problem is None]
         # metrics that are undefined for the same clips for the same reasons share a line
         titles: dict[tuple[str, ...], list[str]] = {}
         for metric in evaluation.metrics:
-            clips = tuple(
+            clips_without = tuple(
                 f"{score.clip} ({score.notes.get(metric.name, 'no value')})"
                 for score in scored
                 if score.values.get(metric.name) is None
+                and not (metric.needs_speech and score.clip in speechless)
             )
-            titles.setdefault(clips, []).append(metric.title)
-        for clips, names in titles.items():
-            if not clips:
-                continue
-            listed = ", ".join(clips[:MAX_LISTED_CLIPS])
-            if len(clips) > MAX_LISTED_CLIPS:
-                listed += f" and {len(clips) - MAX_LISTED_CLIPS} more, see `--json`"
-            have = "has" if len(clips) == 1 else "have"
-            counted = f"{len(clips)} of {len(scored)} clips {have} no {', '.join(names)}"
-            yield f"{system.name}: {counted}: {listed}"
-        for score in scored:
-            if "length" in score.notes:
-                yield f"{system.name}: {score.clip} {score.notes['length']}"
+            titles.setdefault(clips_without, []).append(metric.title)
+        for clips_without, names in titles.items():
+            if clips_without:
+                have = "has" if len(clips_without) == 1 else "have"
+                counted = f"{len(clips_without)} of {len(scored)} clips {have} no"
+                yield f"{system.name}: {counted} {', '.join(names)}: {_listed(clips_without)}"
+        lengths = [f"{s.clip} {s.notes['length']}" for s in scored if "length" in s.notes]
+        if lengths:
+            yield f"{system.name}: {_listed(lengths)}"
+
+
+def _listed(items: Sequence[str]) -> str:
+    more = ", see `--json`" if len(items) > MAX_LISTED else ""
+    return ", ".join(first_few(items)) + more
 
 
 def to_json(evaluation: Evaluation) -> dict[str, Any]:
     """Convert all results to JSON values."""
     return {
-        "clips": [{"name": clip.name, "seconds": clip.seconds} for clip in evaluation.clips],
+        "clips": [
+            {
+                "name": clip.name,
+                "seconds": clip.seconds,
+                "speech_level_db": clip.speech.level_db,
+                "speech_seconds": clip.speech.seconds,
+            }
+            for clip in evaluation.clips
+        ],
+        "clips_without_speech": list(evaluation.clips_without_speech),
         "metrics": [dataclasses.asdict(metric) for metric in evaluation.metrics],
         "systems": [_system_json(system) for system in evaluation.systems],
         "left_out": list(evaluation.left_out),

@@ -10,7 +10,7 @@ from codectool.audio.sink import audio_bytes
 from codectool.evaluation.alignment import RATE, Correlation, correlate, find_delay
 from codectool.evaluation.metrics.base import Metric
 from codectool.evaluation.metrics.compute import compute_metrics
-from codectool.evaluation.results import Score
+from codectool.evaluation.results import Clip, Score
 from codectool.evaluation.signals import read_signal
 from codectool.evaluation.systems.spec import SystemSpec
 from codectool.evaluation.systems.system import CodecCost, System
@@ -19,9 +19,10 @@ from codectool.files import atomic_output
 LENGTH_TOLERANCE_SECONDS = 0.25  # codecs pad their last frame
 
 
-def measure_length(path: Path) -> float:
-    """Return the length of a recording in seconds, after reading all of it."""
-    return read_signal(path).seconds
+def measure_clip(name: str, path: Path) -> Clip:
+    """Read a recording and measure its length and its speech level."""
+    signal = read_signal(path)
+    return Clip(name, path, signal.seconds, signal.speech)
 
 
 def run_codec(spec: SystemSpec, source: Path, target: Path) -> CodecCost:

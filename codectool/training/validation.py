@@ -24,6 +24,7 @@ from codectool.errors import AudioError
 from codectool.evaluation.metrics.base import MetricUndefinedError, Wave
 from codectool.evaluation.metrics.si_sdr import SiSdr
 from codectool.evaluation.metrics.spectral import mel_distance
+from codectool.evaluation.metrics.speech_level import speech_level
 from codectool.evaluation.metrics.stoi import Stoi
 from codectool.evaluation.tokens.usage import codebook_usage
 
@@ -102,7 +103,8 @@ def validate(model: CodecModel, clips: Sequence[ValidationClip]) -> ValidationRe
 def compute_metrics(reference: Wave, output: Wave, sample_rate: int) -> dict[str, float]:
     """Return mel distance, SI-SDR, and STOI and ESTOI if pystoi is installed, of two ``(N,)``.
 
-    NaN where a metric is undefined, such as STOI of less than 0.4 s of speech.
+    NaN where a metric is undefined, such as STOI of less than 0.4 s of speech, and all but the mel
+    distance for a reference without speech, as in `evaluate`.
     """
     metrics: dict[str, Callable[[], float]] = {
         "mel_db": lambda: mel_distance(reference, output, sample_rate),
@@ -113,6 +115,10 @@ def compute_metrics(reference: Wave, output: Wave, sample_rate: int) -> dict[str
         stoi = Stoi()
         metrics["stoi"] = lambda: stoi.intelligibility(*pair, sample_rate, extended=False)
         metrics["estoi"] = lambda: stoi.intelligibility(*pair, sample_rate, extended=True)
+    if not speech_level(reference, sample_rate).is_speech:
+        metrics = {
+            name: metrics[name] if name == "mel_db" else lambda: math.nan for name in metrics
+        }
     return {name: _value_or_nan(metric) for name, metric in metrics.items()}
 
 

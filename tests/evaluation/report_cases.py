@@ -9,10 +9,12 @@ import numpy.typing as npt
 import soundfile
 
 from codectool.evaluation.metrics.base import MetricInfo
+from codectool.evaluation.metrics.speech_level import SpeechLevel
 from codectool.evaluation.results import Clip, Evaluation, Mean, Problem, Score, SystemResult
 
 RATE = 16000
 SECONDS = 4.0
+SPEECH = SpeechLevel(-26.0, 1.0, SECONDS)
 DELAY_MS = 25.0
 IMAGE = "<img src=x onerror=alert(1)>.wav"
 SCRIPT = "</script><script>alert(2)</script>"
@@ -35,7 +37,7 @@ def evaluation_of(folder: Path) -> Evaluation:
     for number, name in enumerate((IMAGE, PLACEHOLDER, SEPARATORS)):
         path = folder / name
         soundfile.write(path, reference(number), RATE)
-        clips.append(Clip(name, path, SECONDS))
+        clips.append(Clip(name, path, SECONDS, SPEECH))
     systems = [_system(folder, number, clips) for number in range(len(SYSTEMS))]
     problems = (
         Problem("unknown", PLACEHOLDER, REASON),

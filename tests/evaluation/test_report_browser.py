@@ -15,6 +15,7 @@ import soundfile
 
 from codectool.evaluation.report.page import write_page
 from codectool.evaluation.results import Clip, Evaluation, Mean, Problem, Score, SystemResult
+from codectool.messages import printable
 from tests.evaluation.report_cases import (
     IMAGE,
     PLACEHOLDER,
@@ -23,6 +24,7 @@ from tests.evaluation.report_cases import (
     SCRIPT,
     SECONDS,
     SEPARATORS,
+    SPEECH,
     evaluation_of,
     reference,
 )
@@ -249,7 +251,7 @@ def test_summary_sorts_by_click_and_by_key(browser: Any, pages: dict[str, Path])
         best = visit.page.locator(".summary strong").all_inner_texts()
         assert [text.split()[-1] for text in best] == ["3.50", "0.175"]
         visit.page.locator(".clips thead button", has_text="good").click()
-        assert visit.column(".clips") == [PLACEHOLDER, SEPARATORS, IMAGE], (
+        assert visit.column(".clips") == [PLACEHOLDER, printable(SEPARATORS), IMAGE], (
             "the worst clips come first"
         )
 
@@ -264,9 +266,13 @@ def test_chart_and_clips_share_one_metric(browser: Any, pages: dict[str, Path]) 
         assert "0.100" in visit.column(".clips", 3)[0]
         cell = visit.page.locator(".clips tbody tr").nth(1).locator("td").last
         assert cell.get_attribute("title") == "it came back empty"
-        visit.page.locator(".clips button", has_text=SEPARATORS).click()
-        assert visit.page.locator(f"{PLAYER} h3").inner_text() == SEPARATORS
-        assert visit.page.locator(".clips [aria-current=true]").inner_text().endswith(SEPARATORS)
+        visit.page.locator(".clips button", has_text=printable(SEPARATORS)).click()
+        assert visit.page.locator(f"{PLAYER} h3").inner_text() == printable(SEPARATORS)
+        assert (
+            visit.page.locator(".clips [aria-current=true]")
+            .inner_text()
+            .endswith(printable(SEPARATORS))
+        )
 
 
 def test_summary_opens_the_worst_clip(browser: Any, pages: dict[str, Path]) -> None:
@@ -343,9 +349,9 @@ def test_report_shows_names_as_text(browser: Any, pages: dict[str, Path]) -> Non
         assert visit.page.locator("img[src=x]").count() == 0
         assert visit.page.locator("img:visible").count() == 2
         clip = visit.page.locator(".clips tbody button").last
-        assert clip.text_content() == SEPARATORS
+        assert clip.text_content() == printable(SEPARATORS)
         clip.click()
-        assert visit.page.locator(f"{PLAYER} h3").text_content() == SEPARATORS
+        assert visit.page.locator(f"{PLAYER} h3").text_content() == printable(SEPARATORS)
         start_blind_test(visit, "8")
         assert "A is Reference, B is good." in visit.page.locator("#blind").inner_text()
         assert visit.page.locator("script:not([type])").count() == 1, "only the script of the page"
@@ -362,7 +368,7 @@ UNNAMED = """() => [...document.querySelectorAll(
 @pytest.mark.parametrize("width", [360, 1280])
 def test_report_fits_many_systems_and_long_names(browser: Any, tmp_path: Path, width: int) -> None:
     name = "a/folder/" + "very_long_name-" * 8 + "x" * 120
-    clip = Clip(name, tmp_path / "a.wav", SECONDS)
+    clip = Clip(name, tmp_path / "a.wav", SECONDS, SPEECH)
     soundfile.write(clip.path, reference(0), RATE)
     metrics = tuple(replace(QUALITY, name=f"m{n}", title=f"measure {n}") for n in range(14))
     score = Score(name, clip.path, {metric.name: -1234.5 for metric in metrics})

@@ -19,7 +19,18 @@ from codectool.evaluation.report.audio import read_clip
 from codectool.evaluation.report.data import page_data
 from codectool.evaluation.report.page import write_page
 from codectool.evaluation.results import Clip, Evaluation, Score, SystemResult
-from tests.evaluation.report_cases import IMAGE, RATE, SCRIPT, SECONDS, evaluation_of, reference
+from codectool.messages import printable
+from tests.evaluation.report_cases import (
+    IMAGE,
+    PLACEHOLDER,
+    RATE,
+    SCRIPT,
+    SECONDS,
+    SEPARATORS,
+    SPEECH,
+    evaluation_of,
+    reference,
+)
 
 
 @pytest.fixture
@@ -109,9 +120,9 @@ def test_report_allows_only_its_own_script_and_style(
 
 def test_page_data_is_json_without_markup(evaluation: Evaluation) -> None:
     text = page_data(evaluation, None)
-    assert not re.search("[<>&\u2028\u2029]", text)
+    assert not re.search("[<>&\u2028\u2029\u202e]", text)
     data = json.loads(text)
-    assert [clip["name"] for clip in data["clips"]] == [clip.name for clip in evaluation.clips]
+    assert [clip["name"] for clip in data["clips"]] == [IMAGE, PLACEHOLDER, printable(SEPARATORS)]
     assert data["systems"][1]["name"] == SCRIPT
     assert data["systems"][2]["scores"][1]["values"] == {}
     assert data["problems"][1]["system"] == ""
@@ -138,8 +149,10 @@ def test_report_of_an_empty_evaluation(tmp_path: Path) -> None:
 def test_read_clip_yields_none_for_missing_files(tmp_path: Path) -> None:
     soundfile.write(tmp_path / "here.wav", reference(0), RATE)
     here, gone = tmp_path / "here.wav", tmp_path / "gone.wav"
-    assert list(read_clip(Clip("gone", gone, 1.0), [Score("gone", here)])) == [None, None]
-    audio = list(read_clip(Clip("here", here, 1.0), [Score("here", gone), Score("here", here)]))
+    assert list(read_clip(Clip("gone", gone, 1.0, SPEECH), [Score("gone", here)])) == [None, None]
+    audio = list(
+        read_clip(Clip("here", here, 1.0, SPEECH), [Score("here", gone), Score("here", here)])
+    )
     assert [item is None for item in audio] == [False, True, False]
 
 
@@ -147,7 +160,7 @@ def test_read_clip_yields_none_for_missing_files(tmp_path: Path) -> None:
 def test_read_clip_uses_the_rate_of_the_reference(tmp_path: Path, rate: int, expected: int) -> None:
     soundfile.write(tmp_path / "a.wav", np.full(rate // 10, 0.25), rate)
     soundfile.write(tmp_path / "b.wav", np.full((500, 2), 1.5), 24000, "FLOAT")
-    audio = read_clip(Clip("a", tmp_path / "a.wav", 0.1), [Score("a", tmp_path / "b.wav")])
+    audio = read_clip(Clip("a", tmp_path / "a.wav", 0.1, SPEECH), [Score("a", tmp_path / "b.wav")])
     waves = [soundfile.read(io.BytesIO(item.flac)) for item in audio]
     assert [(len(wave), found) for wave, found in waves] == [(expected // 10, expected)] * 2
     assert waves[1][0].max() == pytest.approx(1, abs=1e-3)  # clipped

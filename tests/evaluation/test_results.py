@@ -8,6 +8,7 @@ from pathlib import Path
 import pytest
 
 from codectool.evaluation.metrics.base import MetricInfo
+from codectool.evaluation.metrics.speech_level import SpeechLevel
 from codectool.evaluation.results import Clip, Score, mean_of, student_t, summarise
 
 STOI = MetricInfo("stoi", "STOI", "", "higher", 3, (None, 1.0), "")
@@ -33,7 +34,9 @@ def test_mean_of_has_confidence_interval_and_worst_clip() -> None:
 
 
 def test_summarise_divides_sums_by_sums() -> None:
-    clips = [Clip("a", Path("a"), 1.0), Clip("b", Path("b"), 3.0), Clip("c", Path("c"), 9.0)]
+    speech = SpeechLevel(-26.0, 1.0, 1.0)
+    lengths = {"a": 1.0, "b": 3.0, "c": 9.0}
+    clips = [Clip(name, Path(name), seconds, speech) for name, seconds in lengths.items()]
     scores = [
         Score("a", Path("a"), {"stoi": 0.5}, payload_bits=1000, file_bytes=200, encode_seconds=0.1),
         Score(

@@ -129,6 +129,16 @@ def test_clips_too_short_for_stoi_are_not_in_its_mean() -> None:
     assert math.isnan(alone.values["stoi"])
 
 
+def test_clips_without_speech_are_only_in_the_mean_of_the_mel_distance() -> None:
+    dither = torch.from_numpy(np.random.default_rng(0).integers(-1, 2, (1, 16000)) / 32768).float()
+    clips = [ValidationClip("voice", voice(1.0)), ValidationClip("dither", dither)]
+    result = validate(SixteenBits(0.5), clips)
+    for name in result.clip_values[1].keys() - {"mel_db"}:
+        assert math.isnan(result.clip_values[1][name])
+        assert result.values[name] == result.clip_values[0][name]
+    assert math.isfinite(result.clip_values[1]["mel_db"])
+
+
 def test_stoi_of_silence_and_noise_is_low() -> None:
     pytest.importorskip("pystoi")
     wave = voice(1.0)[0].numpy()

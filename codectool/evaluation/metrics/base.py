@@ -28,6 +28,7 @@ class MetricInfo:
         digits: decimals to show.
         range: lowest and highest possible value; None where unbounded.
         about: definition and source, in one sentence.
+        needs_speech: whether the value is defined only for references that contain speech.
     """
 
     name: str
@@ -37,6 +38,7 @@ class MetricInfo:
     digits: int
     range: tuple[float | None, float | None]
     about: str
+    needs_speech: bool = False
 
     @property
     def heading(self) -> str:

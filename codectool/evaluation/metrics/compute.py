@@ -9,6 +9,8 @@ from functools import cache
 from codectool.evaluation.metrics.base import Metric, MetricUndefinedError, Values
 from codectool.evaluation.signals import Signal, advance
 
+NO_SPEECH = "no speech in the reference"
+
 
 def compute_metrics(
     reference: Signal,
@@ -19,7 +21,9 @@ def compute_metrics(
     """Compute metrics for one pair of clips at any sampling rates.
 
     Both signals are resampled to the rate of each metric. The degraded signal is advanced by the
-    delay and cut or zero-padded to the length of the reference.
+    delay and cut or zero-padded to the length of the reference. Metrics of speech are undefined for
+    a reference without speech (see `SpeechLevel.is_speech`): their values for noise say nothing
+    about a codec, but would count in a mean as much as the others.
 
     Args:
         reference: the original.
@@ -39,6 +43,8 @@ def compute_metrics(
         computed: Values = {}
         note = "no finite value"
         try:
+            if any(info.needs_speech for info in metric.outputs) and not reference.speech.is_speech:
+                raise MetricUndefinedError(NO_SPEECH)
             computed = _instance(metric).compute(before, after)
         except MetricUndefinedError as error:
             note = str(error)

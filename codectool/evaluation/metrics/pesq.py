@@ -74,6 +74,7 @@ class PesqWideband(_Pesq):
             range=(0.999, 4.644),
             about="Wide-band PESQ (ITU-T P.862.2) at 16 kHz; clips longer than 18 s are split and "
             "the values averaged.",
+            needs_speech=True,
         ),
     )
 
@@ -92,5 +93,6 @@ class PesqNarrowband(_Pesq):
             range=(0.999, 4.549),
             about="Narrow-band PESQ (ITU-T P.862, mapped by P.862.1) at 8 kHz; clips longer than "
             "18 s are split and the values averaged.",
+            needs_speech=True,
         ),
     )

@@ -65,6 +65,7 @@ class PitchError(Metric):
             range=(0.0, None),
             about="Median absolute pitch difference over the frames that are voiced in both "
             "(Praat's autocorrelation method, Boersma 1993, hop 10 ms, 60 to 600 Hz).",
+            needs_speech=True,
         ),
         MetricInfo(
             name="gpe",
@@ -75,6 +76,7 @@ class PitchError(Metric):
             range=(0.0, 1.0),
             about="Share of the frames voiced in both whose pitch differs by more than 20 % (Chu "
             "and Alwan 2009).",
+            needs_speech=True,
         ),
     )
 
@@ -110,6 +112,7 @@ class VoicingError(Metric):
             range=(0.0, 1.0),
             about="Share of all frames that are voiced in only one of the two: voicing decision "
             "error (Chu and Alwan 2009).",
+            needs_speech=True,
         ),
     )
 

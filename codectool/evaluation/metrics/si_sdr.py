@@ -32,6 +32,7 @@ class SiSdr(Metric):
             about="Scale-invariant signal-to-distortion ratio (Le Roux et al. 2019) of the "
             "zero-mean waveforms at 24 kHz; a codec that does not preserve phase scores far below "
             "zero, however it sounds.",
+            needs_speech=True,
         ),
     )
 

@@ -32,6 +32,7 @@ class Stoi(Metric):
             range=(-1.0, 1.0),
             about="Short-time objective intelligibility (Taal et al. 2011): correlation of the "
             "envelopes of third-octave bands up to 4.3 kHz.",
+            needs_speech=True,
         ),
         MetricInfo(
             name="estoi",
@@ -41,6 +42,7 @@ class Stoi(Metric):
             digits=3,
             range=(-1.0, 1.0),
             about="Extended STOI (Jensen and Taal 2016): correlation of whole short-time spectra.",
+            needs_speech=True,
         ),
     )
 

@@ -23,6 +23,7 @@ POLYNOMIAL = MetricInfo(
     range=(1.0, 5.0),
     about="ViSQOL v3 in speech mode at 16 kHz with the exponential mapping "
     "(`--use_lattice_model=false`); identical clips score 5.",
+    needs_speech=True,
 )
 LATTICE = MetricInfo(
     name="visqol",
@@ -33,6 +34,7 @@ LATTICE = MetricInfo(
     range=(1.0, 5.0),
     about="ViSQOL v3 in speech mode at 16 kHz (Chinen et al. 2020) with the lattice network, its "
     "default; identical clips score about 4.5.",
+    needs_speech=True,
 )
 
 

@@ -55,6 +55,7 @@ class WarpQ(Metric):
             range=(0.0, None),
             about="Raw WARP-Q score (Jassim et al. 2022): median cost of warping patches of "
             "cepstra onto the reference, from about 0.4 for identical clips to 3.5.",
+            needs_speech=True,
         ),
     )
 

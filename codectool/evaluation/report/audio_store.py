@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import os
 import re
 import shutil
 from abc import abstractmethod
@@ -73,7 +74,7 @@ class SidecarAudio(AudioStore):
 
     def __init__(self, page: Path, overwrite: bool) -> None:
         self._folder = page.resolve().with_name(f"{page.stem}_files")
-        self.url = f"./{quote(self._folder.name)}/"
+        self.url = f"./{quote(os.fsencode(self._folder.name))}/"
         if not self._folder.exists():
             return
         if not overwrite:

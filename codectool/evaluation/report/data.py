@@ -9,9 +9,11 @@ from dataclasses import asdict
 from typing import Any
 
 from codectool.evaluation.results import Evaluation, Score, SystemResult
+from codectool.evaluation.tables import remarks
+from codectool.messages import printable
 
 # HTML parsers interpret these characters even in a script element.
-ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&\u2028\u2029"}
+ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&"}
 SYSTEM_KEYS = ("name", "kbps", "kbps_file", "rtf_encode", "rtf_decode", "delay_ms")
 
 
@@ -28,9 +30,10 @@ def page_data(evaluation: Evaluation, audio_url: str | None) -> str:
         "clips": [{"name": clip.name, "seconds": clip.seconds} for clip in evaluation.clips],
         "systems": [_system(system) for system in evaluation.systems],
         "left_out": evaluation.left_out,
+        "remarks": list(remarks(evaluation)),
         "problems": [problem._asdict() for problem in evaluation.problems],
     }
-    return json.dumps(_finite(data), separators=(",", ":")).translate(ESCAPES)
+    return json.dumps(_cleaned(data), separators=(",", ":")).translate(ESCAPES)
 
 
 def _system(system: SystemResult) -> dict[str, Any]:
@@ -50,12 +53,17 @@ def _score(score: Score) -> dict[str, Any]:
     }
 
 
-def _finite(value: Any) -> Any:
-    """Replace infinity, which JSON lacks, by the largest number, and NaN by null."""
+def _cleaned(value: Any) -> Any:
+    """Make text printable, replace infinity, which JSON lacks, by the largest number, NaN by null.
+
+    Names may contain characters that reverse or hide the text after them.
+    """
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: _cleaned(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_finite(item) for item in value]
+        return [_cleaned(item) for item in value]
+    if isinstance(value, str):
+        return printable(value)
     if isinstance(value, float) and math.isinf(value):
         return math.copysign(sys.float_info.max, value)
     if isinstance(value, float) and math.isnan(value):

@@ -17,6 +17,7 @@ from codectool.evaluation.report.audio_store import AudioStore, EmbeddedAudio, S
 from codectool.evaluation.report.data import page_data
 from codectool.evaluation.results import Evaluation
 from codectool.files import atomic_output, check_writable
+from codectool.messages import printable
 
 # Concatenated to one script; top-level code uses only earlier files.
 SCRIPTS: tuple[str, ...] = (
@@ -27,11 +28,24 @@ SCRIPTS: tuple[str, ...] = (
 AUDIO_MARK = "<!-- audio -->"  # position of embedded audio in the template
 
 
+Place = Literal["embed", "beside"]
+
+
+def check_page(path: Path, audio: Place, overwrite: bool) -> None:
+    """Raise a `UsageError` if `write_page` could not write the page or its folder."""
+    check_writable(path, overwrite)
+    _make_store(path, audio, overwrite)
+
+
+def _make_store(path: Path, audio: Place, overwrite: bool) -> AudioStore:
+    return EmbeddedAudio() if audio == "embed" else SidecarAudio(path, overwrite)
+
+
 def write_page(
     path: Path,
     evaluation: Evaluation,
     *,
-    audio: Literal["embed", "beside"] = "embed",
+    audio: Place = "embed",
     title: str = "codectool evaluate",
     command: str | None = None,
     overwrite: bool = False,
@@ -52,7 +66,7 @@ def write_page(
         UsageError: the page or the folder exists, or cannot be written.
     """
     check_writable(path, overwrite)
-    store = EmbeddedAudio() if audio == "embed" else SidecarAudio(path, overwrite)
+    store = _make_store(path, audio, overwrite)
     head, tail = _page_text(evaluation, store, title, command).split(AUDIO_MARK)
     with atomic_output(path, overwrite) as page, store:
         page.write(head.encode(errors="replace"))
@@ -73,8 +87,8 @@ def _page_text(evaluation: Evaluation, store: AudioStore, title: str, command: s
         policy=_content_security_policy(script, style, store.sources),
         style=style,
         script=script,
-        title=html.escape(title),
-        command=f"<p><code>{html.escape(command)}</code></p>" if command else "",
+        title=html.escape(printable(title)),
+        command=f"<p><code>{html.escape(printable(command))}</code></p>" if command else "",
         counts=html.escape(_counts(evaluation)),
         data=page_data(evaluation, store.url),
     )

@@ -1,7 +1,7 @@
-// Notes: metrics that are left out, problems, metrics and playback.
+// Notes: metrics and clips that are left out, problems, metrics and playback.
 
 function showNotes(section) {
-  const { left_out: leftOut, problems } = evaluation;
+  const { left_out: leftOut, remarks, problems } = evaluation;
   const rows = problems.map(({ system, clip, reason }) => [
     el("td", {}, system || "all"), el("td", {}, breakable(clip)), el("td", {}, reason)]);
   const descriptions = evaluation.metrics.flatMap((metric) => [
@@ -11,6 +11,9 @@ function showNotes(section) {
     note("Metrics left out", leftOut.length
       ? el("ul", {}, ...leftOut.map((line) => el("li", {}, line)))
       : el("p", {}, "None: all requested metrics were computed.")),
+    note("Clips left out of some metrics, and other lengths", remarks.length
+      ? el("ul", {}, ...remarks.map((line) => el("li", {}, breakable(line))))
+      : el("p", {}, "None: every clip has all values and the length of its reference.")),
     note("Problems", problems.length
       ? scrollRegion("Problems", simpleTable("problems", ["System", "Clip", "Reason"], rows))
       : el("p", {}, "None: all clips were scored in all systems.")),
