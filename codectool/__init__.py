@@ -20,13 +20,14 @@ from codectool._version import __version__
 if TYPE_CHECKING:
     from codectool.codec import Codec
     from codectool.container import read, write
-    from codectool.errors import CodectoolError
+    from codectool.errors import CodectoolError, CodectoolWarning
     from codectool.loading import load
     from codectool.tokens import TokenLayout, Tokens
 
 __all__ = [
     "Codec",
     "CodectoolError",
+    "CodectoolWarning",
     "TokenLayout",
     "Tokens",
     "__version__",
@@ -41,6 +42,7 @@ _MODULES = {
     "read": "container",
     "write": "container",
     "CodectoolError": "errors",
+    "CodectoolWarning": "errors",
     "TokenLayout": "tokens",
     "Tokens": "tokens",
 }

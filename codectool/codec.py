@@ -6,12 +6,13 @@ import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from typing import cast
 
 import numpy as np
 import numpy.typing as npt
 import torch
 
-from codectool.audio.samples import Samples, as_channels, check_finite, resample
+from codectool.audio.samples import LevelCheck, Samples, as_channels, resample
 from codectool.checkpoints.load import LoadedModel
 from codectool.codecs.base import CodecModel
 from codectool.codecs.isolation import isolated
@@ -28,6 +29,7 @@ from codectool.streaming import (
     max_padding,
     pad_or_trim,
     padded_frames,
+    warn_samples,
 )
 from codectool.tokens import MAX_SAMPLE_RATE, TokenLayout, Tokens, check_integer
 
@@ -138,6 +140,7 @@ class Codec:
 
         Args:
             samples: float ``(N,)`` or ``(C, N)`` in [-1, 1]; an array, or a tensor on any device.
+                A peak above 1 gives a `CodectoolWarning`, a peak above 4 an error.
             sample_rate: sampling rate of the audio in Hz.
             tags: text metadata to store with the tokens.
 
@@ -145,7 +148,8 @@ class Codec:
             Tokens with codes ``(C, K, F)``.
 
         Raises:
-            AudioError: wrong type or shape, samples that are not finite, or too low a rate.
+            AudioError: wrong type or shape, samples that are not finite or of another scale, or
+                too low a rate.
             TokensError: the rate is not an integer in 1..10,000,000, or a tag is not text.
         """
         wave = as_channels(samples)
@@ -157,9 +161,14 @@ class Codec:
         sample_rate: int,
         channels: int,
         tags: Mapping[str, str] | None = None,
+        *,
+        checked: bool = False,
     ) -> Tokens:
-        """Encode audio given in chunks ``(C, N)``; see `encode`. Only the codes are kept."""
-        encoder = self._encoder(sample_rate, channels)
+        """Encode audio given in chunks ``(C, N)``; see `encode`. Only the codes are kept.
+
+        ``checked`` chunks come from an `AudioSource`, which has checked their samples.
+        """
+        encoder = self._encoder(sample_rate, channels, checked=checked)
         codes = [*map(encoder.push, chunks), encoder.flush()]
         return self.make_tokens(
             np.concatenate(codes, axis=2),
@@ -170,15 +179,21 @@ class Codec:
         )
 
     def prepare(
-        self, samples: npt.ArrayLike, sample_rate: int, tags: Mapping[str, str] | None = None
+        self,
+        samples: npt.ArrayLike,
+        sample_rate: int,
+        tags: Mapping[str, str] | None = None,
+        *,
+        checked: bool = False,
     ) -> PreparedClip:
         """Check audio as `encode` does, convert it to the model's rate and pad it.
 
-        This does not run the model.
+        This does not run the model. ``checked`` samples come from an `AudioSource`.
         """
-        wave = as_channels(samples)
         self.check_rate(sample_rate)
-        check_finite(wave, "samples")
+        wave = cast(Samples, samples) if checked else as_channels(samples)
+        if not checked:
+            LevelCheck("samples", warn_samples)(wave)
         num_samples = wave.shape[1]
         wave = resample(wave, sample_rate, self.sample_rate)
         frames = padded_frames(self.model, wave.shape[1], self.padding, self._segment_frames)
@@ -293,7 +308,12 @@ class Codec:
 
     @renamed_keywords(block_frames="chunk_frames")
     def stream_encoder(
-        self, sample_rate: int | None = None, channels: int = 1, *, chunk_frames: int | None = None
+        self,
+        sample_rate: int | None = None,
+        channels: int = 1,
+        *,
+        chunk_frames: int | None = None,
+        checked: bool = False,
     ) -> StreamEncoder:
         """Start to encode audio that arrives in chunks, with ``push(samples)`` and ``flush()``.
 
@@ -305,6 +325,7 @@ class Codec:
                 allows); codes may then differ where two codewords are equally near within
                 rounding. For SuperCodec this is the length of the segments (default: one minute),
                 which changes the codes.
+            checked: whether the samples come from an `AudioSource`, which has checked them.
 
         Raises:
             AudioError: the sampling rate is too low for speech.
@@ -315,7 +336,7 @@ class Codec:
                 "padding `reference` takes whole files; a stream has padding `lossless`"
             )
         rate = self.sample_rate if sample_rate is None else sample_rate
-        return self._encoder(rate, channels, chunk_frames)
+        return self._encoder(rate, channels, chunk_frames, checked)
 
     @renamed_keywords(block_frames="chunk_frames")
     def stream_decoder(
@@ -342,7 +363,11 @@ class Codec:
         return StreamDecoder(self.model, self.inference_context, channels, chunk_frames, output)
 
     def _encoder(
-        self, sample_rate: int, channels: int, chunk_frames: int | None = None
+        self,
+        sample_rate: int,
+        channels: int,
+        chunk_frames: int | None = None,
+        checked: bool = False,
     ) -> StreamEncoder:
         self.check_rate(sample_rate)
         return StreamEncoder(
@@ -353,6 +378,7 @@ class Codec:
             self.layout.num_codebooks,
             chunk_frames,
             self.padding,
+            checked,
         )
 
     @property

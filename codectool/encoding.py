@@ -108,7 +108,7 @@ def encode_source(
 
     rate, channels = audio.sample_rate, audio.channels
     if not exact or codec.padding == "reference" or codec.model.segment_frames is None:
-        return codec.encode_chunks(read(), rate, channels, tags)
+        return codec.encode_chunks(read(), rate, channels, tags, checked=True)
     codec.check_rate(rate)
     if not audio.seekable:
         raise UsageError(
@@ -141,7 +141,9 @@ def encode_live(
     Raises:
         AudioError: the source cannot be read, or a sample is NaN or infinite.
     """
-    encoder = codec.stream_encoder(audio.sample_rate, audio.channels, chunk_frames=chunk_frames)
+    encoder = codec.stream_encoder(
+        audio.sample_rate, audio.channels, chunk_frames=chunk_frames, checked=True
+    )
     writer: Writer | None = None
     for codes in _encode(encoder, audio):
         if writer is None and (codes.shape[2] or encoder.ended):

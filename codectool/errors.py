@@ -16,6 +16,8 @@ CodectoolError
 ├── ConfigError
 └── TrainingError
 
+CodectoolWarning (a UserWarning) is the category of all warnings but those about renamed names.
+
 A message is one line: the file or option, the reason, and what to do next, with commands and
 options in backticks. The command line prints it and exits with code 2.
 """
@@ -25,6 +27,10 @@ from __future__ import annotations
 
 class CodectoolError(Exception):
     """Base class of the errors of codectool."""
+
+
+class CodectoolWarning(UserWarning):
+    """An input is used as it is, but may not be what was meant."""
 
 
 class UsageError(CodectoolError):

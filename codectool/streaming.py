@@ -5,6 +5,8 @@ The codes and samples do not depend on how the signal was cut into chunks.
 
 from __future__ import annotations
 
+import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager
 from functools import partial
@@ -15,10 +17,11 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from codectool.audio.samples import Resampler, Samples, as_channels, check_finite
+from codectool.audio.samples import LevelCheck, Resampler, Samples, as_channels
 from codectool.codecs.base import CodecModel, WholeSignalModel
 from codectool.codecs.segments import split_segments
-from codectool.errors import AudioError, DamagedError
+from codectool.errors import AudioError, CodectoolWarning, DamagedError, TokensError
+from codectool.tokens import MAX_CODEBOOK_BITS, check_codes
 
 Codes = npt.NDArray[np.int32]
 Padding = Literal["lossless", "reference"]
@@ -36,6 +39,7 @@ class StreamEncoder:
         num_codebooks: codebooks to use.
         chunk_frames: frames computed at once; see `Codec.stream_encoder`.
         padding: how the signal is extended to whole frames; see `codectool.loading.load`.
+        checked: whether the samples come from an `AudioSource`, which has checked them.
 
     Attributes:
         num_samples: samples per channel received so far; after `flush`, samples to decode.
@@ -54,6 +58,7 @@ class StreamEncoder:
         num_codebooks: int,
         chunk_frames: int | None = None,
         padding: Padding = "lossless",
+        checked: bool = False,
     ) -> None:
         self.num_samples = 0
         self.num_frames = 0
@@ -69,6 +74,7 @@ class StreamEncoder:
             if padding == "reference":
                 chunk_frames = WHOLE_SIGNAL
             self._segment = chunk_frames or model.segment_frames
+        self._check = None if checked else LevelCheck("samples", warn_samples)
         self._resampler = Resampler(sample_rate, model.sample_rate, channels)
         with inference_context():
             self._streams = [model.stream_encoder(chunk_frames) for _ in range(channels)]
@@ -86,14 +92,14 @@ class StreamEncoder:
             int32 ``(C, K, F)``.
 
         Raises:
-            AudioError: wrong type or shape, samples that are not finite, or the stream has ended.
+            AudioError: wrong type or shape, samples that are not finite or of another scale, or
+                the stream has ended.
         """
         if self.ended:
             raise AudioError("the stream has ended; start a new one")
-        wave = as_channels(samples)
-        if len(wave) != len(self._streams):
-            raise AudioError(f"{len(wave)} channels, but the stream has {len(self._streams)}")
-        check_finite(wave, "samples", self.num_samples)
+        wave = as_channels(samples, len(self._streams))
+        if self._check is not None:
+            self._check(wave, self.num_samples)
         self.num_samples += wave.shape[1]
         wave = np.concatenate([self._rest, self._resampler.push(wave)], axis=1)
         # The model receives whole frames. With segments at least one sample is kept, so that a
@@ -107,8 +113,10 @@ class StreamEncoder:
         """End the signal, pad it to whole frames and return the remaining codes.
 
         Raises:
-            AudioError: the signal is too short for padding `reference`.
+            AudioError: the signal is too short for padding `reference`, or the stream has ended.
         """
+        if self.ended:
+            raise AudioError("the stream has ended; start a new one")
         self.ended = True
         model = self._model
         end = self._resampler.push(self._rest[:, :0], last=True)
@@ -218,18 +226,23 @@ class StreamDecoder:
         with inference_context():
             self._streams = [model.stream_decoder(chunk_frames) for _ in range(channels)]
         self._output = output
+        self._num_codebooks: int | None = None  # of the codes received so far
+        self._ended = False
 
-    def push(self, codes: npt.NDArray[np.integer]) -> Samples:
+    def push(self, codes: npt.ArrayLike) -> Samples:
         """Take the next codes and return the samples ``(C, N)`` that are complete.
 
         Args:
-            codes: integers ``(C, K', F)``, K' <= K, F >= 0.
+            codes: integers ``(C, K', F)``, K' <= K, F >= 0; an array, or a tensor on any device.
+                K' is the same for all codes of a stream.
 
         Raises:
+            TokensError: wrong type or shape, a negative code, or the stream has ended.
             DamagedError: a code exceeds its codebook.
         """
-        check_codebooks(self._model, codes)
-        rows = torch.from_numpy(codes.astype(np.int64)).to(self._model.device)
+        if self._ended:
+            raise TokensError("the stream has ended; start a new one")
+        rows = self._checked(codes).to(self._model.device)
         with self._inference_context():
             waves = [s.push(row[None]) for s, row in zip(self._streams, rows, strict=True)]
         return self._output.push(_to_numpy(waves))
@@ -240,11 +253,35 @@ class StreamDecoder:
         Args:
             num_samples: samples per channel in total, if they were unknown before; None returns
                 all samples of the frames.
+
+        Raises:
+            TokensError: the stream has ended.
         """
+        if self._ended:
+            raise TokensError("the stream has ended; start a new one")
+        self._ended = True
         with self._inference_context():
             waves = [stream.flush() for stream in self._streams]
         rest = self._output.push(_to_numpy(waves))
         return np.concatenate([rest, self._output.flush(num_samples)], axis=1)
+
+    def _checked(self, codes: npt.ArrayLike) -> Tensor:
+        """Return codes as int64 ``(C, K', F)``; raise an error if they do not fit the stream."""
+        try:
+            array = codes.detach().cpu().numpy() if isinstance(codes, Tensor) else np.asarray(codes)
+        except (ValueError, TypeError, RuntimeError) as error:
+            raise TokensError(f"codes must be an array of integers: {error}") from error
+        sizes = self._model.codebook_sizes
+        given = array.shape[1] if array.ndim == 3 else len(sizes)
+        count = self._num_codebooks or min(max(1, given), len(sizes))
+        check_codes(array, [MAX_CODEBOOK_BITS] * count)
+        if len(array) != len(self._streams):
+            raise TokensError(
+                f"codes of {len(array)} channels, but the stream has {len(self._streams)}"
+            )
+        check_codebooks(self._model, array)
+        self._num_codebooks = count
+        return torch.from_numpy(array.astype(np.int64))
 
 
 def encode_whole_signal(
@@ -347,6 +384,14 @@ def check_codebooks(model: CodecModel, codes: npt.NDArray[np.integer]) -> None:
             raise DamagedError(
                 f"codebook {codebook} holds code {largest}, but it has only {size} entries"
             )
+
+
+def warn_samples(message: str) -> None:
+    """Issue a warning about samples at the line that passed them to codectool."""
+    level, frame = 2, sys._getframe(1)
+    while frame.f_back and frame.f_globals["__name__"].startswith("codectool."):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(message, CodectoolWarning, stacklevel=level)
 
 
 def pad_or_trim(wave: Samples, length: int) -> Samples:

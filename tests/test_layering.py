@@ -27,7 +27,7 @@ LAYERS = {
     "codecs": {"chunking", "nn", "schema", "tokens"},
     "container": {"chunking", "codecs", "files", "tokens"},  # of codecs only what needs no torch
     "checkpoints": {"codecs", "files", "nn", "schema"},
-    "streaming": {"audio", "codecs"},
+    "streaming": {"audio", "codecs", "tokens"},
     "codec": {"audio", "checkpoints", "codecs", "deprecation", "streaming", "tokens"},
     "loading": {"checkpoints", "codec", "codecs", "deprecation", "streaming"},
     "encoding": {"audio", "codec", "container", "files", "streaming", "tokens"},

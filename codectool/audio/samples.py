@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -13,43 +14,129 @@ from codectool.errors import AudioError
 MAX_CHANNELS = 1024  # the limit of libsndfile
 MAX_SAMPLES = 1 << 40  # per channel; a header with more does not state the real length
 MIN_RATE, MAX_RATE = 1000, 1_000_000  # in Hz
+MANY_CHANNELS = 64  # more channels than samples like these: the array is probably transposed
+# Highest peak without a warning, and highest peak that is accepted. Full scale is 1, but 16-bit
+# samples divided by 32767 reach 1.00003.
+PEAKS = 1.001, 4.0
+LOSSY_PEAKS = 1.5, 32.0
 FILTER_REACH = 512  # half of soxr's filter and a margin, in samples at the lower rate
 
 Samples = npt.NDArray[np.float32]  # (C, N) in [-1, 1]
 
 
-def as_channels(samples: npt.ArrayLike) -> Samples:
+def as_channels(samples: npt.ArrayLike, channels: int | None = None) -> Samples:
     """Convert ``(N,)`` or ``(C, N)`` samples of any float type to contiguous float32 ``(C, N)``.
+
+    Args:
+        samples: an array, a tensor on any device, or nested lists.
+        channels: the expected number of channels; None for any.
 
     Raises:
         AudioError: not a float type, or another shape.
     """
-    tensor: Any = samples
-    if hasattr(tensor, "is_floating_point"):  # PyTorch, which this module does not import
-        tensor = tensor.detach().cpu()
-        samples = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
-    wave = np.asarray(samples)
+    wave = _as_array(samples)
     if not np.issubdtype(wave.dtype, np.floating):
-        raise AudioError(f"samples must be float in [-1, 1], not {wave.dtype}")
+        raise AudioError(f"samples must be float in [-1, 1], not {_conversion(wave.dtype)}")
+    problem = f"samples must have the shape (n,) or (channels, n), not {wave.shape}"
     if wave.ndim == 1:
         wave = wave[None]
-    if wave.ndim != 2 or not 1 <= wave.shape[0] <= MAX_CHANNELS:
-        raise AudioError(f"samples must have the shape (n,) or (channels, n), not {wave.shape}")
-    return np.ascontiguousarray(wave, dtype=np.float32)
+    if wave.ndim != 2:
+        raise AudioError(problem)
+    count, length = wave.shape
+    fits = 1 <= count <= MAX_CHANNELS
+    transposed = count > MANY_CHANNELS and 0 < length < MANY_CHANNELS
+    if channels is not None:
+        problem = f"{count} channels, but the stream has {channels}"
+        fits = count == channels
+        transposed = not fits and length == channels
+    if transposed:
+        raise AudioError(f"{problem}; is the array transposed? pass `samples.T`")
+    if not fits:
+        raise AudioError(problem)
+    with np.errstate(over="ignore"):  # too large for float32: infinite, which is refused
+        return np.ascontiguousarray(wave, dtype=np.float32)
 
 
-def check_finite(samples: Samples, name: str, first: int = 0) -> None:
-    """Raise an `AudioError` that names the first of the samples ``(C, N)`` that is not finite.
+def _as_array(samples: npt.ArrayLike) -> npt.NDArray[Any]:
+    tensor: Any = samples
+    try:
+        if hasattr(tensor, "is_floating_point"):  # PyTorch, which this module does not import
+            tensor = tensor.detach().cpu()
+            if tensor.is_floating_point():
+                tensor = tensor.float()  # NumPy has no bfloat16
+            return np.asarray(tensor.numpy())
+        if isinstance(samples, np.ma.MaskedArray) and samples.dtype.kind == "f":
+            return np.asarray(samples.filled(np.nan))  # refused as not finite
+        return np.asarray(samples)
+    except (ValueError, TypeError, OverflowError, RuntimeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise AudioError(f"samples cannot be converted to an array: {reason:.160}") from error
 
-    ``first`` is the position of ``samples[:, 0]`` in the input ``name``.
+
+def _conversion(dtype: np.dtype[Any]) -> str:
+    """Return the name of a type that is no float, and how to convert samples of it."""
+    if dtype.kind not in "iu":
+        return str(dtype)
+    if dtype.itemsize == 8:  # Python's integers: of any full scale
+        return f"{dtype.name}: divide by the full scale, which is 32768 for 16-bit samples"
+    middle = 1 << (8 * dtype.itemsize - 1)
+    return f"{dtype.name}: " + (
+        f"divide by {middle}"
+        if dtype.kind == "i"
+        else f"subtract {middle}, then divide by {middle}"
+    )
+
+
+class LevelCheck:
+    """Check the samples of one signal: finite numbers whose full scale is 1.
+
+    A peak above 4 means another scale and is refused; above 1 there is one warning. Decoders of
+    lossy formats exceed the peak of the original, so the limits of their output are higher.
+
+    Args:
+        name: name of the signal in messages.
+        warn: called with a sentence, at most once.
+        lossy: whether the samples are decoded from a lossy format.
     """
-    finite = np.isfinite(samples)
-    if not finite.all():
-        channel, sample = np.argwhere(~finite)[0]
-        raise AudioError(
-            f"{name}: sample {first + sample} of channel {channel} is {samples[channel, sample]}; "
-            f"{int((~finite).sum())} samples are not finite numbers"
+
+    def __init__(self, name: str, warn: Callable[[str], object], *, lossy: bool = False) -> None:
+        self._name = name
+        self._warn = warn
+        self._loud, self._highest = LOSSY_PEAKS if lossy else PEAKS
+
+    def __call__(self, samples: Samples, first: int = 0) -> None:
+        """Check samples ``(C, N)`` that start at sample ``first`` of the signal.
+
+        Raises:
+            AudioError: a sample is not finite, or the peak is too high.
+        """
+        # NaN and infinity propagate to the extremes.
+        peak = float(max(samples.max(initial=0.0), -samples.min(initial=0.0)))
+        if peak <= self._loud:
+            return
+        if not math.isfinite(peak):
+            finite = np.isfinite(samples)
+            channel, sample = np.argwhere(~finite)[0]
+            raise AudioError(
+                f"{self._name}: sample {first + sample} of channel {channel} is "
+                f"{samples[channel, sample]}; {int((~finite).sum())} samples are not finite numbers"
+            )
+        if peak > self._highest:
+            raise AudioError(f"{self._name}: peak {peak:.6g}; full scale is 1; {_cause(peak)}")
+        self._loud = self._highest
+        self._warn(
+            f"{self._name}: peak {peak:.4g}; full scale is 1, and louder samples are clipped where "
+            "decoded audio is written as integers"
         )
+
+
+def _cause(peak: float) -> str:
+    """Return the likely reason for a peak, and what to do."""
+    for bits in (16, 24, 32):
+        scale = 1 << (bits - 1)
+        if peak <= 1.01 * scale:
+            return f"these look like {bits}-bit samples: divide by {scale}"
+    return "these are no audio samples, or damaged ones"
 
 
 def margin_samples(rate: int, new_rate: int) -> int:

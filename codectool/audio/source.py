@@ -15,12 +15,13 @@ from typing import BinaryIO, Protocol, cast
 import numpy as np
 import soundfile
 
-from codectool.audio.samples import Samples, check_finite
+from codectool.audio.samples import LevelCheck, Samples
 from codectool.audio.wav import SUBTYPES, read_wav_header
 from codectool.errors import AudioError
 
 CHUNK_SAMPLES = 1 << 16  # per channel
 SPOOL_BYTES = 1 << 26  # of a pipe that are kept in memory; more go to a temporary file
+LOSSY = {"VORBIS", "OPUS", "MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III"}
 # `soundfile` raises a TypeError for raw files, because their sampling rate has to be given.
 UNREADABLE = (soundfile.SoundFileError, OSError, ValueError, TypeError)
 
@@ -69,6 +70,7 @@ class FileSource:
         self.channels = int(sound.channels)
         self.num_samples: int | None = int(sound.frames)
         self.warnings: list[str] = []
+        self._check = LevelCheck(name, self.warnings.append, lossy=sound.subtype in LOSSY)
         self._sound = sound
 
     def chunks(self, first: int = 0, count: int | None = None) -> Iterator[Samples]:
@@ -84,7 +86,7 @@ class FileSource:
                 if not len(chunk):
                     break
                 samples = np.ascontiguousarray(chunk.T)
-                check_finite(samples, self.name, position)
+                self._check(samples, position)
                 position += samples.shape[1]
                 yield samples
         except UNREADABLE as error:
@@ -119,6 +121,7 @@ class PcmSource:
         self.channels = channels
         self.num_samples: int | None = None
         self.warnings: list[str] = []
+        self._check = LevelCheck(name, self.warnings.append)
         # `read1` returns what is there: a microphone delivers little at a time.
         self._read = getattr(file, "read1", file.read)
         self._subtype = subtype
@@ -147,7 +150,7 @@ class PcmSource:
                     endian="LITTLE",
                 )
                 samples = np.ascontiguousarray(chunk.T)
-                check_finite(samples, self.name, position)
+                self._check(samples, position)
                 position += samples.shape[1]
                 yield samples
 

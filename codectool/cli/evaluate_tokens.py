@@ -91,7 +91,7 @@ def _encode(
         for clip in clips:
             try:
                 samples, rate = read_audio(folder / clip, str(folder / clip))
-                yield codec.encode(samples, rate)
+                yield codec.encode_chunks([samples], rate, len(samples), checked=True)
             except CodectoolError as error:
                 on_error(clip, str(error).removeprefix(f"{folder / clip}: "))
             progress.on_clip()

@@ -169,7 +169,7 @@ class Operation(ABC, Generic[Input, Output]):
         self, source: Path, tags: Mapping[str, str], warnings: list[str]
     ) -> PreparedClip:
         samples, rate = read_audio(source, str(source), warnings)
-        return self.codec.prepare(samples, rate, tags)
+        return self.codec.prepare(samples, rate, tags, checked=True)
 
 
 AnyOperation: TypeAlias = Operation[Any, Any]

@@ -89,7 +89,7 @@ def validate(model: CodecModel, clips: Sequence[ValidationClip]) -> ValidationRe
     codec = Codec(LoadedModel(model, NO_FINGERPRINT, Path("validation")), model.device)
     outputs, clip_values, codes = [], [], []
     for clip in clips:
-        tokens = codec.encode(clip.audio, model.sample_rate)
+        tokens = codec.encode_chunks([clip.audio], model.sample_rate, 1, checked=True)
         output = codec.decode(tokens)[0]
         outputs.append(torch.from_numpy(output))
         clip_values.append(compute_metrics(clip.audio[0].numpy(), output, model.sample_rate))

@@ -31,7 +31,7 @@ class CodectoolSystem(System):
     @override
     def code(self, wave: Wave, rate: int) -> Coded:
         started = self._clock()
-        tokens = self.codec.encode(wave, rate)
+        tokens = self.codec.encode_chunks([wave], rate, 1, checked=True)
         encode_seconds = self._clock() - started
         file = io.BytesIO()
         write(file, tokens)
