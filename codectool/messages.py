@@ -17,12 +17,13 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def first_few(items: Sequence[str], limit: int = MAX_LISTED) -> list[str]:
-    """Return the first items and, if there are more, ``and 2,996 more`` as the last.
+def first_few(items: Sequence[str], see: str = "") -> list[str]:
+    """Return the first five items and, if there are more, how many, and where to ``see`` them.
 
     Examples:
-        >>> first_few(["a", "b", "c", "d"], 2)
-        ['a', 'b', 'and 2 more']
+        >>> first_few("abcdefgh", see="the log")
+        ['a', 'b', 'c', 'd', 'e', 'and 3 more, see the log']
     """
-    left = len(items) - limit
-    return [*items[:limit], *([f"and {left:,} more"] if left > 0 else [])]
+    left = len(items) - MAX_LISTED
+    rest = f"and {left:,} more" + (f", see {see}" if see else "")
+    return [*items[:MAX_LISTED], *([rest] if left > 0 else [])]

@@ -84,6 +84,8 @@ def compare(
         warn(line)
     with working(f"comparing {second} with {first}"):
         reference, degraded = _read(first), _read(second)
+        for text in (*reference.warnings, *degraded.warnings):
+            warn(text)
         delay = find_delay(reference.at(RATE), degraded.at(RATE)) / RATE if align else 0.0
         # drawn first, so that a missing matplotlib is reported before the slow metrics
         image = _draw(reference, degraded, (first, second), delay) if figure else b""

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from codectool.cli.batch import read_files_from
-from codectool.cli.console import note, say, warn, working
+from codectool.cli.console import count, note, say, warn, working
 from codectool.cli.options import FILE, PIPE, debug_option, metric_option
 from codectool.cli.progress import evaluation_progress
 from codectool.codecs.registry import FAMILIES
@@ -180,6 +180,12 @@ def evaluate(
     if others:
         raise UsageError(f"`--{output}` and `--{others[0]}` cannot be combined; give one of them")
     files = None if files_from is None else read_files_from(files_from, references)
+    if files == []:
+        raise UsageError(f"{files_from}: lists no files")
+    if config is not None and not checkpoints:
+        raise UsageError("`--config` is the config of a `--checkpoint`; add one")
+    if keep is not None and keep.resolve() == references.resolve():
+        raise UsageError(f"{keep}: contains the recordings; keep decoded audio in another folder")
     if report is not None:
         if report == PIPE:
             raise UsageError("stdout is used for the table; give a file name for `--report`")
@@ -223,6 +229,9 @@ def evaluate(
                 jobs,
                 progress,
             )
+        if not any(score.problem is None for s in evaluation.systems for score in s.scores):
+            _print_problems(evaluation)
+            raise UsageError(f"{references}: none of its clips could be compared")
         # hours of work: no failure of one output costs the other
         try:
             _print(evaluation, output)
@@ -298,14 +307,20 @@ def _print(evaluation: Evaluation, output: str) -> None:
     else:
         clips = evaluation.clips
         minutes = sum(clip.seconds for clip in clips) / 60
-        click.echo(f"{len(clips)} clips, {minutes:.1f} minutes; mean ± 95 % (worst clip)\n")
+        click.echo(
+            f"{count(len(clips), 'clip')}, {minutes:.1f} minutes; mean ± 95 % (worst clip)\n"
+        )
         rows = tables.table(evaluation)
         click.echo(tables.as_markdown(rows) if output == "markdown" else tables.as_text(rows))
     for line in tables.remarks(evaluation):
         warn(line)
+    _print_problems(evaluation)
+
+
+def _print_problems(evaluation: Evaluation) -> None:
     problems = [
         f"{system}: {clip}: {reason}" if system else f"{clip}: {reason}"
         for system, clip, reason in evaluation.problems
     ]
-    for problem in first_few(problems):
+    for problem in first_few(problems, see="`--json`"):
         say("error", problem, "red")

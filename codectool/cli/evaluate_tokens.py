@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from codectool.audio.files import read_audio
-from codectool.cli.console import note, say
+from codectool.cli.console import note, say, warn
 from codectool.cli.options import check_figure, write_output
 from codectool.cli.progress import evaluation_progress
 from codectool.errors import CodectoolError, UsageError
@@ -90,7 +90,10 @@ def _encode(
         progress.on_step(f"encoding with {name}", len(clips))
         for clip in clips:
             try:
-                samples, rate = read_audio(folder / clip, str(folder / clip))
+                warnings: list[str] = []
+                samples, rate = read_audio(folder / clip, str(folder / clip), warnings)
+                for text in warnings:
+                    warn(text)
                 yield codec.encode_chunks([samples], rate, len(samples), checked=True)
             except CodectoolError as error:
                 on_error(clip, str(error).removeprefix(f"{folder / clip}: "))

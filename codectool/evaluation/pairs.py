@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from pathlib import Path
 
-from codectool.audio.discovery import AUDIO_SUFFIXES, find_names, strip_suffix
+from codectool.audio.discovery import AUDIO_SUFFIXES, find_files, find_names, strip_suffix
 from codectool.errors import UsageError
 from codectool.evaluation.results import Problem
 
@@ -35,14 +35,14 @@ def find_references(
         if first != name:
             problems.append(Problem("", name, f"is left out: {first} differs only in its suffix"))
     if not taken and not problems:
-        raise UsageError(f"{folder}: contains no audio; name a folder of recordings")
+        raise UsageError(f"{folder}: contains no audio{_decode_first(folder)}")
     return list(taken.values()), problems
 
 
 def find_partners(
     system: str, folder: Path, names: Sequence[str], bad: Sequence[str] = ()
 ) -> tuple[dict[str, Path], list[Problem]]:
-    """Find the coded file of each clip: the same relative path with any suffix.
+    """Find the coded file of each clip: the same relative path with any suffix, or the same one.
 
     Coded files of ``bad`` references, which cannot be used, are ignored.
 
@@ -50,17 +50,34 @@ def find_partners(
         Paths by name of the clip, and a problem for each unmatched file of either side.
 
     Raises:
-        UsageError: the folder does not exist.
+        UsageError: the folder does not exist, or contains no audio.
     """
     _require_folder(folder)
-    found = {key_of(name): folder / name for name in find_names(folder, AUDIO_SUFFIXES)[0]}
-    pairs = {name: found[key_of(name)] for name in names if key_of(name) in found}
-    problems = [Problem(system, name, "is missing") for name in names if name not in pairs]
+    found: dict[str, list[str]] = {}
+    for name in find_names(folder, AUDIO_SUFFIXES)[0]:
+        found.setdefault(key_of(name), []).append(name)
+    if not found:
+        raise UsageError(f"{folder}: contains no audio{_decode_first(folder)}")
+    pairs = {}
+    problems = []
+    for name in names:
+        candidates = found.get(key_of(name), [])
+        if not candidates:
+            problems.append(Problem(system, name, "is missing"))
+            continue
+        chosen = name if name in candidates else candidates[0]
+        pairs[name] = folder / chosen
+        problems += [
+            Problem(system, other, f"is left out: {chosen} differs only in its suffix")
+            for other in candidates
+            if other != chosen
+        ]
     expected = {key_of(name) for name in (*names, *bad)}
     problems += [
-        Problem(system, str(path.relative_to(folder)), "has no reference")
-        for key, path in found.items()
+        Problem(system, name, "has no reference")
+        for key, unmatched in found.items()
         if key not in expected
+        for name in unmatched
     ]
     return pairs, problems
 
@@ -71,5 +88,13 @@ def key_of(name: str) -> str:
 
 
 def _require_folder(folder: Path) -> None:
+    if folder.is_file():
+        raise UsageError(f"{folder}: is a file; `codectool compare` compares two files")
     if not folder.is_dir():
         raise UsageError(f"{folder}: there is no such folder; name a folder of recordings")
+
+
+def _decode_first(folder: Path) -> str:
+    if next(find_files(folder, {".hcd"}), None) is not None:
+        return "; decode its .hcd files with `codectool decode` first"
+    return "; name a folder of recordings"

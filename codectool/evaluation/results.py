@@ -29,6 +29,7 @@ class Clip:
     path: Path
     seconds: float
     speech: SpeechLevel
+    warnings: tuple[str, ...] = ()  # one sentence, with its path, for each fault of the file
 
 
 @dataclass(frozen=True)
@@ -47,6 +48,7 @@ class Score:
     encode_seconds: float | None = None
     decode_seconds: float | None = None
     problem: str | None = None  # why there are no values, in one line
+    warnings: tuple[str, ...] = ()  # as in `Clip`, of the coded audio
 
 
 @dataclass(frozen=True)

@@ -90,9 +90,10 @@ def evaluate(
     metrics, infos = config.selection.metrics, config.selection.infos
     with Workers(jobs or cores()) as workers:
         runner = _TaskRunner(workers, progress or ProgressCallback())
-        clips = _find_clips(config, runner)
+        clips = _find_clips(config, outputs, runner)
+        coded = _find_coded(config.folders, clips, runner)
         costs, files = _run_systems(config.systems, clips, outputs, runner)
-        files |= _find_coded(config.folders, clips, runner)
+        files |= coded
         references = {clip.name: clip.path for clip in clips}
         pairs = {key: (references[key[1]], file) for key, file in files.items()}
         delays = _find_delays(names, pairs, config.align, runner)
@@ -160,9 +161,9 @@ def _reason(error: Exception, arguments: Sequence[object]) -> str:
     return text
 
 
-def _find_clips(config: EvaluationConfig, runner: _TaskRunner) -> list[Clip]:
+def _find_clips(config: EvaluationConfig, outputs: Path, runner: _TaskRunner) -> list[Clip]:
     """Return the references that can be read."""
-    folders = [folder for _, folder in config.folders]
+    folders = [outputs, *(folder for _, folder in config.folders)]
     names, problems = find_references(config.references, config.files, folders)
     runner.problems += problems
     paths = {name: config.references / name for name in names}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import cached_property
 from pathlib import Path
 from typing import BinaryIO
@@ -14,6 +15,8 @@ from codectool.errors import AudioError
 from codectool.evaluation.metrics.base import Wave
 from codectool.evaluation.metrics.speech_level import SpeechLevel, speech_level
 
+MIN_MONO_ENERGY = 0.01  # of the mean of the channels, relative to the energy of a channel
+
 
 class Signal:
     """Mono audio that can be read at any sampling rate.
@@ -21,11 +24,13 @@ class Signal:
     Args:
         samples: float32 ``(N,)`` in [-1, 1].
         rate: sampling rate of the samples, in Hz.
+        warnings: one sentence for each fault of the file that the samples are from.
     """
 
-    def __init__(self, samples: Wave, rate: int) -> None:
+    def __init__(self, samples: Wave, rate: int, warnings: Sequence[str] = ()) -> None:
         self.samples = samples
         self.rate = rate
+        self.warnings = tuple(warnings)
         self._resampled = {rate: samples}
 
     @property
@@ -57,12 +62,21 @@ def read_signal(file: Path | BinaryIO, name: str = "") -> Signal:
             low that the resampled signal would not fit into memory.
     """
     name = name or str(file)
-    samples, rate = read_audio(file, name)
+    warnings: list[str] = []
+    samples, rate = read_audio(file, name, warnings)
     check_rate(rate, name)
     if samples.shape[1] == 0:
         raise AudioError(f"{name}: holds no samples")
-    mono = samples[0] if len(samples) == 1 else samples.mean(axis=0)
-    return Signal(np.ascontiguousarray(mono), rate)
+    if len(samples) == 1:
+        return Signal(np.ascontiguousarray(samples[0]), rate, warnings)
+    mono = samples.mean(axis=0)
+    energies = np.einsum("cn,cn->c", samples, samples, dtype=float)
+    if float(mono @ mono) < MIN_MONO_ENERGY * energies.mean():
+        warnings.append(
+            f"{name}: its channels cancel each other in their mean, which is compared; use one "
+            "channel"
+        )
+    return Signal(np.ascontiguousarray(mono), rate, warnings)
 
 
 def advance(wave: Wave, samples: int, length: int) -> Wave:

@@ -10,7 +10,7 @@ from typing import Any
 
 from codectool.evaluation.metrics.base import MetricInfo
 from codectool.evaluation.results import Evaluation, SystemResult
-from codectool.messages import MAX_LISTED, first_few, printable
+from codectool.messages import first_few, printable
 
 NO_VALUE = "-"
 ARROWS = {"higher": "↑", "lower": "↓"}
@@ -77,7 +77,10 @@ def as_markdown(rows: Rows) -> str:
 
 
 def remarks(evaluation: Evaluation) -> Iterator[str]:
-    """Yield one line per remark: clips without some values and why, and clips of other lengths."""
+    """Yield one line per remark: faulty files, clips without values and why, and other lengths."""
+    warnings = [text for clip in evaluation.clips for text in clip.warnings]
+    warnings += [text for s in evaluation.systems for score in s.scores for text in score.warnings]
+    yield from first_few(warnings, see="`--json`")
     speechless = evaluation.clips_without_speech
     left_out = [metric.title for metric in evaluation.metrics if metric.needs_speech]
     if speechless and left_out:
@@ -107,8 +110,7 @@ def remarks(evaluation: Evaluation) -> Iterator[str]:
 
 
 def _listed(items: Sequence[str]) -> str:
-    more = ", see `--json`" if len(items) > MAX_LISTED else ""
-    return ", ".join(first_few(items)) + more
+    return ", ".join(first_few(items, see="`--json`"))
 
 
 def to_json(evaluation: Evaluation) -> dict[str, Any]:
@@ -120,6 +122,7 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
                 "seconds": clip.seconds,
                 "speech_level_db": clip.speech.level_db,
                 "speech_seconds": clip.speech.seconds,
+                "warnings": clip.warnings,
             }
             for clip in evaluation.clips
         ],

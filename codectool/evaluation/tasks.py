@@ -22,7 +22,7 @@ LENGTH_TOLERANCE_SECONDS = 0.25  # codecs pad their last frame
 def measure_clip(name: str, path: Path) -> Clip:
     """Read a recording and measure its length and its speech level."""
     signal = read_signal(path)
-    return Clip(name, path, signal.seconds, signal.speech)
+    return Clip(name, path, signal.seconds, signal.speech, signal.warnings)
 
 
 def run_codec(spec: SystemSpec, source: Path, target: Path) -> CodecCost:
@@ -64,4 +64,5 @@ def score_files(
     if abs(longer) > LENGTH_TOLERANCE_SECONDS:
         word = "longer" if longer > 0 else "shorter"
         notes["length"] = f"is {abs(longer):.2f} s {word} than its reference"
-    return Score(clip, degraded_file, values, notes, 1000 * delay_seconds)
+    delay_ms = 1000 * delay_seconds
+    return Score(clip, degraded_file, values, notes, delay_ms, warnings=degraded.warnings)

@@ -232,3 +232,93 @@ def test_names_that_are_no_text_can_be_reported(run: Run, tmp_path: Path) -> Non
     options = ("--metric", "mel_db", "--report", page, "--report-audio", "beside")
     assert run("evaluate", tmp_path / "clips", tmp_path / "coded", *options).code == 0
     assert r"caf\\udce9.wav" in page.read_text(encoding="utf-8")
+
+
+# -- inputs of a new user ------------------------------------------------------------------------
+
+
+def test_clips_that_cannot_be_compared_are_an_error(run: Run, clips: Path, tmp_path: Path) -> None:
+    write(tmp_path / "other" / "name.wav", speech())
+    (tmp_path / "broken").mkdir()
+    (tmp_path / "broken" / "b.wav").write_text("no audio")
+    for references, coded in ((clips, "other"), (tmp_path / "broken", "coded")):
+        result = run("evaluate", references, tmp_path / coded, "--metric", "mel_db")
+        assert (result.code, result.text) == (2, "")
+        *problems, last = result.err.splitlines()
+        assert last == f"error: {references}: none of its clips could be compared"
+        assert problems
+        assert all(line.startswith("error: ") and ".wav: " in line for line in problems)
+
+
+def test_folder_without_coded_audio_is_refused_before_the_run(
+    run: Run, clips: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "hcd").mkdir()
+    coded = run("encode", clips, tmp_path / "hcd", "--model", "hac")
+    assert coded.code == 0
+    result = run("evaluate", clips, tmp_path / "hcd", "--codec", "hac", "--metric", "mel_db")
+    assert (result.code, result.text) == (2, "")
+    assert result.err == (
+        f"error: {tmp_path / 'hcd'}: contains no audio; decode its .hcd files with "
+        "`codectool decode` first\n"
+    )
+
+
+def test_many_problems_are_listed_in_a_few_lines(run: Run, clips: Path) -> None:
+    for number in range(40):
+        (clips / f"bad{number}.wav").write_text("no audio")
+    result = run("evaluate", clips, clips.parent / "coded", "--metric", "mel_db", "--jobs", 1)
+    assert result.code == 1
+    assert result.err.count("\n") == 6
+    assert result.err.endswith("error: and 35 more, see `--json`\n")
+
+
+def test_two_coded_files_of_a_clip_are_reported(run: Run, clips: Path, tmp_path: Path) -> None:
+    for suffix in ("flac", "ogg"):
+        soundfile.write(tmp_path / "coded" / f"voice.{suffix}", dither(3), RATE)
+    result = run("evaluate", clips, tmp_path / "coded", "--metric", "mel_db", "--json")
+    assert result.code == 1
+    assert "coded: voice.ogg: is left out: voice.wav differs only in its suffix" in result.err
+    (score,) = json.loads(result.text)["systems"][0]["clips"]
+    assert score["path"].endswith("voice.wav")
+
+
+def test_channels_that_cancel_are_reported(run: Run, clips: Path, tmp_path: Path) -> None:
+    soundfile.write(clips / "voice.wav", np.stack([speech(), -speech()], 1), RATE)
+    result = run("evaluate", clips, tmp_path / "coded", "--metric", "mel_db", "--json")
+    warning = f"{clips / 'voice.wav'}: its channels cancel each other in their mean"
+    assert warning in result.err
+    assert warning in json.loads(result.text)["clips"][0]["warnings"][0]
+    pair = (clips / "voice.wav", tmp_path / "coded" / "voice.wav")
+    assert warning in run("compare", *pair, "--metric", "mel_db").err
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (("--config", "no.json", "--model", "hac"), "`--config` is the config of a `--checkpoint`"),
+        (("--keep", "clips", "--model", "hac"), "clips: contains the recordings"),
+        (("--files-from", "empty.txt", "coded"), "empty.txt: lists no files"),
+        (("coded/voice.wav",), "coded/voice.wav: is a file; `codectool compare` compares two"),
+    ],
+)
+def test_wrong_options_are_refused(
+    run: Run,
+    clips: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    options: tuple[str, ...],
+    words: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty.txt").write_text("# nothing\n")
+    result = run("evaluate", clips, *options, "--metric", "mel_db")
+    assert (result.code, result.text) == (2, "")
+    assert words in result.err
+
+
+def test_kept_audio_does_not_become_a_recording(run: Run, clips: Path, tmp_path: Path) -> None:
+    options = (clips, "--model", "hac", "--metric", "mel_db", "--keep", clips / "kept", "--json")
+    for _ in range(2):
+        values = json.loads(run("evaluate", *options).text)
+        assert [clip["name"] for clip in values["clips"]] == ["voice.wav"]
