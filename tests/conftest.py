@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -40,6 +42,14 @@ def shared(*parts: str) -> Path:
     path = SHARED.joinpath(*parts)
     assert path.exists(), f"{path} is missing"
     return path
+
+
+def load_torchaudio() -> Any:
+    """Return `torchaudio.functional`; skip the test if it does not load with this torch."""
+    try:
+        return importlib.import_module("torchaudio.functional")
+    except (ImportError, OSError, RuntimeError) as error:
+        pytest.skip(f"torchaudio does not load with torch {torch.__version__}: {error}")
 
 
 @pytest.fixture(scope="session")

@@ -72,9 +72,9 @@ def mel_filterbank(window: int, bands: int, rate: int = RATE) -> Array:
     return np.asarray(filters / filters.sum(axis=1, keepdims=True))
 
 
-def mel_frequencies(top: float, bands: int) -> Array:
-    """Return the corners of mel bands from 0 to ``top`` Hz: ``(bands + 2,)`` in Hz."""
-    mel = np.linspace(0, hz_to_mel(top), bands + 2)
+def mel_frequencies(top: float, bands: int, bottom: float = 0.0) -> Array:
+    """Return the corners of mel bands from ``bottom`` to ``top`` Hz: ``(bands + 2,)`` in Hz."""
+    mel = np.linspace(hz_to_mel(bottom), hz_to_mel(top), bands + 2)
     return np.where(mel < 15, mel * 200 / 3, 1000 * 6.4 ** ((mel - 15) / 27))
 
 

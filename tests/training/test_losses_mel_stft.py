@@ -1,6 +1,7 @@
 """Mel and STFT losses against a plain NumPy computation in float64."""
 
 import math
+import warnings
 
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from codectool.training.config import load
 from codectool.training.losses.mel import MelLossConfig, MelSpectrum, mel_bands
 from codectool.training.losses.spectrum import Spectrum, magnitudes
 from codectool.training.losses.stft import StftLossConfig
+from tests.conftest import load_torchaudio
 
 HAC_BANDS = {2048: 128, 1024: 80, 512: 48, 256: 24, 128: 12}
 
@@ -293,6 +295,18 @@ def test_spectrum_matches_torch_stft():
         signal, 256, 30, 100, torch.hann_window(100), center=False, return_complex=True
     )
     torch.testing.assert_close(spectrum, expected.abs().mT, atol=1e-5, rtol=1e-4)
+
+
+@pytest.mark.parametrize("f_max", [None, 7000.0])
+@pytest.mark.parametrize(("fft_size", "bands"), [*HAC_BANDS.items(), (400, 80), (64, 40)])
+def test_mel_bands_equal_torchaudio_to_rounding(fft_size, bands, f_max):
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # about empty bands
+        expected = load_torchaudio().melscale_fbanks(
+            fft_size // 2 + 1, 50.0, f_max or 12000.0, bands, 24000, "slaney", "slaney"
+        )
+    ours = mel_bands(fft_size, bands, 24000, 50.0, f_max)
+    torch.testing.assert_close(ours, expected, atol=2e-6, rtol=0)
 
 
 def test_mel_bands_without_a_bin_are_empty():

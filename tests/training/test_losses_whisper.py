@@ -1,5 +1,6 @@
 """Whisper loss with a tiny encoder of random weights."""
 
+import importlib
 import json
 import sys
 import warnings
@@ -166,3 +167,18 @@ def test_missing_transformers_names_the_install_command(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "transformers", None)
     with pytest.raises(UsageError, match=r"pip install 'codectool\[whisper\]'"):
         build(tmp_path)
+
+
+def test_torchaudio_that_does_not_load_is_a_usage_error(folder, monkeypatch):
+    def refuse(name, *args):
+        if name.startswith("torchaudio"):
+            raise RuntimeError("compiled with different CUDA versions.\nPlease install another")
+        return import_module(name, *args)
+
+    import_module = importlib.import_module
+    monkeypatch.setattr(importlib, "import_module", refuse)
+    with pytest.raises(
+        UsageError, match=r"torchaudio, which does not load with torch .* versions\."
+    ):
+        build(folder)
+    build(folder, rate=16000, blocks=1)  # needs no resampling

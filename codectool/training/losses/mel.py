@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import warnings
 from typing import Annotated, Literal
 
+import numpy as np
 import torch
-import torchaudio.functional as audio_functional
 from msgspec import Meta
 from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
+from codectool.audio.mel import mel_frequencies, triangular_filters
 from codectool.errors import ConfigError
 from codectool.schema import MAX_SIZE, NonNegativeFloat, PositiveFloat, Sizes
 from codectool.training.losses.base import BandLossConfig, Loss
@@ -157,21 +157,15 @@ def mel_bands(
     Hz, a height of ``2 / (end - begin)``. Bands too narrow to hold a bin stay empty: their spectrum
     is always 0, which costs nothing.
     """
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", message="At least one mel filterbank has all zero")
-        bands: Tensor = audio_functional.melscale_fbanks(
-            n_freqs=fft_size // 2 + 1,
-            f_min=f_min,
-            f_max=sample_rate / 2 if f_max is None else f_max,
-            n_mels=num_bands,
-            sample_rate=sample_rate,
-            norm=None if unit_sum else "slaney",
-            mel_scale="slaney",
-        )
+    bins = np.arange(fft_size // 2 + 1) * sample_rate / fft_size
+    corners = mel_frequencies(sample_rate / 2 if f_max is None else f_max, num_bands, f_min)
+    bands = triangular_filters(bins, corners)
     if unit_sum:
-        total = bands.sum(0)
-        bands = bands / torch.where(total > 0, total, 1.0)
-    return bands
+        total = bands.sum(axis=1, keepdims=True)
+        bands = bands / np.where(total > 0, total, 1.0)
+    else:
+        bands = bands * 2 / (corners[2:] - corners[:-2])[:, None]
+    return torch.from_numpy(bands.T.copy()).float()
 
 
 def shortened_bands(bands: Tensor, window: int) -> Tensor:

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 import importlib
 import json
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
-import torchaudio.functional as audio_functional
 from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
@@ -55,7 +56,8 @@ class WhisperLoss(Loss):
     The encoder's weights get no gradient and stay in evaluation mode.
 
     Raises:
-        UsageError: ``transformers`` is not installed.
+        UsageError: ``transformers`` is not installed, or torchaudio, which resamples the signals,
+            does not load with this version of torch.
         CheckpointError: The folder holds no Whisper model that can be read.
         ConfigError: The model has fewer blocks; in `forward`, the signals are too short or long.
     """
@@ -68,7 +70,7 @@ class WhisperLoss(Loss):
                 f"Whisper loss: {config.blocks} blocks were asked for; the model in "
                 f"{config.folder} has {len(encoder.layers)}"
             )
-        self.sample_rate = sample_rate
+        self._resample = _resampler(sample_rate)
         self.conv1: nn.Module = encoder.conv1
         self.conv2: nn.Module = encoder.conv2
         self.positions: nn.Embedding = encoder.embed_positions
@@ -89,8 +91,7 @@ class WhisperLoss(Loss):
 
     def hidden_states(self, signal: Tensor) -> list[Tensor]:
         """Return the outputs ``(B, P, D)`` of each block for ``(B, N)``, a position per 20 ms."""
-        signal = audio_functional.resample(signal, self.sample_rate, SAMPLE_RATE)
-        hidden = F.gelu(self.conv2(F.gelu(self.conv1(self.mel(signal))))).mT
+        hidden = F.gelu(self.conv2(F.gelu(self.conv1(self.mel(self._resample(signal)))))).mT
         length, longest = hidden.shape[1], self.positions.num_embeddings
         if length > longest:
             raise ConfigError(
@@ -124,6 +125,25 @@ class LogMel(nn.Module):
         level = mel.clamp(min=1e-10).log10()
         level = torch.maximum(level, level.amax(dim=(1, 2), keepdim=True) - 8)
         return (level + 4) / 4
+
+
+def _resampler(sample_rate: int) -> Callable[[Tensor], Tensor]:
+    """Return a differentiable conversion of signals ``(B, N)`` to Whisper's sampling rate.
+
+    torchaudio is imported only here: 2.11 is its last version, and its compiled part does not load
+    with every version of torch.
+    """
+    if sample_rate == SAMPLE_RATE:
+        return lambda signal: signal
+    try:
+        functional = importlib.import_module("torchaudio.functional")
+    except (ImportError, OSError, RuntimeError) as error:
+        raise UsageError(
+            f"the Whisper loss resamples with torchaudio, which does not load with torch "
+            f"{torch.__version__}: {str(error).splitlines()[0]:.120}; use torch 2.14 or earlier, "
+            f"or a codec at {SAMPLE_RATE} Hz"
+        ) from error
+    return partial(functional.resample, orig_freq=sample_rate, new_freq=SAMPLE_RATE)
 
 
 def _load_encoder(folder: Path) -> Any:
