@@ -15,6 +15,7 @@ from typing import BinaryIO, Protocol, cast
 import numpy as np
 import soundfile
 
+from codectool.audio.ffmpeg import open_with_ffmpeg
 from codectool.audio.samples import LevelCheck, Samples
 from codectool.audio.wav import SUBTYPES, read_wav_header
 from codectool.errors import AudioError
@@ -182,8 +183,17 @@ def _open(stack: ExitStack, file: Path | BinaryIO, name: str) -> AudioSource:
         shutil.copyfileobj(file, spool)
         spool.seek(0)
         file = spool
-    # Readers of formats that libsndfile does not know are chosen here.
-    return FileSource(stack.enter_context(open_sound(file, name)), name)
+    try:
+        return FileSource(stack.enter_context(open_sound(file, name)), name)
+    except AudioError:
+        if isinstance(file, Path):
+            if not file.is_file():
+                raise
+            file = stack.enter_context(file.open("rb"))
+        audio = open_with_ffmpeg(file, name)
+        if audio is None:
+            raise
+        return audio
 
 
 def check_intact(audio: AudioSource) -> None:

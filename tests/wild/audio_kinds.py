@@ -50,9 +50,10 @@ class Kind:
         channels: numbers of channels, used in turn.
         change: changes the bytes of each file.
         joined: whether each file is followed by another one.
-        reference: what the samples are compared with: "ffmpeg" reads the file; "original": ffmpeg
-            reads the files before they are changed and joined; "trimmed": the same, cut to the
-            length of the source, or continued with NaN; "source": the samples that were encoded.
+        reference: what the samples are compared with. "ffmpeg", "sox": the program reads the file;
+            "original": ffmpeg reads the files before they are changed and joined; "trimmed": the
+            same, cut to the length of the source, or continued with NaN; "source": the samples
+            that were encoded.
         decoder: decoder that ffmpeg uses; empty for its own.
         damaged: whether audio is missing, so that the reader must warn or refuse.
         may_refuse: why the reader may refuse an intact file; empty if it must read it.
@@ -85,7 +86,11 @@ def write_kind(kind: Kind, folder: Path) -> tuple[list[Path], list[Wave | None]]
     for number, (rate, channels) in enumerate(forms):
         soundfile.write(sources[number], clip(number, rate, channels).T, rate, "PCM_16")
     kind.write(sources, outputs)
-    expected = decode_with_ffmpeg(sources if kind.reference == "source" else outputs, kind.decoder)
+    if kind.reference == "sox":
+        expected = [_decode_with_sox(output) for output in outputs]
+    else:
+        read = sources if kind.reference == "source" else outputs
+        expected = decode_with_ffmpeg(read, kind.decoder)
     if kind.reference == "trimmed":
         lengths = [soundfile.info(source).frames for source in sources]
         expected = [_trim(wave, length) for wave, length in zip(expected, lengths, strict=True)]
@@ -157,6 +162,12 @@ def decode_with_ffmpeg(paths: Sequence[Path], decoder: str = "") -> list[Wave | 
             output.unlink(missing_ok=True)
             _ffmpeg(*choice, "-i", path, *_to_au(output), check=False)
     return [_read_au(output) for output in outputs]
+
+
+def _decode_with_sox(path: Path) -> Wave | None:
+    _run("sox", path, path.with_suffix(".wav"))
+    samples, rate = soundfile.read(path.with_suffix(".wav"), dtype="float32", always_2d=True)
+    return Wave(samples, rate)
 
 
 def _to_au(*outputs: Path) -> list[str | Path]:
@@ -438,7 +449,10 @@ KINDS = {
     "webm_pipe": Kind(".webm", ffmpeg_pipe("-c:a", "libopus", "-f", "webm")),
     "mka_vorbis": Kind(".mka", ffmpeg("-c:a", "libvorbis")),
     "wma": Kind(".wma", ffmpeg("-c:a", "wmav2"), MPEG1),
-    "amr_nb": Kind(".amr", each("sox", "IN", "-t", "amr-nb", "OUT"), _PACKED, (1,)),
+    # ffmpeg skips frames of silence
+    "amr_nb": Kind(
+        ".amr", each("sox", "IN", "-t", "amr-nb", "OUT"), _PACKED, (1,), reference="sox"
+    ),
     "ac3": Kind(".ac3", ffmpeg("-c:a", "ac3"), MPEG1),
     "wavpack": Kind(".wv", ffmpeg("-c:a", "wavpack")),
     "tta": Kind(".tta", ffmpeg("-c:a", "tta")),
