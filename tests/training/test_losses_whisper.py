@@ -180,5 +180,5 @@ def test_torchaudio_that_does_not_load_is_a_usage_error(folder, monkeypatch):
     with pytest.raises(
         UsageError, match=r"torchaudio, which does not load with torch .* versions\."
     ):
-        build(folder)
+        build(folder, blocks=1)
     build(folder, rate=16000, blocks=1)  # needs no resampling
