@@ -2,6 +2,7 @@
 
 CodectoolError
 ├── UsageError
+├── NotEnoughMemoryError (also a MemoryError)
 ├── AudioError
 ├── TokensError (also a ValueError)
 ├── ContainerError
@@ -24,6 +25,19 @@ options in backticks. The command line prints it and exits with code 2.
 
 from __future__ import annotations
 
+import errno
+import re
+
+# What libraries say that have no exception for it: PyTorch, CUDA, C++, the dynamic linker, threads.
+OUT_OF_MEMORY = re.compile(
+    r"(out of|not enough|can't allocate|cannot allocate|failed to allocate) memory"
+    r"|bad_alloc|bad allocation|_ALLOC_FAILED|failed to map segment|can't start new thread",
+    re.IGNORECASE,
+)
+GPU = re.compile(r"CUDA|CUBLAS|CUDNN|CUFFT|MPS|GPU")
+MEMORY_ADVICE = "not enough memory for this input; close other programs, or use smaller files"
+GPU_MEMORY_ADVICE = "not enough GPU memory for this input; use `--device cpu` or smaller files"
+
 
 class CodectoolError(Exception):
     """Base class of the errors of codectool."""
@@ -35,6 +49,10 @@ class CodectoolWarning(UserWarning):
 
 class UsageError(CodectoolError):
     """The request is invalid, for example because options contradict each other."""
+
+
+class NotEnoughMemoryError(CodectoolError, MemoryError):
+    """The memory of this machine or GPU does not suffice."""
 
 
 class AudioError(CodectoolError):
@@ -87,3 +105,17 @@ class ConfigError(CodectoolError, ValueError):  # msgspec adds the path to a Val
 
 class TrainingError(CodectoolError):
     """A training run cannot continue."""
+
+
+def memory_advice(error: BaseException) -> str | None:
+    """Return what to do if an exception of any library means that memory is short, else None."""
+    if isinstance(error, CodectoolError):
+        return None
+    text = str(error)
+    if not (
+        isinstance(error, MemoryError)
+        or (isinstance(error, OSError) and error.errno == errno.ENOMEM)
+        or (isinstance(error, RuntimeError | ImportError) and OUT_OF_MEMORY.search(text))
+    ):
+        return None
+    return GPU_MEMORY_ADVICE if GPU.search(text) else MEMORY_ADVICE

@@ -5,15 +5,25 @@ from __future__ import annotations
 import os
 import sys
 from collections.abc import Sequence
+from contextlib import suppress
 from importlib import import_module
 
 import click
 from typing_extensions import override
 
 from codectool._version import __version__
-from codectool.cli.console import EXIT_BAD_INPUT, EXIT_BUG, EXIT_INTERRUPTED, debug, report_error
+from codectool.cli.console import (
+    EXIT_BAD_INPUT,
+    EXIT_BUG,
+    EXIT_INTERRUPTED,
+    debug,
+    message,
+    repair_standard_streams,
+    report_error,
+)
 from codectool.cli.options import debug_option
-from codectool.errors import CodectoolError, UsageError
+from codectool.cli.signals import exit_when_terminated
+from codectool.errors import CodectoolError, UsageError, memory_advice
 
 COMMANDS = {
     "encode": "Encode audio to .hcd: a file, a folder or a pipe.",
@@ -84,6 +94,7 @@ def codectool() -> None:
       2    bad usage or bad input
       3    decoded, with damage concealed
       70   internal error
+      129  hung up (the terminal was closed)
       130  interrupted (Ctrl-C)
       143  terminated
     """
@@ -110,22 +121,44 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """Run the command line and exit with its exit code."""
     limit_thread_spinning()
     debug.set(False)
+    repair_standard_streams()
+    with exit_when_terminated():
+        code = _run(arguments)
+    _discard_unwritten()
+    sys.exit(code)
+
+
+def _discard_unwritten() -> None:
+    """Discard what could not be written to stdout, which Python would try again at exit."""
+    try:
+        if sys.stdout is not None:
+            sys.stdout.flush()
+    except (OSError, ValueError):
+        with suppress(OSError, ValueError), open(os.devnull, "w") as null:
+            os.dup2(null.fileno(), sys.stdout.fileno())
+
+
+def _run(arguments: Sequence[str] | None) -> int:
+    """Run the command line; print errors, and return the exit code."""
     try:
         code = codectool.main(arguments, prog_name="codectool", standalone_mode=False)
-    except click.exceptions.Exit as error:
-        code = error.exit_code
+    except SystemExit as ended:
+        code = ended.code
+    except click.exceptions.Exit as ended:
+        code = ended.exit_code
     except click.exceptions.NoArgsIsHelpError as error:
-        error.show()
+        message(error.format_message())
         code = error.exit_code
     except click.ClickException as error:
         report_error(UsageError(_with_hint(error)))
         code = error.exit_code
     except (KeyboardInterrupt, click.Abort):
         code = EXIT_INTERRUPTED
-    except (CodectoolError, OSError, MemoryError) as error:
+    except (CodectoolError, OSError) as error:
         report_error(error)
         code = EXIT_BAD_INPUT
     except Exception as error:
-        report_error(error, unexpected=True)
-        code = EXIT_BUG
-    sys.exit(code if isinstance(code, int) else 0)
+        is_bug = memory_advice(error) is None
+        report_error(error, unexpected=is_bug)
+        code = EXIT_BUG if is_bug else EXIT_BAD_INPUT
+    return code if isinstance(code, int) else 0

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import json
 import os
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager, redirect_stdout
+from collections.abc import Callable
+from contextlib import ExitStack, redirect_stdout
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn, TypeVar
@@ -15,7 +14,7 @@ from typing import TYPE_CHECKING, NoReturn, TypeVar
 import click
 
 from codectool.cli.codec import CodecOptions
-from codectool.cli.console import EXIT_TERMINATED, at_terminal, note, print_traceback, say, warn
+from codectool.cli.console import message, note, print_data, print_traceback, say, warn
 from codectool.cli.options import (
     FILE,
     PIPE,
@@ -24,16 +23,18 @@ from codectool.cli.options import (
     collect_options,
     debug_option,
     finite,
+    naming_file,
     open_input,
 )
+from codectool.cli.signals import stoppable_run
 from codectool.errors import UsageError
+from codectool.files import write_all
 
 if TYPE_CHECKING:
     from codectool.pipeline.operations import AnyOperation
     from codectool.pipeline.report import Result
 
 Selected = TypeVar("Selected", bound=CodecOptions)
-SHOW_CURSOR = b"\x1b[?25h"
 
 
 @dataclass(frozen=True)
@@ -97,7 +98,7 @@ _OPTIONS = (
     ),
     click.option(
         "--report",
-        type=click.Path(path_type=Path, dir_okay=False),
+        type=FILE,
         metavar="JSONL",
         help="Folders: file to write, with a line of JSON per input.",
     ),
@@ -173,6 +174,8 @@ def run_folder(
     if not folder.is_dir():
         raise UsageError(f"{folder}: is not a folder; `--files-from` needs a folder")
     listed = None if files.files_from is None else read_files_from(files.files_from, folder)
+    if files.report == PIPE:
+        raise UsageError("give a file name for `--report`; `--json` prints totals to stdout")
     run_options = RunOptions(listed, files.workers, files.batch_seconds, files.overwrite, strict)
     engine = None
     if files.engine == "ray":
@@ -184,21 +187,22 @@ def run_folder(
         selected = replace(selected, device="cpu")  # this process only reads metadata of the codec
     elif files.ray_address is not None or files.ray_actors is not None:
         raise UsageError("`--ray-address` and `--ray-actors` need `--engine ray`")
-    with _stoppable(), ExitStack() as stack:
+    with stoppable_run(), ExitStack() as stack:
         if engine is not None:
             # Ray reports dead workers on stdout, which belongs to the totals
             stack.enter_context(redirect_stdout(sys.stderr))
         operation = make_operation(selected, folder, listed)
         lines = None
         if files.report is not None:
-            lines = stack.enter_context(files.report.open("w", encoding="utf-8"))
+            lines = stack.enter_context(files.report.open("wb", buffering=0))
         progress = stack.enter_context(BatchProgress(operation.name))
 
         def on_result(result: Result) -> None:
             progress.add(result)
             if lines is not None:
-                lines.write(result.to_json(operation.has_bitrate) + "\n")
-                lines.flush()
+                line = result.to_json(operation.has_bitrate) + "\n"
+                with naming_file(str(files.report)):
+                    write_all(lines, line.encode())
 
         callbacks = Callbacks(progress.found, progress.planned, on_result)
         report = run(operation, folder, target, run_options, callbacks, engine)
@@ -213,10 +217,10 @@ def run_folder(
             print_traceback(result.error)
         say("error", f"{result.source}: {result.reason}", "red")
     if files.profile:
-        click.echo(report.profile(), err=True)
+        message(report.profile())
     note(str(report))
     if files.as_json:
-        click.echo(json.dumps(report.to_json(operation.has_bitrate)))
+        print_data(json.dumps(report.to_json(operation.has_bitrate)))
     sys.exit(report.exit_code)
 
 
@@ -227,32 +231,3 @@ def read_files_from(path: Path, folder: Path) -> list[str]:
     folders = [Path(os.path.abspath(start)) for start in (folder, path.parent, Path())]
     with open_input(path) as (file, name):
         return [str(entry.path) for entry in parse_list(file, name, folders, lengths=False)]
-
-
-@contextmanager
-def _stoppable() -> Iterator[None]:
-    """Stop a run on Ctrl-C or SIGTERM when its threads allow it, and at once on a second one."""
-    received: list[int] = []
-
-    def stop(number: int, _: object) -> NoReturn:
-        received.append(number)
-        if len(received) > 1:  # safe at any time: outputs are renamed when they are complete
-            if at_terminal():
-                os.write(sys.stderr.fileno(), SHOW_CURSOR)
-            os._exit(128 + number)
-        if at_terminal():  # `click.echo` is not safe in a signal handler
-            message = b"\nstopping after the current batches; press Ctrl-C again to quit at once\n"
-            os.write(sys.stderr.fileno(), message)
-        raise KeyboardInterrupt
-
-    previous = {number: signal.signal(number, stop) for number in (signal.SIGINT, signal.SIGTERM)}
-    try:
-        yield
-    except KeyboardInterrupt:
-        note("stopped; repeat the command to continue")
-        if signal.SIGTERM in received:
-            sys.exit(EXIT_TERMINATED)
-        raise
-    finally:
-        for number, handler in previous.items():
-            signal.signal(number, handler)

@@ -4,19 +4,20 @@ from __future__ import annotations
 
 import io
 import json
-import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from codectool.cli.console import note, warn, working
+from codectool.cli.console import note, print_data, warn, working
 from codectool.cli.options import (
     FILE,
     PIPE,
     check_figure,
     debug_option,
     metric_option,
+    naming_file,
+    open_input,
     write_output,
 )
 from codectool.errors import UsageError
@@ -107,7 +108,7 @@ def compare(
             "notes": {info.name: notes[info.name] for info in infos if info.name in notes},
             "left_out": selection.left_out,
         }
-        click.echo(json.dumps(result))
+        print_data(json.dumps(result))
         return
     head = [
         [kind, f"{printable(str(path))}, {signal.seconds:.3f} s at {signal.rate} Hz"]
@@ -120,19 +121,21 @@ def compare(
         text = "-" if value is None else f"{value:.{info.digits}f}"
         reason = f"no value: {printable(notes[info.name])}" if value is None else ""
         rows.append([info.title, text, info.unit, info.better, reason])
-    click.echo(as_text(head, str.ljust) + "\n\n" + as_text(rows, str.ljust))
+    print_data(as_text(head, str.ljust) + "\n\n" + as_text(rows, str.ljust))
     if verbose:
-        click.echo("\n" + "\n".join(f"{info.title}: {info.about}" for info in infos))
+        print_data("\n" + "\n".join(f"{info.title}: {info.about}" for info in infos))
 
 
 def _read(path: Path) -> Signal:
     from codectool.evaluation.signals import read_signal
 
     if path == PIPE:
-        return read_signal(io.BytesIO(sys.stdin.buffer.read()), "stdin")
+        with open_input(path) as (file, name):
+            return read_signal(io.BytesIO(file.read()), name)
     if path.is_dir():
         raise UsageError(f"{path}: is a folder; use `codectool evaluate` to compare folders")
-    return read_signal(path)
+    with naming_file(str(path)):
+        return read_signal(path)
 
 
 def _draw(reference: Signal, degraded: Signal, paths: tuple[Path, Path], delay: float) -> bytes:

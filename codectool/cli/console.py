@@ -1,17 +1,19 @@
-"""Messages to the user, all on stderr."""
+"""Data on stdout, and messages to the user on stderr."""
 
 from __future__ import annotations
 
+import io
 import os
 import signal
 import sys
 import traceback
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from contextvars import ContextVar
 
 import click
 
+from codectool.errors import memory_advice
 from codectool.messages import printable
 
 EXIT_BAD_INPUT = 2
@@ -19,6 +21,7 @@ EXIT_CONCEALED = 3
 EXIT_BUG = 70  # EX_SOFTWARE of sysexits.h
 EXIT_INTERRUPTED = 128 + signal.SIGINT  # as in shells
 EXIT_TERMINATED = 128 + signal.SIGTERM
+STDOUT = "<stdout>"
 
 debug = ContextVar("debug", default=False)  # whether `--debug` is given
 
@@ -26,23 +29,29 @@ debug = ContextVar("debug", default=False)  # whether `--debug` is given
 def report_error(error: BaseException, unexpected: bool = False) -> None:
     """Print an error in one line; with ``--debug``, print the traceback first."""
     print_traceback(error)
-    message = str(error)
+    text = error_text(error)
     if unexpected:
-        message = (
+        text = (
             f"unexpected {type(error).__name__}: {error}; this is a bug in codectool: "
             "please report it with the output of `--debug`"
         )
-    elif isinstance(error, OSError) and error.filename is not None:
-        message = f"{os.fsdecode(error.filename)}: {(error.strerror or str(error)).lower()}"
-    elif isinstance(error, MemoryError):
-        message = "not enough memory for this input"
-    say("error", message, "red")
+    say("error", text, "red")
+
+
+def error_text(error: BaseException) -> str:
+    """Return the message of an error, with the name of the file if the error has it."""
+    if advice := memory_advice(error):
+        return advice
+    if isinstance(error, OSError):
+        name = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+        return name + (error.strerror or str(error)).lower()
+    return str(error)
 
 
 def print_traceback(error: BaseException) -> None:
     """Print the traceback of an error with ``--debug``."""
     if debug.get():
-        traceback.print_exception(error)
+        message("".join(traceback.format_exception(error)).rstrip())
 
 
 def warn(message: str) -> None:
@@ -55,17 +64,32 @@ def at_terminal() -> bool:
     return sys.stderr is not None and sys.stderr.isatty()
 
 
-def note(message: str) -> None:
+def note(text: str) -> None:
     """Print a message if stderr is a terminal."""
     if at_terminal():
-        click.echo(printable(message), err=True)
+        message(printable(text))
 
 
-def say(label: str, message: str, color: str) -> None:
-    """Print ``label: message`` on stderr."""
+def say(label: str, text: str, color: str) -> None:
+    """Print ``label: text`` on stderr."""
     if at_terminal() and not os.environ.get("NO_COLOR"):
         label = click.style(label, fg=color)
-    click.echo(f"{label}: {printable(message)}", err=True)
+    message(f"{label}: {printable(text)}")
+
+
+def print_data(text: str, end: str = "\n") -> None:
+    """Print data on stdout."""
+    try:
+        click.echo(text + end, nl=False)
+    except OSError as error:
+        error.filename = STDOUT
+        raise
+
+
+def message(text: str) -> None:
+    """Print text on stderr; a command does not fail because its messages cannot be written."""
+    with suppress(OSError, ValueError):  # the disk is full, or the reader has gone
+        click.echo(text, err=True)
 
 
 def count(number: int, noun: str) -> str:
@@ -84,3 +108,20 @@ def working(what: str) -> Iterator[None]:
 
     with Console(stderr=True).status(escape(printable(what))):
         yield
+
+
+def repair_standard_streams() -> None:
+    """Replace closed standard streams by the null device, and let stdout take any character.
+
+    A file that is opened later would get the number of a closed stream, and messages that C
+    libraries write to stderr would end up in it.
+    """
+    for number in range(3):
+        try:
+            os.fstat(number)
+        except OSError:
+            os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # has the lowest free number
+    if sys.stderr is None:
+        sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")

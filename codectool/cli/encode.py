@@ -2,11 +2,10 @@
 
 from __future__ import annotations
 
-import signal
 import time
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import TYPE_CHECKING, BinaryIO
+from typing import TYPE_CHECKING, Any, BinaryIO
 
 import click
 from typing_extensions import Self
@@ -15,6 +14,7 @@ from codectool.cli.batch import FileOptions, file_options, run_folder, strict_op
 from codectool.cli.codec import EncoderOptions, encoder_options
 from codectool.cli.console import note, warn, working
 from codectool.cli.options import finite, is_pipe, open_input, open_output
+from codectool.cli.signals import ENDING, handling
 from codectool.errors import UsageError
 
 if TYPE_CHECKING:
@@ -67,8 +67,8 @@ def _parse_tags(
 @click.option(
     "--live",
     is_flag=True,
-    help="Write blocks of 0.1 s (SuperCodec: 1 s) as soon as they are complete; Ctrl-C ends the "
-    "input.",
+    help="Write blocks of 0.1 s (SuperCodec: 1 s) as soon as they are complete; Ctrl-C or SIGTERM "
+    "ends the input.",
 )
 @click.option(
     "--input-format",
@@ -203,7 +203,7 @@ def _open_audio(
 
 
 class _LiveSource:
-    """Audio that ends on Ctrl-C."""
+    """Audio that ends on Ctrl-C, or when the program is terminated: the recording is kept."""
 
     seekable = False
     num_samples: int | None = None
@@ -215,11 +215,12 @@ class _LiveSource:
         self._waiting = self._ended = False
 
     def __enter__(self) -> Self:
-        self._previous = signal.signal(signal.SIGINT, self._end)
+        self._handling = handling(ENDING, self._end)
+        self._handling.__enter__()
         return self
 
-    def __exit__(self, *_: object) -> None:
-        signal.signal(signal.SIGINT, self._previous)
+    def __exit__(self, *exception: Any) -> None:
+        self._handling.__exit__(*exception)
 
     def _end(self, *_: object) -> None:
         self._ended = True

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from codectool.cli.batch import read_files_from
-from codectool.cli.console import count, note, say, warn, working
+from codectool.cli.console import count, note, print_data, say, warn, working
 from codectool.cli.options import FILE, PIPE, debug_option, metric_option
 from codectool.cli.progress import evaluation_progress
 from codectool.codecs.registry import FAMILIES
@@ -39,8 +39,8 @@ def _list_metrics(ctx: click.Context, _param: click.Parameter, value: bool) -> N
     for name, (info, metric) in by_name.items():
         low, high = ("" if end is None else f"{end:g}" for end in info.range)
         needs = f"at {metric.rate} Hz" + "".join(f", package {name}" for name in metric.packages)
-        click.echo(f"{name}: {info.heading}, {low}..{high}, {info.better} is better, {needs}")
-        click.echo(f"    {info.about}")
+        print_data(f"{name}: {info.heading}, {low}..{high}, {info.better} is better, {needs}")
+        print_data(f"    {info.about}")
     ctx.exit()
 
 
@@ -301,17 +301,17 @@ def _print(evaluation: Evaluation, output: str) -> None:
     from codectool.evaluation import tables
 
     if output == "json":
-        click.echo(json.dumps(tables.to_json(evaluation), indent=1))
+        print_data(json.dumps(tables.to_json(evaluation), indent=1))
     elif output == "csv":
-        click.echo(tables.to_csv(evaluation), nl=False)
+        print_data(tables.to_csv(evaluation), end="")
     else:
         clips = evaluation.clips
         minutes = sum(clip.seconds for clip in clips) / 60
-        click.echo(
+        print_data(
             f"{count(len(clips), 'clip')}, {minutes:.1f} minutes; mean ± 95 % (worst clip)\n"
         )
         rows = tables.table(evaluation)
-        click.echo(tables.as_markdown(rows) if output == "markdown" else tables.as_text(rows))
+        print_data(tables.as_markdown(rows) if output == "markdown" else tables.as_text(rows))
     for line in tables.remarks(evaluation):
         warn(line)
     _print_problems(evaluation)

@@ -7,10 +7,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from codectool.audio.files import read_audio
-from codectool.cli.console import note, say, warn
+from codectool.cli.console import note, print_data, say, warn
 from codectool.cli.options import check_figure, write_output
 from codectool.cli.progress import evaluation_progress
 from codectool.errors import CodectoolError, UsageError
@@ -59,13 +57,13 @@ def print_token_usage(
     if not models:
         raise UsageError(f"{folder}: none of its files can be used")
     if output == "json":
-        click.echo(json.dumps([model.to_json() for model in models], indent=1))
+        print_data(json.dumps([model.to_json() for model in models], indent=1))
     elif output == "csv":
-        click.echo(token_csv(models), nl=False)
+        print_data(token_csv(models), end="")
     elif output == "markdown":
-        click.echo("\n\n".join(map(as_markdown, token_tables(models))))
+        print_data("\n\n".join(map(as_markdown, token_tables(models))))
     else:
-        click.echo(token_text(models))
+        print_data(token_text(models))
     if plot is not None:
         from codectool.evaluation.tokens.plot import draw_tokens
 

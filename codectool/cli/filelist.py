@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from codectool.cli.console import count, warn
+from codectool.cli.console import count, message, print_data, warn
 from codectool.cli.options import FILE, PIPE, debug_option, open_output
 from codectool.errors import AudioError, UsageError
 from codectool.files import check_writable, write_all
@@ -126,11 +126,11 @@ def filelist(
             write_all(stack.enter_context(open_output(path, overwrite)), text)
     totals = dict(zip(("train", "valid"), map(_totals, outputs, lists), strict=False))
     for total in totals.values():
-        click.echo(printable(_sentence(total)), err=True)
+        message(printable(_sentence(total)))
     if any(skipped.values()):
-        click.echo(f"skipped: {skipped_text}", err=True)
+        message(f"skipped: {skipped_text}")
     if as_json:
-        click.echo(json.dumps(totals | skipped))
+        print_data(json.dumps(totals | skipped))
 
 
 def _choose_outputs(output: Path, share: float | None, valid_output: Path | None) -> list[Path]:

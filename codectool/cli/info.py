@@ -9,7 +9,7 @@ from typing import Any
 
 import click
 
-from codectool.cli.console import EXIT_BAD_INPUT, count, report_error
+from codectool.cli.console import EXIT_BAD_INPUT, count, print_data, report_error
 from codectool.cli.options import FILE, debug_option, open_input
 from codectool.codecs.registry import FAMILIES, get_family
 from codectool.errors import CodectoolError, UsageError
@@ -43,15 +43,15 @@ def info(sources: tuple[Path, ...], models: tuple[str, ...], as_json: bool) -> N
     for source in sources:
         try:
             described.append(_describe_file(source))
-        except CodectoolError as error:
+        except (CodectoolError, OSError) as error:
             report_error(error)
             failed = True
     for number, data in enumerate(described):
         if as_json:
             old = {"bits_per_stream": data["bits_per_codebook"]}  # the key of version 0.1
-            click.echo(json.dumps(data | old))
+            print_data(json.dumps(data | old))
         else:
-            click.echo(("\n" if number else "") + _table(data))
+            print_data(("\n" if number else "") + _table(data))
     if failed:
         sys.exit(EXIT_BAD_INPUT)
 

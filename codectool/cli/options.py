@@ -12,14 +12,30 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import click
+from typing_extensions import override
 
-from codectool.cli.console import debug
-from codectool.errors import UsageError
+from codectool.cli.console import STDOUT, debug
+from codectool.errors import NotEnoughMemoryError, UsageError, memory_advice
 from codectool.files import atomic_output, check_writable, write_all
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
 PIPE = Path("-")
-FILE = click.Path(path_type=Path)
+STDIN = "<stdin>"
+
+
+class FilePath(click.Path):
+    """A path, or `-` as `PIPE`; a file of the name `-` can be given as `./-`."""
+
+    def __init__(self) -> None:
+        super().__init__(path_type=Path)
+
+    @override
+    def convert(self, value: Any, param: click.Parameter | None, ctx: click.Context | None) -> Any:
+        path = super().convert(value, param, ctx)
+        return Path.cwd() / path if path == PIPE and value not in ("-", PIPE) else path
+
+
+FILE = FilePath()
 
 
 debug_option = click.option(
@@ -103,27 +119,39 @@ audio_options = collect_options(
 
 
 @contextmanager
+def naming_file(name: str) -> Iterator[None]:
+    """Name a file in errors that name none."""
+    try:
+        yield
+    except Exception as error:
+        if advice := memory_advice(error):
+            raise NotEnoughMemoryError(f"{name}: {advice}") from error
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = name
+        raise
+
+
+@contextmanager
 def open_input(path: Path) -> Iterator[tuple[BinaryIO, str]]:
     """Open a path or `-`; yield a binary file object and its name in messages."""
     if path == PIPE:
         if sys.stdin is None:
             raise UsageError("stdin is closed; give a file name")
-        yield sys.stdin.buffer, "<stdin>"
+        with naming_file(STDIN):
+            yield sys.stdin.buffer, STDIN
         return
     try:
         file = path.open("rb")
     except OSError as error:
         raise UsageError(f"{path}: {(error.strerror or str(error)).lower()}") from error
-    with file:
+    with naming_file(str(path)), file:
         yield file, str(path)
 
 
 def check_output(path: Path, source: Path, overwrite: bool) -> None:
     """Refuse an output that cannot be written, is the input or is a terminal, before any work."""
     if path == PIPE:
-        if sys.stdout is None:
-            raise UsageError("stdout is closed; give an OUTPUT")
-        if sys.stdout.isatty():
+        if _stdout().isatty():
             raise UsageError(
                 "refusing to write binary data to a terminal; give an OUTPUT or a pipe"
             )
@@ -151,7 +179,7 @@ def check_png(path: Path) -> None:
 def is_pipe(path: Path, file: BinaryIO | None = None) -> bool:
     """Return whether a path cannot seek; `-` stands for an open input, or else for stdout."""
     if path == PIPE:
-        return not (file or sys.stdout.buffer).seekable()
+        return not (file or _stdout()).seekable()
     return path.exists() and not path.is_file()
 
 
@@ -162,8 +190,19 @@ def open_output(path: Path, overwrite: bool) -> Iterator[BinaryIO]:
         with atomic_output(path, overwrite) as file:
             yield file
         return
-    yield sys.stdout.buffer
-    sys.stdout.buffer.flush()
+    file = _stdout()
+    try:
+        yield file
+        file.flush()
+    except OSError as error:
+        error.filename = error.filename or STDOUT
+        raise
+
+
+def _stdout() -> BinaryIO:
+    if sys.stdout is None:
+        raise UsageError("stdout is closed; give an OUTPUT")
+    return sys.stdout.buffer
 
 
 def write_output(path: Path, data: bytes | memoryview, overwrite: bool) -> None:

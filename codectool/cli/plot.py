@@ -8,7 +8,7 @@ from pathlib import Path
 
 import click
 
-from codectool.cli.console import note
+from codectool.cli.console import note, print_data
 from codectool.cli.options import PIPE, check_output, check_png, debug_option, write_output
 from codectool.errors import UsageError
 
@@ -75,7 +75,7 @@ def plot(
     names = select_metrics(runs, wanted)
     if as_json:
         for run in runs:
-            click.echo(json.dumps(summary(run, names)))
+            print_data(json.dumps(summary(run, names)))
         return
     assert output is not None
 

@@ -8,10 +8,9 @@ from contextlib import contextmanager
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-import click
 from typing_extensions import Self
 
-from codectool.cli.console import at_terminal
+from codectool.cli.console import at_terminal, message
 from codectool.messages import printable
 
 if TYPE_CHECKING:
@@ -60,8 +59,14 @@ class ProgressBar:
     def update(self, share: float, status: str, title: str | None = None) -> None:
         """Set the completed share of the work, 0 to 1, and the text after and before the bar."""
         if self._bar is not None:
+            from rich.markup import escape
+
             self._bar.update(
-                self._task, total=1.0, completed=share, status=status, description=title
+                self._task,
+                total=1.0,
+                completed=share,
+                status=printable(status),
+                description=None if title is None else escape(printable(title)),
             )
 
 
@@ -92,7 +97,7 @@ class TrainingProgress(ProgressBar):
     def print(self, line: str) -> None:
         """Print a line above the bar, or to the log."""
         if self._bar is not None or (self._shown and self._log):
-            click.echo(printable(line), err=True)
+            message(printable(line))
 
 
 def training_status(state: TrainingState) -> str:

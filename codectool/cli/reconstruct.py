@@ -9,7 +9,7 @@ import click
 from codectool.cli.batch import FileOptions, file_options, run_folder, strict_option
 from codectool.cli.codec import EncoderOptions, encoder_options
 from codectool.cli.console import note, warn, working
-from codectool.cli.options import PIPE, AudioOptions, audio_options, is_pipe
+from codectool.cli.options import PIPE, AudioOptions, audio_options, is_pipe, naming_file
 from codectool.errors import UsageError
 
 if TYPE_CHECKING:
@@ -56,7 +56,7 @@ def reconstruct(
         raise UsageError("reconstruct needs files; for pipes use `encode - - | decode - -`")
     files.choose_output(f".{container}")
     operation = make_operation(selected)
-    with working(f"reconstructing {source}"):
+    with working(f"reconstructing {source}"), naming_file(str(source)):
         processed = operation.run_single(source, target, strict=strict)
     for sentence in processed.warnings:
         warn(sentence)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from codectool.cli.console import EXIT_INTERRUPTED, EXIT_TERMINATED, say, warn
+from codectool.cli.console import EXIT_INTERRUPTED, EXIT_TERMINATED, print_data, say, warn
 from codectool.cli.options import debug_option
 from codectool.errors import UsageError
 
@@ -122,7 +122,7 @@ def train(
         {"max_steps": max_steps, "precision": precision, "seed": seed},
     )
     if print_config:
-        click.echo(json.dumps(config.to_json(), indent=2))
+        print_data(json.dumps(config.to_json(), indent=2))
         return
     if run_dir is None:
         raise UsageError("--run-dir is missing: give a folder for the run")

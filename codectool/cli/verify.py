@@ -8,8 +8,8 @@ from pathlib import Path
 
 import click
 
-from codectool.cli.console import EXIT_BAD_INPUT, count, report_error
-from codectool.cli.options import FILE, PIPE, debug_option, open_input
+from codectool.cli.console import EXIT_BAD_INPUT, count, error_text, print_data, report_error
+from codectool.cli.options import FILE, PIPE, STDIN, debug_option, open_input
 from codectool.errors import CodectoolError, DamagedError
 from codectool.messages import printable
 
@@ -30,26 +30,26 @@ def verify(sources: tuple[Path, ...], as_json: bool) -> None:
 
     failed = False
     for source in tqdm(sources, unit="file", disable=None, leave=False):
-        name = "<stdin>" if source == PIPE else str(source)
+        name = STDIN if source == PIPE else str(source)
         problems, summary = _check(source)
         failed |= bool(problems)
         if as_json:
-            errors = [str(problem) for problem in problems]
-            click.echo(json.dumps({"file": name, "ok": not problems, "errors": errors}))
+            errors = [error_text(problem) for problem in problems]
+            print_data(json.dumps({"file": name, "ok": not problems, "errors": errors}))
             continue
         for problem in problems:
             report_error(problem)
         if not problems:
-            click.echo(f"{printable(name)}: ok, {summary}")
+            print_data(f"{printable(name)}: ok, {summary}")
     if failed:
         sys.exit(EXIT_BAD_INPUT)
 
 
-def _check(source: Path) -> tuple[list[CodectoolError], str]:
+def _check(source: Path) -> tuple[list[Exception], str]:
     """Return all problems of a file, and a summary if there are none."""
     from codectool.container import Reader
 
-    problems: list[CodectoolError] = []
+    problems: list[Exception] = []
     try:
         with open_input(source) as (file, name):
             reader = Reader(file, name, damaged="keep")
@@ -59,7 +59,7 @@ def _check(source: Path) -> tuple[list[CodectoolError], str]:
                 if block.error is not None:
                     problems.append(DamagedError(block.error))
             problems += reader.problems
-    except CodectoolError as error:
+    except (CodectoolError, OSError) as error:
         return [error], ""
     seconds = (reader.num_samples or 0) / reader.header.sample_rate
     return problems, f"{count(blocks, 'block')}, {seconds:.3f} s"

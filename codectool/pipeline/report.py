@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
-from codectool.errors import CodectoolError
+from codectool.errors import CodectoolError, memory_advice
 
 EXIT_FAILED = 1
 EXIT_CONCEALED = 3
@@ -194,9 +194,9 @@ def _kbps(num_bytes: int | None, seconds: float) -> float | None:
 def _reason(source: Path, error: Exception) -> str:
     if isinstance(error, CodectoolError):
         return str(error).removeprefix(f"{source}: ")
+    if advice := memory_advice(error):
+        return advice
     if isinstance(error, OSError):
         where = "" if error.filename is None else f" ({os.fsdecode(error.filename)})"
         return f"{error.strerror or error}{where}"
-    if isinstance(error, MemoryError):
-        return "not enough memory for this file"
     return f"unexpected {type(error).__name__}: {error}".splitlines()[0]

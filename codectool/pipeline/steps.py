@@ -76,10 +76,10 @@ def measure(operation: AnyOperation, job: Job) -> MeasuredFile | Result:
         status = os.stat(job.source)
         if not stat.S_ISREG(status.st_mode):
             raise AudioError("is not a file but a folder, a pipe or a device")
-    except (OSError, AudioError) as error:
+        measured = operation.measure(job.source)
+    except Exception as error:
         return Result.failure(job.source, job.target, error)
     properties = (job, status.st_size, status.st_mtime_ns)
-    measured = operation.measure(job.source)
     if measured is None:
         return MeasuredFile(*properties, single=True)
     seconds, channels = measured

@@ -49,7 +49,7 @@ def test_compare_without_alignment_and_from_stdin(run: Run, pair: tuple[Path, Pa
     assert piped["metrics"] == direct["metrics"]
     assert piped["degraded"] == {**direct["degraded"], "file": "-"}
     assert_refused(run("compare", "-", "-"), "stdin", "give a file")
-    assert_refused(run("compare", pair[0], "-", stdin=b"no audio"), "stdin: not audio")
+    assert_refused(run("compare", pair[0], "-", stdin=b"no audio"), "<stdin>: not audio")
 
 
 def test_compare_of_different_rates_lengths_and_channels(run: Run, pair: tuple[Path, Path]) -> None:

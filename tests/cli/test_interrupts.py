@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
@@ -48,11 +49,15 @@ def long_file(tmp_path: Path) -> Path:
     return path
 
 
-def start(*arguments: object) -> subprocess.Popen[str]:
+def start(*arguments: object, **variables: str) -> subprocess.Popen[str]:
     """Start a slow command and wait until the model works."""
     command = [sys.executable, "-c", SLOW_COMMAND, *map(str, arguments), "--device", "cpu"]
     process: subprocess.Popen[str] = subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, **variables},
     )
     assert process.stdout is not None
     assert process.stdout.readline() == "started\n"
@@ -69,6 +74,7 @@ def files_in(folder: Path) -> list[str]:
         ("encode", signal.SIGINT, 130),
         ("decode", signal.SIGINT, 130),
         ("reconstruct", signal.SIGTERM, 143),
+        ("encode", signal.SIGHUP, 129),
     ],
 )
 def test_folder_run_stops_within_a_long_file(
@@ -95,15 +101,71 @@ def test_folder_run_stops_within_a_long_file(
     assert files_in(out) == [".codectool.jsonl"]
 
 
-def test_single_file_stops(checkpoints: dict[str, Path], long_file: Path, tmp_path: Path) -> None:
-    target = tmp_path / "out.hcd"
-    process = start("encode", long_file, target, "--checkpoint", checkpoints["hac"])
-    process.send_signal(signal.SIGINT)
+@pytest.mark.parametrize(
+    ("operation", "number", "code"),
+    [
+        ("encode", signal.SIGINT, 130),
+        ("encode", signal.SIGTERM, 143),
+        ("encode", signal.SIGHUP, 129),
+        ("decode", signal.SIGTERM, 143),
+        ("reconstruct", signal.SIGHUP, 129),
+    ],
+)
+def test_single_file_stops_and_leaves_no_temporary_file(
+    checkpoints: dict[str, Path],
+    long_file: Path,
+    tmp_path: Path,
+    operation: str,
+    number: int,
+    code: int,
+) -> None:
+    source = long_file
+    if operation == "decode":
+        codec = codectool.load(None, checkpoints["hac"], device="cpu")
+        source = long_file.with_suffix(".hcd")
+        encode_file(codec, long_file, source, block_frames=100)
+    names = files_in(tmp_path)
+    temporary = tmp_path / "tmp"  # `reconstruct` keeps tokens in the folder of temporary files
+    temporary.mkdir()
+    target = tmp_path / ("out.hcd" if operation == "encode" else "out.wav")
+    process = start(
+        operation, source, target, "--checkpoint", checkpoints["hac"], TMPDIR=str(temporary)
+    )
+    process.send_signal(number)
     started = time.monotonic()
     _, err = process.communicate()
     assert time.monotonic() - started < TIMEOUT_S
-    assert (process.returncode, err.strip()) == (130, "")
+    assert (process.returncode, err.strip()) == (code, "")
+    assert files_in(tmp_path) == names
+    assert list(temporary.iterdir()) == []
+
+
+def test_signal_that_is_sent_twice_leaves_no_temporary_file(
+    checkpoints: dict[str, Path], long_file: Path, tmp_path: Path
+) -> None:
+    """`timeout` sends SIGTERM to the process and to its group."""
+    command = ("encode", long_file, tmp_path / "out.hcd", "--checkpoint", checkpoints["hac"])
+    process = start(*command)
+    for _ in range(5):
+        process.send_signal(signal.SIGTERM)
+        time.sleep(0.01)
+    _, err = process.communicate()
+    assert (process.returncode, err.strip()) == (143, "")
     assert files_in(tmp_path) == ["long.wav"]
+
+
+def test_ignored_hangup_does_not_stop(checkpoints: dict[str, Path], tmp_path: Path) -> None:
+    """`nohup` ignores SIGHUP."""
+    soundfile.write(tmp_path / "short.wav", np.zeros(1600), RATE)
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        process = start("encode", tmp_path / "short.wav", "--checkpoint", checkpoints["hac"])
+    finally:
+        signal.signal(signal.SIGHUP, before)
+    process.send_signal(signal.SIGHUP)
+    process.communicate()
+    assert process.returncode == 0
+    assert files_in(tmp_path) == ["short.hcd", "short.wav"]
 
 
 def test_second_signal_quits_within_a_batch(checkpoints: dict[str, Path], tmp_path: Path) -> None:

@@ -71,7 +71,10 @@ def test_live_encoder_and_decoder_write_while_input_arrives(
     assert np.abs(samples - whole).mean() < 1e-3  # a bit within rounding of zero may differ
 
 
-def test_ctrl_c_ends_a_live_recording_with_a_complete_file(tmp_path: Path, hac: Options) -> None:
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_end_a_live_recording_with_a_complete_file(
+    tmp_path: Path, hac: Options, number: int
+) -> None:
     target = tmp_path / "talk.hcd"
     with running(
         "encode", "-", target, "--live", *raw(), *hac,
@@ -85,7 +88,7 @@ def test_ctrl_c_ends_a_live_recording_with_a_complete_file(tmp_path: Path, hac: 
             assert time.monotonic() < deadline
             assert recorder.poll() is None
             time.sleep(0.05)
-        recorder.send_signal(signal.SIGINT)
+        recorder.send_signal(number)
         assert recorder.wait(60) == 0
     tokens = codectool.read(target)
     assert tokens.num_samples == RATE
@@ -169,3 +172,41 @@ def test_exact_encodes_long_files_without_segments(
         assert codectool.read(packed).segment_frames is None
         assert run("decode", packed, back).code == 0
         assert soundfile.info(back).frames == 61 * 16000
+
+
+def test_only_a_bare_dash_is_a_pipe(
+    run: Run, tmp_path: Path, speech: Path, hac: Options, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A file of the name `-` is given as `./-`."""
+    monkeypatch.chdir(tmp_path)
+    dash = tmp_path / "-"
+    packed, back = tmp_path / "packed.hcd", tmp_path / "back.wav"
+    speech.rename(dash)
+    assert run("encode", "./-", packed, *hac).code == 0
+    for name in ("./-", ".//-", "./././-"):
+        assert run("compare", name, name, "--metric", "si_sdr_db").code == 0
+    assert run("reconstruct", "./-", back, *hac).code == 0
+    result = run("encode", "./-", "./-", *hac, "--overwrite")
+    assert "is the input itself" in result.err
+    dash.write_bytes(packed.read_bytes())
+    for command in ("info", "verify"):
+        result = run(command, "./-")
+        assert (result.code, str(dash) in result.text) == (0, True)
+    assert run("decode", "./-", back, "--overwrite", *hac).code == 0
+    dash.unlink()
+    for command in (
+        ("decode", packed, "./-", *hac),
+        ("encode", back, "./-", *hac, "--overwrite"),
+        ("filelist", tmp_path, "-o", "./-", "--overwrite", "--min-seconds", 0),
+    ):
+        result = run(*command)
+        assert (result.code, result.out, dash.exists()) == (0, b"", True), result
+    listed = dash.read_bytes()
+    in_list = ("--files-from", "./-", *hac)
+    assert run("encode", tmp_path, "out", *in_list, stdin=b"nonsense").code == 0
+    assert listed.startswith(b"back.wav\t")
+    assert (tmp_path / "out/back.hcd").exists()
+    report = run("encode", tmp_path, "out", *in_list, "--report", "./-")
+    assert (report.code, dash.read_bytes().startswith(b'{"source"')) == (0, True)
+    result = run("encode", tmp_path, "out", *hac, "--report", "-")
+    assert (result.code, "give a file name for `--report`" in result.err) == (2, True)
