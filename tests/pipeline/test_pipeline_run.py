@@ -298,14 +298,14 @@ def test_failing_batch_is_repeated_file_by_file(
 
     def refuse(clips: Any) -> Any:
         if any(clip.num_samples == 801 for clip in clips):
-            raise RuntimeError("out of memory\nand more")
+            raise RuntimeError("wrong shape\nand more")
         return encode_clips(clips)
 
     monkeypatch.setattr(hac, "encode_clips", refuse)
     report = encode_tree(hac, in_dir, out_dir)
     assert counts(report) == (len(FILES) - 1, 0, 1)
     assert report.failures[0].source.name == "five.aiff"
-    assert report.failures[0].reason == "unexpected RuntimeError: out of memory"
+    assert report.failures[0].reason == "unexpected RuntimeError: wrong shape"
 
 
 def test_files_restricts_the_run(hac: Codec, in_dir: Path, out_dir: Path) -> None:
