@@ -17,6 +17,7 @@ LAYERS = {
     "deprecation": set(),
     "files": set(),
     "messages": set(),
+    "filetypes": set(),
     "cores": set(),
     "chunking": set(),
     "schema": set(),
@@ -26,7 +27,7 @@ LAYERS = {
     "audio": {"files"},
     "codecs": {"chunking", "nn", "schema", "tokens"},
     "container": {"chunking", "codecs", "files", "tokens"},  # of codecs only what needs no torch
-    "checkpoints": {"codecs", "files", "nn", "schema"},
+    "checkpoints": {"codecs", "files", "filetypes", "nn", "schema"},
     "streaming": {"audio", "codecs", "tokens"},
     "codec": {"audio", "checkpoints", "codecs", "deprecation", "streaming", "tokens"},
     "loading": {"checkpoints", "codec", "codecs", "deprecation", "streaming"},

@@ -22,7 +22,7 @@ from codectool.checkpoints.published import (
 )
 from codectool.codecs.base import CodecModel
 from codectool.codecs.registry import get_family
-from codectool.errors import CheckpointError, ConfigError, UsageError
+from codectool.errors import CheckpointError, ConfigError, UsageError, shorten
 from codectool.nn.loading import TensorMismatchError
 from codectool.schema import read_json
 
@@ -55,7 +55,9 @@ def load_model(
     path = locate(path)
     found, state, model_config = read_weights(path)
     if family is not None and found != family:
-        raise CheckpointError(f"{path}: is a {found} checkpoint; use `--model {found}`")
+        raise CheckpointError(
+            f"{path}: is a {shorten(found)} checkpoint; use `--model {shorten(found)}`"
+        )
     if config is not None:
         values = read_json(config) if isinstance(config, Path) else config
         model_config = values["model"] if isinstance(values.get("model"), Mapping) else values
@@ -110,7 +112,7 @@ def _build(
     for name, tensor in state.items():
         # NaN and infinity show in the extremes, which are faster to compute than `isfinite`.
         if tensor.numel() and not all(extreme.isfinite() for extreme in tensor.aminmax()):
-            raise CheckpointError(f"{path}: tensor {name:.80} holds NaN or infinite values")
+            raise CheckpointError(f"{path}: tensor {shorten(name)} holds NaN or infinite values")
     named = {model_name(family, name): tensor for name, tensor in state.items()}
     try:
         return get_family(family).model_class().from_state(named, config)
@@ -122,4 +124,4 @@ def _build(
     except UsageError as error:  # unknown family
         raise CheckpointError(f"{path}: {error}") from error
     except (RuntimeError, ValueError) as error:  # PyTorch rejects the hyper-parameters
-        raise ConfigError(f"{path}: no such model can be built ({error})") from error
+        raise ConfigError(f"{path}: no such model can be built ({shorten(str(error))})") from error

@@ -14,7 +14,7 @@ from typing import Any
 from torch import Tensor
 
 from codectool.checkpoints.pickles import read_torch_file
-from codectool.errors import CheckpointError
+from codectool.errors import CheckpointError, shorten
 from codectool.nn.weight_norm import to_new_name, to_old_name
 from codectool.schema import read_json
 
@@ -55,9 +55,9 @@ def read_published(path: Path) -> tuple[str, State, Mapping[str, Any] | None]:
             f"{path}: holds a discriminator and optimizers; "
             f"the model is in the file `g_{path.name.removeprefix('do_')}` beside it"
         )
-    keys = ", ".join(sorted(str(key) for key in content)[:5]) or "none"
+    keys = shorten(", ".join(shorten(str(key), 40) for key in list(content)[:5])) or "none"
     raise CheckpointError(
-        f"{path}: unknown layout (top-level keys: {keys:.200}). Supported are BigCodec "
+        f"{path}: unknown layout (top-level keys: {keys}). Supported are BigCodec "
         "(`CodecEnc` and `generator`, or Lightning's `state_dict`), SuperCodec (`generator`), and "
         "safetensors"
     )
@@ -83,13 +83,17 @@ def _tensors(path: Path, state: Any, prefix: str) -> State:
         raise CheckpointError(f"{path}: `{prefix.rstrip('.') or 'state'}` is not a dictionary")
     for name, value in state.items():
         if not isinstance(name, str) or not isinstance(value, Tensor):
-            raise CheckpointError(f"{path}: entry {prefix}{name!s:.80} is not a named tensor")
+            raise CheckpointError(
+                f"{path}: entry {shorten(f'{prefix}{name}')} is not a named tensor"
+            )
         if not value.is_floating_point():
-            raise CheckpointError(f"{path}: tensor {prefix}{name:.80} is {value.dtype}, not float")
+            raise CheckpointError(
+                f"{path}: tensor {shorten(prefix + name)} is {value.dtype}, not float"
+            )
         if value.untyped_storage().nbytes() < value.numel() * value.element_size():
             # With a stride of zero, one stored value can stand for any number of values.
             raise CheckpointError(
-                f"{path}: tensor {prefix}{name:.80} claims {value.numel()} values, "
+                f"{path}: tensor {shorten(prefix + name)} claims {value.numel()} values, "
                 "more than the file holds"
             )
     return {prefix + name: tensor for name, tensor in state.items()}

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from codectool.errors import UsageError
+from codectool.errors import UsageError, shorten
 
 if TYPE_CHECKING:
     from codectool.codecs.family import CodecFamily
@@ -28,7 +28,7 @@ def get_family(name: str) -> CodecFamily:
     from codectool.codecs.family import import_object
 
     if name not in FAMILIES:
-        raise UsageError(f"no codec is called `{name}`; choose from {', '.join(FAMILIES)}")
+        raise UsageError(f"no codec is called `{shorten(name)}`; choose from {', '.join(FAMILIES)}")
     return cast("CodecFamily", import_object(FAMILIES[name]))
 
 

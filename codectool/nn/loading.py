@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from typing_extensions import override
 
-from codectool.errors import CheckpointError
+from codectool.errors import CheckpointError, shorten
 
 MAX_NAMES_SHOWN = 4
 Misshapen = tuple[str, tuple[int, ...], tuple[int, ...]]  # name, shape found, shape expected
@@ -46,7 +46,9 @@ class TensorMismatchError(CheckpointError):
         parts = []
         for problem, names in problems.items():
             more = len(names) - MAX_NAMES_SHOWN
-            shown = ", ".join(names[:MAX_NAMES_SHOWN]) + (f" and {more} more" if more > 0 else "")
+            shown = ", ".join(shorten(name) for name in names[:MAX_NAMES_SHOWN]) + (
+                f" and {more} more" if more > 0 else ""
+            )
             if names:
                 parts.append(f"{len(names)} {problem}: {shown}")
         return "tensors do not fit the model: " + "; ".join(parts)
