@@ -145,7 +145,8 @@ class _Repr(reprlib.Repr):
         self.maxstring = self.maxother = MAX_SHOWN
 
     def repr_int(self, x: int, level: int) -> str:
-        return repr(x) if x.bit_length() <= 64 else f"an integer of {x.bit_length()} bits"
+        # Python refuses to print more than 4300 digits, and took long before it did.
+        return repr(x) if x.bit_length() <= 4096 else f"an integer of {x.bit_length()} bits"
 
     def repr_str(self, x: str, level: int) -> str:
         return repr(x if len(x) <= self.maxstring else x[: self.maxstring - 3] + "...")

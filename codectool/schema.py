@@ -25,10 +25,13 @@ from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_
 
 import msgspec
 
-from codectool.errors import ConfigError
+from codectool.errors import ConfigError, shorten
+from codectool.filetypes import START_BYTES, describe_foreign
 
 MAX_CONFIG_BYTES = 1 << 20
 MAX_ITEMS = 64  # in any list or object
+MAX_DEPTH = 16
+KEY = re.compile(r"[\w.:/ -]{1,100}")  # others would end up in messages
 LARGEST = sys.float_info.max
 T = TypeVar("T")
 
@@ -83,8 +86,6 @@ def from_json(cls: Any, value: Any, path: str = "") -> Any:
         return msgspec.convert(value, cls)
     except msgspec.ValidationError as error:
         raise _explain(error, cls, value, path) from error
-    except RecursionError as error:
-        raise ConfigError(f"{path or 'config'}: objects are nested too deep") from error
 
 
 def to_json(value: Any) -> Any:
@@ -104,43 +105,52 @@ def read_json(path: Path) -> Mapping[str, Any]:
     except (OSError, ValueError) as error:  # ValueError: the path holds a null character
         reason = error.strerror if isinstance(error, OSError) else error
         raise ConfigError(f"{path}: {reason}") from error
-    if len(raw) > MAX_CONFIG_BYTES:
-        raise ConfigError(f"{path}: larger than {MAX_CONFIG_BYTES} bytes, the limit for a config")
+    what = describe_foreign(raw[:START_BYTES], "a config")
+    if what is not None and not what.startswith("JSON"):
+        raise ConfigError(f"{path}: is {what}")
     return parse_json(raw, str(path))
 
 
 def parse_json(raw: bytes | str, name: str) -> Mapping[str, Any]:
-    """Parse a JSON object; ``name`` stands for it in messages."""
+    """Parse a JSON object of at most 1 MiB; ``name`` stands for it in messages."""
+    if len(raw) > MAX_CONFIG_BYTES:
+        raise ConfigError(f"{name}: larger than {MAX_CONFIG_BYTES} bytes, the limit for a config")
     try:
         value = json.loads(raw)
     except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{name}: not JSON ({error})") from error
+        raise ConfigError(f"{name}: not JSON ({shorten(str(error))})") from error
     if not isinstance(value, Mapping):
         raise ConfigError(f"{name}: must hold a JSON object, not {type(value).__name__}")
     return value
 
 
-def _check_values(value: Any, path: str) -> None:
+def _check_values(value: Any, path: str, depth: int = 0) -> None:
     """Refuse what msgspec accepts: NaN, infinity, and lists or objects without limit."""
+    if depth > MAX_DEPTH:
+        raise ConfigError(
+            f"`{shorten(path)}`: objects are nested too deep (more than {MAX_DEPTH} levels)"
+        )
     if isinstance(value, Mapping):
         if len(value) > MAX_ITEMS:
             raise _wrong(path, f"an object of at most {MAX_ITEMS} keys", value)
         for key, item in value.items():
-            if not isinstance(key, str):
+            if not isinstance(key, str) or not KEY.fullmatch(key):
                 raise ConfigError(f"unknown key `{_join(path, key)}`")
-            _check_values(item, _join(path, key))
+            _check_values(item, _join(path, key), depth + 1)
     elif isinstance(value, list | tuple):
         if len(value) > MAX_ITEMS:
             raise _wrong(path, f"a list of at most {MAX_ITEMS} items", value)
         for number, item in enumerate(value):
-            _check_values(item, f"{path}[{number}]")
+            _check_values(item, f"{path}[{number}]", depth + 1)
     elif isinstance(value, float | int) and not -LARGEST <= value <= LARGEST:  # or NaN
         raise _wrong(path, "a finite number", value)
 
 
 def _explain(error: msgspec.ValidationError, cls: Any, value: Any, path: str) -> ConfigError:
     """Rewrite a message of msgspec, such as "Expected `int`, got `str` - at `$.a[0].b`"."""
-    text, _, where = str(error).partition(" - at `$")
+    text, separator, where = str(error).rpartition(" - at `$")
+    if not separator:
+        text, where = where, ""
     for name, index in re.findall(r"\.(\w+)|\[(\d+|\.\.\.)\]", where):
         if name:
             fields = _fields(cls, value)
@@ -219,11 +229,13 @@ def _one_of(values: Iterable[Any]) -> str:
 
 
 def _wrong(path: str, expected: str, value: Any) -> ConfigError:
-    return ConfigError(f"`{path}` must be {expected}, not {value!r:.60}")
+    shown = shorten(repr(value[:60]) if isinstance(value, str) else value, 60)
+    return ConfigError(f"`{shorten(path)}` must be {expected}, not {shown}")
 
 
 def _join(path: str, key: Any) -> str:
-    return f"{path}.{key!s:.60}" if path else f"{key!s:.60}"
+    key = shorten(key, 60)
+    return f"{path}.{key}" if path else key
 
 
 def _did_you_mean(key: str, known: Iterable[str]) -> str:

@@ -20,7 +20,7 @@ LAYERS = {
     "filetypes": set(),
     "cores": set(),
     "chunking": set(),
-    "schema": set(),
+    "schema": {"filetypes"},
     "plots": {"audio"},
     "nn": set(),
     "tokens": {"deprecation"},

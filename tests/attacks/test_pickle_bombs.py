@@ -158,7 +158,7 @@ BOMBS = {
     "two million instructions": (b"N0" * 1_000_000 + b"}", "more than 1000000 instructions"),
     "long name of a class": (b"cos\n" + b"x" * 1_000_000 + b"\n", "refused"),
     "long name of a tensor": (b"}" + text("A" * 1_000_000) + b"Ns", "is not a named tensor"),
-    "long name of a family": (b"}" + text("A" * 1_000_000) + tensor(b")", b")") + b"s", "Lightning"),
+    "long name": (b"}" + text("A" * 1_000_000) + tensor(b")", b")") + b"s", "Lightning"),
 }  # fmt: skip
 
 
