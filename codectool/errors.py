@@ -27,7 +27,6 @@ from __future__ import annotations
 
 import errno
 import re
-import reprlib
 
 # What libraries say that have no exception for it: PyTorch, CUDA, C++, the dynamic linker, threads.
 OUT_OF_MEMORY = re.compile(
@@ -120,36 +119,3 @@ def memory_advice(error: BaseException) -> str | None:
     ):
         return None
     return GPU_MEMORY_ADVICE if GPU.search(text) else MEMORY_ADVICE
-
-
-MAX_SHOWN = 200  # characters of a file's text in a message
-
-
-def shorten(value: object, limit: int = MAX_SHOWN) -> str:
-    """Return text from a file for a message: at most ``limit`` characters on one line.
-
-    Anything but a string is described like `repr`, with long and deep values cut: a few bytes of
-    a file can make an object whose `repr` takes hours.
-    """
-    text = value if isinstance(value, str) else _REPR.repr(value)
-    text = text[: limit + 1].replace("\n", " ").replace("\r", " ")
-    return text if len(text) <= limit else text[: limit - 3] + "..."
-
-
-class _Repr(reprlib.Repr):
-    """A `repr` that is short and fast for every value."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.maxlevel = 3
-        self.maxstring = self.maxother = MAX_SHOWN
-
-    def repr_int(self, x: int, level: int) -> str:
-        # Python refuses to print more than 4300 digits, and took long before it did.
-        return repr(x) if x.bit_length() <= 4096 else f"an integer of {x.bit_length()} bits"
-
-    def repr_str(self, x: str, level: int) -> str:
-        return repr(x if len(x) <= self.maxstring else x[: self.maxstring - 3] + "...")
-
-
-_REPR = _Repr()

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Sequence
 
 MAX_LISTED = 5
+MAX_SHOWN = 200  # characters of a file's text in a message
 
 
 def printable(text: str) -> str:
@@ -27,3 +29,33 @@ def first_few(items: Sequence[str], see: str = "") -> list[str]:
     left = len(items) - MAX_LISTED
     rest = f"and {left:,} more" + (f", see {see}" if see else "")
     return [*items[:MAX_LISTED], *([rest] if left > 0 else [])]
+
+
+def shorten(value: object, limit: int = MAX_SHOWN) -> str:
+    """Return text from a file for a message: at most ``limit`` characters on one line.
+
+    Anything but a string is described like `repr`, with long and deep values cut: a few bytes of
+    a file can make an object whose `repr` takes hours.
+    """
+    text = value if isinstance(value, str) else _REPR.repr(value)
+    text = printable(text[: limit + 1])
+    return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+class _Repr(reprlib.Repr):
+    """A `repr` that is short and fast for every value."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.maxlevel = 3
+        self.maxstring = self.maxother = MAX_SHOWN
+
+    def repr_int(self, x: int, level: int) -> str:
+        # Python refuses to print more than 4300 digits, and took long before it did.
+        return repr(x) if x.bit_length() <= 4096 else f"an integer of {x.bit_length()} bits"
+
+    def repr_str(self, x: str, level: int) -> str:
+        return repr(x if len(x) <= self.maxstring else x[: self.maxstring - 3] + "...")
+
+
+_REPR = _Repr()

@@ -25,8 +25,9 @@ from typing import Annotated, Any, Literal, TypeVar, Union, cast, get_args, get_
 
 import msgspec
 
-from codectool.errors import ConfigError, shorten
+from codectool.errors import ConfigError
 from codectool.filetypes import START_BYTES, describe_foreign
+from codectool.messages import shorten
 
 MAX_CONFIG_BYTES = 1 << 20
 MAX_ITEMS = 64  # in any list or object

@@ -15,7 +15,8 @@ from typing import BinaryIO, NamedTuple
 import numpy as np
 import numpy.typing as npt
 
-from codectool.errors import CheckpointError, shorten
+from codectool.errors import CheckpointError
+from codectool.messages import shorten
 
 END = struct.Struct("<4s4H2IH")  # signature, disks and records, directory size and start, comment
 END_64 = struct.Struct("<4sQ2H2I4Q")

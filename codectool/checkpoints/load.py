@@ -22,7 +22,8 @@ from codectool.checkpoints.published import (
 )
 from codectool.codecs.base import CodecModel
 from codectool.codecs.registry import get_family
-from codectool.errors import CheckpointError, ConfigError, UsageError, shorten
+from codectool.errors import CheckpointError, ConfigError, UsageError
+from codectool.messages import shorten
 from codectool.nn.loading import TensorMismatchError
 from codectool.schema import read_json
 

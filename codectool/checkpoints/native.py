@@ -19,9 +19,10 @@ from torch import Tensor
 
 from codectool.checkpoints.published import canonical_name
 from codectool.codecs.base import CodecModel
-from codectool.errors import CheckpointError, ConfigError, shorten
+from codectool.errors import CheckpointError, ConfigError
 from codectool.files import atomic_output
 from codectool.filetypes import START_BYTES, describe_foreign
+from codectool.messages import shorten
 from codectool.nn.loading import TensorMismatchError
 from codectool.schema import parse_json, read_json
 

@@ -31,8 +31,9 @@ import torch
 from torch import Tensor
 
 from codectool.checkpoints.archive import Archive
-from codectool.errors import CheckpointError, UnsafeCheckpointError, shorten
+from codectool.errors import CheckpointError, UnsafeCheckpointError
 from codectool.filetypes import START_BYTES, describe_foreign
+from codectool.messages import shorten
 
 MAX_INSTRUCTIONS = 1_000_000  # tensors take about 40 each
 MAX_PICKLE_BYTES = 1 << 26

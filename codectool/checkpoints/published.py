@@ -14,7 +14,8 @@ from typing import Any
 from torch import Tensor
 
 from codectool.checkpoints.pickles import read_torch_file
-from codectool.errors import CheckpointError, shorten
+from codectool.errors import CheckpointError
+from codectool.messages import shorten
 from codectool.nn.weight_norm import to_new_name, to_old_name
 from codectool.schema import read_json
 

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, cast
 
-from codectool.errors import UsageError, shorten
+from codectool.errors import UsageError
+from codectool.messages import shorten
 
 if TYPE_CHECKING:
     from codectool.codecs.family import CodecFamily

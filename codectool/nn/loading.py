@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 from typing_extensions import override
 
-from codectool.errors import CheckpointError, shorten
+from codectool.errors import CheckpointError
+from codectool.messages import shorten
 
 MAX_NAMES_SHOWN = 4
 Misshapen = tuple[str, tuple[int, ...], tuple[int, ...]]  # name, shape found, shape expected

@@ -11,7 +11,8 @@ import torch
 
 from codectool.checkpoints.load import load_model
 from codectool.checkpoints.native import write_native
-from codectool.errors import MAX_SHOWN, CheckpointError, ConfigError, shorten
+from codectool.errors import CheckpointError, ConfigError
+from codectool.messages import MAX_SHOWN, shorten
 from codectool.schema import (
     MAX_CONFIG_BYTES,
     Config,
@@ -59,7 +60,7 @@ def test_shorten_is_short_and_fast_for_any_value(value: object) -> None:
 def test_shorten_keeps_short_text() -> None:
     assert shorten("model.0.bias") == "model.0.bias"
     assert shorten([1, "a", None]) == "[1, 'a', None]"
-    assert shorten("two\nlines") == "two lines"
+    assert shorten("two\nlines") == r"two\nlines"
 
 
 @pytest.mark.parametrize(
