@@ -48,6 +48,7 @@ class FileOptions:
     workers: int | None
     batch_seconds: float | None
     report: Path | None
+    verify_inputs: bool
     profile: bool
     as_json: bool
     engine: str | None
@@ -101,6 +102,12 @@ _OPTIONS = (
         type=FILE,
         metavar="JSONL",
         help="Folders: file to write, with a line of JSON per input.",
+    ),
+    click.option(
+        "--verify-inputs",
+        is_flag=True,
+        help="Folders: compare checksums of the inputs with those of the last run, instead of size "
+        "and times only.",
     ),
     click.option(
         "--profile", is_flag=True, help="Folders: report how long the model waited for I/O."
@@ -176,7 +183,14 @@ def run_folder(
     listed = None if files.files_from is None else read_files_from(files.files_from, folder)
     if files.report == PIPE:
         raise UsageError("give a file name for `--report`; `--json` prints totals to stdout")
-    run_options = RunOptions(listed, files.workers, files.batch_seconds, files.overwrite, strict)
+    run_options = RunOptions(
+        listed,
+        files.workers,
+        files.batch_seconds,
+        files.overwrite,
+        strict,
+        files.verify_inputs,
+    )
     engine = None
     if files.engine == "ray":
         from codectool.pipeline.ray.cluster import import_ray

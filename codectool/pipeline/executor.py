@@ -25,7 +25,7 @@ from codectool.pipeline.journal import Entry, Journal
 from codectool.pipeline.operations import AnyOperation
 from codectool.pipeline.plan import Batch
 from codectool.pipeline.report import Result, Timing
-from codectool.pipeline.steps import BatchItem
+from codectool.pipeline.steps import BatchItem, Rules
 
 CPU_BATCH_SECONDS = 40.0
 DEVICE_BATCH_SECONDS = 400.0
@@ -59,15 +59,11 @@ class Ledger:
 
     Attributes:
         journal: journal of the output folder.
-        settings: hash of everything that outputs depend on besides the inputs.
-        overwrite: remake all outputs, and replace files that no earlier run made.
-        strict: files fail whose audio gives a warning.
+        rules: which outputs to make.
     """
 
     journal: Journal
-    settings: str
-    overwrite: bool
-    strict: bool = False
+    rules: Rules
 
     def known(self, batch: Batch) -> dict[str, Entry]:
         """Return the journal entries of the outputs of a batch, by name."""
@@ -75,8 +71,8 @@ class Ledger:
         return {entry.target: entry for entry in entries if entry is not None}
 
     def finish(self, entry: Entry, result: Result) -> None:
-        """Record an output that is complete."""
-        if result.status == "done":
+        """Record an output that was made, or whose entry changed."""
+        if entry.bytes is not None and entry != self.journal.find(entry.target):
             self.journal.finish(entry)
 
 
@@ -157,10 +153,7 @@ class LocalEngine:
 
     def _prepare(self, batch: Batch) -> list[BatchItem]:
         ledger = self._ledger
-        known = ledger.known(batch)
-        items = steps.prepare(
-            self._operation, batch, known, ledger.settings, ledger.overwrite, ledger.strict
-        )
+        items = steps.prepare(self._operation, batch, ledger.known(batch), ledger.rules)
         ledger.journal.begin(item.entry for item in items if item.result is None)
         return items
 

@@ -45,6 +45,10 @@ class Entry:
         bytes: size of the output; None until it is complete.
         crc32: checksum of the output, eight hexadecimal digits; None until it is complete.
         warnings: one sentence for each fault of the audio that was read anyway.
+        source_ctime_ns: time of the last change of the input or its metadata, which programs
+            cannot set; None in entries of earlier versions.
+        source_crc32: checksum of the input, taken before it was read; None in entries of earlier
+            versions.
     """
 
     target: str
@@ -55,10 +59,20 @@ class Entry:
     bytes: int | None = None
     crc32: str | None = None
     warnings: tuple[str, ...] = ()
+    source_ctime_ns: int | None = None
+    source_crc32: str | None = None
 
     def begun(self) -> Entry:
         """Return the entry as it was before the output was complete."""
         return dataclasses.replace(self, bytes=None, crc32=None, warnings=())
+
+    def has_equal_properties(self, other: Entry) -> bool:
+        """Return whether another entry has the same input and settings, according to its `stat`."""
+
+        def properties(entry: Entry) -> tuple[object, ...]:
+            return entry.source, entry.source_bytes, entry.source_mtime_ns, entry.settings
+
+        return properties(self) == properties(other)
 
 
 class Journal:
@@ -172,8 +186,9 @@ def _line(entry: Entry) -> bytes:
 def _parse(line: bytes) -> Entry | None:
     """Return an entry, or None for any other line: a crash leaves half lines and zeros."""
     try:
-        return msgspec.json.decode(line, type=Entry)
-    except (msgspec.MsgspecError, UnicodeDecodeError, RecursionError):
+        # not by msgspec, which refuses names that are not UTF-8
+        return msgspec.convert(json.loads(line), Entry)
+    except (msgspec.MsgspecError, ValueError, RecursionError):
         return None
 
 

@@ -23,6 +23,7 @@ class MeasuredFile:
         job: input and output.
         source_bytes: size of the input.
         source_mtime_ns: modification time of the input.
+        source_ctime_ns: time of the last change of the input or its metadata.
         seconds: length of the audio; 0 if the header does not give it.
         channels: number of channels.
         single: whether the file cannot share a batch with others.
@@ -31,6 +32,7 @@ class MeasuredFile:
     job: Job
     source_bytes: int
     source_mtime_ns: int
+    source_ctime_ns: int
     seconds: float = 0.0
     channels: int = 1
     single: bool = False

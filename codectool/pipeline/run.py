@@ -36,6 +36,7 @@ from codectool.pipeline.operations import (
 )
 from codectool.pipeline.plan import MeasuredFile, make_batches
 from codectool.pipeline.report import Report, Result
+from codectool.pipeline.steps import Rules
 
 MAX_DEFAULT_WORKERS = 8
 MEASURED_AT_ONCE = 1024  # headers
@@ -53,6 +54,8 @@ class RunOptions:
             the default of the device.
         overwrite: remake all outputs, and replace files that no earlier run made.
         strict: files fail whose audio gives a warning, because it is truncated or damaged.
+        verify_inputs: compare the checksum of each input with that of the input that its output
+            was made from, instead of size and times only.
     """
 
     files: Sequence[str] | None = None
@@ -60,6 +63,7 @@ class RunOptions:
     batch_seconds: float | None = None
     overwrite: bool = False
     strict: bool = False
+    verify_inputs: bool = False
 
 
 @dataclass(frozen=True)
@@ -176,12 +180,13 @@ def run(
                 callbacks.on_planned(sum(file.seconds for file in files))
                 batch_seconds = run_options.batch_seconds or started_engine.batch_seconds
                 batches = make_batches(files, batch_seconds, started_engine.width)
-                ledger = Ledger(
-                    journal,
+                rules = Rules(
                     settings_hash(operation.settings),
                     run_options.overwrite,
                     run_options.strict,
+                    run_options.verify_inputs,
                 )
+                ledger = Ledger(journal, rules)
                 with closing(started_engine.run(batches, ledger)) as results:
                     for result in results:
                         add(result)

@@ -11,6 +11,7 @@ import os
 import stat
 import zlib
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -23,6 +24,23 @@ from codectool.pipeline.plan import Batch, MeasuredFile
 from codectool.pipeline.report import Result
 
 FATAL = {errno.ENOSPC, errno.EROFS, errno.EDQUOT}  # the next file would fail as well
+
+
+@dataclass(frozen=True)
+class Rules:
+    """Which outputs a run makes.
+
+    Attributes:
+        settings: hash of everything that outputs depend on besides the inputs.
+        overwrite: remake all outputs, and replace files that no earlier run made.
+        strict: files fail whose audio gives a warning.
+        verify_inputs: compare the checksum of each input with the one in its journal entry.
+    """
+
+    settings: str
+    overwrite: bool = False
+    strict: bool = False
+    verify_inputs: bool = False
 
 
 @dataclass
@@ -79,7 +97,7 @@ def measure(operation: AnyOperation, job: Job) -> MeasuredFile | Result:
         measured = operation.measure(job.source)
     except Exception as error:
         return Result.failure(job.source, job.target, error)
-    properties = (job, status.st_size, status.st_mtime_ns)
+    properties = (job, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
     if measured is None:
         return MeasuredFile(*properties, single=True)
     seconds, channels = measured
@@ -90,9 +108,7 @@ def prepare(
     operation: AnyOperation,
     batch: Batch,
     known: Mapping[str, Entry],
-    settings: str,
-    overwrite: bool,
-    strict: bool = False,
+    rules: Rules,
 ) -> list[BatchItem]:
     """Check which outputs are complete, and load all inputs unless all of them are.
 
@@ -103,18 +119,24 @@ def prepare(
         operation: the operation.
         batch: the files.
         known: journal entries of the outputs, by name.
-        settings: hash of everything that outputs depend on besides the inputs.
-        overwrite: remake all outputs, and replace files that no earlier run made.
-        strict: files fail whose audio gives a warning.
+        rules: which outputs to make.
     """
     items = []
     for file in batch.files:
-        job = file.job
-        properties = (file.source_bytes, file.source_mtime_ns, settings)
-        entry = Entry(job.target_name, job.source_name, *properties)
-        items.append(BatchItem(file, entry, batch.single, strict))
+        entry = Entry(
+            target=file.job.target_name,
+            source=file.job.source_name,
+            source_bytes=file.source_bytes,
+            source_mtime_ns=file.source_mtime_ns,
+            settings=rules.settings,
+            source_ctime_ns=file.source_ctime_ns,
+        )
+        items.append(BatchItem(file, entry, batch.single, rules.strict))
     for item in items:
-        _check_output(item, known.get(item.entry.target), overwrite)
+        _check_output(item, known.get(item.entry.target), rules)
+        if item.result is None:
+            with suppress(OSError):  # loading it gives the reason
+                item.entry = replace(item.entry, source_crc32=checksum(item.file.job.source))
     if not batch.single and any(item.result is None for item in items):
         for item in items:
             _load(operation, item)
@@ -156,25 +178,44 @@ def store(operation: AnyOperation, items: Sequence[BatchItem]) -> Iterator[Batch
         yield item
 
 
-def _check_output(item: BatchItem, known: Entry | None, overwrite: bool) -> None:
+def _check_output(item: BatchItem, known: Entry | None, rules: Rules) -> None:
     """Decide whether the output has to be made, and whether it may be."""
     job = item.file.job
     try:
         if job.target.exists() and job.target.samefile(job.source):
             raise UsageError("is also the output; name another folder")
-        current = known is not None and known.begun() == item.entry and not overwrite
-        if known is not None and current and matches_checksum(job.target, known):
+        if (
+            known is not None
+            and not rules.overwrite
+            and _is_input_of(known, item, rules.verify_inputs)
+            and matches_checksum(job.target, known)
+        ):
             if item.strict and known.warnings:
                 raise AudioError(known.warnings[0])
+            if known.source_crc32 is not None:  # the time of the last change may differ
+                item.entry = replace(known, source_ctime_ns=item.file.source_ctime_ns)
             seconds, warnings = item.file.seconds, tuple(known.warnings)
             item.result = Result(
                 job.source, job.target, "skipped", seconds, known.bytes, warnings=warnings
             )
             return
         job.target.parent.mkdir(parents=True, exist_ok=True)
-        check_writable(job.target, overwrite or known is not None)
+        check_writable(job.target, rules.overwrite or known is not None)
     except Exception as error:
         item.fail(error)
+
+
+def _is_input_of(known: Entry, item: BatchItem, verify: bool) -> bool:
+    """Return whether an output with this journal entry was made from the input as it is now.
+
+    The input is read only if its size and modification time are the same, but the time of its last
+    change is not, as after changes in place, `chmod` or copying.
+    """
+    if not known.has_equal_properties(item.entry):
+        return False
+    if known.source_ctime_ns in (None, item.entry.source_ctime_ns) and not verify:
+        return True
+    return known.source_crc32 == checksum(item.file.job.source)
 
 
 def _load(operation: AnyOperation, item: BatchItem) -> None:

@@ -10,7 +10,7 @@ from codectool.pipeline.plan import Batch, MeasuredFile, make_batches
 
 
 def measured(name: str, seconds: float, channels: int = 1, single: bool = False) -> MeasuredFile:
-    return MeasuredFile(Job(Path(name), Path(name), name, name), 0, 0, seconds, channels, single)
+    return MeasuredFile(Job(Path(name), Path(name), name, name), 0, 0, 0, seconds, channels, single)
 
 
 def names(batches: list[Batch]) -> list[str]:

@@ -31,6 +31,7 @@ from codectool.pipeline.ray.worker import OperationSpec
 from codectool.pipeline.report import Report, Result
 from codectool.pipeline.run import Callbacks, RunOptions, encode_tree, reconstruct_tree
 from tests.cli.conftest import Run, run  # noqa: F401  (fixture)
+from tests.pipeline.test_pipeline_inputs import edit_in_place
 from tests.pipeline.trees import FILES, contents, make_tree, outputs, write_audio
 
 RUN_OPTIONS = RunOptions(batch_seconds=0.5)
@@ -357,6 +358,18 @@ def test_file_that_kills_its_workers_is_listed_as_failed(
     expected = outputs(tmp_path / "local")
     del expected["more/3.hcd"]
     assert outputs(tmp_path / "out") == expected
+
+
+def test_changed_input_is_encoded_again(hac: Codec, in_dir: Path, tmp_path: Path) -> None:
+    out_dir = tmp_path / "out"
+    ray = FakeRay(lambda *_: False)
+    assert encode_with(ray, hac, in_dir, out_dir).done == 16
+    edit_in_place(in_dir / "more/3.wav")
+    (in_dir / "more/4.wav").chmod(0o600)
+    report = encode_with(ray, hac, in_dir, out_dir)
+    assert (report.done, report.skipped) == (1, 15)
+    local = encode_tree(hac, in_dir, out_dir, run_options=RunOptions(verify_inputs=True))
+    assert local.skipped == 16
 
 
 def test_run_survives_repeated_worker_deaths(hac: Codec, in_dir: Path, tmp_path: Path) -> None:

@@ -143,10 +143,7 @@ class RayEngine:
         return _Task(self._num_tasks, batch, failures)
 
     def _spawn(self) -> None:
-        ledger = self._ledger
-        actor = self._actor_class.remote(
-            self._spec, self._device, ledger.settings, ledger.overwrite, ledger.strict
-        )
+        actor = self._actor_class.remote(self._spec, self._device, self._ledger.rules)
         worker = _WorkerHandle(actor)
         self._workers.append(worker)
         self._calls[actor.load.remote()] = _Call(worker)

@@ -27,7 +27,7 @@ from codectool.pipeline.operations import (
 )
 from codectool.pipeline.plan import Batch
 from codectool.pipeline.report import Result, Timing
-from codectool.pipeline.steps import BatchItem
+from codectool.pipeline.steps import BatchItem, Rules
 
 BATCHES_PER_WORKER = 2  # one in the model, one that is loaded or written
 
@@ -103,19 +103,13 @@ class Worker:
     Args:
         spec: the operation.
         device: where the model runs.
-        settings: hash of everything that outputs depend on besides the inputs.
-        overwrite: remake all outputs, and replace files that no earlier run made.
-        strict: files fail whose audio gives a warning.
+        rules: which outputs to make.
     """
 
-    def __init__(
-        self, spec: OperationSpec, device: str, settings: str, overwrite: bool, strict: bool
-    ) -> None:
+    def __init__(self, spec: OperationSpec, device: str, rules: Rules) -> None:
         self._spec = spec
         self._device = device
-        self._settings = settings
-        self._overwrite = overwrite
-        self._strict = strict
+        self._rules = rules
         self._prepared: dict[int, list[BatchItem]] = {}
         self._model_lock = threading.Lock()
 
@@ -140,9 +134,7 @@ class Worker:
         Returns:
             Entries of the outputs that will be made.
         """
-        items = steps.prepare(
-            self._operation, batch, known, self._settings, self._overwrite, self._strict
-        )
+        items = steps.prepare(self._operation, batch, known, self._rules)
         self._prepared[number] = items
         return [item.entry for item in items if item.result is None]
 
