@@ -1,11 +1,12 @@
 """An independent reader of `.hcd` files, written from docs/reference/file-format.md.
 
 It uses only the standard library, raises an AssertionError for an invalid file, and is short and
-slow.
+slow. It refuses everything that the document says a reader must refuse.
 """
 
 import binascii
 import io
+import re
 import zlib
 
 RATES = [None, 8000, 11025, 12000, 16000, 22050, 24000, 32000, 44100, 48000]
@@ -33,7 +34,14 @@ def read_hcd(data):
     def number(n=1):
         return int.from_bytes(take(n), "little")
 
-    def varint():
+    def text_of(payload):
+        size = varint(lambda: int.from_bytes(payload.read(1), "little"))
+        text = payload.read(size)
+        assert len(text) == size, "text"
+        assert text.decode("utf-8", "replace").encode() == text, "not UTF-8"
+        return text
+
+    def varint(number=number):
         value, shift = 0, 0
         while True:
             byte = number()
@@ -45,50 +53,81 @@ def read_hcd(data):
             assert shift < 63, "too long"
 
     assert take(4) == b"HCD\1"
+
+    def rate_of(code):
+        assert code < len(RATES), "reserved sampling rate"
+        rate = RATES[code] or varint()
+        assert 1 <= rate <= 10_000_000, "sampling rate"
+        return rate
+
     flags, profile, fingerprint, code = number(), number(), take(4).hex(), number()
-    assert flags < 64
-    rate = RATES[code >> 4] or varint()
+    assert flags < 64, "reserved flags"
+    rate = rate_of(code >> 4)
     channels = code & 15 or varint()
+    assert code & 15 or 16 <= channels <= 1024, "channels"
     if profile:
+        assert profile in PROFILES, "reserved profile"
         family, model_rate, hop, widths = PROFILES[profile]
     else:
         code = number()
-        names = {1: "hac", 2: "bigcodec", 3: "supercodec"}
-        family = names[code >> 4] if code >> 4 else take(number()).decode("ascii")
-        model_rate = RATES[code & 15] or varint()
-        hop, codebooks, bits = varint(), varint(), number()
+        assert code >> 4 < 4, "reserved family"
+        name = b"" if code >> 4 else take(number())
+        family = [name.decode("latin-1"), "hac", "bigcodec", "supercodec"][code >> 4]
+        assert re.fullmatch("[a-z][a-z0-9-]{0,30}", family), "family"
+        model_rate = rate_of(code & 15)
+        hop, codebooks = varint(), varint()
+        assert 1 <= codebooks <= 64, "codebooks"
+        bits = number()
         widths = [bits] * codebooks if bits else list(take(codebooks))
+        assert bits or len(set(widths)) > 1, "equal widths"
+        assert 1 <= min(widths) <= max(widths) <= 24, "widths"
+    assert 1 <= hop <= 65_536, "hop"
+    assert hop * rate <= 65_536 * model_rate, "samples per frame"
     samples = varint() if flags & 1 else None
     extra = flags >> 4 & 3
-    extra = varint() if extra == 3 else extra
+    assert not extra or flags & 1, "extra frames without a length"
+    if extra == 3:
+        extra = varint()
+        assert extra >= 3, "extra frames"
     segment = varint() if flags & 4 else None
-    default = min(ceil(24 * model_rate, hop), 1048576 // (channels * len(widths)))
+    assert segment != 0, "segment"
+    most = 1_048_576 // (channels * len(widths))
+    default = min(ceil(24 * model_rate, hop), most)
     block = varint() if flags & 8 else default
+    assert 1 <= block <= most, "block"
+    assert not flags & 8 or block != default, "default block"
     head = data[: file.tell()]
     s0 = number(4)
     assert binascii.crc_hqx(data[: file.tell()], 0xFFFF) == number(2), "header check"
 
-    tags = {}
+    tags, kinds, sections_start = {}, [], file.tell()
     while flags & 2 and (kind := number()):
-        start = file.tell() - 1
-        end = varint() + file.tell()
-        while kind == 1 and file.tell() < end:
-            key = take(varint()).decode()
-            tags[key] = take(varint()).decode()
-        file.seek(end)
+        start, kinds = file.tell() - 1, [*kinds, kind]
+        assert kind < 128, "critical section"
+        assert kinds.count(1) <= 1, "tags again"
+        assert len(kinds) <= 256, "number of sections"
+        size = varint()
+        assert size <= 65_536, "size of section"
+        payload, end = io.BytesIO(take(size)), file.tell()
         assert zlib.crc32(s0.to_bytes(4, "little") + data[start:end]) == number(4), "section check"
+        assert file.tell() - sections_start <= 1_048_576, "size of sections"
+        last = b""
+        while kind == 1 and payload.tell() < size:
+            key, value = text_of(payload), text_of(payload)
+            assert key > last, "order of tags"
+            tags[key.decode()], last = value.decode(), key
 
     codes = [[[] for _ in widths] for _ in range(channels)]
 
     def tokens(frames):
         size = ceil(frames * channels * sum(widths), 8)
-        bits = "".join(f"{byte:08b}" for byte in take(size))
+        bits, left = int.from_bytes(take(size), "big"), 8 * size
         for _ in range(frames):
             for channel in codes:
                 for codebook, width in zip(channel, widths, strict=True):
-                    codebook.append(int(bits[:width], 2))
-                    bits = bits[width:]
-        assert "1" not in bits, "padding"
+                    left -= width
+                    codebook.append(bits >> left & (1 << width) - 1)
+        assert not bits & (1 << left) - 1, "padding"
 
     def check(k, start):
         text = head + (s0.to_bytes(4, "little") if k else b"") + k.to_bytes(8, "little")
