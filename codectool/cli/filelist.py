@@ -16,13 +16,11 @@ from codectool.cli.console import count, message, print_data, warn
 from codectool.cli.options import FILE, PIPE, debug_option, open_output
 from codectool.errors import AudioError, UsageError
 from codectool.files import check_writable, write_all
-from codectool.messages import printable
+from codectool.messages import first_few, printable
 
 if TYPE_CHECKING:
     from codectool.audio.discovery import ListEntry
     from codectool.training.filelist import Clip
-
-MAX_SHOWN = 20  # unusable files that are listed one by one
 
 
 @click.command()
@@ -104,10 +102,8 @@ def filelist(
             entries.setdefault(os.path.abspath(entry.path), entry)
     with tqdm(total=len(entries), unit="file", disable=None, leave=False) as bar:
         clips, problems = scan(list(entries.values()), bar.update)
-    for problem in problems[:MAX_SHOWN]:
+    for problem in first_few(problems, see="`--json`"):
         warn(problem)
-    if len(problems) > MAX_SHOWN:
-        warn(f"{len(problems) - MAX_SHOWN} more files cannot be used")
     long = [clip for clip in clips if clip.seconds >= min_seconds]
     skipped = {"unreadable": len(problems), "too_short": len(clips) - len(long)}
     skipped_text = f"{skipped['unreadable']} cannot be used, {skipped['too_short']} too short"
@@ -130,7 +126,7 @@ def filelist(
     if any(skipped.values()):
         message(f"skipped: {skipped_text}")
     if as_json:
-        print_data(json.dumps(totals | skipped))
+        print_data(json.dumps(totals | skipped | {"problems": problems}))
 
 
 def _choose_outputs(output: Path, share: float | None, valid_output: Path | None) -> list[Path]:

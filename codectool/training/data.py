@@ -7,6 +7,7 @@ next crop.
 
 from __future__ import annotations
 
+import hashlib
 import itertools
 import math
 import multiprocessing
@@ -71,6 +72,7 @@ class Crop:
     """One crop, float32 ``(segment_size,)``, and the files that were tried but cannot be used."""
 
     audio: Wave
+    path: str  # of the clip; empty if the audio is silence or noise
     problems: dict[str, str]  # messages by path
     failed: bool = False  # no clip could be read; the audio is silence
 
@@ -104,6 +106,30 @@ class CropDataset(Dataset[Crop]):
         self._orders: dict[int, npt.NDArray[np.integer]] = {}
 
     @property
+    def digest(self) -> str:
+        """Checksum of names, lengths and rates of the clips in order, on which all crops depend.
+
+        Folders do not count, so that the data of a run can be moved.
+        """
+        checksum = hashlib.sha256()
+        begin = 0
+        for end in map(int, self._name_ends):
+            checksum.update(os.path.basename(self._names[begin:end]) + b"\0")
+            begin = end
+        checksum.update(self._num_samples.tobytes() + self._rates.tobytes())
+        return checksum.hexdigest()
+
+    @property
+    def num_clips(self) -> int:
+        """Number of clips."""
+        return len(self._rates)
+
+    @property
+    def seconds(self) -> float:
+        """Length of all clips."""
+        return float((self._num_samples / self._rates).sum())
+
+    @property
     def items_per_epoch(self) -> int:
         """Number of crops after which every clip was drawn as often as it should."""
         return int(self._entry_ends[-1])
@@ -114,15 +140,15 @@ class CropDataset(Dataset[Crop]):
         rng = np.random.default_rng([config.seed, number])
         clip = self._clip_of_item(number)
         if rng.random() < config.silence_prob:
-            return Crop(_quiet(rng, config.segment_size), {})
+            return Crop(_quiet(rng, config.segment_size), "", {})
         problems: dict[str, str] = {}
         for _ in range(MAX_TRIES):
             try:
-                return Crop(self._crop(clip, rng), problems)
+                return Crop(self._crop(clip, rng), str(clip.path), problems)
             except AudioError as error:
                 problems[str(clip.path)] = str(error)
             clip = self._clip_of_entry(int(rng.integers(self.items_per_epoch)))
-        return Crop(np.zeros(config.segment_size, np.float32), problems, failed=True)
+        return Crop(np.zeros(config.segment_size, np.float32), "", problems, failed=True)
 
     def _clip_of_item(self, number: int) -> Clip:
         epoch, position = divmod(number, self.items_per_epoch)
@@ -191,11 +217,12 @@ class Batch:
     """One process's part of a batch: float32 ``(B, 1, segment_size)``."""
 
     audio: Tensor  # in pinned memory if there is a CUDA device
+    paths: list[str]  # files of the crops, without duplicates
     problems: list[str]  # a line for each file that cannot be used and was not reported before
     wait_seconds: float
 
 
-_Collated = tuple[Wave, dict[str, str], bool]  # as in `Crop`
+_Collated = tuple[Wave, list[str], dict[str, str], bool]  # as in `Crop`
 
 
 def read_batches(
@@ -237,7 +264,7 @@ def read_batches(
     while True:
         started = time.perf_counter()
         with reading_errors():
-            waves, problems, failed = next(batches)
+            waves, paths, problems, failed = next(batches)
         audio = torch.from_numpy(waves)
         if torch.cuda.is_available():
             audio = audio.pin_memory()
@@ -249,7 +276,7 @@ def read_batches(
             )
         new = [reason for path, reason in problems.items() if path not in reported]
         reported.update(problems)
-        yield Batch(audio, new, wait_seconds)
+        yield Batch(audio, paths, new, wait_seconds)
 
 
 def _collate(crops: list[Crop]) -> _Collated:
@@ -259,7 +286,8 @@ def _collate(crops: list[Crop]) -> _Collated:
     # Arrays are sent through a pipe. Tensors would need shared memory, of which containers have
     # little, and a connection that breaks when a process is killed.
     waves = np.stack([crop.audio for crop in crops])[:, None]
-    return waves, problems, all(crop.failed for crop in crops)
+    paths = [*dict.fromkeys(crop.path for crop in crops if crop.path)]
+    return waves, paths, problems, all(crop.failed for crop in crops)
 
 
 def _start_worker(_worker: int) -> None:

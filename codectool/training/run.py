@@ -9,10 +9,11 @@ from __future__ import annotations
 import json
 import math
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -24,6 +25,7 @@ from codectool.checkpoints.load import locate, read_weights
 from codectool.checkpoints.native import write_model
 from codectool.errors import AudioError, CheckpointError, ConfigError, TrainingError, UsageError
 from codectool.files import atomic_output
+from codectool.messages import MAX_LISTED, first_few
 from codectool.nn.distributed import world_size
 from codectool.training import parallel
 from codectool.training.checkpoint import (
@@ -37,7 +39,7 @@ from codectool.training.checkpoint import (
 from codectool.training.config import RunConfig
 from codectool.training.data import CropDataset, read_batches, reading_errors
 from codectool.training.filelist import Clip, scan
-from codectool.training.metrics_log import MetricsLog, StepMeter
+from codectool.training.metrics_log import METRICS_NAME, MetricsLog, StepMeter
 from codectool.training.stop_signals import StopFlag, stop_signals
 from codectool.training.trainer import Trainer
 from codectool.training.validation import ValidationClip, load_clips, validate
@@ -131,8 +133,8 @@ def _read_clips(config: RunConfig, callbacks: Callbacks) -> tuple[list[Clip], li
     if config.data is None:
         raise UsageError("no training data: give --train-files a folder or a list of files")
     clips, problems = scan(read_list(Path(config.data.train)))
-    for problem in problems:
-        callbacks.on_warning(f"{problem}; left out")
+    for problem in first_few([f"{problem}; left out" for problem in problems]):
+        callbacks.on_warning(problem)
     if not clips:
         raise UsageError(f"{config.data.train}: holds no audio that can be read")
     if config.data.valid is None:
@@ -142,7 +144,12 @@ def _read_clips(config: RunConfig, callbacks: Callbacks) -> tuple[list[Clip], li
     count = min(config.training.valid_clips, len(entries))
     paths = [entries[i * len(entries) // count].path for i in range(count)]
     rate = config.crop_spec().sample_rate
-    return clips, load_clips(paths, rate, on_error=callbacks.on_warning)
+    unusable: list[str] = []
+    try:
+        return clips, load_clips(paths, rate, on_error=unusable.append)
+    finally:
+        for problem in first_few(unusable):
+            callbacks.on_warning(problem)
 
 
 class Run:
@@ -181,6 +188,16 @@ class Run:
         self.best: float | None = None
         self.seconds = 0.0
         self.last_valid: dict[str, float] = {}
+        self._log: MetricsLog | None = None  # in the main process, while it trains
+        self._data_changed: str | None = None  # message for the log
+        self._unusable = 0  # files that turned out to be unusable in this session
+        self._first_skip: str | None = None  # message on the first skipped step since a report
+        digest = self.dataset.digest
+        if not parallel.agree(float(int(digest[:12], 16))):
+            raise UsageError(
+                "the training files differ between processes; all machines must see the same ones"
+            )
+        self.data = {"clips": len(clips), "hours": self.dataset.seconds / 3600, "digest": digest}
 
     def resume(self, path: Path) -> None:
         """Load the state of a checkpoint.
@@ -196,6 +213,8 @@ class Run:
             raise type(error)(f"{path}: {error}") from error
         self.best, self.seconds = state.get("best"), float(state.get("seconds", 0.0))
         self.last_valid = state.get("valid", {})
+        self._require_finite_weights(path)
+        self._compare_data(state.get("data", self.data))
         if not parallel.agree(self.trainer.steps):
             raise CheckpointError(
                 f"{path}: differs between processes; all machines must share the folder of the run"
@@ -222,10 +241,29 @@ class Run:
             self.trainer.start_from(state, crops, optimizers)
         except CheckpointError as error:
             raise CheckpointError(f"{path}: {error}") from error
+        self._require_finite_weights(path)
         if optimizers is not None:
             self.callbacks.on_message(
                 f"started at step {optimizers.steps} of {optimizers.path.name}"
             )
+
+    def _require_finite_weights(self, path: Path) -> None:
+        if (name := self.trainer.not_finite_weight()) is not None:
+            raise CheckpointError(
+                f"{path}: {name} is not finite; start from an earlier checkpoint of the run"
+            )
+
+    def _compare_data(self, before: Mapping[str, Any]) -> None:
+        """Warn if the training audio is not that of the earlier sessions of the run."""
+        if before["digest"] == self.data["digest"]:
+            return
+        (old, new) = (f"{d['clips']:,} files, {d['hours']:.2f} h" for d in (before, self.data))
+        self._data_changed = (
+            f"the training audio is not that of the run so far ({old}; now {new}): crops are drawn "
+            "as in a new run with these files"
+        )
+        if self.is_main:
+            self.callbacks.on_warning(self._data_changed)
 
     def go(self) -> RunResult:
         """Train until the end of the run, or until a signal requests to stop.
@@ -238,14 +276,21 @@ class Run:
         if log is not None and log.notice:
             self.callbacks.on_message(log.notice)
         with stop_signals() as stop, log or nullcontext():
+            self._log = log
+            if self._data_changed is not None:
+                self._log_event(self._data_changed)
             try:
                 with reading_errors():
-                    return self._steps(stop, log)
+                    return self._steps(stop)
             except (AudioError, TrainingError) as error:  # raised between two steps
-                self._save()
-                if log is not None:
-                    log.event(self.trainer.steps, str(error))
+                self._log_event(str(error))
+                if self.trainer.not_finite_weight() is None:
+                    self._save()
                 raise
+
+    def _log_event(self, message: str) -> None:
+        if self._log is not None:
+            self._log.event(self.trainer.steps, message)
 
     def _write_config(self) -> None:
         if not self.is_main:
@@ -261,7 +306,7 @@ class Run:
         with atomic_output(self.folder / CONFIG_NAME, overwrite=True) as file:
             file.write(text.encode())
 
-    def _steps(self, stop: StopFlag, log: MetricsLog | None) -> RunResult:
+    def _steps(self, stop: StopFlag) -> RunResult:
         trainer, training = self.trainer, self.training
         batches = read_batches(
             self.dataset,
@@ -276,10 +321,11 @@ class Run:
         signal, share = 0, self._share()
         while share < 1 and not signal:
             batch = next(batches)
-            for problem in batch.problems:
-                self.callbacks.on_warning(f"{problem}; left out")
+            self._report_problems(batch.problems)
             report = trainer.step(batch.audio.to(self.device, non_blocking=True), share)
             meter.add(report, batch.wait_seconds)
+            if report.skipped:
+                self._note_skip(report.not_finite, batch.paths)
             # all processes act on the same clock and the same request to stop
             elapsed = seconds_before + time.monotonic() - start
             agreed = parallel.largest(float(stop.signal or 0), elapsed)
@@ -287,9 +333,9 @@ class Run:
             share = self._share()
             over = share >= 1 or signal > 0
             if over or trainer.steps % training.log_every == 0:
-                self._report(share, meter.take(), log)
+                self._report(share, meter.take())
             if trainer.steps % training.validate_every == 0 or share >= 1:
-                self._validate(log)
+                self._validate()
                 meter.pause()
             if not over and trainer.steps % training.save_every == 0:
                 self._save()
@@ -299,26 +345,46 @@ class Run:
         stopped_by = None if finished else signal or None
         return RunResult(trainer.steps, finished, stopped_by, self.last_valid)
 
+    def _report_problems(self, problems: Sequence[str]) -> None:
+        """Log files that turned out to be unusable; warn of the first ones and of their number."""
+        for problem in problems:
+            self._log_event(f"{problem}; left out")
+            self._unusable += 1
+            if self._unusable <= MAX_LISTED:
+                self.callbacks.on_warning(f"{problem}; left out")
+            elif self._unusable == MAX_LISTED + 1:
+                self.callbacks.on_warning(f"more files are left out; see {METRICS_NAME}")
+
+    def _note_skip(self, not_finite: Sequence[str], paths: Sequence[str]) -> None:
+        if self.training.precision == "fp16":  # which skips steps to find its scale
+            return
+        step = self.trainer.steps
+        what = f"{', '.join(first_few(not_finite))} not finite"
+        self._log_event(f"skipped, {what}; files: {', '.join(paths)}")
+        if self._first_skip is None:
+            self._first_skip = f"step {step}, {what}, files: {', '.join(first_few(paths))}"
+
     def _share(self) -> float:
         share = self.trainer.steps / self.max_steps
         if self.max_hours is not None:
             share = max(share, self.seconds / (3600 * self.max_hours))
         return min(share, 1.0)
 
-    def _report(self, share: float, values: dict[str, float], log: MetricsLog | None) -> None:
+    def _report(self, share: float, values: dict[str, float]) -> None:
         step = self.trainer.steps
-        # fp16 skips steps to find its scale
-        if "skipped" in values and self.training.precision != "fp16":
+        if self._first_skip is not None:
             self.callbacks.on_warning(
                 f"step {step}: {values['skipped']:.0f} of the last steps skipped because a loss or "
-                "gradient was not finite"
+                f"gradient was not finite; the first: {self._first_skip}; all: {METRICS_NAME}"
             )
+            self._first_skip = None
         self.callbacks.on_step(Progress(step, self.max_steps, share, self.seconds, values))
-        if log is not None:
-            log.metrics("train", step, values)
+        if self._log is not None:
+            self._log.metrics("train", step, values)
 
-    def _validate(self, log: MetricsLog | None) -> None:
+    def _validate(self) -> None:
         """Validate the averaged weights; the other processes wait in their next step."""
+        log = self._log
         if not self.valid or log is None:
             return
         with self._averaged_weights():
@@ -332,12 +398,23 @@ class Run:
         metrics = ", ".join(f"{name} {value:.3f}" for name, value in result.values.items())
         self.callbacks.on_message(f"step {step}: {metrics}")
         score = result.values["mel_db"]
+        if not math.isfinite(score):
+            self.callbacks.on_warning(f"step {step}: the mel distance of validation is not finite")
         if math.isfinite(score) and (self.best is None or score < self.best):
             self.best = score
             self._write_checkpoint(BEST)
 
     def _save(self) -> None:
-        """Write checkpoints and the weights for `encode`, in the main process."""
+        """Write checkpoints and the weights for `encode`, in the main process.
+
+        Raises:
+            TrainingError: A weight is not finite; the files of the last save are kept.
+        """
+        if (name := self.trainer.not_finite_weight()) is not None:
+            raise TrainingError(
+                f"step {self.trainer.steps}: {name} is not finite, so nothing is saved; continue "
+                "from the last save with `--resume` and a lower learning rate"
+            )
         if not self.is_main:
             return
         self._write_checkpoint(LAST)
@@ -355,6 +432,7 @@ class Run:
             "best": self.best,
             "seconds": self.seconds,
             "valid": self.last_valid,
+            "data": self.data,
         }
         write_checkpoint(self.folder / name, state)
 

@@ -12,7 +12,7 @@ Both losses use the same weights of D, so D(x) is computed once for both.
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,6 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from codectool.errors import CheckpointError, ConfigError, TrainingError
+from codectool.messages import first_few
 from codectool.nn.distributed import all_reduce_sum, world_size
 from codectool.training.adversarial import AdversarialLoss
 from codectool.training.average import WeightAverage
@@ -42,7 +43,13 @@ class StepReport:
     """Losses and gradient norms of a step by name, of the batch of all processes."""
 
     values: dict[str, float]
-    skipped: bool  # the weights were not changed because a loss or gradient was not finite
+    # names of losses, norms and gradients that were not finite; if any, the step was skipped
+    not_finite: tuple[str, ...] = ()
+
+    @property
+    def skipped(self) -> bool:
+        """Whether the weights were not changed, because a loss or gradient was not finite."""
+        return bool(self.not_finite)
 
 
 class Trainer:
@@ -135,40 +142,57 @@ class Trainer:
             values["loss"] = reconstruction + auxiliary
             add_up(sums, values, config.accumulation)
 
-        average_gradients(self.model.parameters())
-        self.scaler.unscale_(self.optimizer)
-        limit = config.clip_norm or math.inf
-        sums["grad_norm"] = nn.utils.clip_grad_norm_(self.model.parameters(), limit)
+        trained: dict[str, nn.Module] = {"grad_norm": self.model}
         if adversarial is not None:
-            average_gradients(adversarial.parameters())
-            norm = nn.utils.clip_grad_norm_(adversarial.parameters(), limit)
-            sums["discriminator_grad_norm"] = norm
+            trained["discriminator_grad_norm"] = adversarial
+        for module in trained.values():
+            average_gradients(module.parameters())
+        self.scaler.unscale_(self.optimizer)
+        for name, module in trained.items():
+            gradients = [p.grad for p in module.parameters() if p.grad is not None]
+            sums[name] = nn.utils.get_total_norm(gradients)
         # the only wait for the device in a step; all processes find the same values non-finite
         means = all_reduce_sum(torch.stack(list(sums.values()))) / world_size()
         metrics = dict(zip(sums, means.tolist(), strict=True))
-        finite = all(map(math.isfinite, metrics.values()))
-        if finite:
+        not_finite = [name for name, value in metrics.items() if not math.isfinite(value)]
+        if not not_finite:
+            for name, module in trained.items():
+                limit = config.clip_norm or math.inf
+                nn.utils.clip_grads_with_norm_(module.parameters(), limit, sums[name])
             self.scaler.step(self.optimizer)
             for optimizer in optimizers[1:]:
                 optimizer.step()
             if self.average is not None:
                 self.average.update()
-        else:  # the forward pass has updated the running statistics
+        else:
+            if trained.keys() >= set(not_finite):  # of the losses, all are finite
+                not_finite += _not_finite_gradients(trained.values())
+            # the forward pass has updated the running statistics
             for buffer, kept in zip(self._buffers(), before, strict=True):
                 buffer.copy_(kept)
         self.scaler.update()
         for optimizer in optimizers:
             optimizer.zero_grad(set_to_none=True)
         self.steps += 1
-        self.skipped += not finite
-        self.bad_steps = 0 if finite else self.bad_steps + 1
+        self.skipped += bool(not_finite)
+        self.bad_steps = self.bad_steps + 1 if not_finite else 0
         if self.bad_steps >= config.max_bad_steps:
             raise TrainingError(
-                f"{self.bad_steps} consecutive steps had a loss or gradient that is not finite; "
-                "stopped at the last good weights: try a lower learning rate, or fp32"
+                f"{self.bad_steps} consecutive steps had a loss or gradient that is not finite "
+                f"({', '.join(first_few(not_finite))}); stopped at the last good weights: try a "
+                "lower learning rate, or fp32"
             )
         metrics["learning_rate"] = self.optimizer.param_groups[0]["lr"]
-        return StepReport(metrics, skipped=not finite)
+        return StepReport(metrics, tuple(not_finite))
+
+    def not_finite_weight(self) -> str | None:
+        """Return the name of a weight or running statistic that is not finite, or None."""
+        tensors = [(name, t) for module in self.modules for name, t in module.state_dict().items()]
+        tensors += self.average.tensors.items() if self.average is not None else []
+        for name, tensor in tensors:
+            if not tensor.isfinite().all():
+                return name
+        return None
 
     def _set_learning_rates(self, progress: float) -> None:
         config = self.config
@@ -312,6 +336,16 @@ class Trainer:
         torch.set_rng_state(state["random"]["cpu"])
         if self.device.type == "cuda" and "cuda" in state["random"]:
             torch.cuda.set_rng_state(state["random"]["cuda"], self.device)
+
+
+def _not_finite_gradients(modules: Iterable[nn.Module]) -> list[str]:
+    """Return the names of the parameters whose gradients are not finite."""
+    return [
+        f"gradient of {name}"
+        for module in modules
+        for name, parameter in module.named_parameters()
+        if parameter.grad is not None and not parameter.grad.isfinite().all()
+    ]
 
 
 def weighted_sum(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:

@@ -437,7 +437,12 @@ def test_skipped_steps_are_counted_and_reported(
     assert read_checkpoint(tmp_path / LAST)["trainer"]["skipped"] == 3
     warnings = [line for line in recorded.warnings if "skipped" in line]
     assert [line.partition(" of ")[0] for line in warnings] == ["step 6: 2", "step 8: 1"]
+    assert all("loss" in line and "files: " in line for line in warnings)
     entries = read_metrics(tmp_path / "metrics.jsonl")
+    events = [entry for entry in entries if entry["kind"] == "event"]
+    assert [entry["step"] for entry in events] == [5, 6, 7]
+    assert all(str(tmp_path.parent) in entry["message"] for entry in events)
+    entries = [entry for entry in entries if entry["kind"] == "train"]
     assert [entry.get("skipped") for entry in entries] == [None, None, 2.0, 1.0, None, None]
     assert "loss" not in entries[2]
 
@@ -461,6 +466,92 @@ def test_too_many_skipped_steps_end_and_save_the_run(
     assert (tmp_path / "model.safetensors").exists() == (first > 0)
     monkeypatch.undo()
     assert train(config, tmp_path, resume=True).finished
+
+
+def test_gradient_that_is_not_finite_is_named_with_step_and_files(
+    hac: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As gradients of bf16 convolutions on a CPU whose channels are no multiple of 8."""
+    original = Trainer.step
+    names: list[str] = []
+
+    def step(self: Trainer, batch: torch.Tensor, progress: float) -> StepReport:
+        name, weight = list(self.model.named_parameters())[3]
+        names.append(name)
+        handle = weight.register_hook(lambda grad: grad * (torch.nan if self.steps == 4 else 1))
+        try:
+            return original(self, batch, progress)
+        finally:
+            handle.remove()
+
+    recorded = RecordingCallbacks()
+    monkeypatch.setattr(Trainer, "step", step)
+    train(hac, tmp_path, callbacks=recorded)
+    (warning,) = [line for line in recorded.warnings if "skipped" in line]
+    assert f"step 5, grad_norm, gradient of {names[0]} not finite, files: " in warning
+    (event,) = [e for e in read_metrics(tmp_path / "metrics.jsonl") if e["kind"] == "event"]
+    assert event["step"] == 5
+    assert ".wav" in event["message"]
+
+
+def test_weights_that_are_not_finite_are_never_saved(
+    hac: RunConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    original = Trainer.step
+
+    def step(self: Trainer, batch: torch.Tensor, progress: float) -> StepReport:
+        report = original(self, batch, progress)
+        if self.steps == 8:
+            with torch.no_grad():
+                next(self.model.parameters()).fill_(torch.inf)
+        return report
+
+    monkeypatch.setattr(Trainer, "step", step)
+    config = replace(hac, training=replace(hac.training, save_every=4, max_bad_steps=2))
+    with pytest.raises(
+        TrainingError, match=r"consecutive steps|is not finite, so nothing is saved"
+    ):
+        train(config, tmp_path)
+    state = read_checkpoint(tmp_path / LAST)["trainer"]
+    assert state["steps"] == 4
+    assert all(tensor.isfinite().all() for tensor in state["model"].values())
+    tensors = load_file(tmp_path / "model.safetensors")
+    assert all(tensor.isfinite().all() for tensor in tensors.values())
+    monkeypatch.undo()
+    assert train(config, tmp_path, resume=True).finished
+
+
+def test_checkpoint_with_weights_that_are_not_finite_is_refused(
+    hac: RunConfig, tmp_path: Path
+) -> None:
+    train(hac, tmp_path)
+    state = torch.load(tmp_path / LAST, weights_only=True)
+    floats = {k: v for k, v in state["trainer"]["model"].items() if v.is_floating_point()}
+    name, tensor = next(iter(floats.items()))
+    tensor.fill_(torch.nan)
+    torch.save(state, tmp_path / LAST)
+    with pytest.raises(CheckpointError, match=rf"{name} is not finite; start from an earlier"):
+        train(hac, tmp_path, resume=True)
+
+
+# -- changed training audio --------------------------------------------------------------------
+
+
+def test_resuming_with_other_audio_is_reported(hac: RunConfig, tmp_path: Path) -> None:
+    speech = small.speech(tmp_path / "speech")
+    config = small.with_data(hac, speech)
+    train(small.with_data(small.config(hac.to_json(), max_steps=6), speech), tmp_path / "run")
+    speech = speech.rename(tmp_path / "moved")  # the folder does not count
+    recorded = RecordingCallbacks()
+    moved = small.with_data(small.config(hac.to_json(), max_steps=8), speech)
+    train(moved, tmp_path / "run", resume=True, callbacks=recorded)
+    assert not [line for line in recorded.warnings if "training audio" in line]
+    (speech / "0.wav").unlink()
+    train(small.with_data(config, speech), tmp_path / "run", resume=True, callbacks=recorded)
+    (warning,) = [line for line in recorded.warnings if "training audio" in line]
+    assert "(6 files, 0.00 h; now 5 files, 0.00 h)" in warning
+    entries = read_metrics(tmp_path / "run" / "metrics.jsonl")
+    assert [entry["message"] for entry in entries if entry["kind"] == "event"] == [warning]
 
 
 # -- files of a run ----------------------------------------------------------------------------
@@ -684,7 +775,7 @@ def test_speed_excludes_validation_and_saving(clock: list[float]) -> None:
     meter = StepMeter()
     for loss in (1.0, 3.0):
         clock[0] += 2
-        meter.add(StepReport({"loss": loss}, skipped=False), wait_seconds=0.5)
+        meter.add(StepReport({"loss": loss}), wait_seconds=0.5)
     clock[0] += 50  # validation
     meter.pause()
     clock[0] += 10  # saving
@@ -694,5 +785,5 @@ def test_speed_excludes_validation_and_saving(clock: list[float]) -> None:
     clock[0] += 30  # a pause after the means were taken
     meter.pause()
     clock[0] += 4
-    meter.add(StepReport({"loss": 7.0}, skipped=True), wait_seconds=0.0)
+    meter.add(StepReport({"loss": 7.0}, ("loss",)), wait_seconds=0.0)
     assert meter.take() == {"steps_per_second": 0.25, "data_wait_fraction": 0.0, "skipped": 1.0}
