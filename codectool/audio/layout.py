@@ -1,0 +1,43 @@
+"""How libsndfile has to read a file to return all of its samples."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from codectool.audio.view import Piece
+
+
+@dataclass(frozen=True)
+class Part:
+    """A stream in a file.
+
+    Attributes:
+        pieces: what libsndfile reads (see `View`).
+        num_samples: samples per channel; None if libsndfile knows it.
+        preroll: samples to decode before the first one of a range, because their decoding depends
+            on what comes before.
+        last_seek: last sample that libsndfile finds; later ones are read from there.
+    """
+
+    pieces: Sequence[Piece]
+    num_samples: int | None = None
+    preroll: int = 0
+    last_seek: int | None = None
+
+
+@dataclass(frozen=True)
+class Layout:
+    """The streams in a file, which follow each other, and what is wrong with the file.
+
+    Attributes:
+        parts: the streams, at least one.
+        warnings: faults, as sentences that continue the name of the file.
+        promised: samples per channel that the header states, if more than there are.
+        promised_share: the same as a multiple of what there is, where only bytes are known.
+    """
+
+    parts: Sequence[Part]
+    warnings: Sequence[str] = ()
+    promised: int | None = None
+    promised_share: float | None = None

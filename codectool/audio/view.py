@@ -1,0 +1,106 @@
+"""Parts of a file as one file for libsndfile, with other bytes inserted."""
+
+from __future__ import annotations
+
+import io
+from bisect import bisect_right
+from collections.abc import Iterable, Sequence
+from typing import BinaryIO, TypeAlias
+
+Piece: TypeAlias = "bytes | tuple[int, int]"  # inserted bytes, or first and last + 1 byte of a file
+
+
+class View:
+    """A read-only file of pieces of another file.
+
+    libsndfile calls it from C, where exceptions would be printed and then ignored. The first error
+    is kept for `raise_error`; a seek to an impossible position is answered as `lseek` does.
+
+    Args:
+        file: seekable file object.
+        pieces: what the view consists of; None is the whole file.
+    """
+
+    def __init__(self, file: BinaryIO, pieces: Sequence[Piece] | None = None) -> None:
+        self._file = file
+        self._pieces = [(0, file.seek(0, io.SEEK_END))] if pieces is None else merged(pieces)
+        self._ends: list[int] = []
+        end = 0
+        for piece in self._pieces:
+            end += len(piece) if isinstance(piece, bytes) else piece[1] - piece[0]
+            self._ends.append(end)
+        self.size = end
+        self._position = 0
+        self._error: Exception | None = None
+
+    def readinto(self, buffer: bytearray) -> int:
+        """Fill a buffer; return the number of bytes, which is smaller at the end only."""
+        target = memoryview(buffer).cast("B")
+        done = 0
+        try:
+            while done < len(target) and self._position < self.size:
+                count = self._read_piece(target[done:])
+                if not count:
+                    break
+                done += count
+                self._position += count
+        except (OSError, ValueError) as error:  # a closed file raises a ValueError
+            self._error = self._error or error
+        return done
+
+    def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
+        """Move to a position; `tell` returns -1 after an impossible one."""
+        base = (0, max(0, self._position), self.size)[whence]
+        self._position = base + offset if base + offset >= 0 else -1
+        return self._position
+
+    def tell(self) -> int:
+        """Return the position in bytes."""
+        return self._position
+
+    def raise_error(self) -> None:
+        """Raise the first error of reading the file."""
+        if self._error is not None:
+            raise self._error
+
+    def _read_piece(self, target: memoryview) -> int:
+        index = bisect_right(self._ends, self._position)
+        piece = self._pieces[index]
+        size = len(piece) if isinstance(piece, bytes) else piece[1] - piece[0]
+        offset = self._position - (self._ends[index] - size)
+        count = min(len(target), size - offset)
+        if isinstance(piece, bytes):
+            target[:count] = piece[offset : offset + count]
+            return count
+        self._file.seek(piece[0] + offset)
+        if hasattr(self._file, "readinto"):
+            return self._file.readinto(target[:count]) or 0
+        data = self._file.read(count)  # spooled files of Python 3.10
+        target[: len(data)] = data
+        return len(data)
+
+
+def merged(pieces: Iterable[Piece]) -> list[Piece]:
+    """Join pieces that follow each other in the file, and drop empty ones.
+
+    Examples:
+        >>> merged([b"ab", (5, 7), (7, 9), (9, 9), (20, 30)])
+        [b'ab', (5, 9), (20, 30)]
+    """
+    result: list[Piece] = []
+    for piece in pieces:
+        last = result[-1] if result else None
+        if isinstance(piece, bytes):
+            if piece:
+                result.append(piece)
+        elif isinstance(last, tuple) and last[1] == piece[0]:
+            result[-1] = (last[0], piece[1])
+        elif piece[0] < piece[1]:
+            result.append(piece)
+    return result
+
+
+def read_at(file: BinaryIO, offset: int, size: int) -> bytes:
+    """Read ``size`` bytes at ``offset``; fewer at the end of the file."""
+    file.seek(offset)
+    return file.read(size)
