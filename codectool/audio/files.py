@@ -10,14 +10,12 @@ import numpy as np
 
 from codectool.audio.samples import (
     MAX_RATE,
-    MAX_SAMPLES,
     MIN_RATE,
-    LevelCheck,
     Samples,
     margin_samples,
     resample,
 )
-from codectool.audio.source import UNREADABLE, open_audio, open_sound, unreadable_reason
+from codectool.audio.source import open_audio
 from codectool.errors import AudioError
 
 
@@ -45,20 +43,28 @@ def read_audio(
         return np.concatenate(chunks, axis=1), audio.sample_rate
 
 
-def read_header(path: Path) -> tuple[int, int]:
+def read_header(path: Path, warnings: list[str] | None = None) -> tuple[int, int]:
     """Read the length in samples per channel and the sampling rate in Hz, without the samples.
 
+    Only a damaged file and one whose header does not state the length are read to their end.
+
+    Args:
+        path: a file of any format that can be read.
+        warnings: gets one sentence for each fault of the audio that can be read anyway.
+
     Raises:
-        AudioError: not audio, empty, or the header does not state the length.
+        AudioError: not audio, or empty.
     """
     if path.exists() and not path.is_file():  # opening a pipe would block
         raise AudioError(f"{path}: is not an audio file but a folder, a pipe or a device")
-    with open_sound(path, str(path)) as sound:
-        num_samples, rate = int(sound.frames), int(sound.samplerate)
+    with open_audio(path, str(path)) as audio:
+        num_samples, rate = audio.num_samples, audio.sample_rate
+        if num_samples is None or audio.warnings:
+            num_samples = sum(chunk.shape[1] for chunk in audio.chunks())
+        if warnings is not None:
+            warnings += audio.warnings
     if num_samples == 0:
         raise AudioError(f"{path}: holds no samples")
-    if not 0 < num_samples <= MAX_SAMPLES:
-        raise AudioError(f"{path}: the header does not state the length; convert it to flac")
     check_rate(rate, str(path))
     return num_samples, rate
 
@@ -75,9 +81,8 @@ def check_rate(rate: int, name: str) -> None:
 def read_crop(path: Path, start: int, length: int, sample_rate: int) -> Samples:
     """Read a crop, mixed to mono and resampled; the result equals a crop of the resampled file.
 
-    Only the crop and the samples that the resampling filter reaches are read. In the last page of
-    an Ogg Vorbis file libsndfile 1.2.2 seeks up to about 500 samples too far, so that a crop there
-    is shifted.
+    Only the crop and the samples that resampling and decoding depend on are read, if the format
+    can seek.
 
     Args:
         path: a file of any format that libsndfile reads.
@@ -92,25 +97,23 @@ def read_crop(path: Path, start: int, length: int, sample_rate: int) -> Samples:
         AudioError: not audio, damaged, shorter than the header states, or a sample is NaN or
             infinite.
     """
-    with open_sound(path, str(path)) as sound:
-        rate = sound.samplerate
+    with open_audio(path, str(path)) as audio:
+        rate = audio.sample_rate
         margin = margin_samples(rate, sample_rate)
         # The two rates share every `period`-th sample of the file. From there on the crop is
         # resampled onto the same grid as the whole file.
         period = rate // math.gcd(rate, sample_rate)
         first = max(0, (start * rate // sample_rate - margin) // period * period)
-        stop = min(sound.frames, -(-(start + length) * rate // sample_rate) + margin)
-        count = max(0, stop - first)
-        try:
-            if count:
-                sound.seek(first)
-            samples = sound.read(count, dtype="float32", always_2d=True)
-        except UNREADABLE as error:
-            raise AudioError(f"{path}: {unreadable_reason(path, error)}") from error
-    if len(samples) < count:
-        end = first + len(samples)
+        stop = -(-(start + length) * rate // sample_rate) + margin
+        if audio.num_samples is not None:
+            stop = min(stop, audio.num_samples)
+        chunks = [np.zeros((audio.channels, 0), np.float32)]
+        if first < stop:
+            chunks += audio.chunks(first, stop - first)
+    samples = np.concatenate(chunks, axis=1)
+    end = first + samples.shape[1]
+    if audio.num_samples is not None and end < stop:
         raise AudioError(f"{path}: ends after {end} samples, before the length in its header")
-    LevelCheck(str(path), lambda _: None)(samples.T, first)  # a loud crop is no reason to stop
-    mono = samples.mean(axis=1, dtype=np.float32) if samples.shape[1] > 1 else samples[:, 0]
+    mono = samples.mean(axis=0, dtype=np.float32) if len(samples) > 1 else samples[0]
     offset = start - first * sample_rate // rate
     return resample(mono[None], rate, sample_rate)[:, offset : offset + length]

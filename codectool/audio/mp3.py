@@ -149,6 +149,7 @@ def find_frames(file: BinaryIO, start: int, end: int) -> Stream | None:
 
     Tags of ID3, APE and Lyrics3 are skipped wherever they are.
     """
+    end = _before_end_tags(file, start, end)
     first = _find_first(file, start, end)
     if first is None:
         return None
@@ -261,6 +262,25 @@ def _tag_size(file: BinaryIO, position: int, end: int) -> int:
     return 0
 
 
+def _before_end_tags(file: BinaryIO, start: int, end: int) -> int:
+    """Return where the tags at the end of a file begin."""
+    while True:
+        tail = read_at(file, max(start, end - 128), 128)
+        size = 0
+        if tail.startswith(b"TAG"):
+            size = 128
+        elif tail[-32:].startswith(b"APETAGEX"):
+            size, _, flags = struct.unpack("<III", tail[-20:-8])
+            size += 32 if flags >> 31 else 0
+        elif tail.endswith(b"LYRICS200") and tail[-15:-9].isdigit():
+            size = 15 + int(tail[-15:-9])
+        elif tail[-10:].startswith(b"3DI"):
+            size = id3_size(tail[-10:])
+        if not 0 < size <= end - start:
+            return end
+        end -= size
+
+
 def id3_size(head: bytes) -> int:
     """Return the size of an ID3v2 tag from its first ten bytes."""
     size = sum((byte & 0x7F) << 7 * place for place, byte in enumerate(reversed(head[6:10])))
@@ -322,9 +342,13 @@ def plan(file: BinaryIO, stream: Stream, name: str) -> Layout:
         pieces: list[Piece] = [(tag.start, tag.stop), *stream.ranges]
     elif header.layer == 3:
         size = sum(stop - begin for begin, stop in stream.ranges)
-        padding = tag.padding if trimmed and tag is not None else 0
-        delay = None if tag is None else tag.delay
-        pieces = [_xing_frame(header, stream.frames, size, delay, padding)]
+        frames, delay, padding = stream.frames, skipped - DECODER_DELAY, trimmed + DECODER_DELAY
+        silence = b""
+        if not skipped:  # mpg123 leaves out its own delay at least: let it leave out silence
+            delay = header.samples - DECODER_DELAY
+            silence = _frame(header, 0)
+            frames, size = frames + 1, size + len(silence)
+        pieces = [_xing_frame(header, frames, size, delay, padding) + silence]
         for begin, stop in stream.ranges:
             pieces += _audible(file, stream, begin, stop)
     else:
@@ -340,7 +364,9 @@ def plan(file: BinaryIO, stream: Stream, name: str) -> Layout:
 def _is_right(stream: Stream) -> bool:
     """Return whether the first frame states the right length."""
     tag, ranges = stream.tag, stream.ranges
-    if tag is None or tag.frames != stream.frames or [tag.stop] != [begin for begin, _ in ranges]:
+    if tag is None or tag.delay is None or tag.frames != stream.frames:
+        return False
+    if [tag.stop] != [begin for begin, _ in ranges]:
         return False
     size = ranges[0][1] - tag.start
     return tag.bytes == 0 or abs(tag.bytes - size) <= size // 100  # else mpg123 prints a warning
@@ -350,8 +376,8 @@ def _gap_warnings(file: BinaryIO, stream: Stream, name: str) -> Iterator[str]:
     for position, size in stream.gaps:
         other = _find_first(file, position, position + size)
         if other is not None:
-            seconds = sum(offset < position for offset in stream.offsets) * stream.header.samples
-            seconds /= stream.header.sample_rate
+            frames = sum(offset < position for offset in stream.offsets)
+            seconds = frames * stream.header.samples / stream.header.sample_rate
             raise AudioError(
                 f"{name}: the sampling rate or the number of channels changes after "
                 f"{seconds:.2f} s; split the file there"
@@ -360,21 +386,22 @@ def _gap_warnings(file: BinaryIO, stream: Stream, name: str) -> Iterator[str]:
             yield f"{size} bytes at byte {position} are damaged: the audio in them is lost"
 
 
-def _xing_frame(
-    header: FrameHeader, frames: int, size: int, delay: int | None, padding: int
-) -> bytes:
+def _xing_frame(header: FrameHeader, frames: int, size: int, delay: int, padding: int) -> bytes:
     """Return a frame without audio that states the length of the stream after it."""
+    frame = _frame(header, XING_BYTES)
+    fields = struct.pack(">4sIII", b"Xing", 3, frames, size + len(frame))
+    fields += b"LAME3.100".ljust(21, b"\0") + (delay << 12 | padding).to_bytes(3, "big")
+    at = HEADER_BYTES + header.side_bytes
+    return frame[:at] + fields + frame[at + len(fields) :]
+
+
+def _frame(header: FrameHeader, size: int) -> bytes:
+    """Return a silent frame with room for data of a size."""
     word = header.word & ~0xF200 | 0x10000  # without checksum and padding
-    for bitrate in range(1, 15):
-        own = parse_header(word | bitrate << 12)
-        assert own is not None
-        if own.size >= HEADER_BYTES + own.side_bytes + XING_BYTES:
-            break
-    fields = struct.pack(">4sIII", b"Xing", 3, frames, size + own.size)
-    if delay is not None:
-        fields += b"LAME3.100".ljust(21, b"\0") + (delay << 12 | padding).to_bytes(3, "big")
-    frame = own.word.to_bytes(4, "big") + bytes(own.side_bytes) + fields
-    return frame.ljust(own.size, b"\0")
+    kinds = (parse_header(word | bitrate << 12) for bitrate in range(1, 15))
+    needed = HEADER_BYTES + header.side_bytes + size
+    kind = next(kind for kind in kinds if kind is not None and kind.size >= needed)
+    return kind.word.to_bytes(4, "big").ljust(kind.size, b"\0")
 
 
 def _audible(file: BinaryIO, stream: Stream, begin: int, stop: int) -> Iterator[Piece]:

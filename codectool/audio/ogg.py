@@ -5,9 +5,11 @@ libsndfile reads the first stream only. Each stream gets a `View` with its own p
 
 from __future__ import annotations
 
+import struct
 import zlib
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from itertools import pairwise
 from typing import BinaryIO
 
 from codectool.audio.layout import Layout, Part
@@ -114,7 +116,7 @@ def _page_warnings(stream: Stream) -> Iterator[str]:
     pages = stream.pages
     lost = sum(
         later.sequence - page.sequence - 1
-        for page, later in zip(pages, pages[1:], strict=False)
+        for page, later in pairwise(pages)
         if later.sequence > page.sequence
     )
     if lost:
@@ -157,10 +159,8 @@ def _parse_page(data: bytes, at: int, position: int) -> Page | None:
         return None
     if checksum(page[:22] + bytes(4) + page[26:]) != int.from_bytes(page[22:26], "little"):
         return None
-    numbers = (int.from_bytes(head[begin:stop], "little") for begin, stop in ((14, 18), (18, 22)))
-    return Page(
-        position, position + size, *numbers, head[5], int.from_bytes(head[6:14], "little")
-    )
+    flags, granule, serial, sequence = struct.unpack_from("<BQII", head, 5)
+    return Page(position, position + size, serial, sequence, flags, granule)
 
 
 def checksum(page: bytes) -> int:

@@ -1,23 +1,38 @@
-"""Read and write WAV headers on pipes, where libsndfile cannot seek.
+"""Read and write WAV headers.
 
-    RIFF size WAVE  [ds64 ...]  fmt size ...  [other chunks]  data size samples
+    RIFF size WAVE  [ds64 ...]  fmt size ...  [other chunks]  data size samples  [other chunks]
 
-RF64 (EBU Tech 3306) is the same for more than 4 GiB, with the sizes in a ``ds64`` chunk.
+RIFX is the same with big-endian numbers. RF64 and BW64 (EBU Tech 3306) are for more than 4 GiB,
+with the sizes in a ``ds64`` chunk. Programs that write to a pipe or crash leave a size of 0, -1 or
+a little below 2 GiB; then the samples end where the file does.
 """
 
 from __future__ import annotations
 
 import struct
-from typing import BinaryIO
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import BinaryIO, TypeAlias
 
+from codectool.audio.layout import Layout, Part
 from codectool.audio.samples import MAX_CHANNELS
+from codectool.audio.view import Piece, read_at
 from codectool.errors import AudioError
 
-MAX_CHUNK = 1 << 20  # bytes of a chunk before the samples
+MAX_FORMAT_CHUNK = 1 << 16
 MAX_RIFF = 0xFFFF_FFFF
-# Programs that do not know the size write zero, or this value or more.
-UNKNOWN_SIZES = 0x7FFF_0000
-PCM, FLOAT, ALAW, ULAW, EXTENSIBLE = 1, 3, 6, 7, 0xFFFE
+# Programs that do not know the size write zero, or a value in the last 64 KiB below 2 or 4 GiB.
+UNKNOWN_SIZES = 0x7FFF, 0xFFFF
+PCM, FLOAT, ALAW, ULAW, GSM610, EXTENSIBLE = 1, 3, 6, 7, 0x31, 0xFFFE
+GSM_SAMPLES = 320  # per block
+# Chunks that may follow the samples, and that tell an empty file from one of unknown size.
+TRAILING_CHUNKS = {
+    *(b"LIST", b"list", b"INFO", b"id3 ", b"ID3 ", b"fact", b"cue ", b"smpl", b"inst", b"JUNK"),
+    *(b"junk", b"bext", b"PEAK", b"iXML", b"_PMX", b"afsp", b"acid", b"FLLR", b"PAD ", b"plst"),
+    *(b"adtl", b"note", b"ltxt", b"labl", b"axml", b"chna", b"minf", b"elm1", b"regn", b"umid"),
+    *(b"DISP", b"cart", b"levl", b"LGWV", b"qlty", b"mext", b"link", b"ResU", b"SAUR", b"strc"),
+    *(b"wavl", b"slnt", b"AFAn", b"DGDA", b"Cr8r", b"tlst", b"clm ", b"data", b"fmt ", b"r64m"),
+}
 
 # Format tag in a WAV header and bytes per sample, by libsndfile's name of the sample format.
 SUBTYPES = {
@@ -30,43 +45,164 @@ SUBTYPES = {
     "ALAW": (ALAW, 1),
     "ULAW": (ULAW, 1),
 }
-_READABLE = {form: name for name, form in SUBTYPES.items() if form[0] in (PCM, FLOAT)}
+_READABLE = {form: name for name, form in SUBTYPES.items()}
 RAW_FORMATS = {"s16le": "PCM_16", "s24le": "PCM_24", "s32le": "PCM_32", "f32le": "FLOAT"}
 
 
-def read_wav_header(file: BinaryIO, head: bytes, name: str) -> tuple[str, int, int, int | None]:
-    """Read a WAV header up to the first sample.
+# Returns bytes at a position of a file or pipe; fewer at the end.
+Reader: TypeAlias = Callable[[int, int], bytes]
+
+
+@dataclass(frozen=True)
+class WavHeader:
+    """What precedes the samples.
+
+    Attributes:
+        order: byte order of all numbers, for `struct`.
+        form: content of the format chunk.
+        fact: content of the fact chunk; empty if there is none.
+        num_bytes: size of the samples in bytes; None if the header does not state it.
+        is_bound: whether the size is certain; otherwise samples may follow after it.
+        start: position of the first sample.
+    """
+
+    order: str
+    form: bytes
+    fact: bytes
+    num_bytes: int | None
+    is_bound: bool
+    start: int
+
+    def pcm(self) -> tuple[str, int, int] | None:
+        """Return subtype, sampling rate and channels of samples that can be streamed, or None."""
+        if self.order != "<" or len(self.form) < 16:
+            return None
+        tag, channels, rate, _, frame_bytes, bits = struct.unpack("<HHIIHH", self.form[:16])
+        if tag == EXTENSIBLE and len(self.form) >= 26:
+            tag = int.from_bytes(self.form[24:26], "little")
+        sample_bytes = -(-bits // 8)
+        subtype = _READABLE.get((tag, sample_bytes))
+        if not 1 <= channels <= MAX_CHANNELS or frame_bytes != channels * sample_bytes or not rate:
+            return None
+        return None if subtype is None else (subtype, rate, channels)
+
+
+def is_wav(head: bytes) -> bool:
+    """Return whether twelve bytes start a WAV file."""
+    return head[:4] in (b"RIFF", b"RIFX", b"RF64", b"BW64") and head[8:12] == b"WAVE"
+
+
+def parse_wav(read: Reader, name: str, start: int = 0) -> WavHeader:
+    """Read a header up to the first sample.
 
     Args:
-        file: file object positioned after ``head``.
-        head: the first twelve bytes.
+        read: returns bytes at a position.
         name: name in error messages.
-
-    Returns:
-        Subtype, sampling rate in Hz, number of channels, and size of the samples in bytes
-        (None if the header does not state it).
+        start: position of the header.
 
     Raises:
-        AudioError: not WAV, or a sample format that is only read from files.
+        AudioError: there are no samples, or no format chunk before them.
     """
-    form: tuple[str, int, int] | None = None
+    order = ">" if read(start, 4) == b"RIFX" else "<"
+    form = fact = b""
     large: int | None = None
+    position = start + 12
     while True:
-        kind, size = struct.unpack("<4sI", _read_exactly(file, 8, name))
+        head = read(position, 8)
+        if len(head) < 8:
+            raise AudioError(f"{name}: ends within its WAV header; the file is cut off")
+        kind, size = struct.unpack(order + "4sI", head)
+        position += 8
         if kind == b"data":
             break
-        if size > MAX_CHUNK:
-            raise AudioError(f"{name}: a chunk of {size} bytes precedes the samples")
-        content = _read_exactly(file, size + size % 2, name)
-        if kind == b"fmt ":
-            form = _parse_format(content, name)
-        elif kind == b"ds64" and size >= 16 and head[:4] == b"RF64":
-            large = int.from_bytes(content[8:16], "little")
-    if form is None:
+        if kind in (b"fmt ", b"ds64", b"fact"):
+            content = read(position, min(size, MAX_FORMAT_CHUNK))
+            if kind == b"fmt ":
+                form = content
+            elif kind == b"fact":
+                fact = content
+            elif len(content) >= 16:
+                large = int.from_bytes(content[8:16], "little")
+        position += size
+        # Some programs do not pad a chunk of odd size.
+        if size % 2 and not _is_chunk(read(position, 4)):
+            position += 1
+    if not form:
         raise AudioError(f"{name}: not WAV: no format chunk before the samples")
-    if size == MAX_RIFF and large:
-        return (*form, large)
-    return (*form, None if size == 0 or size >= UNKNOWN_SIZES else size)
+    if size == MAX_RIFF and large is not None:
+        size = large if 0 < large < 1 << 63 else 0
+        return WavHeader(order, form, fact, size or None, True, position)
+    known = 0 < size < MAX_RIFF
+    return WavHeader(order, form, fact, size if known else None, is_bound(size), position)
+
+
+def plan_wav(file: BinaryIO, start: int, end: int, name: str) -> Layout:
+    """Return how to read the WAV file between two positions of a file.
+
+    Raises:
+        AudioError: there are no samples, or no format chunk before them.
+    """
+    header = parse_wav(lambda position, size: read_at(file, position, size), name, start)
+    there = max(0, end - header.start)
+    stored, share = there, None
+    warnings = []
+    if header.num_bytes is None:
+        if is_trailing_chunk(read_at(file, header.start, 4)):
+            stored = 0
+    elif header.num_bytes > there:
+        share = header.num_bytes / there if header.is_bound and there else None
+        if header.is_bound and not there:
+            warnings.append("ends before its first sample: it is cut off")
+    else:
+        following = read_at(file, header.start + header.num_bytes, 9)
+        if header.is_bound or is_trailing_chunk(following[:4]):
+            stored = header.num_bytes
+        rest = there - stored
+        if rest > 8 and any(following) and not (_is_chunk(following) or _is_chunk(following[1:])):
+            warnings.append(
+                f"{rest} bytes after the samples are left out: its header does not include them"
+            )
+    pieces = _canonical(header, stored)
+    return Layout([Part(pieces, _gsm_samples(header, stored))], warnings, promised_share=share)
+
+
+def is_bound(size: int) -> bool:
+    """Return whether a size in a header is meant, and not written for want of a better one."""
+    return size > MAX_RIFF or (size >> 16 not in UNKNOWN_SIZES and size != 1 << 31)
+
+
+def is_trailing_chunk(kind: bytes) -> bool:
+    """Return whether four bytes at the start of samples are in fact another chunk."""
+    return kind in TRAILING_CHUNKS
+
+
+def _is_chunk(head: bytes) -> bool:
+    return len(head) >= 4 and all(0x20 <= byte < 0x7F for byte in head[:4])
+
+
+def _gsm_samples(header: WavHeader, size: int) -> int | None:
+    """Return the number of samples of GSM 6.10, as libsndfile counts padding as a block."""
+    tag, channels, block = struct.unpack(header.order + "HH8xH", header.form[:14].ljust(14, b"\0"))
+    return size // block * GSM_SAMPLES if tag == GSM610 and channels == 1 and block else None
+
+
+def _canonical(header: WavHeader, size: int) -> list[Piece]:
+    """Return a WAV file with samples of this size and no unnecessary chunks."""
+    order = header.order
+    chunks = b""
+    for kind, content in ((b"fmt ", header.form), (b"fact", header.fact)):
+        if content:
+            chunks += kind + struct.pack(order + "I", len(content))
+            chunks += content + bytes(len(content) % 2)
+    total = 4 + len(chunks) + 8 + size
+    if total <= MAX_RIFF:
+        riff = (b"RIFX" if order == ">" else b"RIFF") + struct.pack(order + "I", total)
+        data = b"data" + struct.pack(order + "I", size)
+        return [riff + b"WAVE" + chunks + data, (header.start, header.start + size)]
+    sizes = b"ds64" + struct.pack("<IQQQI", 28, total + 36, size, 0, 0)
+    riff = b"RF64" + struct.pack("<I", MAX_RIFF) + b"WAVE"
+    data = b"data" + struct.pack("<I", MAX_RIFF)
+    return [riff + sizes + chunks + data, (header.start, header.start + size)]
 
 
 def wav_header(subtype: str, rate: int, channels: int, num_samples: int | None) -> bytes:
@@ -91,29 +227,3 @@ def wav_header(subtype: str, rate: int, channels: int, num_samples: int | None) 
     riff = b"RF64" + struct.pack("<I", MAX_RIFF) + b"WAVE"
     riff += b"ds64" + struct.pack("<I", len(sizes)) + sizes
     return riff + chunk + b"data" + struct.pack("<I", MAX_RIFF)
-
-
-def _parse_format(content: bytes, name: str) -> tuple[str, int, int]:
-    if len(content) < 16:
-        raise AudioError(f"{name}: not WAV: the format chunk is too short")
-    tag, channels, rate, _, frame_bytes, bits = struct.unpack("<HHIIHH", content[:16])
-    if tag == EXTENSIBLE and len(content) >= 26:
-        tag = int.from_bytes(content[24:26], "little")
-    sample_bytes = -(-bits // 8)
-    if (tag, sample_bytes) not in _READABLE:
-        raise AudioError(
-            f"{name}: WAV format {tag} with {bits} bits cannot be read from a pipe; "
-            "pass the file by name"
-        )
-    if not 1 <= channels <= MAX_CHANNELS or frame_bytes != channels * sample_bytes or not rate:
-        raise AudioError(f"{name}: not WAV: the format chunk contradicts itself")
-    return _READABLE[tag, sample_bytes], rate, channels
-
-
-def _read_exactly(file: BinaryIO, size: int, name: str) -> bytes:
-    data = b""
-    while len(data) < size and (more := file.read(size - len(data))):
-        data += more
-    if len(data) < size:
-        raise AudioError(f"{name}: ends within its WAV header")
-    return data

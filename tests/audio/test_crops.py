@@ -47,8 +47,6 @@ def test_read_crop_equals_crop_of_the_resampled_file(
     whole = resample(samples.mean(axis=0, keepdims=True), rate, RATE)
     size, end = 6000, whole.shape[1]
     starts = [0, 1, 1000, 77_777, end - size - 1, end - size, end - 100]
-    if name == "a.ogg":
-        starts = [0, 1, 1000, 77_777]  # not in the last page; see `read_crop`
     for start in starts:
         crop = read_crop(path, start, size, RATE)
         assert crop.dtype == np.float32
@@ -114,14 +112,16 @@ def test_read_crop_errors_name_file_and_sample(tmp_path: Path) -> None:
         read_crop(tmp_path / "none.wav", 0, 10, RATE)
 
 
-def test_read_crop_rejects_a_truncated_file(tmp_path: Path) -> None:
+def test_read_crop_ends_at_the_end_of_a_truncated_file(tmp_path: Path) -> None:
     path = write_noise(tmp_path / "a.flac", 4.0, RATE)
     with path.open("r+b") as file:
         file.truncate(path.stat().st_size // 2)
-    assert read_header(path) == (96_000, RATE)  # the header still states the full length
+    warnings: list[str] = []
+    length, _ = read_header(path, warnings)
+    assert 40_000 < length < 48_000
+    assert "promises 4.00 s" in warnings[0]
     assert read_crop(path, 0, 10_000, RATE).shape == (1, 10_000)
-    with pytest.raises(AudioError, match=r"a\.flac: "):
-        read_crop(path, 80_000, 10_000, RATE)
+    assert read_crop(path, length - 1000, 10_000, RATE).shape == (1, 1000)
 
 
 def test_read_header_returns_length_and_rate(tmp_path: Path) -> None:

@@ -10,7 +10,7 @@ import pytest
 import soundfile
 
 from codectool.audio.source import PcmSource, open_audio
-from codectool.audio.wav import RAW_FORMATS, SUBTYPES, wav_header
+from codectool.audio.wav import RAW_FORMATS, SUBTYPES
 from codectool.errors import AudioError
 from tests.signals import Pipe
 
@@ -37,7 +37,7 @@ def read(data: bytes, pipe: bool) -> tuple[np.ndarray, int]:
 @pytest.mark.parametrize("pipe", [False, True])
 @pytest.mark.parametrize(
     ("container", "subtype"),
-    [("WAV", name) for name in SUBTYPES if name not in ("ALAW", "ULAW")]
+    [("WAV", name) for name in SUBTYPES]
     + [("FLAC", "PCM_16"), ("OGG", "VORBIS"), ("WAVEX", "PCM_24"), ("RF64", "PCM_16")],
 )
 def test_source_matches_libsndfile(pipe: bool, container: str, subtype: str) -> None:
@@ -90,10 +90,12 @@ def test_pcm_source_matches_libsndfile(name: str) -> None:
     ("data", "why"),
     [
         (b"RIFF\0\0\0\0WAVE", "ends within its WAV header"),
-        (b"RIFF\0\0\0\0WAVEfmt \x02\0\0\0ab" + b"data\0\0\0\0", "too short"),
-        (b"RIFF\0\0\0\0WAVEjunk\xff\xff\xff\x7f", "a chunk of 2147483647 bytes"),
+        (
+            b"RIFF\0\0\0\0WAVEfmt \x02\0\0\0ab" + b"data\0\0\0\0",
+            "not audio that libsndfile can read",
+        ),
+        (b"RIFF\0\0\0\0WAVEjunk\xff\xff\xff\x7f", "ends within its WAV header"),
         (b"RIFF\0\0\0\0WAVEdata\0\0\0\0", "no format chunk before the samples"),
-        (stored(noise(), "WAV", "ULAW"), "format 7 with 8 bits cannot be read from a pipe"),
         (b"no audio at all, only text", "not audio that libsndfile can read"),
         (b"", "is empty"),
     ],
@@ -101,18 +103,3 @@ def test_pcm_source_matches_libsndfile(name: str) -> None:
 def test_open_audio_rejects_invalid_pipes(data: bytes, why: str) -> None:
     with pytest.raises(AudioError, match=f"in: .*{why}"):
         read(data, pipe=True)
-
-
-def test_open_audio_rejects_contradictory_wav_headers() -> None:
-    header = bytearray(wav_header("PCM_16", 16000, 1, 4))
-    header[32] = 3  # bytes of a sample of all channels
-    with pytest.raises(AudioError, match="contradicts itself"):
-        read(bytes(header) + bytes(8), pipe=True)
-
-
-@pytest.mark.parametrize("pipe", [False, True])
-def test_source_rejects_samples_that_are_not_finite(pipe: bool) -> None:
-    wave = noise()
-    wave[4321, 1] = np.inf
-    with pytest.raises(AudioError, match="in: sample 4321 of channel 1 is inf"):
-        read(stored(wave, "WAV", "FLOAT"), pipe)

@@ -61,7 +61,7 @@ def test_encode_refuses_files_that_are_not_audio(
     cases = {
         "text.wav": (b"hello, this is not audio at all", "not audio that libsndfile can read"),
         "empty.wav": (b"", "is empty (0 bytes)"),
-        "cut.wav": (b"RIFF\x24\x00\x00\x00WAVEfm", "not audio that libsndfile can read"),
+        "cut.wav": (b"RIFF\x24\x00\x00\x00WAVEfm", "ends within its WAV header"),
     }
     out = tmp_path / "out.hcd"
     for name, (content, reason) in cases.items():

@@ -230,7 +230,7 @@ def test_begun_outputs_are_replaced(hac: Codec, in_dir: Path, out_dir: Path) -> 
 BAD = {
     "empty.wav": (b"", "is empty (0 bytes)"),
     "text.wav": (b"no audio at all\n" * 9, "not audio that libsndfile can read"),
-    "cut.flac": (None, ""),
+    "damaged.flac": (None, "is damaged"),
     "nan.wav": (None, "sample 5 of channel 0 is nan"),
 }
 
@@ -242,7 +242,8 @@ def test_failing_files_are_listed_and_do_not_stop_the_run(
         (in_dir / "a" / name).write_bytes(data or b"")
     flac = io.BytesIO()
     soundfile.write(flac, np.random.default_rng(0).normal(0, 0.1, 40000), 16000, format="FLAC")
-    (in_dir / "a/cut.flac").write_bytes(flac.getvalue()[:30000])
+    (in_dir / "a/damaged.flac").write_bytes(flac.getvalue())
+    flip(in_dir / "a/damaged.flac")
     wave = np.zeros(100, np.float32)
     wave[5] = np.nan
     soundfile.write(in_dir / "a/nan.wav", wave, 16000, "FLOAT")
