@@ -20,18 +20,30 @@ from __future__ import annotations
 import json
 import os
 import posixpath
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import BinaryIO
 
+from codectool.audio.ffmpeg import INSTALL, ffmpeg_is_installed
 from codectool.audio.samples import MAX_RATE, MAX_SAMPLES, MIN_RATE
 from codectool.errors import ConfigError, UsageError
 
-# Raw samples are not included, because they state neither format nor rate.
-AUDIO_SUFFIXES = frozenset(
-    {".aif", ".aifc", ".aiff", ".au", ".caf", ".flac", ".mp3", ".nist", ".oga", ".ogg"}
-    | {".opus", ".rf64", ".snd", ".sph", ".w64", ".wav", ".wave"}
+SNDFILE_SUFFIXES = frozenset(
+    {".aif", ".aifc", ".aiff", ".au", ".bwf", ".caf", ".flac", ".mp2", ".mp3", ".mpga", ".nist"}
+    | {".oga", ".ogg", ".opus", ".rf64", ".snd", ".sph", ".voc", ".w64", ".wav", ".wave"}
+)
+FFMPEG_SUFFIXES = frozenset(  # searched for if PyAV is installed
+    {".3g2", ".3gp", ".aac", ".ac3", ".amr", ".ape", ".asf", ".awb", ".dsf", ".dts", ".eac3"}
+    | {".m4a", ".m4b", ".mka", ".mkv", ".mov", ".mp4", ".mpc", ".ra", ".rm", ".spx", ".tak"}
+    | {".tta", ".webm", ".wma", ".wv"}
+)
+AUDIO_SUFFIXES = SNDFILE_SUFFIXES | FFMPEG_SUFFIXES
+# Raw samples, which state neither format nor rate, and formats that only their programs read.
+UNREADABLE_SUFFIXES = frozenset(
+    {".al", ".alaw", ".ds2", ".dss", ".g722", ".g729", ".gsm", ".pcm", ".qcp", ".raw", ".shn"}
+    | {".sln", ".ul", ".ulaw", ".vox"}
 )
 MAX_LINE_BYTES = 1 << 20  # a longer line means that the file is not a list
 UTF8_MARK = b"\xef\xbb\xbf"
@@ -68,7 +80,8 @@ def find_files(
 ) -> Iterator[str]:
     """Search a folder and its subfolders, skipping hidden files and folders.
 
-    Links to folders are followed, but not back to a folder above them.
+    Links to folders are followed, but not back to a folder above them. Files that only FFmpeg
+    reads are skipped if PyAV is not installed; see `count_untaken`.
 
     Args:
         folder: the folder to search.
@@ -83,6 +96,38 @@ def find_files(
     Raises:
         UsageError: a folder cannot be read.
     """
+    accepted = suffixes if ffmpeg_is_installed() else set(suffixes) - FFMPEG_SUFFIXES
+    return _walk(folder, accepted, exclude, once)
+
+
+def count_untaken(folder: Path, *, exclude: Path | None = None) -> Counter[str]:
+    """Count the files of a folder that look like audio but that `find_files` does not take.
+
+    Returns:
+        Number of files by suffix.
+    """
+    untaken = UNREADABLE_SUFFIXES | (frozenset() if ffmpeg_is_installed() else FFMPEG_SUFFIXES)
+    return Counter(map(_suffix, _walk(folder, untaken, exclude, once=True)))
+
+
+def describe_untaken(folder: Path, counts: Mapping[str, int]) -> str:
+    """Return a sentence about the files of `count_untaken`, with what to do."""
+    total = sum(counts.values())
+    groups = ((FFMPEG_SUFFIXES, f"`{INSTALL}`"), (UNREADABLE_SUFFIXES, "convert them to wav"))
+    texts = []
+    for suffixes, remedy in groups:
+        found = [f"{counts[suffix]} {suffix}" for suffix in sorted(counts) if suffix in suffixes]
+        if found:
+            texts.append(f"{', '.join(found)} ({remedy})")
+    files = "1 file looks" if total == 1 else f"{total} files look"
+    taken = "was" if total == 1 else "were"
+    return f"{folder}: {files} like audio but {taken} not taken: {', '.join(texts)}"
+
+
+def _walk(
+    folder: Path, suffixes: Collection[str], exclude: Path | None, once: bool
+) -> Iterator[str]:
+    """Yield the files of a folder with the given suffixes; see `find_files`."""
 
     def fail(error: OSError) -> None:
         raise UsageError(f"{error.filename}: {(error.strerror or str(error)).lower()}") from error

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Iterator
+from importlib.util import find_spec
 from types import ModuleType
 from typing import Any, BinaryIO, NoReturn
 
@@ -15,6 +16,7 @@ import numpy as np
 from codectool.audio.samples import LevelCheck, Samples
 from codectool.errors import AudioError
 
+INSTALL = "pip install 'codectool[formats]'"
 CHUNK_SAMPLES = 1 << 16  # per channel
 # Formats that may be opened: no playlists, which name other files and addresses.
 DEMUXERS = (
@@ -105,7 +107,7 @@ class FfmpegSource:
 
     def _decode(self) -> Iterator[tuple[int, Samples]]:
         """Decode from the start; yield rate and samples ``(C, N)`` of frames."""
-        av = import_av()
+        av = import_av(self.name)
         self._file.seek(0)
         try:
             with av.open(
@@ -149,7 +151,9 @@ class FfmpegSource:
             self.warnings.append(f"{self.name}: {damaged} of {packets} packets are damaged")
         seconds = num_samples / rate if rate else 0.0
         stated = _stated_seconds(container, stream)
-        if packets < stream.frames or seconds < stated - DURATION_SLACK:
+        # packets of PCM hold many frames
+        slack = 0.0 if packets < stream.frames else DURATION_SLACK
+        if seconds < stated - slack:
             self.warnings.append(
                 f"{self.name}: ends after {seconds:.2f} s; its header states {stated:.2f} s"
             )
@@ -170,7 +174,10 @@ def open_with_ffmpeg(file: BinaryIO, name: str) -> FfmpegSource | None:
     if not ffmpeg_is_installed():
         if kind is None:
             return None
-        raise AudioError(f"{name}: is {kind}; {advice(name)}")
+        raise AudioError(
+            f"{name}: is {kind}, which needs FFmpeg: `{INSTALL}`, "
+            f"or convert it: ffmpeg -i {name} {name}.wav"
+        )
     try:
         return FfmpegSource(file, name)
     except AudioError:
@@ -187,26 +194,17 @@ def audio_format(head: bytes) -> str | None:
     return None
 
 
-def advice(name: str) -> str:
-    """Return what a user without PyAV can do with a file."""
-    return (
-        f"`pip install 'codectool[formats]'` to read it, or convert it: ffmpeg -i {name} {name}.wav"
-    )
-
-
 def ffmpeg_is_installed() -> bool:
-    """Return whether `import_av` works."""
+    """Return whether PyAV is installed."""
+    return find_spec("av") is not None
+
+
+def import_av(name: str) -> ModuleType:
+    """Import PyAV, which takes 50 ms; raise an `AudioError` about the file ``name`` if it fails."""
     try:
-        import_av()
-    except ImportError:
-        return False
-    return True
-
-
-def import_av() -> ModuleType:
-    """Import PyAV, which takes 50 ms."""
-    import av
-
+        import av
+    except ImportError as error:
+        raise AudioError(f"{name}: PyAV, which reads it, cannot be imported: {error}") from error
     return av
 
 

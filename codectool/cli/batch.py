@@ -169,6 +169,7 @@ def run_folder(
     ``make_operation`` gets the codec, the folder (`-` with a list is the current directory) and the
     files of the list. With ``strict``, files fail whose audio gives a warning.
     """
+    from codectool.audio.discovery import describe_untaken
     from codectool.cli.progress import BatchProgress
     from codectool.pipeline.run import Callbacks, RunOptions, run
 
@@ -230,6 +231,8 @@ def run_folder(
         if result.error is not None:
             print_traceback(result.error)
         say("error", f"{result.source}: {result.reason}", "red")
+    if report.untaken:
+        warn(describe_untaken(folder, report.untaken))
     if files.profile:
         message(report.profile())
     note(str(report))

@@ -10,6 +10,7 @@ import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager, suppress
 from contextvars import ContextVar
+from pathlib import Path
 
 import click
 
@@ -57,6 +58,14 @@ def print_traceback(error: BaseException) -> None:
 def warn(message: str) -> None:
     """Print a warning in one line."""
     say("warning", message, "yellow")
+
+
+def warn_untaken(folder: Path) -> None:
+    """Warn if a folder holds files that look like audio but are not taken."""
+    from codectool.audio.discovery import count_untaken, describe_untaken
+
+    if folder.is_dir() and (untaken := count_untaken(folder)):
+        warn(describe_untaken(folder, untaken))
 
 
 def at_terminal() -> bool:

@@ -101,9 +101,10 @@ def encode(
 ) -> None:
     """Encode INPUT, an audio file, to OUTPUT, a .hcd file.
 
-    INPUT is wav, flac, ogg, mp3 or another format of libsndfile, of any sampling rate and number of
-    channels. OUTPUT defaults to INPUT with the suffix .hcd; `-` is stdin or stdout. Memory use does
-    not depend on the length of INPUT. From pipe to pipe, tokens are written while samples arrive.
+    INPUT is wav, flac, ogg, mp3 or another audio format, of any sampling rate and number of
+    channels; m4a, mp4, webm, wma and amr need codectool[formats]. OUTPUT defaults to INPUT with the
+    suffix .hcd; `-` is stdin or stdout. Memory use does not depend on the length of INPUT. From
+    pipe to pipe, tokens are written while samples arrive.
 
     The codec is HAC with bundled weights unless --model or --checkpoint is given.
 

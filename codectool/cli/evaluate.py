@@ -14,7 +14,15 @@ from typing import TYPE_CHECKING, Literal
 import click
 
 from codectool.cli.batch import read_files_from
-from codectool.cli.console import count, note, print_data, say, warn, working
+from codectool.cli.console import (
+    count,
+    note,
+    print_data,
+    say,
+    warn,
+    warn_untaken,
+    working,
+)
 from codectool.cli.options import FILE, PIPE, debug_option, metric_option
 from codectool.cli.progress import evaluation_progress
 from codectool.codecs.registry import FAMILIES
@@ -200,6 +208,9 @@ def evaluate(
             "`--keep`"
         )
     systems = _load_systems(models, checkpoints, codecs, config, device)
+    if files is None and (systems or folders):
+        for folder in (references, *(path for _, path in map(_split_name, folders))):
+            warn_untaken(folder)
     if tokens:
         from codectool.cli.evaluate_tokens import print_token_usage
 

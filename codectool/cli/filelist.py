@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from codectool.cli.console import count, message, print_data, warn
+from codectool.cli.console import count, message, print_data, warn, warn_untaken
 from codectool.cli.options import FILE, PIPE, debug_option, open_output
 from codectool.errors import AudioError, UsageError
 from codectool.files import check_writable, write_all
@@ -100,6 +100,7 @@ def filelist(
     for source in sources:
         for entry in read_list(source):
             entries.setdefault(os.path.abspath(entry.path), entry)
+        warn_untaken(source)
     with tqdm(total=len(entries), unit="file", disable=None, leave=False) as bar:
         clips, problems = scan(list(entries.values()), bar.update)
     for problem in first_few(problems, see="`--json`"):

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -102,6 +103,7 @@ class Report:
         damaged: results of files made with concealed damage.
         warned: results of complete files whose audio has faults.
         failures: results of files that could not be made.
+        untaken: number of input files by suffix that look like audio but were not taken.
         audio_seconds: length of the files made.
         bytes: size of the files made.
         wall_seconds: duration of the run.
@@ -113,6 +115,7 @@ class Report:
     damaged: list[Result] = field(default_factory=list)
     warned: list[Result] = field(default_factory=list)
     failures: list[Result] = field(default_factory=list)
+    untaken: Mapping[str, int] = field(default_factory=dict)
     audio_seconds: float = 0.0
     bytes: int = 0
     wall_seconds: float = 0.0
@@ -157,6 +160,7 @@ class Report:
             "done": self.done,
             "skipped": self.skipped,
             "failed": len(self.failures),
+            "not_taken": sum(self.untaken.values()),
             "audio_seconds": round(self.audio_seconds, 3),
             "bytes": self.bytes,
         }

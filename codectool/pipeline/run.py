@@ -17,7 +17,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from codectool.audio.discovery import Rejected, find_names
+from codectool.audio.discovery import (
+    AUDIO_SUFFIXES,
+    Rejected,
+    count_untaken,
+    describe_untaken,
+    find_names,
+)
 from codectool.codec import Codec
 from codectool.cores import cores
 from codectool.deprecation import renamed_keywords, warn_renamed
@@ -163,7 +169,11 @@ def run(
 
     _check_folders(operation, in_dir, out_dir)
     with Journal(out_dir) as journal:
-        jobs, rejected = _find_jobs(operation, in_dir, out_dir, run_options.files, journal)
+        if run_options.files is None and operation.input_suffixes == AUDIO_SUFFIXES:
+            report.untaken = count_untaken(in_dir, exclude=out_dir)
+        jobs, rejected = _find_jobs(
+            operation, in_dir, out_dir, run_options.files, journal, report.untaken
+        )
         callbacks.on_found(len(jobs) + len(rejected))
         for file in rejected:
             add(Result(file.source, None, "failed", reason=file.reason))
@@ -249,14 +259,19 @@ def _find_jobs(
     out_dir: Path,
     files: Sequence[str] | None,
     journal: Journal,
+    untaken: Mapping[str, int],
 ) -> tuple[list[Job], list[Rejected]]:
     names, outside = find_names(in_dir, operation.input_suffixes, files, exclude=out_dir)
     earlier = {name for name in journal.targets if name.endswith(operation.output_suffix)}
     jobs, rejected = make_jobs(names, in_dir, out_dir, operation.target_name, earlier)
     if not jobs and not outside and not rejected:
-        suffixes = " ".join(sorted(operation.input_suffixes))
-        found = f"no files ({suffixes})" if files is None else "the list names no files"
-        raise UsageError(f"{in_dir}: {found}")
+        if untaken:
+            raise UsageError(describe_untaken(in_dir, untaken))
+        if files is not None:
+            raise UsageError(f"{in_dir}: the list names no files")
+        is_audio = operation.input_suffixes == AUDIO_SUFFIXES
+        kind = "audio" if is_audio else f"{' '.join(operation.input_suffixes)} files"
+        raise UsageError(f"{in_dir}: contains no {kind}")
     return jobs, outside + rejected
 
 

@@ -20,7 +20,7 @@ import torch
 from msgspec.structs import replace
 from torch import Tensor
 
-from codectool.audio.discovery import read_list
+from codectool.audio.discovery import ListEntry, count_untaken, describe_untaken, read_list
 from codectool.checkpoints.load import locate, read_weights
 from codectool.checkpoints.native import write_model
 from codectool.errors import AudioError, CheckpointError, ConfigError, TrainingError, UsageError
@@ -132,7 +132,7 @@ def train(
 def _read_clips(config: RunConfig, callbacks: Callbacks) -> tuple[list[Clip], list[ValidationClip]]:
     if config.data is None:
         raise UsageError("no training data: give --train-files a folder or a list of files")
-    clips, problems = scan(read_list(Path(config.data.train)))
+    clips, problems = scan(_list_files(Path(config.data.train), callbacks))
     for problem in first_few([f"{problem}; left out" for problem in problems]):
         callbacks.on_warning(problem)
     if not clips:
@@ -140,7 +140,7 @@ def _read_clips(config: RunConfig, callbacks: Callbacks) -> tuple[list[Clip], li
     if config.data.valid is None:
         callbacks.on_warning("no --valid-files: the quality of the codec is not measured")
         return clips, []
-    entries = read_list(Path(config.data.valid))
+    entries = _list_files(Path(config.data.valid), callbacks)
     count = min(config.training.valid_clips, len(entries))
     paths = [entries[i * len(entries) // count].path for i in range(count)]
     rate = config.crop_spec().sample_rate
@@ -150,6 +150,14 @@ def _read_clips(config: RunConfig, callbacks: Callbacks) -> tuple[list[Clip], li
     finally:
         for problem in first_few(unusable):
             callbacks.on_warning(problem)
+
+
+def _list_files(source: Path, callbacks: Callbacks) -> list[ListEntry]:
+    """Read a folder or a list; warn about files of a folder that look like audio only."""
+    entries = read_list(source)
+    if source.is_dir() and (untaken := count_untaken(source)):
+        callbacks.on_warning(describe_untaken(source, untaken))
+    return entries
 
 
 class Run:

@@ -383,6 +383,8 @@ KINDS = {
     "sph": Kind(".sph", each("sox", "IN", "OUT")),
     "sph_ulaw": Kind(".sph", each("sox", "IN", "-e", "u-law", "OUT")),
     "sph_cut": Kind(".sph", each("sox", "IN", "OUT"), damaged=True, change=cut),
+    # ffmpeg reads 2 or 4 samples too few
+    "voc": Kind(".voc", each("sox", "IN", "OUT"), reference="source"),
     # FLAC
     "flac": Kind(".flac", _flac),
     "flac_ffmpeg": Kind(".flac", ffmpeg("-c:a", "flac")),
@@ -444,6 +446,12 @@ KINDS = {
     ),
     "alac": Kind(".m4a", ffmpeg("-c:a", "alac")),
     "mp4_mp3": Kind(".mp4", ffmpeg("-c:a", "libmp3lame"), MPEG1),
+    "mov_pcm": Kind(".mov", ffmpeg("-c:a", "pcm_s16be")),
+    # at other rates, ffmpeg does not skip the whole delay; see test_formats.py
+    "mp4_opus": Kind(".mp4", ffmpeg("-c:a", "libopus"), (48000,)),
+    "mkv_flac": Kind(".mkv", ffmpeg("-c:a", "flac")),
+    "caf_alac": Kind(".caf", ffmpeg("-c:a", "alac")),
+    "speex": Kind(".spx", ffmpeg("-c:a", "libspeex"), (8000, 16000, 32000), (1,)),
     "aac_adts": Kind(".aac", ffmpeg("-c:a", "aac")),
     "webm": Kind(".webm", ffmpeg("-c:a", "libopus")),
     "webm_pipe": Kind(".webm", ffmpeg_pipe("-c:a", "libopus", "-f", "webm")),
@@ -454,6 +462,8 @@ KINDS = {
         ".amr", each("sox", "IN", "-t", "amr-nb", "OUT"), _PACKED, (1,), reference="sox"
     ),
     "ac3": Kind(".ac3", ffmpeg("-c:a", "ac3"), MPEG1),
+    "eac3": Kind(".eac3", ffmpeg("-c:a", "eac3"), MPEG1),
+    "dts": Kind(".dts", ffmpeg("-c:a", "dca", "-strict", "-2"), (44100, 48000), (2,)),
     "wavpack": Kind(".wv", ffmpeg("-c:a", "wavpack")),
     "tta": Kind(".tta", ffmpeg("-c:a", "tta")),
 }

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import soundfile
 
+from codectool.audio.ffmpeg import FfmpegSource
 from codectool.audio.source import open_audio
 from codectool.errors import AudioError
 from tests.signals import Pipe, speechlike
@@ -141,6 +142,19 @@ def test_cut_file_is_warned_about(tmp_path: Path, name: str) -> None:
     samples, warnings = read(path)
     assert 0 < samples.shape[1] < 2.0 * RATE
     assert "its header states" in warnings[-1]
+
+
+def test_whole_delay_of_opus_is_skipped(tmp_path: Path) -> None:
+    # FFmpeg 8 counts it at the rate that the container states; ffmpeg 5 does so in mp4 only
+    waves = []
+    for name in ("a.ogg", "a.webm", "a.mp4"):
+        ffmpeg("-i", wav(tmp_path / "source.wav", rate=16000), "-c:a", "libopus", tmp_path / name)
+        with (tmp_path / name).open("rb") as file:
+            waves.append(np.concatenate(list(FfmpegSource(file, name).chunks()), axis=1))
+    ogg, webm, mp4 = waves
+    assert ogg.shape == webm.shape == (1, 48000)
+    np.testing.assert_array_equal(webm, ogg)
+    np.testing.assert_array_equal(mp4[:, :48000], ogg)
 
 
 def test_damaged_packets_are_warned_about(tmp_path: Path) -> None:
