@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable
 from typing import Any
 
@@ -20,6 +21,9 @@ MANY_CHANNELS = 64  # more channels than samples like these: the array is probab
 PEAKS = 1.001, 4.0
 LOSSY_PEAKS = 1.5, 32.0
 FILTER_REACH = 512  # half of soxr's filter and a margin, in samples at the lower rate
+
+RECENT_SAMPLES = 8192  # at the lower rate, on which soxr's state depends; 4096 sufficed
+ZEROS_AT_ONCE = 1 << 16
 
 Samples = npt.NDArray[np.float32]  # (C, N) in [-1, 1]
 
@@ -178,6 +182,10 @@ def resample(samples: Samples, rate: int, new_rate: int) -> Samples:
 class Resampler:
     """Resample a signal that arrives in chunks; the result equals `resample` of the whole signal.
 
+    It can be copied and pickled at any point. As the state of soxr cannot be, the copy resamples as
+    many zeros as samples were received, which puts soxr's blocks into the same places, and then
+    the recent samples.
+
     Args:
         rate: sampling rate of the input, in Hz.
         new_rate: sampling rate of the output, in Hz.
@@ -187,11 +195,29 @@ class Resampler:
         self._rate, self._new_rate = rate, new_rate
         self._channels = channels
         self._received = self._returned = 0
-        self._stream: Any = None
-        if rate != new_rate:
-            import soxr
+        self._recent: deque[Samples] = deque()
+        self._num_recent = 0
+        self._stream = self._new_stream()
 
-            self._stream = soxr.ResampleStream(rate, new_rate, channels, quality="HQ")
+    def _new_stream(self) -> Any:
+        if self._rate == self._new_rate:
+            return None
+        import soxr
+
+        return soxr.ResampleStream(self._rate, self._new_rate, self._channels, quality="HQ")
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_stream": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__ |= state
+        self._stream = self._new_stream()
+        before = self._received - self._num_recent
+        for start in range(0, before, ZEROS_AT_ONCE):
+            count = min(ZEROS_AT_ONCE, before - start)
+            self._stream.resample_chunk(np.zeros((count, self._channels), np.float32))
+        for samples in self._recent:
+            self._stream.resample_chunk(np.ascontiguousarray(samples.T))
 
     def push(self, samples: Samples, last: bool = False) -> Samples:
         """Take the next samples ``(C, N)``; return the output that is ready, ``(C, M)``.
@@ -203,6 +229,7 @@ class Resampler:
         if self._stream is None:
             return samples
         self._received += samples.shape[1]
+        self._remember(samples)
         # `resample` returns this many more samples; the filter may produce one more or fewer.
         length = -(-self._received * self._new_rate // self._rate) - self._returned
         converted = self._stream.resample_chunk(np.ascontiguousarray(samples.T), last=last)
@@ -211,3 +238,10 @@ class Resampler:
             wave = np.pad(wave, ((0, 0), (0, length - wave.shape[1])))
         self._returned += wave.shape[1]
         return np.ascontiguousarray(wave)
+
+    def _remember(self, samples: Samples) -> None:
+        count = RECENT_SAMPLES * max(1, -(-self._rate // self._new_rate))
+        self._recent.append(samples[:, -count:].copy())
+        self._num_recent += self._recent[-1].shape[1]
+        while self._num_recent - self._recent[0].shape[1] >= count:
+            self._num_recent -= self._recent.popleft().shape[1]
