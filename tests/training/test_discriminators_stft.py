@@ -167,3 +167,22 @@ def test_impossible_sizes_are_refused():
         MagnitudeStftConfig((0,), 4, 8)
     with pytest.raises(ConfigError, match="channels has 4 widths; .* 5 hidden layers"):
         ComplexStftConfig((32,), (4,) * 4)
+
+
+@pytest.mark.parametrize("channels", [(12, 12, 24, 48, 96), (8, 24, 40, 17, 8)])
+def test_gradients_in_bfloat16_are_those_in_float32_for_any_width(channels):
+    torch.manual_seed(0)
+    discriminator = ComplexStftConfig(windows=(512,), channels=channels).build()
+    wave = torch.randn(2, 1, 8000)
+
+    def gradients():
+        discriminator.zero_grad()
+        (output,) = discriminator(wave)
+        output.logits.square().mean().backward()
+        return [parameter.grad.clone() for parameter in discriminator.parameters()]
+
+    expected = gradients()
+    with torch.autocast("cpu", torch.bfloat16):
+        found = gradients()
+    for right, gradient in zip(expected, found, strict=True):
+        assert (gradient - right).norm() < 0.1 * right.norm()

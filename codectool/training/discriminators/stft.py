@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from typing_extensions import override
 
 from codectool.errors import ConfigError
@@ -22,6 +23,7 @@ SLOPE = 0.2
 MAGNITUDE_STRIDES = (2, 2, 2, 2, 1)
 DILATIONS = (1, 2, 4)  # over time, of the three middle layers on complex spectra
 MIN_POWER, MAX_POWER = 1e-7, 1e3
+ONEDNN_BLOCK = 16  # channels that oneDNN processes at once
 
 
 class MagnitudeStftConfig(DiscriminatorConfig, tag="magnitude_stft", frozen=True):
@@ -89,13 +91,33 @@ class ComplexStftConfig(DiscriminatorConfig, tag="complex_stft", frozen=True):
         channels = self.channels
         first = nn.Conv2d(2, channels[0], (3, 9), padding=(1, 4))
         middle = [
-            nn.Conv2d(before, width, (3, 9), (1, 2), padding=(dilation, 4), dilation=(dilation, 1))
+            DilatedConv2d(
+                before, width, (3, 9), (1, 2), padding=(dilation, 4), dilation=(dilation, 1)
+            )
             for before, width, dilation in zip(channels, channels[1:], DILATIONS, strict=False)
         ]
         fifth = nn.Conv2d(channels[3], channels[4], 3, padding=1)
         last = nn.Conv2d(channels[4], 1, 3, padding=1)
         hidden = [first, *middle, fifth]
         return SubDiscriminator(ComplexImage(window), hidden, last, SLOPE, self.norm_first)
+
+
+class DilatedConv2d(nn.Conv2d):
+    """Convolution that also has right gradients in bfloat16 on a CPU.
+
+    With dilation over the height and channels last in memory, oneDNN reads beyond the channels of
+    an input that has more than 16 of them, but not a multiple of 16. The gradients of the weights
+    become NaN or wrong, or the process crashes. So zeros are appended to the channels.
+    """
+
+    @override
+    def forward(self, x: Tensor) -> Tensor:
+        missing = -self.in_channels % ONEDNN_BLOCK
+        on_cpu = x.dtype == torch.bfloat16 and x.device.type == "cpu"
+        if not (on_cpu and missing and self.in_channels > ONEDNN_BLOCK):
+            return super().forward(x)
+        x, weight = (F.pad(tensor, (0, 0, 0, 0, 0, missing)) for tensor in (x, self.weight))
+        return F.conv2d(x, weight, self.bias, self.stride, self.padding, self.dilation)
 
 
 class MagnitudeImage(nn.Module):
@@ -115,7 +137,7 @@ class MagnitudeImage(nn.Module):
         size = len(self.window)
         require_samples(wave, size // 2 + 1, f"the STFT discriminator of FFT size {size}")
         with torch.autocast(wave.device.type, enabled=False):
-            padded = nn.functional.pad(wave.float(), (size // 2, size // 2), mode="reflect")
+            padded = F.pad(wave.float(), (size // 2, size // 2), mode="reflect")
             bins = _spectra(padded, self.window)
             power = bins.real.square() + bins.imag.square()
             return power.clamp(MIN_POWER, MAX_POWER).sqrt().mT.contiguous().unsqueeze(3)
