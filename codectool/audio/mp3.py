@@ -20,6 +20,7 @@ from codectool.errors import AudioError
 
 READ_BYTES = 1 << 20
 HEADER_BYTES = 4
+MAX_FRAME = 2881
 MAX_LEADING_JUNK = 1 << 16
 MIN_FRAMES_AFTER_JUNK = 4
 # Sync word, version, layer and sampling rate are the same in all frames of a stream.
@@ -202,8 +203,11 @@ def _find_first(file: BinaryIO, start: int, end: int) -> tuple[int, FrameHeader]
         if header is None:
             continue
         frames, reached = _chain(file, position, end, header)
-        needed = MIN_FRAMES_AFTER_JUNK if match.start() else 2
-        if frames >= needed or (not match.start() and frames and reached == end):
+        if not match.start():
+            needed = 1 if reached == end else 2
+        else:  # in a file that begins within a frame, or after something else
+            needed = 2 if reached == end and match.start() < MAX_FRAME else MIN_FRAMES_AFTER_JUNK
+        if frames >= needed:
             return position, header
     return None
 

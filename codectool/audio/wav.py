@@ -21,8 +21,8 @@ from codectool.errors import AudioError
 
 MAX_FORMAT_CHUNK = 1 << 16
 MAX_RIFF = 0xFFFF_FFFF
-# Programs that do not know the size write zero, or a value in the last 64 KiB below 2 or 4 GiB.
-UNKNOWN_SIZES = 0x7FFF, 0xFFFF
+# Programs that do not know the size write zero, or a value a little below 2 or 4 GiB.
+UNKNOWN_SIZES = range(0x7F00_0000, 0x8000_0001), range(0xFFFF_0000, 0x1_0000_0000)
 PCM, FLOAT, ALAW, ULAW, GSM610, EXTENSIBLE = 1, 3, 6, 7, 0x31, 0xFFFE
 GSM_SAMPLES = 320  # per block
 # Chunks that may follow the samples, and that tell an empty file from one of unknown size.
@@ -168,7 +168,7 @@ def plan_wav(file: BinaryIO, start: int, end: int, name: str) -> Layout:
 
 def is_bound(size: int) -> bool:
     """Return whether a size in a header is meant, and not written for want of a better one."""
-    return size > MAX_RIFF or (size >> 16 not in UNKNOWN_SIZES and size != 1 << 31)
+    return not any(size in sizes for sizes in UNKNOWN_SIZES)
 
 
 def is_trailing_chunk(kind: bytes) -> bool:

@@ -56,6 +56,7 @@ class Kind:
             that were encoded.
         decoder: decoder that ffmpeg uses; empty for its own.
         damaged: whether audio is missing, so that the reader must warn or refuse.
+        concealed: samples at the start that lack data, which decoders replace in different ways.
         may_refuse: why the reader may refuse an intact file; empty if it must read it.
     """
 
@@ -68,6 +69,7 @@ class Kind:
     reference: str = "ffmpeg"
     decoder: str = ""
     damaged: bool = False
+    concealed: int = 0
     may_refuse: str = ""
 
 
@@ -424,7 +426,9 @@ KINDS = {
     "mp3_joined_without_tag": Kind(".mp3", _lame_vbr_bare, MPEG1, joined=True),
     "mp3_cut": Kind(".mp3", _lame_cbr, MPEG1, damaged=True, change=cut),
     "mp3_vbr_cut": Kind(".mp3", _lame_vbr, MPEG1, damaged=True, change=cut),
-    "mp3_mid_frame": Kind(".mp3", _lame_cbr_bare, MPEG1, change=from_the_middle),
+    "mp3_mid_frame": Kind(
+        ".mp3", _lame_cbr_bare, MPEG1, change=from_the_middle, concealed=4 * 1152
+    ),
     "mp3_id3v2": Kind(".mp3", _lame_vbr, MPEG1, change=_id3v2, reference="original"),
     "mp3_id3v1": Kind(".mp3", _lame_cbr, MPEG1, change=_id3v1, reference="original"),
     "mp3_ape": Kind(".mp3", _lame_vbr, MPEG1, change=_ape_tag, reference="original"),
