@@ -2,21 +2,55 @@
 
 from __future__ import annotations
 
+import json
+import re
 import reprlib
 from collections.abc import Sequence
+from typing import Any
 
 MAX_LISTED = 5
+SURROGATE = re.compile(r"[\ud800-\udfff]")
 MAX_SHOWN = 200  # characters of a file's text in a message
 
 
 def printable(text: str) -> str:
     r"""Return ``text`` on one line, with control, bidirectional and invisible characters escaped.
 
+    Bytes of a file name that are not UTF-8 become ``\xNN``.
+
     Examples:
         >>> print(printable("a\nb\u202egnp.wav"))
         a\nb\u202egnp.wav
     """
-    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+    return "".join(c if c.isprintable() else _escaped(c) for c in text)
+
+
+def to_json(value: Any, indent: int | None = None) -> str:
+    r"""Return JSON in ASCII, in which bytes of a file name that are not UTF-8 become ``\xNN``.
+
+    JSON itself can write them only as half of a pair of characters, which many readers reject.
+
+    Examples:
+        >>> print(to_json({"file": "\udcff.wav"}))
+        {"file": "\\xff.wav"}
+    """
+    return json.dumps(_encodable(value), indent=indent)
+
+
+def _encodable(value: Any) -> Any:
+    if isinstance(value, str):
+        return SURROGATE.sub(lambda match: _escaped(match[0]), value)
+    if isinstance(value, dict):
+        return {_encodable(key): _encodable(item) for key, item in value.items()}
+    if isinstance(value, list | tuple):
+        return [_encodable(item) for item in value]
+    return value
+
+
+def _escaped(character: str) -> str:
+    if "\udc80" <= character <= "\udcff":  # how Python represents a byte that is not UTF-8
+        return f"\\x{ord(character) - 0xDC00:02x}"
+    return character.encode("unicode_escape").decode()
 
 
 def first_few(items: Sequence[str], see: str = "") -> list[str]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 import sys
 from collections.abc import Callable
@@ -29,6 +28,7 @@ from codectool.cli.options import (
 from codectool.cli.signals import stoppable_run
 from codectool.errors import UsageError
 from codectool.files import write_all
+from codectool.messages import to_json
 
 if TYPE_CHECKING:
     from codectool.pipeline.operations import AnyOperation
@@ -237,7 +237,7 @@ def run_folder(
         message(report.profile())
     note(str(report))
     if files.as_json:
-        print_data(json.dumps(report.to_json(operation.has_bitrate)))
+        print_data(to_json(report.to_json(operation.has_bitrate)))
     sys.exit(report.exit_code)
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import io
-import json
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -21,7 +20,7 @@ from codectool.cli.options import (
     write_output,
 )
 from codectool.errors import UsageError
-from codectool.messages import printable
+from codectool.messages import printable, to_json
 
 if TYPE_CHECKING:
     from codectool.evaluation.signals import Signal
@@ -108,7 +107,7 @@ def compare(
             "notes": {info.name: notes[info.name] for info in infos if info.name in notes},
             "left_out": selection.left_out,
         }
-        print_data(json.dumps(result))
+        print_data(to_json(result))
         return
     head = [
         [kind, f"{printable(str(path))}, {signal.seconds:.3f} s at {signal.rate} Hz"]

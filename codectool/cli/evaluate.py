@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import shlex
 import sys
 import tempfile
@@ -27,7 +26,7 @@ from codectool.cli.options import FILE, PIPE, debug_option, metric_option
 from codectool.cli.progress import evaluation_progress
 from codectool.codecs.registry import FAMILIES
 from codectool.errors import UsageError
-from codectool.messages import first_few
+from codectool.messages import first_few, to_json
 
 if TYPE_CHECKING:
     from codectool.evaluation.results import Evaluation
@@ -312,7 +311,7 @@ def _print(evaluation: Evaluation, output: str) -> None:
     from codectool.evaluation import tables
 
     if output == "json":
-        print_data(json.dumps(tables.to_json(evaluation), indent=1))
+        print_data(to_json(tables.to_json(evaluation), indent=1))
     elif output == "csv":
         print_data(tables.to_csv(evaluation), end="")
     else:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -17,6 +16,7 @@ from codectool.evaluation.tables import as_markdown
 from codectool.evaluation.tokens.files import read_tokens
 from codectool.evaluation.tokens.table import token_csv, token_tables, token_text
 from codectool.evaluation.tokens.usage import token_usage
+from codectool.messages import to_json
 from codectool.plots import require_matplotlib
 
 if TYPE_CHECKING:
@@ -57,7 +57,7 @@ def print_token_usage(
     if not models:
         raise UsageError(f"{folder}: none of its files can be used")
     if output == "json":
-        print_data(json.dumps([model.to_json() for model in models], indent=1))
+        print_data(to_json([model.to_json() for model in models], indent=1))
     elif output == "csv":
         print_data(token_csv(models), end="")
     elif output == "markdown":

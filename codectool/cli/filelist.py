@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections import Counter
 from collections.abc import Sequence
@@ -16,7 +15,7 @@ from codectool.cli.console import count, message, print_data, warn, warn_untaken
 from codectool.cli.options import FILE, PIPE, debug_option, open_output
 from codectool.errors import AudioError, UsageError
 from codectool.files import check_writable, write_all
-from codectool.messages import first_few, printable
+from codectool.messages import first_few, printable, to_json
 
 if TYPE_CHECKING:
     from codectool.audio.discovery import ListEntry
@@ -127,7 +126,7 @@ def filelist(
     if any(skipped.values()):
         message(f"skipped: {skipped_text}")
     if as_json:
-        print_data(json.dumps(totals | skipped | {"problems": problems}))
+        print_data(to_json(totals | skipped | {"problems": problems}))
 
 
 def _choose_outputs(output: Path, share: float | None, valid_output: Path | None) -> list[Path]:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ from codectool.cli.console import EXIT_BAD_INPUT, count, print_data, report_erro
 from codectool.cli.options import FILE, debug_option, open_input
 from codectool.codecs.registry import FAMILIES, get_family
 from codectool.errors import CodectoolError, UsageError
-from codectool.messages import printable
+from codectool.messages import printable, to_json
 
 
 @click.command()
@@ -49,7 +48,7 @@ def info(sources: tuple[Path, ...], models: tuple[str, ...], as_json: bool) -> N
     for number, data in enumerate(described):
         if as_json:
             old = {"bits_per_stream": data["bits_per_codebook"]}  # the key of version 0.1
-            print_data(json.dumps(data | old))
+            print_data(to_json(data | old))
         else:
             print_data(("\n" if number else "") + _table(data))
     if failed:

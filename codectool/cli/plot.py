@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import math
 from pathlib import Path
 
@@ -11,6 +10,7 @@ import click
 from codectool.cli.console import note, print_data
 from codectool.cli.options import PIPE, check_output, check_png, debug_option, write_output
 from codectool.errors import UsageError
+from codectool.messages import to_json
 
 FIGURE_NAME = "curves.png"
 
@@ -75,7 +75,7 @@ def plot(
     names = select_metrics(runs, wanted)
     if as_json:
         for run in runs:
-            print_data(json.dumps(summary(run, names)))
+            print_data(to_json(summary(run, names)))
         return
     assert output is not None
 

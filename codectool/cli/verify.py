@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 
@@ -11,7 +10,7 @@ import click
 from codectool.cli.console import EXIT_BAD_INPUT, count, error_text, print_data, report_error
 from codectool.cli.options import FILE, PIPE, STDIN, debug_option, open_input
 from codectool.errors import CodectoolError, DamagedError
-from codectool.messages import printable
+from codectool.messages import printable, to_json
 
 
 @click.command()
@@ -35,7 +34,7 @@ def verify(sources: tuple[Path, ...], as_json: bool) -> None:
         failed |= bool(problems)
         if as_json:
             errors = [error_text(problem) for problem in problems]
-            print_data(json.dumps({"file": name, "ok": not problems, "errors": errors}))
+            print_data(to_json({"file": name, "ok": not problems, "errors": errors}))
             continue
         for problem in problems:
             report_error(problem)

@@ -42,7 +42,7 @@ def table(evaluation: Evaluation) -> Rows:
         for name, heading, digits in COSTS
     ]
     return [
-        ["", *(printable(s.name) for s in evaluation.systems)],
+        ["", *(system.name for system in evaluation.systems)],
         *costs[:2],
         *metrics,
         *costs[2:],
@@ -64,6 +64,7 @@ def best_systems(evaluation: Evaluation, metric: MetricInfo) -> set[str]:
 
 def as_text(rows: Rows, align: Callable[[str, int], str] = str.rjust) -> str:
     """Format a table with aligned columns; the first column is aligned left."""
+    rows = [[printable(cell) for cell in row] for row in rows]
     first, *others = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ("  ".join([head.ljust(first), *map(align, cells, others)]) for head, *cells in rows)
     return "\n".join(line.rstrip() for line in lines)
@@ -71,7 +72,7 @@ def as_text(rows: Rows, align: Callable[[str, int], str] = str.rjust) -> str:
 
 def as_markdown(rows: Rows) -> str:
     """Format a table as Markdown."""
-    marked = [[cell.replace("|", "\\|") for cell in row] for row in rows]
+    marked = [[printable(cell).replace("|", "\\|") for cell in row] for row in rows]
     lines = [marked[0], ["---", *("---:" for _ in marked[0][1:])], *marked[1:]]
     return "\n".join("| " + " | ".join(line) + " |" for line in lines)
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -10,6 +9,7 @@ from pathlib import Path
 from typing import Any, Literal
 
 from codectool.errors import CodectoolError, memory_advice
+from codectool.messages import to_json
 
 EXIT_FAILED = 1
 EXIT_CONCEALED = 3
@@ -64,7 +64,7 @@ class Result:
             values["damage"] = list(self.damage)
         if self.warnings:
             values["warnings"] = list(self.warnings)
-        return json.dumps(values)
+        return to_json(values)
 
 
 @dataclass

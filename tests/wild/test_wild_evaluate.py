@@ -231,7 +231,7 @@ def test_names_that_are_no_text_can_be_reported(run: Run, tmp_path: Path) -> Non
     page = tmp_path / os.fsdecode(b"p\xe4ge.html")
     options = ("--metric", "mel_db", "--report", page, "--report-audio", "beside")
     assert run("evaluate", tmp_path / "clips", tmp_path / "coded", *options).code == 0
-    assert r"caf\\udce9.wav" in page.read_text(encoding="utf-8")
+    assert r"caf\\xe9.wav" in page.read_text(encoding="utf-8")
 
 
 # -- inputs of a new user ------------------------------------------------------------------------
