@@ -146,7 +146,9 @@ class Reader:
         first = 0
         if self._source.size is not None:
             if start_frame >= size:
-                first = min(start_frame // size, -(-self.scan() // size))
+                # Frames after the end are looked for in the last block: what ends a stream may be
+                # longer than a full block, so that the next one would begin within it.
+                first = min(start_frame, self.scan()) // size
             if self._position(first) > self._source.size:
                 return
             self._source.seek(self._position(first))

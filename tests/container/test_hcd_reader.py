@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import os
 import threading
@@ -155,3 +156,21 @@ def test_scan_finds_a_final_record_longer_than_several_blocks():
         reader = Reader(file)
         assert reader.scan() == frames
         assert reader.read_frames(frames - 3, 3).shape == (1, 1, 3)
+
+
+@pytest.mark.parametrize("extra", [0, 1, 5])
+@pytest.mark.parametrize("block_frames", [1, 2, 3, 8])
+def test_frames_after_the_end_of_short_blocks_are_no_damage(block_frames, extra):
+    """The record at the end of a stream may be longer than a block."""
+    header = Header(TokenLayout("tiny", 16_000, 200, (1,)), "00112233", 16_000)
+    header = dataclasses.replace(header, block_frames=block_frames)
+    for frames in range(5, 40):
+        file = io.BytesIO()
+        writer = Writer(file, header)
+        writer.write(np.ones((1, 1, frames), np.int32))
+        writer.close((frames - extra) * 200, extra)
+        for start in (frames - 1, frames, frames + 1, frames + block_frames, frames + 1000):
+            file.seek(0)
+            reader = Reader(file, damaged="keep")
+            assert reader.read_frames(start).shape == (1, 1, max(0, frames - start))
+            assert reader.problems == []
