@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 from codectool.audio.view import Piece
@@ -18,12 +18,15 @@ class Part:
         preroll: samples to decode before the first one of a range, because their decoding depends
             on what comes before.
         last_seek: last sample that libsndfile finds; later ones are read from there.
+        begin_at: returns what libsndfile reads instead from a sample on, and the first sample that
+            it then decodes; None if libsndfile can seek.
     """
 
     pieces: Sequence[Piece]
     num_samples: int | None = None
     preroll: int = 0
     last_seek: int | None = None
+    begin_at: Callable[[int], tuple[Sequence[Piece], int]] | None = None
 
 
 @dataclass(frozen=True)

@@ -9,9 +9,11 @@ from __future__ import annotations
 
 import re
 import struct
+import sys
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from typing import BinaryIO
 
 from codectool.audio.layout import Layout, Part
@@ -345,24 +347,54 @@ def plan(file: BinaryIO, stream: Stream, name: str) -> Layout:
         assert tag is not None
         pieces: list[Piece] = [(tag.start, tag.stop), *stream.ranges]
     elif header.layer == 3:
-        size = sum(stop - begin for begin, stop in stream.ranges)
-        frames, delay, padding = stream.frames, skipped - DECODER_DELAY, trimmed + DECODER_DELAY
-        silence = b""
-        if not skipped:  # mpg123 leaves out its own delay at least: let it leave out silence
-            delay = header.samples - DECODER_DELAY
-            silence = _frame(header, 0)
-            frames, size = frames + 1, size + len(silence)
-        pieces = [_xing_frame(header, frames, size, delay, padding) + silence]
-        for begin, stop in stream.ranges:
-            pieces += _audible(file, stream, begin, stop)
+        pieces = _with_xing(file, stream, 0, skipped, trimmed)
     else:
         pieces = [*stream.ranges]
     part = Part(
         pieces,
         num_samples=max(0, total - skipped - trimmed),
         preroll=PREROLL_FRAMES * header.samples,
+        begin_at=partial(_begin_at, file, stream, skipped) if header.layer == 3 else None,
     )
     return Layout([part], warnings, promised)
+
+
+def _begin_at(file: BinaryIO, stream: Stream, skipped: int, sample: int) -> tuple[list[Piece], int]:
+    """Return the frames from a little before a sample on, and the sample that they begin with.
+
+    libsndfile decodes frames after a seek without the data of the frames before them.
+    """
+    first = max(0, (sample + skipped) // stream.header.samples - PREROLL_FRAMES)
+    pieces = _with_xing(file, stream, first, 0, 0)
+    return pieces, first * stream.header.samples - skipped
+
+
+def _with_xing(
+    file: BinaryIO, stream: Stream, first: int, skipped: int, trimmed: int
+) -> list[Piece]:
+    """Return the frames from number ``first`` on after a Xing header that is right.
+
+    Args:
+        file: the file.
+        stream: its frames.
+        first: first frame.
+        skipped: samples to leave out at the start.
+        trimmed: samples to leave out at the end.
+    """
+    header = stream.header
+    begin = stream.offsets[first] if first < stream.frames else sys.maxsize
+    ranges = [(max(start, begin), stop) for start, stop in stream.ranges if stop > begin]
+    size = sum(stop - start for start, stop in ranges)
+    frames, delay, padding = stream.frames - first, skipped - DECODER_DELAY, trimmed + DECODER_DELAY
+    silence = b""
+    if not skipped:  # mpg123 leaves out its own delay at least: let it leave out silence
+        delay = header.samples - DECODER_DELAY
+        silence = _frame(header, 0)
+        frames, size = frames + 1, size + len(silence)
+    pieces: list[Piece] = [_xing_frame(header, frames, size, delay, padding) + silence]
+    for start, stop in ranges:
+        pieces += _audible(file, stream, start, stop)
+    return pieces
 
 
 def _is_right(stream: Stream) -> bool:
@@ -423,7 +455,9 @@ def _audible(file: BinaryIO, stream: Stream, begin: int, stop: int) -> Iterator[
         main_data_begin = int.from_bytes(read_at(file, side, 2), "big") >> (16 - begin_bits)
         if main_data_begin > reservoir:
             yield (position, side)
-            yield bytes(header.side_bytes)
+            # Silent, but it hands the reservoir on to the next frame.
+            kept = min(reservoir, (1 << begin_bits) - 1) << (16 - begin_bits)
+            yield kept.to_bytes(2, "big").ljust(header.side_bytes, b"\0")
             yield (side + header.side_bytes, position + header.size)
         else:
             yield (position, position + header.size)

@@ -6,7 +6,7 @@ import io
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
@@ -18,7 +18,7 @@ from codectool.audio import flac, headers, mp3, ogg
 from codectool.audio.ffmpeg import audio_format, open_with_ffmpeg
 from codectool.audio.layout import Layout, Part
 from codectool.audio.samples import MAX_SAMPLES, LevelCheck, Samples
-from codectool.audio.view import View, read_at
+from codectool.audio.view import Piece, View, read_at
 from codectool.audio.wav import SUBTYPES, is_trailing_chunk, is_wav, parse_wav, plan_wav
 from codectool.errors import AudioError
 
@@ -173,6 +173,12 @@ class FileSource:
         sound, _ = self._open(index)
         if self._position == first:
             return first
+        if part.begin_at is not None and first > part.preroll:
+            pieces, position = part.begin_at(first)
+            self.close()
+            self._open(index, pieces)
+            self._position = position
+            return position
         target = max(0, first - part.preroll)
         if part.last_seek is not None:
             target = min(target, part.last_seek)
@@ -182,11 +188,14 @@ class FileSource:
             self.close()
         return self._position
 
-    def _open(self, index: int) -> tuple[_Sound, View]:
-        """Return a stream, positioned at its start if it was not the one in use."""
+    def _open(self, index: int, pieces: Sequence[Piece] | None = None) -> tuple[_Sound, View]:
+        """Return a stream, positioned at its start if it was not the one in use.
+
+        ``pieces`` are read instead of those of the stream.
+        """
         if self._current is None or self._current[0] != index:
             self.close()
-            view = View(self._file, self._parts[index].pieces)
+            view = View(self._file, pieces or self._parts[index].pieces)
             try:
                 sound = _Sound(view)
             except UNREADABLE as error:
