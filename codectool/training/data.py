@@ -147,6 +147,8 @@ class CropDataset(Dataset[Crop]):
                 return Crop(self._crop(clip, rng), str(clip.path), problems)
             except AudioError as error:
                 problems[str(clip.path)] = str(error)
+            except OSError as error:
+                problems[str(clip.path)] = f"{clip.path}: {error.strerror or error}"
             clip = self._clip_of_entry(int(rng.integers(self.items_per_epoch)))
         return Crop(np.zeros(config.segment_size, np.float32), "", problems, failed=True)
 

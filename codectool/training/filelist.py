@@ -12,6 +12,7 @@ from pathlib import Path
 from codectool.audio.discovery import ListEntry
 from codectool.audio.files import read_header
 from codectool.errors import AudioError, UsageError
+from codectool.messages import shorten
 
 SCAN_BATCH = 4096  # headers that are requested together
 SCAN_THREADS = 16  # threads mostly wait for the disk or the network
@@ -60,6 +61,8 @@ def _read_clip(entry: ListEntry) -> Clip | str:
         return Clip(entry.path, *read_header(entry.path))
     except AudioError as error:
         return str(error)
+    except OSError as error:  # such as a path that is too long, or a folder that cannot be read
+        return f"{shorten(str(entry.path))}: {(error.strerror or str(error)).lower()}"
 
 
 def split(

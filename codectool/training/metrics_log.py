@@ -32,6 +32,7 @@ if TYPE_CHECKING:  # `codectool plot` reads logs without PyTorch
 
 METRICS_NAME = "metrics.jsonl"
 TENSORBOARD_NAME = "tensorboard"
+MAX_INTEGER = 1 << 53  # exact in float64
 KINDS = ("train", "valid", "event")
 RESERVED_KEYS = frozenset({"kind", "step", "time", "message"})
 # Former names of metrics.
@@ -175,7 +176,15 @@ def _parse(line: bytes) -> Record | None:
         return None
     if not isinstance(record, dict) or record.get("kind") not in KINDS:
         return None
-    return record if isinstance(record.get("step"), int) else None
+    valid = type(record.get("step")) is int and all(map(_is_value, record.values()))
+    return record if valid else None
+
+
+def _is_value(value: object) -> bool:
+    """Return whether a value of a record is text, null, or a number that fits an array."""
+    if type(value) is int:
+        return abs(value) < MAX_INTEGER
+    return value is None or isinstance(value, str | float)
 
 
 def _rewind(path: Path, step: int) -> None:

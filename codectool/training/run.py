@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import math
+import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
@@ -112,6 +113,11 @@ def train(
     if threads is not None:
         torch.set_num_threads(threads)
     last = folder / LAST
+    existing = next(path for path in (folder, *folder.absolute().parents) if path.exists())
+    if not existing.is_dir():
+        raise UsageError(f"{existing}: is a file; name a folder for the run")
+    if not os.access(existing, os.W_OK):
+        raise UsageError(f"{folder}: cannot be written; name another folder for the run")
     if last.exists() and not resume:
         raise UsageError(
             f"{folder}: holds a run already; continue it with `--resume`, or choose another "
@@ -133,8 +139,9 @@ def _read_clips(config: RunConfig, callbacks: Callbacks) -> tuple[list[Clip], li
     if config.data is None:
         raise UsageError("no training data: give --train-files a folder or a list of files")
     clips, problems = scan(_list_files(Path(config.data.train), callbacks))
-    for problem in first_few([f"{problem}; left out" for problem in problems]):
-        callbacks.on_warning(problem)
+    lines = [f"{problem}; left out" for problem in problems]
+    for line in first_few(lines, see="`codectool filelist --json`"):
+        callbacks.on_warning(line)
     if not clips:
         raise UsageError(f"{config.data.train}: holds no audio that can be read")
     if config.data.valid is None:
@@ -146,7 +153,7 @@ def _read_clips(config: RunConfig, callbacks: Callbacks) -> tuple[list[Clip], li
     rate = config.crop_spec().sample_rate
     unusable: list[str] = []
     try:
-        return clips, load_clips(paths, rate, on_error=unusable.append)
+        return clips, load_clips(paths, rate, on_error=unusable.append, name=config.data.valid)
     finally:
         for problem in first_few(unusable):
             callbacks.on_warning(problem)

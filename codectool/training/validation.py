@@ -54,24 +54,27 @@ def load_clips(
     sample_rate: int,
     max_seconds: float = 10.0,
     on_error: Callable[[str], None] = lambda message: None,
+    name: str = "the validation list",
 ) -> list[ValidationClip]:
     """Read the first `max_seconds` of validation clips: mono, at the model's rate in Hz.
 
-    `on_error` is called with a message for each file that cannot be used and is left out.
+    `on_error` is called with a message for each file that cannot be used and is left out; `name` is
+    the name of the list in errors.
 
     Raises:
         AudioError: No file can be used.
     """
     clips: dict[str, ValidationClip] = {}
-    problems = []
+    unusable = 0
     for path in paths:
         try:
             wave = read_crop(path, 0, math.ceil(max_seconds * sample_rate), sample_rate)
             if wave.shape[1] < MIN_SECONDS * sample_rate:
                 raise AudioError(f"{path}: is shorter than {MIN_SECONDS} s")
-        except AudioError as error:
-            problems.append(str(error))
-            on_error(f"{error}; not used for validation")
+        except (AudioError, OSError) as error:
+            text = str(error) if isinstance(error, AudioError) else f"{path}: {error.strerror}"
+            unusable += 1
+            on_error(f"{text}; not used for validation")
             continue
         name, number = path.stem, 1
         while name in clips:
@@ -79,8 +82,8 @@ def load_clips(
             name = f"{path.stem}-{number}"
         clips[name] = ValidationClip(name, torch.from_numpy(np.ascontiguousarray(wave)))
     if not clips:
-        reason = f": {problems[0]}" if problems else " is empty"
-        raise AudioError(f"the validation list{reason}; give clips that can be read")
+        reason = "no clip of it can be used for validation" if unusable else "is empty"
+        raise AudioError(f"{name}: {reason}; give clips that can be read")
     return list(clips.values())
 
 

@@ -199,7 +199,7 @@ def test_unusable_clips_are_reported_and_left_out(tmp_path: Path) -> None:
     for path, line in zip(bad, errors, strict=True):
         assert line.startswith(f"{path}: ")
         assert line.endswith("not used for validation")
-    with pytest.raises(AudioError, match=r"the validation list: .*text\.wav"):
+    with pytest.raises(AudioError, match="the validation list: no clip of it can be used"):
         load_clips(bad, 16000)
-    with pytest.raises(AudioError, match="the validation list is empty"):
+    with pytest.raises(AudioError, match="the validation list: is empty"):
         load_clips([], 16000)
