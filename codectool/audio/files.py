@@ -78,7 +78,14 @@ def check_rate(rate: int, name: str) -> None:
         )
 
 
-def read_crop(path: Path, start: int, length: int, sample_rate: int) -> Samples:
+def read_crop(
+    path: Path,
+    start: int,
+    length: int,
+    sample_rate: int,
+    listed: tuple[int, int] | None = None,
+    warnings: list[str] | None = None,
+) -> Samples:
     """Read a crop, mixed to mono and resampled; the result equals a crop of the resampled file.
 
     Only the crop and the samples that resampling and decoding depend on are read, if the format
@@ -89,6 +96,8 @@ def read_crop(path: Path, start: int, length: int, sample_rate: int) -> Samples:
         start: first sample of the crop, at ``sample_rate``.
         length: samples of the crop, at ``sample_rate``.
         sample_rate: sampling rate of the result, in Hz.
+        listed: samples per channel and sampling rate in Hz that a list gives for the file.
+        warnings: gets one sentence for each fault of the file, and one if it is not as listed.
 
     Returns:
         float32 ``(1, N)``, the mean of the channels; N is below ``length`` where the file ends.
@@ -110,6 +119,14 @@ def read_crop(path: Path, start: int, length: int, sample_rate: int) -> Samples:
         chunks = [np.zeros((audio.channels, 0), np.float32)]
         if first < stop:
             chunks += audio.chunks(first, stop - first)
+        if warnings is not None:
+            warnings += audio.warnings
+            found = (audio.num_samples, rate)
+            if listed is not None and audio.num_samples is not None and found != listed:
+                warnings.append(
+                    f"{path}: has {found[0]} samples at {found[1]} Hz, but the list says "
+                    f"{listed[0]} at {listed[1]} Hz; write the list again with `codectool filelist`"
+                )
     samples = np.concatenate(chunks, axis=1)
     end = first + samples.shape[1]
     if audio.num_samples is not None and end < stop:

@@ -101,9 +101,10 @@ def filelist(
             entries.setdefault(os.path.abspath(entry.path), entry)
         warn_untaken(source)
     with tqdm(total=len(entries), unit="file", disable=None, leave=False) as bar:
-        clips, problems = scan(list(entries.values()), bar.update)
-    for problem in first_few(problems, see="`--json`"):
-        warn(problem)
+        warnings: list[str] = []
+        clips, problems = scan(list(entries.values()), bar.update, warnings)
+    for line in (*first_few(problems, see="`--json`"), *first_few(warnings, see="`--json`")):
+        warn(line)
     long = [clip for clip in clips if clip.seconds >= min_seconds]
     skipped = {"unreadable": len(problems), "too_short": len(clips) - len(long)}
     skipped_text = f"{skipped['unreadable']} cannot be used, {skipped['too_short']} too short"
@@ -126,7 +127,7 @@ def filelist(
     if any(skipped.values()):
         message(f"skipped: {skipped_text}")
     if as_json:
-        print_data(to_json(totals | skipped | {"problems": problems}))
+        print_data(to_json(totals | skipped | {"problems": problems, "warnings": warnings}))
 
 
 def _choose_outputs(output: Path, share: float | None, valid_output: Path | None) -> list[Path]:

@@ -69,12 +69,21 @@ class CropConfig(Config, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, eq=False)
 class Crop:
-    """One crop, float32 ``(segment_size,)``, and the files that were tried but cannot be used."""
+    """One crop, float32 ``(segment_size,)``, and the files that were tried.
+
+    Attributes:
+        audio: the samples.
+        path: file of the clip; empty if the audio is silence or noise.
+        problems: messages by path on files that cannot be used.
+        warnings: messages by path on the file that is used, though it is damaged or not as listed.
+        failed: no clip could be read; the audio is silence.
+    """
 
     audio: Wave
-    path: str  # of the clip; empty if the audio is silence or noise
-    problems: dict[str, str]  # messages by path
-    failed: bool = False  # no clip could be read; the audio is silence
+    path: str
+    problems: dict[str, str]
+    warnings: dict[str, str]
+    failed: bool = False
 
 
 class CropDataset(Dataset[Crop]):
@@ -140,17 +149,21 @@ class CropDataset(Dataset[Crop]):
         rng = np.random.default_rng([config.seed, number])
         clip = self._clip_of_item(number)
         if rng.random() < config.silence_prob:
-            return Crop(_quiet(rng, config.segment_size), "", {})
+            return Crop(_quiet(rng, config.segment_size), "", {}, {})
         problems: dict[str, str] = {}
         for _ in range(MAX_TRIES):
+            warnings: list[str] = []
             try:
-                return Crop(self._crop(clip, rng), str(clip.path), problems)
+                audio = self._crop(clip, rng, warnings)
+                return Crop(
+                    audio, str(clip.path), problems, {str(clip.path): w for w in warnings[-1:]}
+                )
             except AudioError as error:
                 problems[str(clip.path)] = str(error)
             except OSError as error:
                 problems[str(clip.path)] = f"{clip.path}: {error.strerror or error}"
             clip = self._clip_of_entry(int(rng.integers(self.items_per_epoch)))
-        return Crop(np.zeros(config.segment_size, np.float32), "", problems, failed=True)
+        return Crop(np.zeros(config.segment_size, np.float32), "", problems, {}, failed=True)
 
     def _clip_of_item(self, number: int) -> Clip:
         epoch, position = divmod(number, self.items_per_epoch)
@@ -174,8 +187,11 @@ class CropDataset(Dataset[Crop]):
         name = os.fsdecode(self._names[begin : int(self._name_ends[index])])
         return Clip(Path(name), int(self._num_samples[index]), int(self._rates[index]))
 
-    def _crop(self, clip: Clip, rng: np.random.Generator) -> Wave:
-        """Read a random crop of a clip; raise `AudioError` if the clip cannot be used."""
+    def _crop(self, clip: Clip, rng: np.random.Generator, warnings: list[str]) -> Wave:
+        """Read a random crop of a clip; raise `AudioError` if the clip cannot be used.
+
+        ``warnings`` gets a sentence if the clip is damaged or not as listed.
+        """
         if clip.seconds < MIN_SECONDS:
             raise AudioError(f"{clip.path}: is shorter than {MIN_SECONDS} s")
         config, rate = self.config, self.sample_rate
@@ -187,11 +203,11 @@ class CropDataset(Dataset[Crop]):
         if not padding and length > size:
             start = int(rng.integers(length - size, endpoint=True))
         expected = min(size - padding, length - start)
-        wave = read_crop(clip.path, start, size - padding, rate)[0]
+        listed = (clip.num_samples, clip.sample_rate)
+        wave = read_crop(clip.path, start, size - padding, rate, listed, warnings)[0]
         if len(wave) < expected:
             raise AudioError(
-                f"{clip.path}: is shorter than the list says; write the list again with "
-                "`codectool filelist`"
+                warnings[-1] if warnings else f"{clip.path}: is shorter than the list says"
             )
         if config.gain_db is not None:
             wave = _amplify(wave, rng.uniform(*config.gain_db))
@@ -220,11 +236,12 @@ class Batch:
 
     audio: Tensor  # in pinned memory if there is a CUDA device
     paths: list[str]  # files of the crops, without duplicates
-    problems: list[str]  # a line for each file that cannot be used and was not reported before
+    problems: list[str]  # a line for each file with a problem that was not reported before
     wait_seconds: float
 
 
-_Collated = tuple[Wave, list[str], dict[str, str], bool]  # as in `Crop`
+# audio, paths, problems, warnings, failed, as in `Crop`
+_Collated = tuple[Wave, list[str], dict[str, str], dict[str, str], bool]
 
 
 def read_batches(
@@ -266,7 +283,7 @@ def read_batches(
     while True:
         started = time.perf_counter()
         with reading_errors():
-            waves, paths, problems, failed = next(batches)
+            waves, paths, problems, warnings, failed = next(batches)
         audio = torch.from_numpy(waves)
         if torch.cuda.is_available():
             audio = audio.pin_memory()
@@ -276,20 +293,23 @@ def read_batches(
                 f"none of the {len(problems)} files of a batch could be read, the last: "
                 f"{[*problems.values()][-1]}"
             )
-        new = [reason for path, reason in problems.items() if path not in reported]
-        reported.update(problems)
+        lines = warnings | {path: f"{reason}; left out" for path, reason in problems.items()}
+        new = [line for path, line in lines.items() if path not in reported]
+        reported.update(lines)
         yield Batch(audio, paths, new, wait_seconds)
 
 
 def _collate(crops: list[Crop]) -> _Collated:
     problems: dict[str, str] = {}
+    warnings: dict[str, str] = {}
     for crop in crops:
         problems.update(crop.problems)
+        warnings.update(crop.warnings)
     # Arrays are sent through a pipe. Tensors would need shared memory, of which containers have
     # little, and a connection that breaks when a process is killed.
     waves = np.stack([crop.audio for crop in crops])[:, None]
     paths = [*dict.fromkeys(crop.path for crop in crops if crop.path)]
-    return waves, paths, problems, all(crop.failed for crop in crops)
+    return waves, paths, problems, warnings, all(crop.failed for crop in crops)
 
 
 def _start_worker(_worker: int) -> None:

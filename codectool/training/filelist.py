@@ -33,18 +33,24 @@ class Clip:
 
 
 def scan(
-    entries: Sequence[ListEntry], on_progress: Callable[[int], object] | None = None
+    entries: Sequence[ListEntry],
+    on_progress: Callable[[int], object] | None = None,
+    warnings: list[str] | None = None,
 ) -> tuple[list[Clip], list[str]]:
     """Return the clips, and one line ``path: reason`` for each file that cannot be used.
 
     Only the headers of files of unknown length are read. `on_progress` is called with the number
-    of entries done since the last call.
+    of entries done since the last call. `warnings` gets a sentence for each fault of a file that
+    can be used.
     """
     clips: list[Clip] = []
     problems: list[str] = []
     with ThreadPoolExecutor(max_workers=SCAN_THREADS) as pool:
         for first in range(0, len(entries), SCAN_BATCH):
-            for result in pool.map(_read_clip, entries[first : first + SCAN_BATCH]):
+            results = pool.map(_read_clip, entries[first : first + SCAN_BATCH])
+            for result, faults in results:
+                if warnings is not None:
+                    warnings += faults
                 if isinstance(result, Clip):
                     clips.append(result)
                 else:
@@ -54,15 +60,16 @@ def scan(
     return clips, problems
 
 
-def _read_clip(entry: ListEntry) -> Clip | str:
+def _read_clip(entry: ListEntry) -> tuple[Clip | str, list[str]]:
     if entry.num_samples is not None and entry.sample_rate is not None:
-        return Clip(entry.path, entry.num_samples, entry.sample_rate)
+        return Clip(entry.path, entry.num_samples, entry.sample_rate), []
+    warnings: list[str] = []
     try:
-        return Clip(entry.path, *read_header(entry.path))
+        return Clip(entry.path, *read_header(entry.path, warnings)), warnings
     except AudioError as error:
-        return str(error)
+        return str(error), []
     except OSError as error:  # such as a path that is too long, or a folder that cannot be read
-        return f"{shorten(str(entry.path))}: {(error.strerror or str(error)).lower()}"
+        return f"{shorten(str(entry.path))}: {(error.strerror or str(error)).lower()}", []
 
 
 def split(

@@ -138,8 +138,9 @@ def train(
 def _read_clips(config: RunConfig, callbacks: Callbacks) -> tuple[list[Clip], list[ValidationClip]]:
     if config.data is None:
         raise UsageError("no training data: give --train-files a folder or a list of files")
-    clips, problems = scan(_list_files(Path(config.data.train), callbacks))
-    lines = [f"{problem}; left out" for problem in problems]
+    warnings: list[str] = []
+    clips, problems = scan(_list_files(Path(config.data.train), callbacks), warnings=warnings)
+    lines = [*(f"{problem}; left out" for problem in problems), *warnings]
     for line in first_few(lines, see="`codectool filelist --json`"):
         callbacks.on_warning(line)
     if not clips:
@@ -205,7 +206,7 @@ class Run:
         self.last_valid: dict[str, float] = {}
         self._log: MetricsLog | None = None  # in the main process, while it trains
         self._data_changed: str | None = None  # message for the log
-        self._unusable = 0  # files that turned out to be unusable in this session
+        self._problems = 0  # files with problems that appeared in this session
         self._first_skip: str | None = None  # message on the first skipped step since a report
         digest = self.dataset.digest
         if not parallel.agree(float(int(digest[:12], 16))):
@@ -361,14 +362,14 @@ class Run:
         return RunResult(trainer.steps, finished, stopped_by, self.last_valid)
 
     def _report_problems(self, problems: Sequence[str]) -> None:
-        """Log files that turned out to be unusable; warn of the first ones and of their number."""
+        """Log problems of files; warn of the first ones."""
         for problem in problems:
-            self._log_event(f"{problem}; left out")
-            self._unusable += 1
-            if self._unusable <= MAX_LISTED:
-                self.callbacks.on_warning(f"{problem}; left out")
-            elif self._unusable == MAX_LISTED + 1:
-                self.callbacks.on_warning(f"more files are left out; see {METRICS_NAME}")
+            self._log_event(problem)
+            self._problems += 1
+            if self._problems <= MAX_LISTED:
+                self.callbacks.on_warning(problem)
+            elif self._problems == MAX_LISTED + 1:
+                self.callbacks.on_warning(f"more files have problems; see {METRICS_NAME}")
 
     def _note_skip(self, not_finite: Sequence[str], paths: Sequence[str]) -> None:
         if self.training.precision == "fp16":  # which skips steps to find its scale

@@ -58,8 +58,8 @@ def load_clips(
 ) -> list[ValidationClip]:
     """Read the first `max_seconds` of validation clips: mono, at the model's rate in Hz.
 
-    `on_error` is called with a message for each file that cannot be used and is left out; `name` is
-    the name of the list in errors.
+    `on_error` is called with a message for each file that is damaged, or cannot be used and is left
+    out; `name` is the name of the list in errors.
 
     Raises:
         AudioError: No file can be used.
@@ -67,8 +67,10 @@ def load_clips(
     clips: dict[str, ValidationClip] = {}
     unusable = 0
     for path in paths:
+        warnings: list[str] = []
         try:
-            wave = read_crop(path, 0, math.ceil(max_seconds * sample_rate), sample_rate)
+            length = math.ceil(max_seconds * sample_rate)
+            wave = read_crop(path, 0, length, sample_rate, warnings=warnings)
             if wave.shape[1] < MIN_SECONDS * sample_rate:
                 raise AudioError(f"{path}: is shorter than {MIN_SECONDS} s")
         except (AudioError, OSError) as error:
@@ -76,6 +78,8 @@ def load_clips(
             unusable += 1
             on_error(f"{text}; not used for validation")
             continue
+        for warning in warnings:
+            on_error(warning)
         name, number = path.stem, 1
         while name in clips:
             number += 1

@@ -319,7 +319,7 @@ def broken(folder: Path) -> dict[str, Clip]:
         "is nan": write(folder / "nan.wav", nan),
         "is inf": write(folder / "infinite.wav", infinite),
         "shorter than 0.1 s": write(folder / "short.wav", np.zeros(799)),
-        "shorter than the list says": dataclasses.replace(
+        "but the list says": dataclasses.replace(
             write(folder / "lie.wav", np.zeros(1000)), num_samples=10**6
         ),
         "cut.flac": Clip(cut, 80_000, RATE),

@@ -393,7 +393,7 @@ def test_unusable_files_are_named_once(speech: Path, tmp_path: Path, hac: RunCon
     assert noise.startswith(str(tmp_path / "noise.wav"))
     assert noise.endswith("; left out")
     assert "no --valid-files" in without
-    assert cut.startswith(f"{tmp_path / 'cut.wav'}: is shorter than the list says; ")
+    assert cut.startswith(f"{tmp_path / 'cut.wav'}: has 2000 samples at 8000 Hz, but the list ")
     assert cut.endswith("; left out")
 
 
