@@ -53,6 +53,10 @@ class Chunker(Generic[Array]):
         self._concatenate = concatenate
         self._parts: list[Array] = []
 
+    def empty_copy(self) -> Chunker[Array]:
+        """Return a chunker of the same kind without elements."""
+        return Chunker(self._size, self._axis, self._concatenate)
+
     def push(self, array: Array) -> list[Array]:
         """Add elements; return the chunks that are now full.
 

@@ -77,7 +77,8 @@ class StreamEncoder:
         self._check = None if checked else LevelCheck("samples", warn_samples)
         self._resampler = Resampler(sample_rate, model.sample_rate, channels)
         with inference_context():
-            self._streams = [model.stream_encoder(chunk_frames) for _ in range(channels)]
+            first = model.stream_encoder(chunk_frames)
+        self._streams = [first, *(first.share() for _ in range(channels - 1))]
         self._pushed = 0  # samples at the model's rate that the model has received
         self._rest = np.zeros((channels, 0), np.float32)
 
@@ -224,7 +225,8 @@ class StreamDecoder:
         self._model = model
         self._inference_context = inference_context
         with inference_context():
-            self._streams = [model.stream_decoder(chunk_frames) for _ in range(channels)]
+            first = model.stream_decoder(chunk_frames)
+        self._streams = [first, *(first.share() for _ in range(channels - 1))]
         self._output = output
         self._num_codebooks: int | None = None  # of the codes received so far
         self._ended = False

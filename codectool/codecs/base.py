@@ -46,6 +46,15 @@ class Stream(Generic[State]):
     def __getstate__(self) -> dict[str, Any]:
         return {**self.__dict__, "_step": None}
 
+    def share(self) -> Stream[State]:
+        """Return a stream for another signal with the same step function and its work arrays.
+
+        To be called before the first `push`. The streams must not run at the same time.
+        """
+        stream = Stream.__new__(Stream)
+        stream.__dict__ |= {**self.__dict__, "_chunker": self._chunker.empty_copy()}
+        return stream
+
     @torch.no_grad()
     def push(self, x: Tensor) -> Tensor:
         """Add input ``(1, C, T)``, T >= 0; return the output ``(1, C', T')`` that is ready."""
