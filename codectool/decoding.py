@@ -5,10 +5,12 @@ Audio is returned in chunks while blocks are read, so memory does not grow with 
 
 from __future__ import annotations
 
+import io
 import math
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -26,9 +28,12 @@ from codectool.streaming import (
     Codes,
     OutputResampler,
     StreamDecoder,
+    channel_groups,
     decode_whole_signal,
     max_padding,
 )
+
+CHUNK_VALUES = 1 << 21  # samples of all channels that are decoded at a time
 
 
 @dataclass(frozen=True)
@@ -190,18 +195,13 @@ class Decoding:
             ContainerError: the file is damaged, and the reader does not keep damaged blocks.
             UsageError: a pipe ends before the range starts.
         """
-        plan, model = self._range, self._codec.model
-        output = OutputResampler(
-            self._codec.sample_rate,
-            self.sample_rate,
-            self.channels,
-            skip=plan.skip,
-            new_skip=plan.skip_resampled,
-            length=plan.num_samples,
-            hold=max_padding(model) if self.num_samples is None else 0,
-        )
-        position = plan.start
-        for chunk in self._decode(output):
+        groups = channel_groups(self._codec.model, self.channels)
+        position = self._range.start
+        for chunk in (
+            self._decode(self._codes(), self.channels)
+            if len(groups) == 1 or self._chunk_frames is not None
+            else self._decode_in_groups(groups)
+        ):
             yield self._conceal(chunk, position)
             position += chunk.shape[1]
         self.damage += [str(problem) for problem in self._reader.problems]
@@ -217,22 +217,63 @@ class Decoding:
             num_frames=self._reader.num_frames,
         )
 
-    def _decode(self, output: OutputResampler) -> Iterator[Samples]:
-        """Yield samples ``(C, N)`` of the range."""
+    def _decode_in_groups(self, groups: Sequence[slice]) -> Iterator[Samples]:
+        """Yield samples of the range; decode one group of channels at a time to temporary files.
+
+        While they are decoded, chunks without samples are yielded, so that the caller can stop.
+        """
+        none = np.zeros((self.channels, 0), np.float32)
+        with ExitStack() as stack:
+            packed = stack.enter_context(tempfile.TemporaryFile())
+            for codes in self._codes():
+                np.save(packed, codes)
+                yield none
+            files = []
+            for group in groups:
+                files.append(stack.enter_context(tempfile.TemporaryFile()))
+                for chunk in self._decode(_saved_arrays(packed, group), group.stop - group.start):
+                    files[-1].write(chunk.T.tobytes())
+                    yield none
+                files[-1].seek(0)
+            rows = max(1, CHUNK_VALUES // self.channels)
+            while True:
+                parts = [
+                    np.frombuffer(file.read(4 * rows * size), np.float32).reshape(-1, size).T
+                    for file, size in zip(files, (g.stop - g.start for g in groups), strict=True)
+                ]
+                if not parts[0].size:
+                    return
+                yield np.concatenate(parts)
+
+    def _decode(self, codes: Iterator[Codes], channels: int) -> Iterator[Samples]:
+        """Yield samples ``(C, N)`` of the range for the codes of some channels."""
+        plan = self._range
         model, context = self._codec.model, self._codec.inference_context
-        header, codes = self._reader.header, self._codes()
+        output = OutputResampler(
+            self._codec.sample_rate,
+            self.sample_rate,
+            channels,
+            skip=plan.skip,
+            new_skip=plan.skip_resampled,
+            length=plan.num_samples,
+            hold=max_padding(model) if self.num_samples is None else 0,
+        )
+        header = self._reader.header
         segmented = model.segment_frames is not None
         chunk_frames = header.segment_frames if segmented else self._chunk_frames
-        decoder = StreamDecoder(model, context, self.channels, chunk_frames, output)
+        decoder = StreamDecoder(model, context, channels, chunk_frames, output)
         if segmented and header.segment_frames is None:  # one segment of any length
-            none = np.zeros((self.channels, header.layout.num_codebooks, 0), np.int32)
+            none = np.zeros((channels, header.layout.num_codebooks, 0), np.int32)
             whole = np.concatenate([none, *codes], axis=2)
             if whole.shape[2] > cast(int, model.segment_frames):
                 yield from map(output.push, decode_whole_signal(model, context, whole))
             else:
                 yield decoder.push(whole)
         else:
-            yield from map(decoder.push, codes)
+            frames = max(1, CHUNK_VALUES // (channels * model.hop_length))
+            for block in codes:
+                for first in range(0, block.shape[2], frames):
+                    yield decoder.push(block[:, :, first : first + frames])
         self.num_samples = self._plan_range().num_samples  # a pipe's length is known at its end
         yield decoder.flush(self.num_samples)
 
@@ -270,6 +311,14 @@ class Decoding:
             for first, stop in self._silent:
                 chunk[:, max(0, first - position) : max(0, stop - position)] = 0.0
         return chunk
+
+
+def _saved_arrays(file: BinaryIO, channels: slice) -> Iterator[Codes]:
+    """Yield the given channels of all arrays in a file."""
+    end = file.seek(0, io.SEEK_END)
+    file.seek(0)
+    while file.tell() < end:
+        yield np.load(file)[channels]
 
 
 def decode_file(

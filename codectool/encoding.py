@@ -2,18 +2,22 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, cast
+
+import numpy as np
 
 from codectool.audio.samples import Samples
-from codectool.audio.source import AudioSource, check_intact, open_audio
+from codectool.audio.source import AudioSource, PcmSource, check_intact, open_audio
 from codectool.codec import Codec
 from codectool.container import Header, Writer, write
 from codectool.errors import UsageError
 from codectool.files import atomic_output
-from codectool.streaming import Codes, StreamEncoder, encode_whole_signal
+from codectool.streaming import Codes, StreamEncoder, channel_groups, encode_whole_signal
 from codectool.tokens import Tokens
 
 LIVE_BLOCK_SECONDS = 0.1
@@ -108,7 +112,17 @@ def encode_source(
 
     rate, channels = audio.sample_rate, audio.channels
     if not exact or codec.padding == "reference" or codec.model.segment_frames is None:
-        return codec.encode_chunks(read(), rate, channels, tags, checked=True)
+        groups = channel_groups(codec.model, channels)
+        with _rereadable(read, audio, len(groups)) as reread:
+            parts = [
+                codec.encode_chunks(
+                    (chunk[group] for chunk in reread()),
+                    *(rate, group.stop - group.start, tags),
+                    checked=True,
+                )
+                for group in groups
+            ]
+        return replace(parts[0], codes=np.concatenate([part.codes for part in parts]))
     codec.check_rate(rate)
     if not audio.seekable:
         raise UsageError(
@@ -120,6 +134,26 @@ def encode_source(
     )
     codes = codes[:, : codec.layout.num_codebooks]
     return codec.make_tokens(codes, rate, num_samples, tags=tags)
+
+
+@contextmanager
+def _rereadable(
+    read: Callable[[], Iterator[Samples]], audio: AudioSource, times: int
+) -> Iterator[Callable[[], Iterator[Samples]]]:
+    """Return a function like ``read`` that can be called several times; for a pipe, spool it."""
+    if times == 1 or audio.seekable:
+        yield read
+        return
+    with tempfile.TemporaryFile() as spool:
+        for chunk in read():
+            spool.write(chunk.T.tobytes())
+        pcm = "FLOAT", audio.sample_rate, audio.channels, audio.name
+
+        def reread() -> Iterator[Samples]:
+            spool.seek(0)
+            return PcmSource(cast(BinaryIO, spool), *pcm).chunks()
+
+        yield reread
 
 
 def encode_live(

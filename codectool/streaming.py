@@ -27,6 +27,8 @@ Codes = npt.NDArray[np.int32]
 Padding = Literal["lossless", "reference"]
 InferenceContext = Callable[[], AbstractContextManager[None]]  # in which a model runs
 
+MAX_GROUP = 64  # channels whose streams are in memory at a time; BigCodec needs 1.7 MB for each
+MAX_GROUP_SAMPLES = 1 << 23  # of all segments in memory at a time
 WHOLE_SIGNAL = 1 << 40  # as a segment length: more frames than any signal has
 
 
@@ -346,6 +348,18 @@ def decode_whole_signal(
         if waves is None:
             return
         yield _to_numpy(waves)
+
+
+def channel_groups(model: CodecModel, channels: int) -> list[slice]:
+    """Divide the channels of a file into groups, which are processed one after another.
+
+    Streams need memory per channel, for a model with segments a segment of samples.
+    """
+    size = MAX_GROUP
+    if model.segment_frames is not None:
+        segment = model.segment_frames * model.hop_length
+        size = max(1, min(size, MAX_GROUP_SAMPLES // segment))
+    return [slice(first, min(first + size, channels)) for first in range(0, channels, size)]
 
 
 def padded_frames(

@@ -22,7 +22,7 @@ from codectool.audio.view import Piece, View, read_at
 from codectool.audio.wav import SUBTYPES, is_trailing_chunk, is_wav, parse_wav, plan_wav
 from codectool.errors import AudioError
 
-CHUNK_SAMPLES = 1 << 16  # per channel
+CHUNK_SAMPLES, CHUNK_VALUES = 1 << 16, 1 << 20  # most per channel, and of all channels
 SPOOL_BYTES = 1 << 26  # of a pipe that are kept in memory; more go to a temporary file
 LOSSY = {"VORBIS", "OPUS", "MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III"}
 MAX_WAV_HEADER = 1 << 20  # bytes before the samples on a pipe that are streamed
@@ -79,6 +79,11 @@ class _Sound(soundfile.SoundFile):  # type: ignore[misc]
     def can_seek(self) -> bool:
         """Return whether `seek` works."""
         return bool(super().seekable())
+
+
+def chunk_samples(channels: int) -> int:
+    """Return the number of samples per channel that are read at once."""
+    return min(CHUNK_SAMPLES, CHUNK_VALUES // channels)
 
 
 class FileSource:
@@ -154,7 +159,7 @@ class FileSource:
             position = self._seek(index, first)
             sound, view = self._open(index)
             while position < stop:
-                size = min(CHUNK_SAMPLES, stop - position)
+                size = min(chunk_samples(self.channels), stop - position)
                 chunk = sound.read(size, dtype="float32", always_2d=True)
                 view.raise_error()
                 if not len(chunk):
@@ -276,7 +281,7 @@ class PcmSource:
         frame = SUBTYPES[self._subtype][1] * self.channels
         rest = b""
         position = 0
-        for data in self._bytes(frame * CHUNK_SAMPLES):
+        for data in self._bytes(frame * chunk_samples(self.channels)):
             data = rest + data
             size = len(data) // frame * frame
             rest = data[size:]

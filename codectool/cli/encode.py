@@ -141,11 +141,15 @@ def encode(
 
     from codectool.container import write
     from codectool.encoding import Encoded, encode_live, encode_source, live_seconds
+    from codectool.streaming import channel_groups
 
     with open_input(files.source) as (file, name), _open_audio(file, name, *raw) as audio:
         codec = selected.load()
         streamed = live or (
-            is_pipe(files.source, file) and is_pipe(target) and not padded and not exact
+            is_pipe(files.source, file)
+            and is_pipe(target)
+            and not (padded or exact)
+            and len(channel_groups(codec.model, audio.channels)) == 1
         )
         if streamed and block_seconds is None:
             block_seconds = live_seconds(codec) if live else PIPE_BLOCK_SECONDS

@@ -26,6 +26,7 @@ from codectool.container import Reader, read, write
 from codectool.decoding import decode_file
 from codectool.encoding import encode_file
 from codectool.errors import CodectoolError, ContainerError
+from codectool.streaming import channel_groups
 from codectool.tokens import Tokens
 
 Input = TypeVar("Input")
@@ -127,9 +128,9 @@ class Operation(ABC, Generic[Input, Output]):
         except CodectoolError:
             return None  # `load` raises it again
 
-    def fits_batch(self, seconds: float) -> bool:
-        """Return whether files of this length can share a batch."""
-        return True
+    def fits_batch(self, seconds: float, channels: int) -> bool:
+        """Return whether files of this length and number of channels can share a batch."""
+        return len(channel_groups(self.codec.model, channels)) == 1
 
     @abstractmethod
     def load(self, source: Path, warnings: list[str]) -> Input:
@@ -192,8 +193,10 @@ class EncodeOperation(Operation[PreparedClip, Tokens]):
         return {"operation": self.name, **_encoder_settings(self.codec), **vars(self.options)}
 
     @override
-    def fits_batch(self, seconds: float) -> bool:
+    def fits_batch(self, seconds: float, channels: int) -> bool:
         segment = self.codec.model.segment_frames
+        if not super().fits_batch(seconds, channels):
+            return False
         if not self.options.exact or segment is None:
             return True
         return seconds <= (segment - 1) / self.codec.frame_rate

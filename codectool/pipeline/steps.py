@@ -101,7 +101,7 @@ def measure(operation: AnyOperation, job: Job) -> MeasuredFile | Result:
     if measured is None:
         return MeasuredFile(*properties, single=True)
     seconds, channels = measured
-    return MeasuredFile(*properties, seconds, channels, single=not operation.fits_batch(seconds))
+    return MeasuredFile(*properties, seconds, channels, single=not operation.fits_batch(*measured))
 
 
 def prepare(
