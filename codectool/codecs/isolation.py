@@ -107,9 +107,8 @@ def isolated(
         dtype: of matrix products; None for float32.
         inference: whether new tensors are only for inference; False to make weights.
     """
-    with ExitStack() as stack:
-        stack.enter_context(_SETTINGS.get(device_type, _SETTINGS["cpu"]))
-        stack.enter_context(torch.inference_mode(inference))
+    settings = _SETTINGS.get(device_type, _SETTINGS["cpu"])
+    with settings, torch.inference_mode(inference), ExitStack() as stack:
         for other in {"cpu", device_type}:
             if torch.is_autocast_enabled(other):
                 stack.enter_context(torch.autocast(other, enabled=False))

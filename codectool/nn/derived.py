@@ -23,7 +23,8 @@ class Derived(Generic[Value]):
 
     def get(self, module: nn.Module, compute: Callable[[], Value]) -> Value:
         """Return the value; call ``compute`` if the weights of ``module`` have changed."""
-        weights = _weights(module)
+        weights: list[Tensor] = []
+        _collect(module, weights)
         state = [
             (tensor.data_ptr(), 0 if tensor.is_inference() else tensor._version)
             for tensor in weights
@@ -38,12 +39,11 @@ class Derived(Generic[Value]):
         return {"_kept": None}
 
 
-def _weights(module: nn.Module) -> list[Tensor]:
-    """Return parameters and buffers, several times as fast as ``module.parameters()``."""
-    weights: list[Tensor] = []
+def _collect(module: nn.Module, weights: list[Tensor]) -> None:
+    """Append parameters and buffers, several times as fast as ``module.parameters()`` is."""
     for tensors in (module._parameters, module._buffers):
-        weights += [tensor for tensor in tensors.values() if tensor is not None]
+        if tensors:
+            weights += [tensor for tensor in tensors.values() if tensor is not None]
     for child in module._modules.values():
         if child is not None:
-            weights += _weights(child)
-    return weights
+            _collect(child, weights)

@@ -261,15 +261,15 @@ class BigCodec(CodecModel):
     def stream_encoder(self, chunk_frames: int | None = None) -> Stream[Any]:
         if not self._in_chunks:
             return segment_encoder(self, UNLIMITED_FRAMES)
-        state = self.networks[0].initial_state()
         chunk_size = (chunk_frames or self._chunk_frames) * self.hop_length
-        return Stream(self._encoder_step, state, chunk_size, self.no_codes)
+        return Stream(self._encoder_step, None, chunk_size, self.no_codes)
 
-    def _encoder_step(self) -> Step[StreamState]:
+    def _encoder_step(self) -> Step[StreamState | None]:
         network = self.networks[0]
+        start = network.initial_state()
 
-        def step(wave: Tensor, state: StreamState, last: bool) -> tuple[Tensor, StreamState]:
-            latent, state = network.forward(wave.mT, state, last)
+        def step(wave: Tensor, state: StreamState | None, last: bool) -> tuple[Tensor, StreamState]:
+            latent, state = network.forward(wave.mT, state or start, last)
             return self.quantize(latent) if latent.shape[1] else self.no_codes, state
 
         return step
@@ -278,15 +278,17 @@ class BigCodec(CodecModel):
     def stream_decoder(self, chunk_frames: int | None = None) -> Stream[Any]:
         if not self._in_chunks:
             return segment_decoder(self, UNLIMITED_FRAMES)
-        state = self.networks[1].initial_state()
         chunk_size = chunk_frames or self._chunk_frames
-        return Stream(self._decoder_step, state, chunk_size, self.no_samples)
+        return Stream(self._decoder_step, None, chunk_size, self.no_samples)
 
-    def _decoder_step(self) -> Step[StreamState]:
+    def _decoder_step(self) -> Step[StreamState | None]:
         network = self.networks[1]
+        start = network.initial_state()
 
-        def step(codes: Tensor, state: StreamState, last: bool) -> tuple[Tensor, StreamState]:
-            wave, state = network.forward(self.dequantize(codes), state, last)
+        def step(
+            codes: Tensor, state: StreamState | None, last: bool
+        ) -> tuple[Tensor, StreamState]:
+            wave, state = network.forward(self.dequantize(codes), state or start, last)
             return wave.mT.float(), state
 
         return step
