@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import shutil
+import subprocess
 import sys
 from collections.abc import Iterator
 from importlib import import_module
@@ -85,6 +86,16 @@ def test_folders_guide_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
     (program,) = code_blocks("docs/guides/folders.md", "python")
     exec(program, {})
     assert Path("tokens/deep/a.hcd").is_file()
+
+
+def test_programs_guide_python_runs(tmp_path: Path) -> None:
+    (program,) = code_blocks("docs/guides/programs.md", "python")
+    path = tmp_path / "program.py"
+    path.write_text(program + "    print(*(item.shape for item in codes))\n", encoding="utf-8")
+    output = subprocess.run(
+        [sys.executable, path], capture_output=True, text=True, timeout=100, check=True
+    ).stdout
+    assert output == "(1, 1, 75) (1, 1, 150)\n"
 
 
 def test_added_codec_encodes_and_decodes(tiny: Path, tmp_path: Path) -> None:
