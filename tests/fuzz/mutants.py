@@ -344,8 +344,8 @@ def change_fields(parts: Parts, rng: random.Random) -> None:
     """Add, leave out or repeat a field without a flag that says so."""
     name = rng.choice(FIELD_ORDER[3:])
     if name in parts.fields and rng.random() < 0.5:
-        if name != "format" or rng.random() < 0.5:
-            set_field(parts, name, parts.fields[name] * rng.choice([0, 2]))
+        times = 2 if name in BYTES else rng.choice([0, 2])
+        set_field(parts, name, parts.fields[name] * times)
     else:
         set_field(parts, name, new_value(name, rng, parts.fields.get(name)))
 
