@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 CLIP := assets/speech_espeak.flac
 
-.PHONY: help install test test-fast lint types format docs demo bench clean
+.PHONY: help install test test-fast lint types format docs demo bench fuzz fuzz-container clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
@@ -44,8 +44,17 @@ demo: install  ## encode a bundled clip, show its metadata, verify and decode it
 	$(BIN)/codectool decode demo/speech.hcd demo/speech.wav --overwrite
 	@ls -l $(CLIP) demo/speech.hcd demo/speech.wav
 
+SECONDS ?= 600
+fuzz: install  ## fuzz the readers of untrusted files for SECONDS (needs atheris; see .[fuzz])
+	$(BIN)/python -m pip install --quiet --editable '.[fuzz]'
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
+
+MUTANTS ?= 1000000
+fuzz-container: install  ## compare two readers of .hcd files on MUTANTS mutants (10 minutes)
+	$(BIN)/python -m tests.fuzz.run_mutants --mutants $(MUTANTS)
+
 bench: install  ## print the tables of docs/design/performance.md (half an hour)
 	$(BIN)/python -m benchmarks codecs --clips 16 --json bench.json
 
 clean:  ## remove generated files
-	rm -rf .venv demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .fuzz demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
