@@ -126,6 +126,8 @@ class FfmpegSource:
     def _decode_stream(
         self, av: ModuleType, container: Any, stream: Any
     ) -> Iterator[tuple[int, Samples]]:
+        if stream.codec_context is None:
+            raise AudioError(f"{self.name}: FFmpeg has no decoder for its audio")
         decoder = _decoder(av, stream)
         packets = damaged = num_samples = early = rate = 0
         for packet in container.demux(stream):

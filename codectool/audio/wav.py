@@ -82,9 +82,11 @@ class WavHeader:
             tag = int.from_bytes(self.form[24:26], "little")
         sample_bytes = -(-bits // 8)
         subtype = _READABLE.get((tag, sample_bytes))
-        if not 1 <= channels <= MAX_CHANNELS or frame_bytes != channels * sample_bytes or not rate:
+        if not 1 <= channels <= MAX_CHANNELS or frame_bytes != channels * sample_bytes:
             return None
-        return None if subtype is None else (subtype, rate, channels)
+        if subtype is None or not 0 < rate < 1 << 31:  # libsndfile has signed rates
+            return None
+        return subtype, rate, channels
 
 
 def is_wav(head: bytes) -> bool:
