@@ -25,6 +25,7 @@ DEMUXERS = (
 )
 # Formats whose header states the length; FFmpeg estimates that of others.
 STATE_LENGTH = ("ape", "asf", "matroska", "mov", "tta", "wv")
+SAMPLE_FORMATS = {"u8", "s16", "s32", "flt", "dbl", "u8p", "s16p", "s32p", "fltp", "dblp"}
 DURATION_SLACK = 0.1  # seconds; some programs state the length of a longer video stream
 SIGNATURES = (
     (4, b"ftyp", "MP4 (m4a, mp4, mov, 3gp)"),
@@ -141,6 +142,8 @@ class FfmpegSource:
                 continue
             damaged += packet.is_corrupt
             for frame in frames:
+                if frame.format.name not in SAMPLE_FORMATS:
+                    raise AudioError(f"{self.name}: its samples are of type {frame.format.name}")
                 samples = _to_float(frame)[:, early:]
                 early -= frame.samples - samples.shape[1]
                 num_samples += samples.shape[1]
