@@ -46,6 +46,7 @@ UNREADABLE_SUFFIXES = frozenset(
     | {".sln", ".ul", ".ulaw", ".vox"}
 )
 MAX_LINE_BYTES = 1 << 20  # a longer line means that the file is not a list
+MAX_PATH_BYTES = 4096  # of Linux, where it is larger than elsewhere
 UTF8_MARK = b"\xef\xbb\xbf"
 UTF16_MARKS = (b"\xff\xfe", b"\xfe\xff")
 
@@ -248,7 +249,10 @@ def parse_list(
         try:
             spellings, columns = parse(line)
             length = _check_length(columns) if lengths else ()
-            entries.append(ListEntry(Path(_locate(spellings, folders)), *length))
+            path = _locate(spellings, folders)
+            if len(os.fsencode(path)) > MAX_PATH_BYTES:
+                raise ValueError("is too long for a path")
+            entries.append(ListEntry(Path(path), *length))
         except ValueError as error:
             raise ConfigError(f"{name}: line {number}: {error}") from error
     return entries

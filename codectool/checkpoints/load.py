@@ -62,7 +62,7 @@ def load_model(
     if config is not None:
         values = read_json(config) if isinstance(config, Path) else config
         model_config = values["model"] if isinstance(values.get("model"), Mapping) else values
-    model = _build(path, found, state, model_config)
+    model = _build(path, found, state, model_config, config if isinstance(config, Path) else path)
     return LoadedModel(model, fingerprint(found, model.hyper_parameters, state), path)
 
 
@@ -108,7 +108,11 @@ def locate(path: Path) -> Path:
 
 
 def _build(
-    path: Path, family: str, state: Mapping[str, Tensor], config: Mapping[str, Any] | None
+    path: Path,
+    family: str,
+    state: Mapping[str, Tensor],
+    config: Mapping[str, Any] | None,
+    config_path: Path,
 ) -> CodecModel:
     for name, tensor in state.items():
         # NaN and infinity show in the extremes, which are faster to compute than `isfinite`.
@@ -120,8 +124,10 @@ def _build(
     except TensorMismatchError as error:
         text = error.describe(lambda name: canonical_name(family, name))
         raise CheckpointError(f"{path}: {text}") from error
-    except (CheckpointError, ConfigError) as error:
+    except CheckpointError as error:
         raise type(error)(f"{path}: {error}") from error
+    except ConfigError as error:
+        raise ConfigError(f"{config_path}: {error}") from error
     except UsageError as error:  # unknown family
         raise CheckpointError(f"{path}: {error}") from error
     except (RuntimeError, ValueError) as error:  # PyTorch rejects the hyper-parameters

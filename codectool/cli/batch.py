@@ -247,4 +247,7 @@ def read_files_from(path: Path, folder: Path) -> list[str]:
 
     folders = [Path(os.path.abspath(start)) for start in (folder, path.parent, Path())]
     with open_input(path) as (file, name):
-        return [str(entry.path) for entry in parse_list(file, name, folders, lengths=False)]
+        listed = [str(entry.path) for entry in parse_list(file, name, folders, lengths=False)]
+    if not listed:
+        raise UsageError(f"{name}: names no files")
+    return listed

@@ -53,7 +53,10 @@ def reconstruct(
     source, target = files.source, files.target
     assert target is not None, "OUTPUT is required"
     if PIPE in (source, target) or is_pipe(source) or is_pipe(target):
-        raise UsageError("reconstruct needs files; for pipes use `encode - - | decode - -`")
+        raise UsageError(
+            f"{source} to {target}: `reconstruct` needs files; for pipes use "
+            "`encode - - | decode - -`"
+        )
     files.choose_output(f".{container}")
     operation = make_operation(selected)
     with working(f"reconstructing {source}"), naming_file(str(source)):

@@ -160,7 +160,7 @@ def _with_options(
     if settings["max_steps"] is not None:
         values["training"]["max_epochs"] = None
     values["training"] |= {key: value for key, value in settings.items() if value is not None}
-    paths = {key: str(Path(path).resolve()) for key, path in files.items() if path is not None}
+    paths = {key: str(Path(path).absolute()) for key, path in files.items() if path is not None}
     if paths:
         values["data"] = (values["data"] or {}) | paths
         if "train" not in values["data"]:
