@@ -205,10 +205,18 @@ def test_new_weights_take_effect():
 def test_fast_path_is_used_for_the_waveform_kind_on_a_cpu(tiny, spectral, monkeypatch):
     assert tiny.use_cpu_fast_path
     assert not spectral.use_cpu_fast_path
-    with torch.autocast("cpu", dtype=torch.bfloat16):
-        assert not tiny.use_cpu_fast_path
     monkeypatch.setattr(tiny, "cpu_fast_path", False)
     assert not tiny.use_cpu_fast_path
+
+
+def test_fast_path_computes_in_float32_under_autocast():
+    codec, wave = untrained(TINY), noise(80)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        codes = encode_batch(codec, wave)
+        decoded = decode_batch(codec, codes)
+    codec = untrained(TINY)
+    assert torch.equal(codes, encode_batch(codec, wave))
+    assert torch.equal(decoded, decode_batch(codec, codes))
 
 
 def test_codec_without_fast_path_differs_in_ties_only(bundled, monkeypatch):
