@@ -7,7 +7,7 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import BinaryIO, Protocol, cast
 
@@ -17,6 +17,7 @@ import soundfile
 from codectool.audio import flac, headers, mp3, ogg
 from codectool.audio.ffmpeg import audio_format, open_with_ffmpeg
 from codectool.audio.layout import Layout, Part
+from codectool.audio.mpg123 import Messages, collected_messages
 from codectool.audio.samples import MAX_SAMPLES, LevelCheck, Samples
 from codectool.audio.view import Piece, View, read_at
 from codectool.audio.wav import SUBTYPES, is_trailing_chunk, is_wav, parse_wav, plan_wav
@@ -107,6 +108,7 @@ class FileSource:
         self._file, self._parts = file, layout.parts
         self._current: tuple[int, _Sound, View] | None = None
         self._position = 0  # in the open stream
+        self._concealed = 0  # messages about damage
         formats: list[tuple[int, int]] = []
         self._lengths: list[int | None] = []
         for index, part in enumerate(self._parts):
@@ -145,6 +147,9 @@ class FileSource:
                     self._warn_short(end, position)
                     self._has_faults = True
             begin = end
+        if self._concealed and not self._has_faults:
+            self.warnings.append(f"{self.name}: is damaged: some MP3 frames cannot be decoded")
+            self._has_faults = True
 
     def close(self) -> None:
         """Free what libsndfile holds; the file stays open."""
@@ -160,7 +165,9 @@ class FileSource:
             sound, view = self._open(index)
             while position < stop:
                 size = min(chunk_samples(self.channels), stop - position)
-                chunk = sound.read(size, dtype="float32", always_2d=True)
+                with self._messages(index) as messages:
+                    chunk = sound.read(size, dtype="float32", always_2d=True)
+                self._concealed += messages.count
                 view.raise_error()
                 if not len(chunk):
                     return
@@ -202,7 +209,8 @@ class FileSource:
             self.close()
             view = View(self._file, pieces or self._parts[index].pieces)
             try:
-                sound = _Sound(view)
+                with self._messages(index):
+                    sound = _Sound(view)
             except UNREADABLE as error:
                 view.raise_error()
                 reason = f"not audio that libsndfile can read ({_message(error)})"
@@ -210,6 +218,11 @@ class FileSource:
             self._current = index, sound, view
             self._position = 0
         return self._current[1:]
+
+    def _messages(self, index: int) -> AbstractContextManager[Messages]:
+        """Return a context that counts the messages of the decoder."""
+        is_mp3 = self._parts[index].begin_at is not None
+        return collected_messages() if is_mp3 else nullcontext(Messages())
 
     def _length(self, part: Part, sound: _Sound) -> int | None:
         """Return the samples of a stream per channel, or None if libsndfile does not know it."""
