@@ -22,7 +22,7 @@ from codectool.audio.sink import open_sink
 from codectool.codec import Codec
 from codectool.codecs.base import Context
 from codectool.container import Header, Reader
-from codectool.errors import ContainerError, UsageError
+from codectool.errors import ContainerError, UsageError, naming
 from codectool.files import atomic_output
 from codectool.streaming import (
     Codes,
@@ -171,7 +171,8 @@ class Decoding:
         chunk_frames: int | None = None,
     ) -> None:
         header = reader.header
-        codec.check_compatible(header.layout, header.fingerprint, force)
+        with naming(reader.name):
+            codec.check_compatible(header.layout, header.fingerprint, force)
         self.sample_rate = codec.sample_rate if native_rate else header.sample_rate
         self.channels = header.channels
         self.damage: list[str] = []
@@ -197,13 +198,14 @@ class Decoding:
         """
         groups = channel_groups(self._codec.model, self.channels)
         position = self._range.start
-        for chunk in (
-            self._decode(self._codes(), self.channels)
-            if len(groups) == 1 or self._chunk_frames is not None
-            else self._decode_in_groups(groups)
-        ):
-            yield self._conceal(chunk, position)
-            position += chunk.shape[1]
+        if len(groups) == 1 or self._chunk_frames is not None:
+            chunks = self._decode(self._codes(), self.channels)
+        else:
+            chunks = self._decode_in_groups(groups)
+        with naming(self._reader.name):
+            for chunk in chunks:
+                yield self._conceal(chunk, position)
+                position += chunk.shape[1]
         self.damage += [str(problem) for problem in self._reader.problems]
 
     def _plan_range(self) -> DecodeRange:
@@ -323,8 +325,8 @@ def _saved_arrays(file: BinaryIO, channels: slice) -> Iterator[Codes]:
 
 def decode_file(
     codec: Codec,
-    source: Path,
-    target: Path,
+    source: str | Path,
+    target: str | Path,
     *,
     container: str = "wav",
     subtype: str | None = None,
@@ -351,6 +353,7 @@ def decode_file(
     Returns:
         The finished `Decoding`, with its length and its damage.
     """
+    source, target = Path(source), Path(target)
     try:
         file = source.open("rb")
     except OSError as error:

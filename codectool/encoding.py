@@ -15,7 +15,7 @@ from codectool.audio.samples import Samples
 from codectool.audio.source import AudioSource, PcmSource, check_intact, open_audio
 from codectool.codec import Codec
 from codectool.container import Header, Writer, write
-from codectool.errors import UsageError
+from codectool.errors import UsageError, naming
 from codectool.files import atomic_output
 from codectool.streaming import Codes, StreamEncoder, channel_groups, encode_whole_signal
 from codectool.tokens import Tokens
@@ -48,8 +48,8 @@ class Encoded:
 
 def encode_file(
     codec: Codec,
-    source: Path,
-    target: Path,
+    source: str | Path,
+    target: str | Path,
     *,
     tags: Mapping[str, str] | None = None,
     block_frames: int | None = None,
@@ -77,6 +77,7 @@ def encode_file(
             if it is truncated or damaged.
         UsageError: the target exists or cannot be created.
     """
+    source, target = Path(source), Path(target)
     with open_audio(source, str(source)) as audio, atomic_output(target, overwrite) as file:
         tokens = encode_source(codec, audio, tags=tags, exact=exact, strict=strict, check=check)
         num_bytes = write(file, tokens, block_frames=block_frames)
@@ -111,7 +112,19 @@ def encode_source(
             check_intact(audio)
 
     rate, channels = audio.sample_rate, audio.channels
-    if not exact or codec.padding == "reference" or codec.model.segment_frames is None:
+    with naming(audio.name):
+        codec.check_rate(rate)
+        if exact and codec.padding == "lossless" and codec.model.segment_frames is not None:
+            if not audio.seekable:
+                raise UsageError(
+                    f"{audio.name}: `--exact` reads its input several times, which a pipe cannot "
+                    "do; give a file"
+                )
+            codes, num_samples = encode_whole_signal(
+                codec.model, codec.inference_context, read, rate, channels
+            )
+            codes = codes[:, : codec.layout.num_codebooks]
+            return codec.make_tokens(codes, rate, num_samples, tags=tags)
         groups = channel_groups(codec.model, channels)
         with _rereadable(read, audio, len(groups)) as reread:
             parts = [
@@ -123,17 +136,6 @@ def encode_source(
                 for group in groups
             ]
         return replace(parts[0], codes=np.concatenate([part.codes for part in parts]))
-    codec.check_rate(rate)
-    if not audio.seekable:
-        raise UsageError(
-            f"{audio.name}: `--exact` reads its input several times, which a pipe cannot do; "
-            "give a file"
-        )
-    codes, num_samples = encode_whole_signal(
-        codec.model, codec.inference_context, read, rate, channels
-    )
-    codes = codes[:, : codec.layout.num_codebooks]
-    return codec.make_tokens(codes, rate, num_samples, tags=tags)
 
 
 @contextmanager
@@ -175,9 +177,10 @@ def encode_live(
     Raises:
         AudioError: the source cannot be read, or a sample is NaN or infinite.
     """
-    encoder = codec.stream_encoder(
-        audio.sample_rate, audio.channels, chunk_frames=chunk_frames, checked=True
-    )
+    with naming(audio.name):
+        encoder = codec.stream_encoder(
+            audio.sample_rate, audio.channels, chunk_frames=chunk_frames, checked=True
+        )
     writer: Writer | None = None
     for codes in _encode(encoder, audio):
         if writer is None and (codes.shape[2] or encoder.ended):

@@ -27,6 +27,8 @@ from __future__ import annotations
 
 import errno
 import re
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 # What libraries say that have no exception for it: PyTorch, CUDA, C++, the dynamic linker, threads.
 OUT_OF_MEMORY = re.compile(
@@ -105,6 +107,17 @@ class ConfigError(CodectoolError, ValueError):  # msgspec adds the path to a Val
 
 class TrainingError(CodectoolError):
     """A training run cannot continue."""
+
+
+@contextmanager
+def naming(name: str) -> Iterator[None]:
+    """Put the name of a file before errors about its content that do not start with it."""
+    try:
+        yield
+    except (AudioError, TokensError, ContainerError, FingerprintError) as error:
+        if str(error).startswith(f"{name}: "):
+            raise
+        raise type(error)(f"{name}: {error}") from error
 
 
 def memory_advice(error: BaseException) -> str | None:

@@ -69,11 +69,12 @@ class Reader:
 
     Args:
         file: a seekable file or a pipe positioned at the start of the `.hcd` data.
-        name: name in error messages.
+        name: see the attribute.
         damaged: ``"raise"`` stops at the first damage. ``"keep"`` returns a damaged block without
             codes and continues; errors outside the blocks are collected in `problems`.
 
     Attributes:
+        name: name in error messages.
         header: description of the tokens.
         tags: text tags.
         num_frames: frames per channel in the file; None while a stream has not reached its end.
@@ -96,7 +97,7 @@ class Reader:
         self.truncated: ContainerError | None = None
         self.problems: list[ContainerError] = []
         self.tags: dict[str, str] = {}
-        self._name = name
+        self.name = name
         self._keep = damaged == "keep"
         self._source = source = ByteSource(file)
         self.header, has_sections, self._fields, self._first_check = parse_header(source, name)
@@ -153,7 +154,7 @@ class Reader:
                 return
             self._source.seek(self._position(first))
         elif self._pipe_was_read:
-            raise ContainerError(f"{self._name}: a pipe can be read only once")
+            raise ContainerError(f"{self.name}: a pipe can be read only once")
         self._pipe_was_read = True
         self._ended = False
         for index in itertools.count(first):
@@ -214,7 +215,7 @@ class Reader:
         if self.num_frames is None:
             if self._source.size is None:
                 raise ContainerError(
-                    f"{self._name}: the length of a stream on a pipe is known at its end"
+                    f"{self.name}: the length of a stream on a pipe is known at its end"
                 )
             final = self._find_final()
             if final is not None:
@@ -297,7 +298,7 @@ class Reader:
         if len(recorder.data) < size:
             recorder.read(size - len(recorder.data))
         if len(recorder.data) < size:
-            reason = str(error).removeprefix(f"{self._name}: ").partition(";")[0]
+            reason = str(error).removeprefix(f"{self.name}: ").partition(";")[0]
             raise self._truncated_error(index, reason) from error
         frames = self.header.block_frames
         return Block(index, index * frames, frames, None, str(error))
@@ -413,20 +414,20 @@ class Reader:
         self, index: int, position: int, reason: str, frames: int | None = None
     ) -> DamagedError:
         return DamagedError(
-            f"{self._name}: {self._describe(index, frames)} at byte {position}: {reason}; "
+            f"{self.name}: {self._describe(index, frames)} at byte {position}: {reason}; "
             "`codectool verify` lists all damage, `codectool decode --conceal` writes silence there"
         )
 
     def _truncated_error(self, index: int, reason: str | None = None) -> TruncatedError:
         size = self._source.position if self._source.size is None else self._source.size
         return TruncatedError(
-            f"{self._name}: {reason or f'ends after {size} bytes'}: cut off before the end of "
+            f"{self.name}: {reason or f'ends after {size} bytes'}: cut off before the end of "
             f"{self._describe(index)}; `codectool decode --conceal` decodes what is there"
         )
 
     def _trailing_data_error(self, position: int) -> DamagedError:
         return DamagedError(
-            f"{self._name}: trailing data after the end of the file at byte {position}; "
+            f"{self.name}: trailing data after the end of the file at byte {position}; "
             "`codectool decode --conceal` ignores them"
         )
 

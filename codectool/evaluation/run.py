@@ -52,6 +52,12 @@ class EvaluationConfig:
     files: Sequence[str] | None = None
     align: Align = "system"
 
+    def __post_init__(self) -> None:
+        """Accept paths that are given as text."""
+        object.__setattr__(self, "references", Path(self.references))
+        folders = [(name, Path(folder)) for name, folder in self.folders]
+        object.__setattr__(self, "folders", folders)
+
 
 @dataclass(frozen=True)
 class ProgressCallback:
@@ -68,7 +74,7 @@ class ProgressCallback:
 
 def evaluate(
     config: EvaluationConfig,
-    outputs: Path,
+    outputs: str | Path,
     jobs: int | None = None,
     progress: ProgressCallback | None = None,
 ) -> Evaluation:
@@ -85,6 +91,7 @@ def evaluate(
     Raises:
         UsageError: there is nothing to compare, or two systems have the same name.
     """
+    outputs = Path(outputs)
     names = [spec.name for spec in config.systems] + [name for name, _ in config.folders]
     check_names(names)
     metrics, infos = config.selection.metrics, config.selection.infos

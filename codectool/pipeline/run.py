@@ -90,8 +90,8 @@ class Callbacks:
 @renamed_keywords(how="run_options", observer="callbacks")
 def encode_tree(
     codec: Codec,
-    in_dir: Path,
-    out_dir: Path,
+    in_dir: str | Path,
+    out_dir: str | Path,
     options: EncodeOptions | None = None,
     run_options: RunOptions | None = None,
     callbacks: Callbacks | None = None,
@@ -122,8 +122,8 @@ def encode_tree(
 @renamed_keywords(how="run_options", observer="callbacks")
 def decode_tree(
     codec: Codec,
-    in_dir: Path,
-    out_dir: Path,
+    in_dir: str | Path,
+    out_dir: str | Path,
     options: DecodeOptions | None = None,
     run_options: RunOptions | None = None,
     callbacks: Callbacks | None = None,
@@ -137,8 +137,8 @@ def decode_tree(
 @renamed_keywords(how="run_options", observer="callbacks")
 def reconstruct_tree(
     codec: Codec,
-    in_dir: Path,
-    out_dir: Path,
+    in_dir: str | Path,
+    out_dir: str | Path,
     options: DecodeOptions | None = None,
     run_options: RunOptions | None = None,
     callbacks: Callbacks | None = None,
@@ -151,13 +151,14 @@ def reconstruct_tree(
 
 def run(
     operation: AnyOperation,
-    in_dir: Path,
-    out_dir: Path,
+    in_dir: str | Path,
+    out_dir: str | Path,
     run_options: RunOptions | None = None,
     callbacks: Callbacks | None = None,
     engine: EngineFactory | None = None,
 ) -> Report:
     """Run an operation on a folder; see `encode_tree`."""
+    in_dir, out_dir = Path(in_dir), Path(out_dir)
     run_options, callbacks = run_options or RunOptions(), callbacks or Callbacks()
     workers = run_options.workers or min(MAX_DEFAULT_WORKERS, cores())
     started = time.perf_counter()

@@ -18,7 +18,6 @@ from codectool.codec import Codec
 from codectool.container import Reader, read, write
 from codectool.decoding import Decoding, decode_file, write_audio
 from codectool.encoding import encode_file, encode_source
-from codectool.streaming import channel_groups
 
 # Encodes and decodes all files of a folder, first alone, then as a folder; prints by how many MB
 # the most memory in use exceeded the memory before the file of 1024 channels.
@@ -90,16 +89,16 @@ def written(wave: np.ndarray, path: Path, rate: int = 22050) -> Path:
 
 def test_groups_hold_at_most_some_channels_and_samples(codecs: dict[str, Codec]) -> None:
     model = codecs["bigcodec"].model
-    assert channel_groups(model, 1) == [slice(0, 1)]
-    assert channel_groups(model, 64) == [slice(0, 64)]
-    assert channel_groups(model, 130) == [slice(0, 64), slice(64, 128), slice(128, 130)]
+    assert streaming.channel_groups(model, 1) == [slice(0, 1)]
+    assert streaming.channel_groups(model, 64) == [slice(0, 64)]
+    assert streaming.channel_groups(model, 130) == [slice(0, 64), slice(64, 128), slice(128, 130)]
 
 
 @pytest.mark.usefixtures("groups_of_4")
 def test_file_in_groups_has_the_tokens_and_audio_of_each_channel(
     codec: Codec, tmp_path: Path
 ) -> None:
-    assert len(channel_groups(codec.model, 10)) >= 3
+    assert len(streaming.channel_groups(codec.model, 10)) >= 3
     wave = ten_channels(codec)
     source = written(wave, tmp_path / "x.wav")
     encode_file(codec, source, tmp_path / "x.hcd", tags={"a": "b"})

@@ -14,7 +14,8 @@ import pytest
 import soundfile
 import torch
 
-from codectool import CodectoolError, CodectoolWarning
+import codectool
+from codectool import CodectoolError
 from codectool.audio.files import read_crop
 from codectool.codec import Codec
 from codectool.encoding import encode_file
@@ -135,12 +136,14 @@ def test_peak_above_full_scale_is_warned_about_once(codec: Codec) -> None:
         "stream": lambda: list(map(codec.stream_encoder(24000).push, np.split(loud, 9))),
     }
     for name, way in ways.items():
-        with pytest.warns(CodectoolWarning, match=r"samples: peak 1\.2; full scale is 1") as caught:
+        with pytest.warns(
+            codectool.CodectoolWarning, match=r"samples: peak 1\.2; full scale is 1"
+        ) as caught:
             way()
         assert len(caught) == 1, name
         assert caught[0].filename == __file__, name
     with warnings.catch_warnings():
-        warnings.simplefilter("ignore", CodectoolWarning)
+        warnings.simplefilter("ignore", codectool.CodectoolWarning)
         assert np.array_equal(
             codec.encode(loud, 24000).codes, codec.encode(torch.from_numpy(loud), 24000).codes
         )
