@@ -23,8 +23,8 @@ LAYERS = {
     "schema": {"filetypes", "messages"},
     "plots": {"audio"},
     "nn": {"messages"},
-    "tokens": {"deprecation"},
-    "audio": {"files"},
+    "tokens": {"deprecation", "messages"},
+    "audio": {"files", "messages"},
     "codecs": {"chunking", "messages", "nn", "schema", "tokens"},
     "container": {"chunking", "codecs", "files", "tokens"},  # of codecs only what needs no torch
     "checkpoints": {"codecs", "files", "filetypes", "messages", "nn", "schema"},

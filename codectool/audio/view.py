@@ -38,7 +38,7 @@ class View:
         target = memoryview(buffer).cast("B")
         done = 0
         try:
-            while done < len(target) and self._position < self.size:
+            while done < len(target) and 0 <= self._position < self.size:
                 count = self._read_piece(target[done:])
                 if not count:
                     break

@@ -29,6 +29,7 @@ from codectool.checkpoints.published import canonical_name, model_name
 from codectool.codecs.trainable import TrainableCodec
 from codectool.errors import CheckpointError
 from codectool.files import atomic_output
+from codectool.messages import shorten
 from codectool.nn.loading import TensorMismatchError
 
 FORMAT = 2
@@ -68,7 +69,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         return {**state, "format": FORMAT, "trainer": trainer}
     if state.get("format") != FORMAT:
         raise CheckpointError(
-            f"{path}: a checkpoint of format {state.get('format')!r:.20}; "
+            f"{path}: a checkpoint of format {shorten(state.get('format'), 20)}; "
             f"this version of codectool reads format {FORMAT}"
         )
     return state
@@ -171,7 +172,11 @@ def load_moments(
         if type(number) is not int or not 0 <= number < len(parameters):
             raise wrong_model
         parameter = parameters[number]
-        loaded = {"step": torch.tensor(float(values.get("step", 0)), device=parameter.device)}
+        try:
+            step = float(values.get("step", 0))
+        except (AttributeError, RuntimeError, TypeError, ValueError) as error:
+            raise wrong_model from error
+        loaded = {"step": torch.tensor(step, device=parameter.device)}
         for name in ("exp_avg", "exp_avg_sq"):
             moment = values.get(name)
             if not isinstance(moment, Tensor) or moment.shape != parameter.shape:

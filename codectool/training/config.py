@@ -17,6 +17,7 @@ from msgspec.structs import replace
 from codectool.codecs.registry import FAMILIES, all_families, get_family
 from codectool.codecs.trainable import CropSpec, TrainableCodec
 from codectool.errors import ConfigError, UsageError
+from codectool.messages import shorten
 from codectool.schema import (
     Config,
     Count,
@@ -347,7 +348,10 @@ def shape_change(old: Any, new: Any) -> str | None:
     before, after = dict(_leaves(old)), dict(_leaves(new))
     for key in before | after:
         if key.startswith(SHAPE_KEYS) and before.get(key) != after.get(key):
-            return f"`{key}` {before.get(key)!r:.60}, the config says {after.get(key)!r:.60}"
+            return (
+                f"`{shorten(key)}` {shorten(before.get(key), 60)}, "
+                f"the config says {shorten(after.get(key), 60)}"
+            )
     return None
 
 

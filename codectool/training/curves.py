@@ -13,6 +13,7 @@ import numpy.typing as npt
 
 from codectool.errors import UsageError
 from codectool.evaluation.metrics.registry import METRIC_INFO
+from codectool.messages import shorten
 from codectool.training.metrics_log import METRICS_NAME, OLD_NAMES, read_metrics
 
 Values = npt.NDArray[np.float64]
@@ -122,7 +123,9 @@ def select_metrics(runs: Sequence[Run], wanted: Sequence[str] = ()) -> list[str]
         names = {name, OLD_NAMES.get(name, name)}
         found = [k for k in known if names & {k, k.partition("/")[2]}]
         if not found:
-            raise UsageError(f"no run has a metric `{name}`; choose from {', '.join(known)}")
+            raise UsageError(
+                f"no run has a metric `{name}`; choose from {shorten(', '.join(known), 1000)}"
+            )
         chosen += [k for k in found if k not in chosen]
     return chosen
 

@@ -227,7 +227,10 @@ class Run:
             self.trainer.load_state(state["trainer"])
         except (CheckpointError, ConfigError) as error:
             raise type(error)(f"{path}: {error}") from error
-        self.best, self.seconds = state.get("best"), float(state.get("seconds", 0.0))
+        try:
+            self.best, self.seconds = state.get("best"), float(state.get("seconds", 0.0))
+        except (TypeError, ValueError) as error:
+            raise CheckpointError(f"{path}: not a checkpoint of a training run") from error
         self.last_valid = state.get("valid", {})
         self._require_finite_weights(path)
         self._compare_data(state.get("data", self.data))

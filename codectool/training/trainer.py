@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 
 from codectool.errors import CheckpointError, ConfigError, TrainingError
-from codectool.messages import first_few
+from codectool.messages import first_few, shorten
 from codectool.nn.distributed import all_reduce_sum, world_size
 from codectool.training.adversarial import AdversarialLoss
 from codectool.training.average import WeightAverage
@@ -314,7 +314,7 @@ class Trainer:
                 raise ConfigError(f"the run was started with {change}") from error
             raise CheckpointError(
                 "the state of the training run is incomplete "
-                f"({str(error).splitlines()[-1].strip():.100})"
+                f"({shorten(str(error).strip().rpartition(chr(10))[2], 100)})"
             ) from error
 
     def _load(self, state: Mapping[str, Any]) -> None:

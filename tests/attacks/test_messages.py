@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import json
 from pathlib import Path
 from typing import Any
@@ -9,9 +10,10 @@ from typing import Any
 import pytest
 import torch
 
+from codectool.audio.discovery import parse_list
 from codectool.checkpoints.load import load_model
 from codectool.checkpoints.native import write_native
-from codectool.errors import CheckpointError, ConfigError
+from codectool.errors import CheckpointError, ConfigError, TokensError
 from codectool.messages import MAX_SHOWN, shorten
 from codectool.schema import (
     MAX_CONFIG_BYTES,
@@ -21,6 +23,9 @@ from codectool.schema import (
     parse_json,
     read_json,
 )
+from codectool.tokens import TokenLayout
+from codectool.training.checkpoint import read_checkpoint
+from codectool.training.config import shape_change
 from tests.conftest import GOLDEN
 
 LONG = "A" * 100_000
@@ -139,3 +144,38 @@ def test_family_of_a_file_is_shortened(tmp_path: Path) -> None:
     with pytest.raises(ConfigError) as caught_config:
         load_model(path, config=config)
     assert len(str(caught_config.value)) < len(str(path)) + 500
+
+
+def test_family_of_a_container_is_shortened() -> None:
+    with pytest.raises(TokensError) as caught:
+        TokenLayout(LONG, 16_000, 320, (10,))
+    assert len(str(caught.value)) < 200
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        {"path": "a", "num_samples": LONG, "sample_rate": 8000},
+        {"path": "a", "num_samples": 10**4000, "sample_rate": 8000},
+        {"path": "a", "num_samples": 1, "sample_rate": 10**4000},
+        {"path": "a", "num_samples": doubled(8), "sample_rate": 1},
+        {"path": LONG},
+        {LONG: 1},
+    ],
+    ids=["length", "long length", "long rate", "nested", "path", "key"],
+)
+def test_line_of_a_list_is_shortened(line: dict[str, Any]) -> None:
+    with pytest.raises(ConfigError, match="line 1") as caught:
+        parse_list(io.BytesIO(json.dumps(line).encode()), "x.jsonl", [Path("/nowhere")])
+    assert len(str(caught.value)) < 300
+
+
+@pytest.mark.parametrize("value", [10**5000, doubled(8), LONG], ids=["number", "lists", "text"])
+def test_checkpoint_of_a_run_with_odd_values_is_refused(tmp_path: Path, value: Any) -> None:
+    path = tmp_path / "last.ckpt"
+    torch.save({"trainer": {}, "format": value}, path)
+    with pytest.raises(CheckpointError, match="a checkpoint of format") as caught:
+        read_checkpoint(path)
+    assert len(str(caught.value)) < len(str(path)) + 200
+    before = {"family": "hac", "model": {"num_bits": value}}
+    assert len(shape_change(before, {"family": "hac"}) or "") < 300
