@@ -37,6 +37,7 @@ from codectool.messages import shorten
 
 MAX_INSTRUCTIONS = 1_000_000  # tensors take about 40 each
 MAX_PICKLE_BYTES = 1 << 26
+MAX_TENSORS = 1 << 16
 MAX_INTEGER_KEYS = 10_000  # in one dictionary; integers can be chosen so that all their hashes meet
 MAX_DIMENSIONS = 8
 MAX_ARGUMENTS = 16
@@ -230,7 +231,7 @@ class _Interpreter:
     def __init__(self, load_storage: LoadStorage) -> None:
         self._load_storage = load_storage
         self._storages: dict[str, Tensor] = {}
-        self._instructions = 0
+        self._instructions = self._tensors = 0
         self._stack: list[Any] = []
         self._marks: list[int] = []  # heights of the stack
         self._memo: list[Any] = []
@@ -378,6 +379,10 @@ class _Interpreter:
         # Every function here is one of `TENSOR_NAMES`.
         if not isinstance(function, FunctionType) or type(arguments) is not tuple:
             raise CheckpointError(f"its pickle calls a {type(function).__name__}")
+        if function is _rebuild_tensor:
+            self._tensors += 1
+            if self._tensors > MAX_TENSORS:
+                raise CheckpointError(f"it has more than {MAX_TENSORS} tensors")
         if len(arguments) > MAX_ARGUMENTS:
             raise CheckpointError("its pickle calls a function with too many arguments")
         self._stack.append(function(*arguments))

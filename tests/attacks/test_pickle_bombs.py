@@ -155,6 +155,17 @@ BOMBS = {
     "extension code": (b"\x82\1", "the instruction"),
     "number in decimal": (b"L" + b"9" * 1_000_000 + b"L\n", "the instruction"),
     "string with escapes": (b"S'\\d'\n", "the instruction"),
+    "a million dictionaries": (b"}" * 999_990, "a key of a dictionary is a dict"),
+    "a million marks": (b"(" * 999_990 + b"t", "is not a dictionary"),
+    "a million tensors": (
+        tensor(b")", b")") + put(0) + b"0" + TENSOR + put(1) + b"0"
+        + b"(" + storage() + b"K\0))\x89)t" + put(2)
+        + (b"h\1h\2" + REDUCE) * 300_000,
+        "more than 65536 tensors",
+    ),
+    "a million memo entries": (
+        b"]" + b"".join(b"]" + put(n) for n in range(400_000)), "PyTorch checkpoint"
+    ),
     "two million instructions": (b"N0" * 1_000_000 + b"}", "more than 1000000 instructions"),
     "long name of a class": (b"cos\n" + b"x" * 1_000_000 + b"\n", "refused"),
     "long name of a tensor": (b"}" + text("A" * 1_000_000) + b"Ns", "is not a named tensor"),
