@@ -35,6 +35,9 @@ class TensorMismatchError(CheckpointError):
         self.misshapen = sorted(misshapen)
         super().__init__(self.describe())
 
+    def __reduce__(self) -> tuple[Any, ...]:  # for errors in worker processes
+        return type(self), (self.missing, self.unexpected, self.misshapen)
+
     def describe(self, rename: Callable[[str], str] = str) -> str:
         """Return the message, with every tensor name passed through ``rename``."""
         problems = {

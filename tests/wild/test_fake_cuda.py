@@ -21,6 +21,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from codectool.checkpoints.load import load_model
 from codectool.checkpoints.native import write_model
 from codectool.codec import Codec
+from codectool.codecs.base import WholeSignalModel
+from codectool.streaming import decode_whole_signal, encode_whole_signal
 from tests.hac_models import small_preset, untrained
 from tests.signals import speechlike
 
@@ -114,6 +116,17 @@ def test_batch(fake_codec: Codec) -> None:
     assert counter.count == 2 * len(clips)
     for tokens, wave in zip(batch, waves, strict=True):
         assert wave.shape == (2, tokens.num_frames * fake_codec.hop_length)
+
+
+def test_whole_signal_in_passes(fake_codec: Codec) -> None:
+    model = fake_codec.model
+    if not isinstance(model, WholeSignalModel):
+        pytest.skip(f"{model.family} needs no passes over a signal")
+    context = fake_codec.inference_context
+    codes, num_samples = encode_whole_signal(model, context, lambda: [WAVE], RATE, 2)
+    assert num_samples == WAVE.shape[1]
+    waves = list(decode_whole_signal(model, context, codes))
+    assert np.concatenate(waves, axis=1).shape == (2, codes.shape[2] * model.hop_length)
 
 
 def test_stream(fake_codec: Codec) -> None:

@@ -23,7 +23,9 @@ from torch.utils.data import DataLoader, Dataset
 from codectool.audio.samples import Resampler
 from codectool.codec import Codec
 from codectool.codecs.hac.model import CHUNK_FRAMES
+from codectool.errors import CodectoolError
 from codectool.loading import load
+from codectool.nn.loading import TensorMismatchError
 from tests.hac_models import small_preset, untrained
 from tests.signals import speechlike
 
@@ -167,6 +169,18 @@ def test_threads_share_a_codec(codec: Codec, own_codec: Codec) -> None:
 # Other processes
 
 
+def all_errors(base: type[CodectoolError] = CodectoolError) -> list[type[CodectoolError]]:
+    return [base, *(error for child in base.__subclasses__() for error in all_errors(child))]
+
+
+def test_errors_reach_the_parent_process() -> None:
+    for kind in all_errors():
+        error = kind(["a"], [], []) if kind is TensorMismatchError else kind("a reason")
+        copied = by_pickle(error)
+        assert type(copied) is kind
+        assert str(copied) == str(error)
+
+
 class Encoded(Dataset[torch.Tensor]):
     """A data set that encodes when an item is read."""
 
@@ -248,6 +262,12 @@ def use(_):
 def load(_):
     return codectool.load(family, checkpoint, device="cpu").encode(wave, 24_000).codes
 
+class Items(torch.utils.data.Dataset):
+    def __len__(self):
+        return 2
+    def __getitem__(self, index):
+        return codec.encode(wave, 24_000).codes
+
 def stream(_):
     return np.concatenate([first, encoder.push(wave[9_999:]), encoder.flush()], axis=2)
 
@@ -255,6 +275,8 @@ for work in use, load, stream:
     with multiprocessing.get_context("fork").Pool(2) as pool:
         for codes in pool.map_async(work, range(2)).get(60):
             print(work.__name__, (codes != right).sum())
+for codes in torch.utils.data.DataLoader(Items(), num_workers=2, batch_size=None, timeout=60):
+    print("loader", (codes.numpy() != right).sum())
 print("parent", (codec.encode(wave, 24_000).codes != right).sum(), torch.get_num_threads())
 """
 
@@ -268,7 +290,9 @@ def test_forked_processes_answer(codec: Codec) -> None:
     )
     assert result.returncode == 0, result.stderr
     *children, parent = result.stdout.splitlines()
-    assert children == [f"{name} 0" for name in ("use", "load", "stream") for _ in range(2)]
+    assert children == [
+        f"{name} 0" for name in ("use", "load", "stream", "loader") for _ in range(2)
+    ]
     assert parent == "parent 0 2"
 
 

@@ -106,6 +106,7 @@ SETTINGS: dict[str, Context] = {
     "oneDNN off": attribute(mkldnn, "enabled", False),
     "all tf32": attribute(torch.backends, "fp32_precision", "tf32"),
     "denormals flushed": flushed_denormals,
+    "NumPy raises": lambda: np.errstate(all="raise"),
 }
 
 
