@@ -138,7 +138,9 @@ _OPTIONS = (
 
 
 strict_option = click.option(
-    "--strict", is_flag=True, help="Refuse truncated or damaged audio instead of warning."
+    "--strict",
+    is_flag=True,
+    help="Refuse truncated, damaged or too loud audio instead of warning.",
 )
 
 

@@ -88,9 +88,7 @@ def test_errors_about_tokens_name_the_file(
     codes = np.full_like(codec.encode(NOISE, 16000).codes, 63)
     write(path, Tokens(codes, codec.layout, codec.fingerprint, 16000, 4000))
     monkeypatch.setattr(codec.model, "codebook_sizes", (50, 64))
-    with pytest.raises(
-        DamagedError, match=f"^{path}: codebook 0 holds code 63, but"
-    ):
+    with pytest.raises(DamagedError, match=f"^{path}: codebook 0 holds code 63, but"):
         decode_file(codec, path, tmp_path / "x.wav")
 
 
