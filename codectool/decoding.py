@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import io
 import math
-import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack
@@ -23,7 +22,7 @@ from codectool.codec import Codec
 from codectool.codecs.base import Context
 from codectool.container import Header, Reader
 from codectool.errors import ContainerError, UsageError, naming
-from codectool.files import atomic_output
+from codectool.files import atomic_output, write_all
 from codectool.streaming import (
     Codes,
     OutputResampler,
@@ -34,6 +33,8 @@ from codectool.streaming import (
 )
 
 CHUNK_VALUES = 1 << 21  # samples of all channels that are decoded at a time
+
+SPOOL_READ_BYTES = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -392,7 +393,8 @@ def write_audio(
         with tempfile.TemporaryFile() as spool:
             written = write_audio(cast(BinaryIO, spool), decoding, container, subtype, check)
             spool.seek(0)
-            shutil.copyfileobj(spool, file)
+            while data := spool.read(SPOOL_READ_BYTES):
+                write_all(file, data)
             return written
     rate, channels = decoding.sample_rate, decoding.channels
     sink = open_sink(file, rate, channels, decoding.num_samples, container, subtype)

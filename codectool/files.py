@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, cast
@@ -124,8 +126,15 @@ def check_writable(path: Path, overwrite: bool) -> None:
 
 
 def write_all(file: BinaryIO, data: bytes | memoryview) -> None:
-    """Write all of ``data``; an unbuffered pipe may accept only part of it per call."""
+    """Write all of ``data``; an unbuffered file may accept only part of it per call.
+
+    Raises:
+        BlockingIOError: an unbuffered pipe does not block, and is full.
+    """
+    write: Callable[[memoryview], int | None] = file.write
     left = memoryview(data)
     while left:
-        written = file.write(left)
+        written = write(left)
+        if written is None and isinstance(file, io.RawIOBase):
+            raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN))
         left = left[len(left) if written is None else written :]

@@ -260,3 +260,14 @@ def test_write_all_repeats_short_writes() -> None:
     file = Short()
     write_all(file, b"0123456789")
     assert file.getvalue() == b"0123456789"
+
+
+def test_write_all_refuses_a_full_pipe_that_does_not_block() -> None:
+    reading, writing = os.pipe()
+    os.set_blocking(writing, False)
+    with (
+        os.fdopen(reading, "rb"),
+        os.fdopen(writing, "wb", buffering=0) as pipe,
+        pytest.raises(BlockingIOError),
+    ):
+        write_all(pipe, bytes(1 << 22))

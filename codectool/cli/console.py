@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import io
 import os
 import signal
 import sys
@@ -15,6 +14,7 @@ from pathlib import Path
 import click
 
 from codectool.errors import memory_advice
+from codectool.files import write_all
 from codectool.messages import printable
 
 EXIT_BAD_INPUT = 2
@@ -87,9 +87,14 @@ def say(label: str, text: str, color: str) -> None:
 
 
 def print_data(text: str, end: str = "\n") -> None:
-    """Print data on stdout."""
+    """Print data on stdout, if it is not closed."""
+    if sys.stdout is None:
+        return
+    data = (text + end).encode(sys.stdout.encoding, "backslashreplace")
     try:
-        click.echo(text + end, nl=False)
+        sys.stdout.flush()
+        write_all(sys.stdout.buffer, data)  # `print` ignores short writes of an unbuffered stdout
+        sys.stdout.buffer.flush()
     except OSError as error:
         error.filename = STDOUT
         raise
@@ -120,7 +125,7 @@ def working(what: str) -> Iterator[None]:
 
 
 def repair_standard_streams() -> None:
-    """Replace closed standard streams by the null device, and let stdout take any character.
+    """Replace closed standard streams by the null device.
 
     A file that is opened later would get the number of a closed stream, and messages that C
     libraries write to stderr would end up in it.
@@ -132,5 +137,3 @@ def repair_standard_streams() -> None:
             os.set_inheritable(os.open(os.devnull, os.O_RDWR), True)  # has the lowest free number
     if sys.stderr is None:
         sys.stderr = open(2, "w", closefd=False)  # noqa: SIM115
-    if isinstance(sys.stdout, io.TextIOWrapper):
-        sys.stdout.reconfigure(errors="backslashreplace")

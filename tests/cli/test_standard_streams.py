@@ -142,3 +142,28 @@ def test_characters_that_stdout_cannot_encode_are_escaped(packed: Path) -> None:
     code, out, err = shell("verify", renamed, redirect="", PYTHONIOENCODING="latin-1")
     assert (code, err) == (0, "")
     assert out.endswith("\\u65e5\\u672c.hcd: ok, 1 block, 0.250 s\n")
+
+
+def test_short_writes_to_an_unbuffered_stdout_are_no_success(
+    tmp_path: Path, packed: Path, speech: Path, hac: Options
+) -> None:
+    """A disk that becomes full takes the first bytes of a write without an error."""
+    limited = "import resource, runpy, sys; sys.argv = sys.argv[1:]\n"
+    limited += "resource.setrlimit(resource.RLIMIT_FSIZE, (100, 100))\n"
+    limited += "runpy.run_module('codectool', run_name='__main__')"
+    assert shell("encode", speech, tmp_path / "s.hcd", *hac, redirect="")[0] == 0
+    for command in (
+        ("info", packed),
+        ("info", "--json", packed),
+        ("decode", tmp_path / "s.hcd", "-", "--format", "flac", *hac),
+        ("decode", tmp_path / "s.hcd", "-", *hac),
+    ):
+        with (tmp_path / "out").open("wb") as file:
+            done = subprocess.run(
+                [sys.executable, "-u", "-c", limited, "codectool", *map(str, command)],
+                stdout=file,
+                stderr=subprocess.PIPE,
+                check=False,
+                timeout=60,
+            )
+        assert (done.returncode, done.stderr) == (2, b"error: <stdout>: file too large\n"), command
