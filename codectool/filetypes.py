@@ -17,13 +17,15 @@ MAGIC_NUMBERS = {
     b"GGUF": "a GGUF file; get the weights as safetensors or from PyTorch",
     b"\x93NUMPY": "a NumPy array; save the weights as safetensors",
     b"HCD\x01": "a .hcd file",
+    b"%PDF": "a PDF document",
+    b"\x89PNG": "a PNG image",
+    b"\x7fELF": "a program",
+}
+AUDIO = {
     b"RIFF": "a RIFF file (WAV audio, for example)",
     b"fLaC": "FLAC audio",
     b"OggS": "an Ogg file",
     b"ID3": "MP3 audio",
-    b"%PDF": "a PDF document",
-    b"\x89PNG": "a PNG image",
-    b"\x7fELF": "a program",
 }
 # A protobuf: field 1, the version, as a small number; field 2, the producer, as a string.
 ONNX_START = re.compile(rb"\x08[\x01-\x20]\x12[\x01-\x40][\x20-\x7e]", re.DOTALL)
@@ -34,11 +36,12 @@ def describe_foreign(start: bytes, wanted: str = "the weights") -> str | None:
 
     Args:
         start: the first `START_BYTES` bytes, or all of a shorter file.
-        wanted: what the file was taken for.
+        wanted: what the file was taken for, such as "the audio".
     """
     if not start:
         return "empty (0 bytes); copy or download it again"
-    for magic, what in MAGIC_NUMBERS.items():
+    others = MAGIC_NUMBERS if "audio" in wanted else MAGIC_NUMBERS | AUDIO
+    for magic, what in others.items():
         if start.startswith(magic):
             return what
     if start.startswith(b"version https://git-lfs.github.com/spec/"):

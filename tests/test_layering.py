@@ -24,9 +24,15 @@ LAYERS = {
     "plots": {"audio"},
     "nn": {"messages"},
     "tokens": {"deprecation", "messages"},
-    "audio": {"files", "messages"},
+    "audio": {"files", "filetypes", "messages"},
     "codecs": {"chunking", "messages", "nn", "schema", "tokens"},
-    "container": {"chunking", "codecs", "files", "tokens"},  # of codecs only what needs no torch
+    "container": {
+        "chunking",
+        "codecs",
+        "files",
+        "filetypes",
+        "tokens",
+    },  # of codecs only what needs no torch
     "checkpoints": {"codecs", "files", "filetypes", "messages", "nn", "schema"},
     "streaming": {"audio", "codecs", "tokens"},
     "codec": {"audio", "checkpoints", "codecs", "deprecation", "streaming", "tokens"},

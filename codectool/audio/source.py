@@ -22,6 +22,7 @@ from codectool.audio.samples import MAX_SAMPLES, LevelCheck, Samples
 from codectool.audio.view import Piece, View, read_at
 from codectool.audio.wav import SUBTYPES, is_trailing_chunk, is_wav, parse_wav, plan_wav
 from codectool.errors import AudioError
+from codectool.filetypes import START_BYTES, describe_foreign
 
 CHUNK_SAMPLES, CHUNK_VALUES = 1 << 16, 1 << 20  # most per channel, and of all channels
 SPOOL_BYTES = 1 << 26  # of a pipe that are kept in memory; more go to a temporary file
@@ -378,9 +379,12 @@ def _open(stack: ExitStack, file: Path | BinaryIO, name: str) -> AudioSource:
         return source
     except UnreadableError:
         audio = open_with_ffmpeg(file, name)
-        if audio is None:
+        if audio is not None:
+            return audio
+        what = describe_foreign(read_at(file, 0, START_BYTES), "the audio")
+        if what is None:
             raise
-        return audio
+        raise AudioError(f"{name}: is {what}") from None
 
 
 def _plan(file: BinaryIO, end: int, name: str) -> Layout:

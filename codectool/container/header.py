@@ -30,6 +30,7 @@ from codectool.container.layout import (
 )
 from codectool.container.source import ByteSource, RecordingReader
 from codectool.errors import DamagedError, NotHcdError, TruncatedError, UnsupportedError
+from codectool.filetypes import START_BYTES, describe_foreign
 from codectool.tokens import (
     MAX_CHANNELS,
     MAX_LENGTH,
@@ -175,9 +176,9 @@ def parse_header(source: ByteSource, name: str) -> tuple[Header, bool, bytes, in
     recorder = RecordingReader(source)
     start = recorder.read(len(MAGIC) + 1)
     if not MAGIC.startswith(start[: len(MAGIC)]):
-        raise NotHcdError(
-            f"{name}: not a .hcd file: it begins with {start[:3].hex(' ')}, not {MAGIC.hex(' ')}"
-        )
+        what = describe_foreign(start + source.read(START_BYTES - len(start)), "the tokens")
+        reason = f"is {what}" if what else f"begins with {start[:3].hex(' ')}, not {MAGIC.hex(' ')}"
+        raise NotHcdError(f"{name}: not a .hcd file: it {reason}")
     if len(start) <= len(MAGIC):
         raise TruncatedError(f"{name}: ends after {len(start)} bytes, inside the header")
     version = start[-1]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import io
+import re
 import tarfile
 import zipfile
 from pathlib import Path
@@ -11,8 +12,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from codectool.audio.source import open_audio
 from codectool.checkpoints.load import load_model
-from codectool.errors import CheckpointError
+from codectool.container import Reader
+from codectool.errors import AudioError, CheckpointError, NotHcdError
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 125857553\n"
 
@@ -68,6 +71,20 @@ def test_foreign_file_is_named(tmp_path: Path, name: str, suffix: str) -> None:
     assert str(caught.value).startswith(f"{path}: ")
     assert message in str(caught.value)
     assert len(str(caught.value)) < len(str(path)) + 250
+
+
+@pytest.mark.parametrize("name", ["pointer", "page", "gzip", "keras", "hcd"])
+def test_foreign_file_given_as_audio_or_container_is_named(name: str) -> None:
+    data, message = FILES[name]
+    if name != "hcd":
+        with pytest.raises(NotHcdError, match=r"^x\.hcd: not a \.hcd file: it is a"):
+            Reader(io.BytesIO(data), "x.hcd")
+    expected = re.escape(message.replace("the weights", "the audio"))
+    with (
+        pytest.raises(AudioError, match=rf"^x\.wav: {expected}"),
+        open_audio(io.BytesIO(data), "x.wav"),
+    ):
+        pass
 
 
 @pytest.mark.parametrize("name", ["model.safetensors", "g_00000001", "bigcodec.pt"])

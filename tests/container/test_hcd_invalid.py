@@ -40,7 +40,10 @@ def header_bytes(**changes):
 def test_other_formats_are_not_hcd():
     kind, message = rejection(b"RIFF\0\0\0\0WAVE")
     assert kind is NotHcdError
-    assert "52 49 46" in message
+    assert "it is a RIFF file" in message
+    kind, message = rejection(b"\x01\x02\x03\x04")
+    assert kind is NotHcdError
+    assert "it begins with 01 02 03, not 48 43 44" in message
 
 
 def test_later_version_asks_for_an_update():
