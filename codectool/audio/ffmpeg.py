@@ -25,8 +25,8 @@ DEMUXERS = (
 )
 # Formats whose header states the length; FFmpeg estimates that of others.
 STATE_LENGTH = ("ape", "asf", "matroska", "mov", "tta", "wv")
-SAMPLE_FORMATS = {"u8", "s16", "s32", "flt", "dbl", "u8p", "s16p", "s32p", "fltp", "dblp"}
 DURATION_SLACK = 0.1  # seconds; some programs state the length of a longer video stream
+DTYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}
 SIGNATURES = (
     (4, b"ftyp", "MP4 (m4a, mp4, mov, 3gp)"),
     (0, b"\x1a\x45\xdf\xa3", "Matroska (webm, mka, mkv)"),
@@ -142,7 +142,7 @@ class FfmpegSource:
                 continue
             damaged += packet.is_corrupt
             for frame in frames:
-                if frame.format.name not in SAMPLE_FORMATS:
+                if frame.format.packed.name not in DTYPES:
                     raise AudioError(f"{self.name}: its samples are of type {frame.format.name}")
                 samples = _to_float(frame)[:, early:]
                 early -= frame.samples - samples.shape[1]
@@ -263,11 +263,20 @@ def _stated_seconds(container: Any, stream: Any) -> float:
 
 def _to_float(frame: Any) -> Samples:
     """Return the samples ``(C, N)`` of a frame, in [-1, 1] for integer formats."""
-    samples = frame.to_ndarray()
-    if not frame.format.is_planar:
-        samples = samples.reshape(-1, frame.layout.nb_channels).T
-    if samples.dtype == np.uint8:
+    from av.audio.plane import AudioPlane
+
+    form, channels = frame.format, frame.layout.nb_channels
+    kind = np.dtype(DTYPES[form.packed.name])
+    # PyAV 18 reads beyond the planes of 8 and more channels in `frame.to_ndarray`
+    planes: list[Any] = [
+        AudioPlane(frame, index) for index in range(channels if form.is_planar else 1)
+    ]
+    count = frame.samples if form.is_planar else frame.samples * channels
+    samples = np.stack([np.frombuffer(plane, kind, count) for plane in planes])
+    if not form.is_planar:
+        samples = samples.reshape(-1, channels).T
+    if kind.kind == "u":
         samples = (samples.astype(np.float32) - 128) / 128
-    elif np.issubdtype(samples.dtype, np.integer):
-        samples = samples.astype(np.float64) / -float(np.iinfo(samples.dtype).min)
+    elif kind.kind == "i":
+        samples = samples.astype(np.float64) / -float(np.iinfo(kind).min)
     return np.ascontiguousarray(samples, np.float32)

@@ -331,6 +331,7 @@ _oggenc = each("oggenc", "--quiet", "-o", "OUT", "IN")
 _opusenc = each("opusenc", "--quiet", "IN", "OUT")
 _flac = each("flac", "--silent", "-o", "OUT", "IN")
 _m4a = ffmpeg("-c:a", "aac", "-b:a", "64k")
+_ONE_FRAME = "a single frame, of 0.05 s, is not recognised"
 _PACKED = (8000,)  # rates of codecs for telephony
 
 KINDS = {
@@ -450,6 +451,8 @@ KINDS = {
     ),
     "alac": Kind(".m4a", ffmpeg("-c:a", "alac")),
     "mp4_mp3": Kind(".mp4", ffmpeg("-c:a", "libmp3lame"), MPEG1),
+    "m4a_eight_channels": Kind(".m4a", _m4a, (48000, 44100), (8,)),
+    "alac_eight_channels": Kind(".m4a", ffmpeg("-c:a", "alac"), (48000, 44100), (8,)),
     "mov_pcm": Kind(".mov", ffmpeg("-c:a", "pcm_s16be")),
     # at other rates, ffmpeg does not skip the whole delay; see test_formats.py
     "mp4_opus": Kind(".mp4", ffmpeg("-c:a", "libopus"), (48000,)),
@@ -467,7 +470,9 @@ KINDS = {
     ),
     "ac3": Kind(".ac3", ffmpeg("-c:a", "ac3"), MPEG1),
     "eac3": Kind(".eac3", ffmpeg("-c:a", "eac3"), MPEG1),
-    "dts": Kind(".dts", ffmpeg("-c:a", "dca", "-strict", "-2"), (44100, 48000), (2,)),
+    "dts": Kind(
+        ".dts", ffmpeg("-c:a", "dca", "-strict", "-2"), (44100, 48000), (2,), may_refuse=_ONE_FRAME
+    ),
     "wavpack": Kind(".wv", ffmpeg("-c:a", "wavpack")),
     "tta": Kind(".tta", ffmpeg("-c:a", "tta")),
 }

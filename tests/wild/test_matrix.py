@@ -23,11 +23,7 @@ from tests.wild.audio_kinds import CLIPS, KINDS, Kind, Wave, missing_programs, w
 # Kinds that are read wrong, and why. A kind that is read right must be removed.
 KNOWN_WRONG: dict[str, str] = {}
 
-pytestmark = [
-    pytest.mark.skipif(bool(missing_programs()), reason=f"without {missing_programs()}"),
-    # exceptions that libsndfile cannot pass on; codectool must raise them itself
-    pytest.mark.filterwarnings("ignore::pytest.PytestUnraisableExceptionWarning"),
-]
+pytestmark = pytest.mark.skipif(bool(missing_programs()), reason=f"without {missing_programs()}")
 
 
 @dataclass(frozen=True)

@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import soundfile
 
@@ -21,6 +22,7 @@ from codectool.audio.discovery import (
     describe_untaken,
     find_files,
 )
+from codectool.audio.files import read_audio, read_crop
 from codectool.codec import Codec
 from codectool.errors import UsageError
 from codectool.pipeline.run import encode_tree
@@ -152,7 +154,7 @@ def test_train_names_them(folder: Path, tmp_path: Path, without_av: None) -> Non
 
 
 @needs_ffmpeg
-def test_m4a_is_encoded_alone_and_in_a_folder(
+def test_m4a_is_encoded_listed_and_read_in_crops(
     run: Run, tmp_path: Path, checkpoints: dict[str, Path]
 ) -> None:
     pytest.importorskip("av")
@@ -167,6 +169,13 @@ def test_m4a_is_encoded_alone_and_in_a_folder(
     assert json.loads(result.text)["done"] == 2
     assert run("encode", folder / "b.m4a", tmp_path / "b.hcd", *weights).code == 0
     assert (tmp_path / "b.hcd").read_bytes()[64:] == (tmp_path / "out/b.hcd").read_bytes()[64:]
+    assert run("filelist", folder, "-o", tmp_path / "list.txt").code == 0
+    lines = (tmp_path / "list.txt").read_text().splitlines()
+    lengths = {Path(line.split("\t")[0]).name: int(line.split("\t")[1]) for line in lines}
+    assert lengths["a.wav"] == 36000
+    assert 36000 <= lengths["b.m4a"] <= 37888  # the last frame of AAC is padded
+    crop = read_crop(folder / "b.m4a", 12000, 6000, 24000)
+    np.testing.assert_array_equal(crop, read_audio(folder / "b.m4a", "b")[0][:, 12000:18000])
 
 
 def test_documented_suffixes_are_those_of_the_code() -> None:
