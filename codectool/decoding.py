@@ -231,6 +231,8 @@ class Decoding:
             for codes in self._codes():
                 np.save(packed, codes)
                 yield none
+            self._range = self._plan_range()  # a pipe's length is known at its end
+            self.num_samples = self._range.num_samples
             files = []
             for group in groups:
                 files.append(stack.enter_context(tempfile.TemporaryFile()))

@@ -17,7 +17,7 @@ from codectool.audio.source import PcmSource, open_audio
 from codectool.codec import Codec
 from codectool.container import Reader, read, write
 from codectool.decoding import Decoding, decode_file, write_audio
-from codectool.encoding import encode_file, encode_source
+from codectool.encoding import encode_file, encode_live, encode_source
 
 # Encodes and decodes all files of a folder, first alone, then as a folder; prints by how many MB
 # the most memory in use exceeded the memory before the file of 1024 channels.
@@ -140,25 +140,34 @@ def decoded(codec: Codec, file: io.BytesIO, *, damaged: str = "raise", **options
     return np.concatenate(list(decoding.chunks()), axis=1), decoding.damage, decoding.num_samples
 
 
-@pytest.mark.parametrize("kind", ["file", "pipe", "range", "damaged"])
+@pytest.mark.parametrize(
+    "kind", ["file", "pipe", "live pipe", "cut pipe", "range", "range of a live pipe", "damaged"]
+)
 def test_decoding_in_groups_equals_decoding_at_once(
     codec: Codec, monkeypatch: pytest.MonkeyPatch, kind: str
 ) -> None:
-    file = Pipe() if kind == "pipe" else io.BytesIO()
-    write(file, codec.encode(ten_channels(codec), 22050), block_frames=9)
-    options: dict[str, object] = {}
-    if kind == "range":
-        options = {"start_seconds": 0.05, "seconds": 0.04}
+    wave, options = ten_channels(codec), {}
+    file = Pipe() if "pipe" in kind else io.BytesIO()
+    if "live" in kind:
+        pcm = Pipe(wave.T.tobytes())
+        encode_live(codec, PcmSource(pcm, "FLOAT", 22050, 10, "x"), file, block_frames=9)
+    else:
+        write(file, codec.encode(wave, 22050), block_frames=9)
+    if "range" in kind:
+        options |= {"start_seconds": 0.05, "seconds": 0.04}
+    if kind == "cut pipe":
+        options |= {"damaged": "keep"}
+        file = Pipe(file.getvalue()[:-200])
     if kind == "damaged":
-        options = {"damaged": "keep"}
+        options |= {"damaged": "keep"}
         file.getbuffer()[-200] ^= 255
     expected = decoded(codec, file, **options)  # type: ignore[arg-type]
-    assert bool(expected[1]) == (kind == "damaged")
+    assert bool(expected[1]) == (kind in ("damaged", "cut pipe"))
     monkeypatch.setattr(streaming, "MAX_GROUP", 4)
     found = decoded(codec, file, **options)  # type: ignore[arg-type]
     np.testing.assert_array_equal(found[0], expected[0])
     assert found[1:] == expected[1:]
-    assert found[0].shape == (10, expected[2])
+    assert found[0].shape == (10, expected[2] or found[0].shape[1])
 
 
 @pytest.mark.usefixtures("groups_of_4")
