@@ -10,6 +10,7 @@ import pytest
 import soundfile
 
 from codectool.audio.source import PcmSource, open_audio
+from codectool.audio.view import View
 from codectool.audio.wav import RAW_FORMATS, SUBTYPES
 from codectool.errors import AudioError
 from tests.signals import Pipe
@@ -103,3 +104,13 @@ def test_pcm_source_matches_libsndfile(name: str) -> None:
 def test_open_audio_rejects_invalid_pipes(data: bytes, why: str) -> None:
     with pytest.raises(AudioError, match=f"in: .*{why}"):
         read(data, pipe=True)
+
+
+def test_view_reads_nothing_before_its_start() -> None:
+    """After a seek to an impossible position libsndfile may read without looking."""
+    view = View(io.BytesIO(b"abc"))
+    assert view.seek(-5) == -1
+    assert view.readinto(bytearray(2)) == 0
+    view.raise_error()
+    assert view.seek(1) == 1
+    assert view.readinto(bytearray(9)) == 2
