@@ -94,7 +94,7 @@ class Archive:
     def _read_directory(self, file_size: int) -> dict[str, _Record]:
         tail_start = max(0, file_size - MAX_COMMENT_BYTES - END.size)
         tail = self._read_exactly(tail_start, file_size - tail_start)
-        position = tail.rfind(b"PK\x05\x06", 0, len(tail) - END.size + 4)
+        position = tail.rfind(b"PK\x05\x06", 0, max(0, len(tail) - END.size + 4))
         if position < 0:
             raise CheckpointError("it is cut off, or not a zip archive")
         _, _, _, _, count, size, start, _ = END.unpack_from(tail, position)
