@@ -111,13 +111,19 @@ class TrainingError(CodectoolError):
 
 @contextmanager
 def naming(name: str) -> Iterator[None]:
-    """Put the name of a file before errors about its content that do not start with it."""
+    """Name a file in errors about its content, in errors of the system and if memory is short."""
     try:
         yield
     except (AudioError, TokensError, ContainerError, FingerprintError) as error:
         if str(error).startswith(f"{name}: "):
             raise
         raise type(error)(f"{name}: {error}") from error
+    except Exception as error:
+        if advice := memory_advice(error):
+            raise NotEnoughMemoryError(f"{name}: {advice}") from error
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = name
+        raise
 
 
 def memory_advice(error: BaseException) -> str | None:

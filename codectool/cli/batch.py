@@ -22,11 +22,10 @@ from codectool.cli.options import (
     collect_options,
     debug_option,
     finite,
-    naming_file,
     open_input,
 )
 from codectool.cli.signals import stoppable_run
-from codectool.errors import UsageError
+from codectool.errors import UsageError, naming
 from codectool.files import write_all
 from codectool.messages import to_json
 
@@ -218,7 +217,7 @@ def run_folder(
             progress.add(result)
             if lines is not None:
                 line = result.to_json(operation.has_bitrate) + "\n"
-                with naming_file(str(files.report)):
+                with naming(str(files.report)):
                     write_all(lines, line.encode())
 
         callbacks = Callbacks(progress.found, progress.planned, on_result)

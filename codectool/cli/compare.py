@@ -15,11 +15,10 @@ from codectool.cli.options import (
     check_figure,
     debug_option,
     metric_option,
-    naming_file,
     open_input,
     write_output,
 )
-from codectool.errors import UsageError
+from codectool.errors import UsageError, naming
 from codectool.messages import printable, to_json
 
 if TYPE_CHECKING:
@@ -133,7 +132,7 @@ def _read(path: Path) -> Signal:
             return read_signal(io.BytesIO(file.read()), name)
     if path.is_dir():
         raise UsageError(f"{path}: is a folder; use `codectool evaluate` to compare folders")
-    with naming_file(str(path)):
+    with naming(str(path)):
         return read_signal(path)
 
 

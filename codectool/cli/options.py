@@ -15,7 +15,7 @@ import click
 from typing_extensions import override
 
 from codectool.cli.console import STDOUT, debug
-from codectool.errors import NotEnoughMemoryError, UsageError, memory_advice
+from codectool.errors import UsageError, naming
 from codectool.files import atomic_output, check_writable, write_all
 
 Decorator = Callable[[Callable[..., Any]], Callable[..., Any]]
@@ -119,32 +119,19 @@ audio_options = collect_options(
 
 
 @contextmanager
-def naming_file(name: str) -> Iterator[None]:
-    """Name a file in errors that name none."""
-    try:
-        yield
-    except Exception as error:
-        if advice := memory_advice(error):
-            raise NotEnoughMemoryError(f"{name}: {advice}") from error
-        if isinstance(error, OSError) and error.filename is None:
-            error.filename = name
-        raise
-
-
-@contextmanager
 def open_input(path: Path) -> Iterator[tuple[BinaryIO, str]]:
     """Open a path or `-`; yield a binary file object and its name in messages."""
     if path == PIPE:
         if sys.stdin is None:
             raise UsageError("stdin is closed; give a file name")
-        with naming_file(STDIN):
+        with naming(STDIN):
             yield sys.stdin.buffer, STDIN
         return
     try:
         file = path.open("rb")
     except OSError as error:
         raise UsageError(f"{path}: {(error.strerror or str(error)).lower()}") from error
-    with naming_file(str(path)), file:
+    with naming(str(path)), file:
         yield file, str(path)
 
 

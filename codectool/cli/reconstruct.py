@@ -9,8 +9,8 @@ import click
 from codectool.cli.batch import FileOptions, file_options, run_folder, strict_option
 from codectool.cli.codec import EncoderOptions, encoder_options
 from codectool.cli.console import note, warn, working
-from codectool.cli.options import PIPE, AudioOptions, audio_options, is_pipe, naming_file
-from codectool.errors import UsageError
+from codectool.cli.options import PIPE, AudioOptions, audio_options, is_pipe
+from codectool.errors import UsageError, naming
 
 if TYPE_CHECKING:
     from codectool.pipeline.operations import ReconstructOperation
@@ -59,7 +59,7 @@ def reconstruct(
         )
     files.choose_output(f".{container}")
     operation = make_operation(selected)
-    with working(f"reconstructing {source}"), naming_file(str(source)):
+    with working(f"reconstructing {source}"), naming(str(source)):
         processed = operation.run_single(source, target, strict=strict)
     for sentence in processed.warnings:
         warn(sentence)
