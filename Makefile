@@ -7,7 +7,7 @@ CLIP := assets/speech_espeak.flac
 .PHONY: help install test test-fast lint types format docs demo bench fuzz fuzz-container clean
 
 help:  ## list the targets
-	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 12
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
 
 install: .venv/.installed  ## create .venv with codectool and everything its tests need
 

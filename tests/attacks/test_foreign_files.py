@@ -16,6 +16,7 @@ from codectool.audio.source import open_audio
 from codectool.checkpoints.load import load_model
 from codectool.container import Reader
 from codectool.errors import AudioError, CheckpointError, NotHcdError
+from codectool.filetypes import describe_foreign
 
 POINTER = b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a2146\nsize 125857553\n"
 
@@ -92,3 +93,9 @@ def test_pointer_in_a_folder_is_named(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(POINTER)
     with pytest.raises(CheckpointError, match=f"{name}: is a Git LFS pointer"):
         load_model(tmp_path)
+
+
+@pytest.mark.parametrize("start", [b"\x1f\x8b", b"\x1f\x8b\x08", b"BZh", b"ID3"])
+def test_length_of_a_header_is_no_magic_number(start: bytes) -> None:
+    assert describe_foreign(start + bytes(20)) is not None
+    assert describe_foreign(start.ljust(8, b"\0") + b'{"a":') is None
