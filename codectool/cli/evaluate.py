@@ -187,8 +187,6 @@ def evaluate(
     if others:
         raise UsageError(f"`--{output}` and `--{others[0]}` cannot be combined; give one of them")
     files = None if files_from is None else read_files_from(files_from, references)
-    if files == []:
-        raise UsageError(f"{files_from}: lists no files")
     if config is not None and not checkpoints:
         raise UsageError("`--config` is the config of a `--checkpoint`; add one")
     if keep is not None and keep.resolve() == references.resolve():

@@ -16,7 +16,7 @@ from codectool.evaluation.tables import as_markdown
 from codectool.evaluation.tokens.files import read_tokens
 from codectool.evaluation.tokens.table import token_csv, token_tables, token_text
 from codectool.evaluation.tokens.usage import token_usage
-from codectool.messages import to_json
+from codectool.messages import first_few, to_json
 from codectool.plots import require_matplotlib
 
 if TYPE_CHECKING:
@@ -44,16 +44,19 @@ def print_token_usage(
         if isinstance(spec.codec, str):
             raise UsageError(f"{spec.name}: is not a codectool codec, so its tokens are unknown")
         codecs.append((spec.name, spec.codec))
-    problems: set[tuple[str, str]] = set()
+    problems: dict[str, str] = {}  # names of files by message
+    warnings: dict[str, None] = {}
 
     def on_error(name: str, reason: str) -> None:
-        if (name, reason) not in problems:  # each system reads the same files
-            problems.add((name, reason))
-            say("error", f"{name}: {reason}", "red")
+        problems.setdefault(f"{name}: {reason}", name)  # each system reads the same files
 
-    sources = [_encode(name, codec, folder, files, on_error) for name, codec in codecs]
+    sources = [_encode(name, codec, folder, files, on_error, warnings) for name, codec in codecs]
     sources = sources or [read_tokens(folder, files, on_error)]
     models = [usage for clips in sources for usage in token_usage(clips)]
+    for line in first_few(list(warnings)):
+        warn(line)
+    for line in first_few(list(problems)):
+        say("error", line, "red")
     if not models:
         raise UsageError(f"{folder}: none of its files can be used")
     if output == "json":
@@ -69,7 +72,7 @@ def print_token_usage(
 
         write_output(plot, memoryview(draw_tokens(models)), overwrite)
         note(f"{plot}: codebook usage")
-    return len({name for name, _ in problems})
+    return len(set(problems.values()))
 
 
 def _encode(
@@ -78,6 +81,7 @@ def _encode(
     folder: Path,
     files: Sequence[str] | None,
     on_error: Callable[[str, str], None],
+    warnings: dict[str, None],
 ) -> Iterator[Tokens]:
     """Encode the recordings of a folder."""
     clips, problems = find_references(folder, files, [])
@@ -88,10 +92,9 @@ def _encode(
         progress.on_step(f"encoding with {name}", len(clips))
         for clip in clips:
             try:
-                warnings: list[str] = []
-                samples, rate = read_audio(folder / clip, str(folder / clip), warnings)
-                for text in warnings:
-                    warn(text)
+                faults: list[str] = []
+                samples, rate = read_audio(folder / clip, str(folder / clip), faults)
+                warnings |= dict.fromkeys(faults)
                 yield codec.encode_chunks([samples], rate, len(samples), checked=True)
             except CodectoolError as error:
                 on_error(clip, str(error).removeprefix(f"{folder / clip}: "))

@@ -16,7 +16,9 @@ from codectool.evaluation.systems.spec import SystemSpec
 from codectool.evaluation.systems.system import CodecCost, System
 from codectool.files import atomic_output
 
-LENGTH_TOLERANCE_SECONDS = 0.25  # codecs pad their last frame
+# Difference in length that is not reported: codecs pad their last frame.
+LENGTH_TOLERANCE_SECONDS = 0.25
+LENGTH_TOLERANCE = 0.1  # relative to the reference, of short clips, but at least 0.1 s
 
 
 def measure_clip(name: str, path: Path) -> Clip:
@@ -61,7 +63,8 @@ def score_files(
         delay_seconds = find_delay(reference.at(RATE), degraded.at(RATE)) / RATE
     values, notes = compute_metrics(reference, degraded, metrics, delay_seconds)
     longer = degraded.seconds - delay_seconds - reference.seconds
-    if abs(longer) > LENGTH_TOLERANCE_SECONDS:
+    tolerance = min(LENGTH_TOLERANCE_SECONDS, max(0.1, LENGTH_TOLERANCE * reference.seconds))
+    if abs(longer) > tolerance:
         word = "longer" if longer > 0 else "shorter"
         notes["length"] = f"is {abs(longer):.2f} s {word} than its reference"
     delay_ms = 1000 * delay_seconds

