@@ -26,6 +26,7 @@ from codectool.cli.options import FILE, PIPE, debug_option, metric_option
 from codectool.cli.progress import evaluation_progress
 from codectool.codecs.registry import FAMILIES
 from codectool.errors import UsageError
+from codectool.files import check_writable
 from codectool.messages import first_few, to_json
 
 if TYPE_CHECKING:
@@ -230,6 +231,7 @@ def evaluate(
     with tempfile.TemporaryDirectory(prefix="codectool-") as temporary:
         outputs = keep or Path(temporary)
         outputs.mkdir(parents=True, exist_ok=True)
+        check_writable(outputs / ".part", overwrite=True)
         with evaluation_progress() as progress:
             evaluation = evaluate(
                 EvaluationConfig(references, systems, named, selection, files, align),

@@ -140,9 +140,9 @@ def _read_clips(config: RunConfig, callbacks: Callbacks) -> tuple[list[Clip], li
         raise UsageError("no training data: give --train-files a folder or a list of files")
     warnings: list[str] = []
     clips, problems = scan(_list_files(Path(config.data.train), callbacks), warnings=warnings)
-    lines = [*(f"{problem}; left out" for problem in problems), *warnings]
-    for line in first_few(lines, see="`codectool filelist --json`"):
-        callbacks.on_warning(line)
+    for lines in ([f"{problem}; left out" for problem in problems], warnings):
+        for line in first_few(lines, see="`codectool filelist --json`"):
+            callbacks.on_warning(line)
     if not clips:
         raise UsageError(f"{config.data.train}: holds no audio that can be read")
     if config.data.valid is None:
@@ -245,6 +245,11 @@ class Run:
         Raises:
             CheckpointError: The checkpoint cannot be read, or is of another model.
         """
+        if path.suffix == ".ckpt" and (path.parent / WEIGHTS_NAME).exists():
+            raise CheckpointError(
+                f"{path}: is the state of a run; give its folder {path.parent} to start with its "
+                "weights"
+            )
         family, state, _ = read_weights(path)
         if family != self.config.family:
             raise CheckpointError(
@@ -301,7 +306,9 @@ class Run:
             try:
                 with reading_errors():
                     return self._steps(stop)
-            except (AudioError, TrainingError) as error:  # raised between two steps
+            except (AudioError, OSError, TrainingError) as error:  # raised between two steps
+                if isinstance(error, OSError) and error.filename is None:
+                    error.filename = str(self.folder)  # "no space left on device" names no file
                 if self.trainer.not_finite_weight() is None:
                     self._save()
                 with suppress(TrainingError):  # the log may be what cannot be written

@@ -328,6 +328,30 @@ def test_full_disk_of_the_log_is_named_and_the_run_saved(
     assert read_checkpoint(trained / "last.ckpt")["trainer"]["steps"] == 6
 
 
+def test_full_disk_of_a_run_names_its_folder(
+    run: Run, trained: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As raised by TensorBoard, whose errors name no file."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(MetricsLog, "metrics", full)
+    result = run("train", "--run-dir", trained, "--resume", "--max-steps", 8)
+    assert result.code == 2
+    assert result.err.splitlines()[-1] == f"error: {trained}: no space left on device"
+    assert read_checkpoint(trained / "last.ckpt")["trainer"]["steps"] == 6
+
+
+def test_state_of_a_run_is_not_taken_for_weights(run: Run, config: Path, trained: Path) -> None:
+    options = ("--config", config, "--train-files", trained.parent / "speech", "--run-dir", "new")
+    result = run("train", *options, "--start-from", trained / "last.ckpt")
+    assert result.code == 2
+    assert (
+        f"{trained / 'last.ckpt'}: is the state of a run; give its folder {trained}" in result.err
+    )
+
+
 def test_log_that_is_a_device_is_refused(run: Run, trained: Path) -> None:
     (trained / "metrics.jsonl").unlink()
     (trained / "metrics.jsonl").symlink_to("/dev/null")

@@ -158,9 +158,11 @@ def test_read_only_folder_is_found_before_the_run(
     evaluate: Run, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(os, "access", lambda _, mode: not mode & os.W_OK)  # may run as root
-    result = evaluate("--report", tmp_path / "page.html")
-    assert (result.code, result.text) == (2, "")
-    assert f"{tmp_path / 'page.html'}: the folder {tmp_path} cannot be written" in result.err
+    for option in ("--report", "--keep"):
+        result = evaluate(option, tmp_path / "out.html")
+        assert (result.code, result.text) == (2, "")
+        assert "cannot be written; name another one" in result.err
+        assert "out.html" in result.err
 
 
 def full_disk(*_: object, **__: object) -> None:
