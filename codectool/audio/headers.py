@@ -39,7 +39,7 @@ def plan_au(file: BinaryIO, start: int, end: int) -> Layout:
     there = max(0, end - start - offset)
     corrected = struct.pack(order + "I", min(there, MAX_SIZE))
     pieces: list[Piece] = [(start, start + 8), corrected, (start + 12, end)]
-    return Layout([Part(pieces)], promised_share=_share(size, there))
+    return Layout([Part(pieces)], promised_bytes=_promised(size, there))
 
 
 def plan_aiff(file: BinaryIO, start: int, end: int) -> Layout:
@@ -61,7 +61,7 @@ def plan_aiff(file: BinaryIO, start: int, end: int) -> Layout:
             pieces += [struct.pack(">I", min(there, MAX_SIZE)), (position + 8, end)]
             if common is not None:
                 pieces = _with_frames(pieces, *common, samples)
-            return Layout([Part(pieces)], promised_share=_share(max(0, size - 8), samples))
+            return Layout([Part(pieces)], promised_bytes=_promised(max(0, size - 8), samples))
         position += 8 + size + size % 2
     return Layout([Part([(start, end)])])
 
@@ -79,7 +79,7 @@ def plan_caf(file: BinaryIO, start: int, end: int) -> Layout:
                 break  # right
             pieces: list[Piece] = [(start, position + 4), struct.pack(">q", there)]
             pieces.append((position + 12, end))
-            return Layout([Part(pieces)], promised_share=_share(max(0, size - 4), there - 4))
+            return Layout([Part(pieces)], promised_bytes=_promised(max(0, size - 4), there - 4))
         if size < 0:
             break
         position += 12 + size
@@ -99,8 +99,8 @@ def plan_w64(file: BinaryIO, start: int, end: int) -> Layout:
                 break  # right
             pieces: list[Piece] = [(start, start + 16), struct.pack("<q", end - start)]
             pieces += [(start + 24, position + 16), struct.pack("<q", there), (position + 24, end)]
-            share = _share(max(0, size - 24), there - 24)
-            return Layout([Part(pieces)], promised_share=share)
+            promised = _promised(max(0, size - 24), there - 24)
+            return Layout([Part(pieces)], promised_bytes=promised)
         if size < 24:
             break
         position += size + -size % 8
@@ -113,17 +113,17 @@ def plan_nist(file: BinaryIO, start: int, end: int) -> Layout:
     size = int(text[8:16]) if text[8:16].strip().isdigit() else 1024
     values = {key: int(value) for key, value in NIST_FIELD.findall(text[:size])}
     coding = NIST_CODING.search(text[:size])
-    share = None
+    promised = None
     if coding is None or coding[1] in (b"pcm", b"ulaw", b"mu-law", b"alaw"):
         frame = values.get(b"sample_n_bytes", 0) * values.get(b"channel_count", 1)
-        share = _share(values.get(b"sample_count", 0) * frame, end - start - size)
-    return Layout([Part([(start, end)])], promised_share=share)
+        promised = _promised(values.get(b"sample_count", 0) * frame, end - start - size)
+    return Layout([Part([(start, end)])], promised_bytes=promised)
 
 
-def _share(stated: int, there: int) -> float | None:
-    """Return the stated size as a multiple of the size that is there, if it is certain."""
+def _promised(stated: int, there: int) -> tuple[int, int] | None:
+    """Return both sizes if the header states more than there is, and is meant."""
     certain = is_bound(stated) and is_bound(stated + 8) and stated < 1 << 62
-    return stated / there if stated > there > 0 and certain else None
+    return (stated, there) if stated > there > 0 and certain else None
 
 
 def _with_frames(pieces: list[Piece], start: int, common: bytes, samples: int) -> list[Piece]:

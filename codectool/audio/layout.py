@@ -37,10 +37,11 @@ class Layout:
         parts: the streams, at least one.
         warnings: faults, as sentences that continue the name of the file.
         promised: samples per channel that the header states, if more than there are.
-        promised_share: the same as a multiple of what there is, where only bytes are known.
+        promised_bytes: size of the samples that the header states, if it is more than there is,
+            and the size of what there is.
     """
 
     parts: Sequence[Part]
     warnings: Sequence[str] = ()
     promised: int | None = None
-    promised_share: float | None = None
+    promised_bytes: tuple[int, int] | None = None

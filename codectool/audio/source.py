@@ -124,11 +124,10 @@ class FileSource:
         self.sample_rate, self.channels = formats[0]
         known = [length for length in self._lengths if length is not None]
         self.num_samples = sum(known) if len(known) == len(formats) else None
-        promised = layout.promised
-        if layout.promised_share is not None and self.num_samples is not None:
-            promised = round(layout.promised_share * self.num_samples)
-        if promised is not None and self.num_samples is not None and promised > self.num_samples:
-            self._warn_short(promised, self.num_samples)
+        if self.num_samples is not None:
+            promised = promised_samples(layout, self.num_samples)
+            if promised > self.num_samples:
+                self._warn_short(promised, self.num_samples)
         self._has_faults = bool(self.warnings)
         self._check = LevelCheck(name, self.warnings.append, lossy=sound.subtype in LOSSY)
 
@@ -240,6 +239,16 @@ class FileSource:
 
     def _warn_short(self, promised: int, came: int) -> None:
         self.warnings.append(short_warning(self.name, promised, came, self.sample_rate))
+
+
+def promised_samples(layout: Layout, num_samples: int) -> int:
+    """Return how many samples per channel a header states; ``num_samples`` are there."""
+    if layout.promised_bytes is None or not num_samples:
+        return layout.promised or 0
+    stated, there = layout.promised_bytes
+    frame = there // num_samples
+    is_pcm = frame > 0 and there // frame == num_samples  # not packed in blocks
+    return stated // frame if is_pcm else round(stated / there * num_samples)
 
 
 def short_warning(name: str, promised: int, came: int, rate: int) -> str:

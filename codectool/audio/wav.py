@@ -146,13 +146,13 @@ def plan_wav(file: BinaryIO, start: int, end: int, name: str) -> Layout:
     """
     header = parse_wav(lambda position, size: read_at(file, position, size), name, start)
     there = max(0, end - header.start)
-    stored, share = there, None
+    stored, promised = there, None
     warnings = []
     if header.num_bytes is None:
         if is_trailing_chunk(read_at(file, header.start, 4)):
             stored = 0
     elif header.num_bytes > there:
-        share = header.num_bytes / there if header.is_bound and there else None
+        promised = (header.num_bytes, there) if header.is_bound and there else None
         if header.is_bound and not there:
             warnings.append("ends before its first sample: it is cut off")
     else:
@@ -165,7 +165,7 @@ def plan_wav(file: BinaryIO, start: int, end: int, name: str) -> Layout:
                 f"{rest} bytes after the samples are left out: its header does not include them"
             )
     pieces = _canonical(header, stored)
-    return Layout([Part(pieces, _gsm_samples(header, stored))], warnings, promised_share=share)
+    return Layout([Part(pieces, _gsm_samples(header, stored))], warnings, promised_bytes=promised)
 
 
 def is_bound(size: int) -> bool:
