@@ -47,6 +47,8 @@ def plan(file: BinaryIO, start: int, end: int, name: str) -> Layout:
     fields = int.from_bytes(read_at(file, info + 10, 8), "big")
     stated = fields & TOTAL_MASK
     first = _parse_frame(read_at(file, audio, MAX_HEADER), audio)
+    if read_at(file, max(audio, end - 128), 3) == b"TAG":  # ID3v1
+        end = max(audio, end - 128)
     found, stop = (0, audio) if first is None else _find_end(file, first, end, stated)
     whole: list[bytes | tuple[int, int]] = [(start, end)]
     if found == stated and found:
@@ -72,8 +74,6 @@ def _end_of_metadata(file: BinaryIO, start: int, end: int, name: str) -> int:
 
 def _find_end(file: BinaryIO, first: Frame, end: int, stated: int) -> tuple[int, int]:
     """Return the number of samples of all complete frames, and where the last of them ends."""
-    if read_at(file, max(first.start, end - 128), 3) == b"TAG":  # ID3v1
-        end = max(first.start, end - 128)
     ends = deque([end], maxlen=MAX_ENDS)
     stop = end
     while stop > first.start:

@@ -29,6 +29,8 @@ MIN_FRAMES_AFTER_JUNK = 4
 SAME = 0xFFFE0C00
 MONO = 3
 PREROLL_FRAMES = 32  # more than the bit reservoir and the filters reach back
+# Samples after which the filters of libmpg123 are where they were, so that it rounds the same.
+SILENT_SAMPLES = 4608
 XING_BYTES = 80  # with the fields of LAME
 DECODER_DELAY = 529  # samples; counted by LAME in neither delay nor padding
 
@@ -365,6 +367,7 @@ def _begin_at(file: BinaryIO, stream: Stream, skipped: int, sample: int) -> tupl
     libsndfile decodes frames after a seek without the data of the frames before them.
     """
     first = max(0, (sample + skipped) // stream.header.samples - PREROLL_FRAMES)
+    first -= first % _silent_frames(stream)
     pieces = _with_xing(file, stream, first, 0, 0)
     return pieces, first * stream.header.samples - skipped
 
@@ -388,9 +391,9 @@ def _with_xing(
     frames, delay, padding = stream.frames - first, skipped - DECODER_DELAY, trimmed + DECODER_DELAY
     silence = b""
     if not skipped:  # mpg123 leaves out its own delay at least: let it leave out silence
-        delay = header.samples - DECODER_DELAY
-        silence = _frame(header, 0)
-        frames, size = frames + 1, size + len(silence)
+        delay = SILENT_SAMPLES - DECODER_DELAY
+        silence = _frame(header, 0) * _silent_frames(stream)
+        frames, size = frames + _silent_frames(stream), size + len(silence)
     pieces: list[Piece] = [_xing_frame(header, frames, size, delay, padding) + silence]
     for start, stop in ranges:
         pieces += _audible(file, stream, start, stop)
@@ -420,6 +423,10 @@ def _gap_warnings(file: BinaryIO, stream: Stream, name: str) -> Iterator[str]:
             )
         if any(read_at(file, position, min(size, READ_BYTES))):
             yield f"{size} bytes at byte {position} are damaged: the audio in them is lost"
+
+
+def _silent_frames(stream: Stream) -> int:
+    return SILENT_SAMPLES // stream.header.samples
 
 
 def _xing_frame(header: FrameHeader, frames: int, size: int, delay: int, padding: int) -> bytes:
