@@ -65,15 +65,18 @@ def first_few(items: Sequence[str], see: str = "") -> list[str]:
     return [*items[:MAX_LISTED], *([rest] if left > 0 else [])]
 
 
-def shorten(value: object, limit: int = MAX_SHOWN) -> str:
-    """Return text from a file for a message: at most ``limit`` characters on one line.
-
-    Anything but a string is described like `repr`, with long and deep values cut: a few bytes of
-    a file can make an object whose `repr` takes hours.
-    """
-    text = value if isinstance(value, str) else _REPR.repr(value)
+def shorten(text: str, limit: int = MAX_SHOWN) -> str:
+    """Return text from a file for a message: printable, and at most ``limit`` characters."""
     text = printable(text[: limit + 1])
     return text if len(text) <= limit else text[: limit - 3] + "..."
+
+
+def shorten_repr(value: object, limit: int = MAX_SHOWN) -> str:
+    """Return a `repr` for a message, at most ``limit`` characters, with long and deep values cut.
+
+    A few bytes of a file can make an object whose own `repr` takes hours.
+    """
+    return shorten(_REPR.repr(value), limit)
 
 
 class _Repr(reprlib.Repr):

@@ -27,7 +27,7 @@ import msgspec
 
 from codectool.errors import ConfigError
 from codectool.filetypes import START_BYTES, describe_foreign
-from codectool.messages import shorten
+from codectool.messages import shorten, shorten_repr
 
 MAX_CONFIG_BYTES = 1 << 20
 MAX_ITEMS = 64  # in any list or object
@@ -230,12 +230,12 @@ def _one_of(values: Iterable[Any]) -> str:
 
 
 def _wrong(path: str, expected: str, value: Any) -> ConfigError:
-    shown = shorten(repr(value[:60]) if isinstance(value, str) else value, 60)
+    shown = shorten_repr(value, 60)
     return ConfigError(f"`{shorten(path)}` must be {expected}, not {shown}")
 
 
 def _join(path: str, key: Any) -> str:
-    key = shorten(key, 60)
+    key = shorten(str(key), 60)
     return f"{path}.{key}" if path else key
 
 

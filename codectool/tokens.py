@@ -11,7 +11,7 @@ import numpy.typing as npt
 
 from codectool.deprecation import warn_renamed
 from codectool.errors import TokensError
-from codectool.messages import shorten
+from codectool.messages import shorten_repr
 
 MAX_CHANNELS = 1024  # as in libsndfile
 MAX_CODEBOOKS = 64
@@ -39,7 +39,7 @@ class TokenLayout:
 
     def __post_init__(self) -> None:
         if not re.fullmatch(r"[a-z][a-z0-9-]{0,30}", self.family):
-            family = shorten(repr(self.family), 60)
+            family = shorten_repr(self.family, 60)
             raise TokensError(f"codec family {family} is not a short lower-case ASCII name")
         check_integer("sampling rate in Hz", self.sample_rate, 1, MAX_SAMPLE_RATE)
         check_integer("hop length", self.hop_length, 1, MAX_SAMPLE_RATE)

@@ -29,7 +29,7 @@ from typing import BinaryIO
 from codectool.audio.ffmpeg import INSTALL, ffmpeg_is_installed
 from codectool.audio.samples import MAX_RATE, MAX_SAMPLES, MIN_RATE
 from codectool.errors import ConfigError, UsageError
-from codectool.messages import shorten
+from codectool.messages import shorten_repr
 
 SNDFILE_SUFFIXES = frozenset(
     {".aif", ".aifc", ".aiff", ".au", ".bwf", ".caf", ".flac", ".mp2", ".mp3", ".mpga", ".nist"}
@@ -342,13 +342,13 @@ def _check_length(columns: Sequence[object]) -> tuple[int, int] | tuple[()]:
     num_samples, rate = columns
     if type(num_samples) is not int or type(rate) is not int:
         raise ValueError(
-            f"samples ({shorten(num_samples, 30)}) and rate ({shorten(rate, 30)}) must be whole "
+            f"samples ({shorten_repr(num_samples, 30)}) and rate ({shorten_repr(rate, 30)}) must be whole "
             "numbers"
         )
     if not 0 < num_samples <= MAX_SAMPLES:
-        raise ValueError(f"{shorten(num_samples, 30)} is not a length in samples")
+        raise ValueError(f"{shorten_repr(num_samples, 30)} is not a length in samples")
     if not MIN_RATE <= rate <= MAX_RATE:
-        raise ValueError(f"{shorten(rate, 30)} is not a sampling rate in Hz")
+        raise ValueError(f"{shorten_repr(rate, 30)} is not a sampling rate in Hz")
     return num_samples, rate
 
 

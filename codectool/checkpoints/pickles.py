@@ -7,10 +7,10 @@ of PyTorch Lightning, which `torch.load(weights_only=True)` refuses.
 
 A few bytes of a pickle can ask for any amount of work, so nothing here costs more than the file:
 
-- No instruction copies or hashes what earlier ones built: calls return their argument or a view,
-  memo indices address a list, keys of dictionaries are strings or small integers, sets are
-  placeholders. Work and memory are therefore bounded by the number of instructions, which is
-  limited, and by the size of the file.
+- No instruction copies, hashes or compares what earlier ones built: calls return their argument or
+  a view, memo indices address a list, keys of dictionaries are short strings or small integers,
+  sets are placeholders. Work and memory are therefore bounded by the number of instructions, which
+  is limited, and by the size of the file.
 - The result, with every shared object counted each time it occurs, is at most `MAX_GROWTH` times
   as large as the file, and its nesting is limited, so that callers may walk it without care.
 """
@@ -38,6 +38,7 @@ from codectool.messages import shorten
 MAX_INSTRUCTIONS = 1_000_000  # tensors take about 40 each
 MAX_PICKLE_BYTES = 1 << 26
 MAX_TENSORS = 1 << 16
+MAX_NAME = 4096  # characters of a key or of the name of a class, which are compared again and again
 MAX_INTEGER_KEYS = 10_000  # in one dictionary; integers can be chosen so that all their hashes meet
 MAX_DIMENSIONS = 8
 MAX_ARGUMENTS = 16
@@ -209,7 +210,7 @@ def check_name(module: str, name: str) -> tuple[str, str]:
         module, name = NAME_MAPPING[module, name]
     module = IMPORT_MAPPING.get(module, module)
     known = name in TENSOR_NAMES.get(module, {}) or name in HARMLESS_NAMES.get(module, ())
-    if module.split(".")[0] in GUARDED_LIBRARIES and not known:
+    if module.partition(".")[0] in GUARDED_LIBRARIES and not known:
         raise UnsafeCheckpointError(
             f"refused: its pickle wants to run `{shorten(f'{module}.{name}', 100)}`, which no "
             "checkpoint needs; nothing was run. Ask the publisher for safetensors or a plain state "
@@ -346,7 +347,10 @@ class _Interpreter:
                     raise CheckpointError(
                         f"a dictionary has integer keys and more than {MAX_INTEGER_KEYS} items"
                     )
-            elif type(key) is not str and key is not PLACEHOLDER:
+            elif type(key) is str:
+                if len(key) > MAX_NAME:
+                    raise CheckpointError(f"a key of a dictionary has {len(key)} characters")
+            elif key is not PLACEHOLDER:
                 raise CheckpointError(
                     f"a key of a dictionary is a {type(key).__name__}, not a string or an integer"
                 )
@@ -368,6 +372,8 @@ class _Interpreter:
 
     def _find(self, module: str, name: str) -> None:
         """Push the replacement of a class or function, or refuse it."""
+        if len(module) + len(name) > MAX_NAME:
+            raise CheckpointError("its pickle has a name of a class that is too long")
         module, name = check_name(module, name)
         self._stack.append(TENSOR_NAMES.get(module, {}).get(name, PLACEHOLDER))
 
@@ -405,6 +411,8 @@ class _Interpreter:
             raise CheckpointError(UNKNOWN_DTYPE)
         if type(key) is not str or type(count) is not int or (len(pid) == 6 and pid[5] is not None):
             raise CheckpointError("its pickle refers to something other than a tensor's values")
+        if len(key) > MAX_NAME:
+            raise CheckpointError("its pickle has a name of a storage that is too long")
         if key not in self._storages:
             self._storages[key] = self._load_storage(key, dtype, count)
         storage = self._storages[key]

@@ -29,7 +29,7 @@ from codectool.checkpoints.published import canonical_name, model_name
 from codectool.codecs.trainable import TrainableCodec
 from codectool.errors import CheckpointError
 from codectool.files import atomic_output
-from codectool.messages import shorten
+from codectool.messages import shorten_repr
 from codectool.nn.loading import TensorMismatchError
 
 FORMAT = 2
@@ -69,7 +69,7 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
         return {**state, "format": FORMAT, "trainer": trainer}
     if state.get("format") != FORMAT:
         raise CheckpointError(
-            f"{path}: a checkpoint of format {shorten(state.get('format'), 20)}; "
+            f"{path}: a checkpoint of format {shorten_repr(state.get('format'), 20)}; "
             f"this version of codectool reads format {FORMAT}"
         )
     return state

@@ -17,7 +17,7 @@ from msgspec.structs import replace
 from codectool.codecs.registry import FAMILIES, all_families, get_family
 from codectool.codecs.trainable import CropSpec, TrainableCodec
 from codectool.errors import ConfigError, UsageError
-from codectool.messages import shorten
+from codectool.messages import shorten, shorten_repr
 from codectool.schema import (
     Config,
     Count,
@@ -349,8 +349,8 @@ def shape_change(old: Any, new: Any) -> str | None:
     for key in before | after:
         if key.startswith(SHAPE_KEYS) and before.get(key) != after.get(key):
             return (
-                f"`{shorten(key)}` {shorten(before.get(key), 60)}, "
-                f"the config says {shorten(after.get(key), 60)}"
+                f"`{shorten(key)}` {shorten_repr(before.get(key), 60)}, "
+                f"the config says {shorten_repr(after.get(key), 60)}"
             )
     return None
 
