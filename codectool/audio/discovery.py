@@ -342,8 +342,8 @@ def _check_length(columns: Sequence[object]) -> tuple[int, int] | tuple[()]:
     num_samples, rate = columns
     if type(num_samples) is not int or type(rate) is not int:
         raise ValueError(
-            f"samples ({shorten_repr(num_samples, 30)}) and rate ({shorten_repr(rate, 30)}) must be whole "
-            "numbers"
+            f"samples ({shorten_repr(num_samples, 30)}) and rate ({shorten_repr(rate, 30)}) "
+            "must be whole numbers"
         )
     if not 0 < num_samples <= MAX_SAMPLES:
         raise ValueError(f"{shorten_repr(num_samples, 30)} is not a length in samples")
