@@ -32,6 +32,7 @@ from codectool.messages import shorten, shorten_repr
 MAX_CONFIG_BYTES = 1 << 20
 MAX_ITEMS = 64  # in any list or object
 MAX_DEPTH = 16
+SURROGATE = re.compile(r"[\ud800-\udfff]")  # alone it is no character, but JSON can state it
 KEY = re.compile(r"[\w.:/ -]{1,100}")  # others would end up in messages
 LARGEST = sys.float_info.max
 T = TypeVar("T")
@@ -143,6 +144,8 @@ def _check_values(value: Any, path: str, depth: int = 0) -> None:
             raise _wrong(path, f"a list of at most {MAX_ITEMS} items", value)
         for number, item in enumerate(value):
             _check_values(item, f"{path}[{number}]", depth + 1)
+    elif isinstance(value, str) and SURROGATE.search(value):
+        raise _wrong(path, "text in Unicode", value)
     elif isinstance(value, float | int) and not -LARGEST <= value <= LARGEST:  # or NaN
         raise _wrong(path, "a finite number", value)
 

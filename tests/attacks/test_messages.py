@@ -79,6 +79,8 @@ def test_shorten_keeps_short_text() -> None:
         {"name": LONG, LONG: 1},
         {"name": ["x" * 1000] * 50},
         {"name": 10**100_000},
+        {"name": "\udc80"},
+        {"\udc80": 1},
         {"name": "x", "shape": {"kind": LONG}},
         {"name": "x", "shape": {"kind": "a` - at `$.name"}},
         {"name": "x", "shape": {"kind": "circle", "radius": LONG}},
