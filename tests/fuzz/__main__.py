@@ -2,12 +2,13 @@
 
 The time is divided among the targets. Findings and inputs that reach new code are kept in `.fuzz`,
 so that the next run goes on from there. To run a finding again, give its file to a target:
-`python -m tests.fuzz pickle --input .fuzz/findings/pickle-crash-...`.
+`python -m tests.fuzz pickle --input .fuzz/findings/pickle-...`.
 """
 
 from __future__ import annotations
 
 import argparse
+import hashlib
 import re
 import subprocess
 import sys
@@ -86,6 +87,14 @@ def fuzz(target: str, seconds: int, results: Path) -> None:
     grown, findings = results / "corpus" / target, results / "findings"
     for folder in (grown, findings):
         folder.mkdir(parents=True, exist_ok=True)
+
+    def run_one(data: bytes) -> None:
+        try:
+            functions[target](data)
+        except BaseException:  # libFuzzer does not always keep the input
+            (findings / f"{target}-{hashlib.sha1(data).hexdigest()[:12]}").write_bytes(data)
+            raise
+
     options = [
         f"-max_total_time={seconds}",
         f"-max_len={MAX_INPUT_BYTES}",
@@ -95,7 +104,7 @@ def fuzz(target: str, seconds: int, results: Path) -> None:
         "-print_final_stats=1",
         "-use_value_profile=1",
     ]
-    atheris.Setup([sys.argv[0], *options, str(grown), str(CORPUS / target)], functions[target])
+    atheris.Setup([sys.argv[0], *options, str(grown), str(CORPUS / target)], run_one)
     atheris.Fuzz()
 
 
