@@ -24,7 +24,7 @@ from codectool.schema import (
     read_json,
 )
 from codectool.tokens import TokenLayout
-from codectool.training.checkpoint import read_checkpoint
+from codectool.training.checkpoint import load_moments, read_checkpoint
 from codectool.training.config import shape_change
 from tests.conftest import GOLDEN
 
@@ -182,3 +182,11 @@ def test_checkpoint_of_a_run_with_odd_values_is_refused(tmp_path: Path, value: A
     assert len(str(caught.value)) < len(str(path)) + 200
     before = {"family": "hac", "model": {"num_bits": value}}
     assert len(shape_change(before, {"family": "hac"}) or "") < 300
+
+
+@pytest.mark.parametrize("values", [[1], {"step": [1]}, {"step": "x"}, {"step": {}}, None, "x"])
+def test_optimizer_state_with_odd_values_is_refused(values: Any) -> None:
+    parameter = torch.nn.Parameter(torch.zeros(2))
+    optimizer = torch.optim.Adam([parameter])
+    with pytest.raises(CheckpointError, match="of another model"):
+        load_moments(optimizer, [parameter], {"state": {0: values}})

@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from collections import Counter
+from pathlib import Path
 
 import pytest
 
@@ -27,3 +30,16 @@ def test_a_reader_with_another_limit_is_found(monkeypatch: pytest.MonkeyPatch) -
     monkeypatch.setattr(sections, "MAX_SECTIONS", 100)
     with pytest.raises(AssertionError, match="refuses what the document allows: .*100 sections"):
         [compare(mutant(0, number)) for number in range(10_000)]
+
+
+def test_a_run_continues_where_it_was_stopped(tmp_path: Path) -> None:
+    command = [sys.executable, "-m", "tests.fuzz.run_mutants", "--jobs", "1", "--mutants", "1200"]
+    command += ["--results", str(tmp_path)]
+    first = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert "1200 of 1200 mutants" in first.stderr
+    results = tmp_path / "mutants-0.jsonl"
+    lines = results.read_text().splitlines(keepends=True)
+    results.write_text(lines[0] + lines[1][:20])  # killed while it wrote
+    again = subprocess.run(command, capture_output=True, text=True, check=True)
+    assert again.stderr == first.stderr
+    assert sorted(results.read_text().splitlines()) == sorted("".join(lines).splitlines())
