@@ -13,15 +13,7 @@ import numpy as np
 import pytest
 import soundfile
 
-from codectool.audio.discovery import (
-    AUDIO_SUFFIXES,
-    FFMPEG_SUFFIXES,
-    SNDFILE_SUFFIXES,
-    UNREADABLE_SUFFIXES,
-    count_untaken,
-    describe_untaken,
-    find_files,
-)
+from codectool.audio import discovery
 from codectool.audio.files import read_audio, read_crop
 from codectool.codec import Codec
 from codectool.errors import UsageError
@@ -51,10 +43,10 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_files_that_need_ffmpeg_are_counted_without_it(folder: Path, without_av: None) -> None:
-    assert list(find_files(folder, AUDIO_SUFFIXES)) == ["a.wav"]
-    counts = count_untaken(folder)
+    assert list(discovery.find_files(folder, discovery.AUDIO_SUFFIXES)) == ["a.wav"]
+    counts = discovery.count_untaken(folder)
     assert counts == {".m4a": 2, ".wma": 1, ".pcm": 1}
-    assert describe_untaken(folder, counts) == (
+    assert discovery.describe_untaken(folder, counts) == (
         f"{folder}: 4 files look like audio but were not taken: 2 .m4a, 1 .wma "
         "(`pip install 'codectool[formats]'`), 1 .pcm (convert them to wav)"
     )
@@ -62,20 +54,29 @@ def test_files_that_need_ffmpeg_are_counted_without_it(folder: Path, without_av:
 
 def test_files_that_need_ffmpeg_are_taken_with_it(folder: Path) -> None:
     pytest.importorskip("av")
-    assert list(find_files(folder, AUDIO_SUFFIXES)) == ["a.wav", "b.m4a", "d.wma", "deep/c.M4A"]
-    counts = count_untaken(folder)
+    assert list(discovery.find_files(folder, discovery.AUDIO_SUFFIXES)) == [
+        "a.wav",
+        "b.m4a",
+        "d.wma",
+        "deep/c.M4A",
+    ]
+    counts = discovery.count_untaken(folder)
     assert counts == {".pcm": 1}
-    assert describe_untaken(folder, counts) == (
+    assert discovery.describe_untaken(folder, counts) == (
         f"{folder}: 1 file looks like audio but was not taken: 1 .pcm (convert them to wav)"
     )
 
 
 def test_outputs_in_the_folder_are_not_counted(folder: Path, without_av: None) -> None:
-    assert count_untaken(folder, exclude=folder / "deep") == {".m4a": 1, ".wma": 1, ".pcm": 1}
+    assert discovery.count_untaken(folder, exclude=folder / "deep") == {
+        ".m4a": 1,
+        ".wma": 1,
+        ".pcm": 1,
+    }
 
 
 def test_suffixes_are_in_one_group_each() -> None:
-    assert not AUDIO_SUFFIXES & UNREADABLE_SUFFIXES
+    assert not discovery.AUDIO_SUFFIXES & discovery.UNREADABLE_SUFFIXES
 
 
 def test_encode_tree_reports_files_that_are_not_taken(
@@ -183,4 +184,4 @@ def test_documented_suffixes_are_those_of_the_code() -> None:
     found: dict[str, set[str]] = {"libsndfile": set(), "FFmpeg": set()}
     for suffixes, reader in re.findall(r"^\|[^|]*\|([^|]*)\| (libsndfile|FFmpeg) \|$", text, re.M):
         found[reader] |= set(re.findall(r"`(\.\w+)`", suffixes))
-    assert found == {"libsndfile": SNDFILE_SUFFIXES, "FFmpeg": FFMPEG_SUFFIXES}
+    assert found == {"libsndfile": discovery.SNDFILE_SUFFIXES, "FFmpeg": discovery.FFMPEG_SUFFIXES}
