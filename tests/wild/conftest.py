@@ -1,5 +1,5 @@
 """Fixtures of tests with input from outside."""
 
-from tests.cli.conftest import run
+from tests.cli.conftest import hac, run
 
-__all__ = ["run"]
+__all__ = ["hac", "run"]
