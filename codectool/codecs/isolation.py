@@ -51,7 +51,7 @@ class ProcessSettings:
         self._process = os.getpid()
         self._lock = threading.Lock()
         self._running = 0
-        self._changed: list[tuple[Callable[[Any], None], Any]] = []
+        self._before: list[tuple[Callable[[Any], None], Any]] = []  # empty if none was changed
 
     def __enter__(self) -> None:
         if os.getpid() != self._process:
@@ -62,17 +62,25 @@ class ProcessSettings:
         with self._lock:
             self._running += 1
             if self._running == 1:
-                for read, write, value in self._settings:
-                    if (before := read()) not in (value, "none"):
-                        write(value)
-                        self._changed.append((write, before))
+                self._pin()
 
     def __exit__(self, *error: object) -> None:
         with self._lock:
             self._running -= 1
-            while self._changed and not self._running:
-                write, before = self._changed.pop()
+            while self._before and not self._running:
+                write, before = self._before.pop()
                 write(before)
+
+    def _pin(self) -> None:
+        changed = False
+        for read, write, value in self._settings:
+            before = read()
+            self._before.append((write, before))
+            if before not in (value, "none"):
+                write(value)
+                changed = True
+        if not changed:
+            self._before.clear()
 
 
 _CPU = (
