@@ -17,13 +17,32 @@ State = TypeVar("State")
 Step = Callable[[Tensor, State, bool], tuple[Tensor, State]]
 
 
+class RemadeStep(Generic[State]):
+    """A step function that copies and pickles of it make again, when they are first called.
+
+    So it may hold work arrays and compiled weights.
+    """
+
+    def __init__(self, make: Callable[[], Step[State]]) -> None:
+        self._make = make
+        self._step: Step[State] | None = make()
+
+    def __call__(self, x: Tensor, state: State, last: bool) -> tuple[Tensor, State]:
+        """Call the step function."""
+        if self._step is None:
+            self._step = self._make()
+        return self._step(x, state, last)
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {**self.__dict__, "_step": None}
+
+
 class Stream(Generic[State]):
     """Run a step function on a signal, in chunks of one size.
 
     The output does not depend on how the signal was cut before it was pushed.
 
-    A stream can be copied and pickled at any point. The copy makes its step function, which may
-    hold work arrays and compiled weights, again.
+    A stream can be copied and pickled at any point; see `RemadeStep`.
 
     Args:
         make_step: returns a function ``(x, state, last) -> (y, state)`` with x ``(1, C, T)`` and y
@@ -37,14 +56,10 @@ class Stream(Generic[State]):
     def __init__(
         self, make_step: Callable[[], Step[State]], state: State, chunk_size: int, empty: Tensor
     ) -> None:
-        self._make_step = make_step
-        self._step: Step[State] | None = make_step()
+        self._step = RemadeStep(make_step)
         self._state = state
         self._chunker: Chunker[Tensor] = Chunker(chunk_size, axis=2, concatenate=torch.cat)
         self._empty = empty
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_step": None}
 
     def share(self) -> Stream[State]:
         """Return a stream for another signal with the same step function and its work arrays.
@@ -70,8 +85,6 @@ class Stream(Generic[State]):
         return self._empty if rest is None else self._run_step(rest, last=True)
 
     def _run_step(self, x: Tensor, last: bool) -> Tensor:
-        if self._step is None:
-            self._step = self._make_step()
         y, self._state = self._step(x, self._state, last)
         return y
 

@@ -93,6 +93,12 @@ def test_copy_of_stream_continues_like_the_original(
     np.testing.assert_array_equal(np.concatenate(copied, 1), np.concatenate(samples, 1))
 
 
+def test_copied_streams_of_channels_share_their_work_arrays(own_codec: Codec) -> None:
+    encoder = by_pickle(own_codec.stream_encoder(RATE, 3))
+    first, *others = encoder._streams
+    assert all(stream._step is first._step for stream in others)
+
+
 @pytest.mark.parametrize(
     ("rate", "new_rate"),
     [(44100, 24000), (48000, 16000), (16000, 24000), (8000, 24000), (24000, 23999), (200000, 1000)],
