@@ -278,7 +278,7 @@ def test_resume_with_another_model_is_refused(
 def test_resume_with_another_family_is_refused(speech: Path, tmp_path: Path) -> None:
     train(small.with_data(small.config(max_steps=1), speech), tmp_path)
     other = small.with_data(small.config(small.BIGCODEC), speech)
-    message = "the run was started with `family` hac, the config says bigcodec"
+    message = "the run was started with `family` 'hac', the config says 'bigcodec'"
     with pytest.raises(ConfigError, match=message):
         train(other, tmp_path, resume=True)
 
