@@ -12,6 +12,7 @@ from codectool.errors import AudioError
 
 SEARCH_BYTES = 1 << 16
 MAX_ENDS = 4  # positions that a frame may end at: bytes may look like a header by chance
+MAX_FRAME = 1 << 22  # bytes
 MAX_HEADER = 16  # bytes of a frame header with its checksum
 STREAMINFO_BYTES = 34
 TOTAL_MASK = (1 << 36) - 1
@@ -88,7 +89,8 @@ def _find_end(file: BinaryIO, first: Frame, end: int, stated: int) -> tuple[int,
             if samples == stated and len(ends) == 1:
                 return samples, end
             for frame_end in ends:
-                if _is_complete(file, frame.start, frame_end):
+                small = frame_end - frame.start <= MAX_FRAME
+                if small and _is_complete(file, frame.start, frame_end):
                     return samples, frame_end
             ends.appendleft(frame.start)
         stop = begin

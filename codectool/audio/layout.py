@@ -20,6 +20,7 @@ class Part:
         last_seek: last sample that libsndfile finds; later ones are read from there.
         begin_at: returns what libsndfile reads instead from a sample on, and the first sample that
             it then decodes; None if libsndfile can seek.
+        may_be_mpeg: whether libmpg123 may print messages about it.
     """
 
     pieces: Sequence[Piece]
@@ -27,6 +28,7 @@ class Part:
     preroll: int = 0
     last_seek: int | None = None
     begin_at: Callable[[int], tuple[Sequence[Piece], int]] | None = None
+    may_be_mpeg: bool = False
 
 
 @dataclass(frozen=True)

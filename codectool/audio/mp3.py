@@ -21,6 +21,7 @@ from codectool.audio.view import Piece, read_at
 from codectool.errors import AudioError
 
 READ_BYTES = 1 << 20
+FIRST_READ_BYTES = 1 << 12  # after damage, of which there may be much
 HEADER_BYTES = 4
 MAX_FRAME = 2881
 MAX_LEADING_JUNK = 1 << 16
@@ -235,8 +236,10 @@ def _resync(
     """Return the position of the next frame, or the end of the file."""
     overlap = HEADER_BYTES - 1
     base = position + 1
+    size = FIRST_READ_BYTES
     while base + overlap < end:
-        data = read_at(file, base, min(READ_BYTES, end - base))
+        data = read_at(file, base, min(size, end - base))
+        size = READ_BYTES
         for match in pattern.finditer(data):
             found = base + match.start()
             frames, reached = _chain(file, found, end, stream.header)
@@ -332,7 +335,13 @@ def plan(file: BinaryIO, stream: Stream, name: str) -> Layout:
         AudioError: the sampling rate or the number of channels changes within the stream.
     """
     header, tag = stream.header, stream.tag
-    warnings = [*_gap_warnings(file, stream, name)]
+    damaged = _damaged_gaps(file, stream, name)
+    warnings = []
+    if damaged:
+        size = sum(size for _, size in damaged)
+        warnings.append(
+            f"{size} bytes from byte {damaged[0][0]} on are damaged: the audio in them is lost"
+        )
     if stream.cut:
         warnings.append("ends within a frame: it is cut off")
     total = stream.frames * header.samples
@@ -357,6 +366,7 @@ def plan(file: BinaryIO, stream: Stream, name: str) -> Layout:
         num_samples=max(0, total - skipped - trimmed),
         preroll=PREROLL_FRAMES * header.samples,
         begin_at=partial(_begin_at, file, stream, skipped) if header.layer == 3 else None,
+        may_be_mpeg=True,
     )
     return Layout([part], warnings, promised)
 
@@ -411,7 +421,13 @@ def _is_right(stream: Stream) -> bool:
     return tag.bytes == 0 or abs(tag.bytes - size) <= size // 100  # else mpg123 prints a warning
 
 
-def _gap_warnings(file: BinaryIO, stream: Stream, name: str) -> Iterator[str]:
+def _damaged_gaps(file: BinaryIO, stream: Stream, name: str) -> list[tuple[int, int]]:
+    """Return position and size of the bytes between frames that are not zero.
+
+    Raises:
+        AudioError: frames of another kind are among them.
+    """
+    damaged = []
     for position, size in stream.gaps:
         other = _find_first(file, position, position + size)
         if other is not None:
@@ -422,7 +438,8 @@ def _gap_warnings(file: BinaryIO, stream: Stream, name: str) -> Iterator[str]:
                 f"{seconds:.2f} s; split the file there"
             )
         if any(read_at(file, position, min(size, READ_BYTES))):
-            yield f"{size} bytes at byte {position} are damaged: the audio in them is lost"
+            damaged.append((position, size))
+    return damaged
 
 
 def _silent_frames(stream: Stream) -> int:

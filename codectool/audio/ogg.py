@@ -8,17 +8,21 @@ from __future__ import annotations
 import struct
 import zlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from itertools import pairwise
-from typing import BinaryIO
+from typing import BinaryIO, cast
 
+from codectool.audio import flac
 from codectool.audio.layout import Layout, Part
-from codectool.audio.view import Piece, read_at
+from codectool.audio.view import Piece, View, read_at
 from codectool.errors import AudioError
 
 READ_BYTES = 1 << 20
 HEADER_BYTES = 27
+MAX_LACING = HEADER_BYTES + 255
 MAX_PAGE = HEADER_BYTES + 255 + 255 * 255
+FLAC_PREFIX = 9  # bytes before the FLAC stream on the first page
+MAX_CHECKS = 8  # times that the bytes of a damaged file are checked
 CONTINUED, FIRST, LAST = 1, 2, 4  # flags of a page
 UNKNOWN_POSITION = 0xFFFF_FFFF_FFFF_FFFF  # of a page on which no packet ends
 AUDIO = {
@@ -37,6 +41,7 @@ class Page:
 
     Attributes:
         start: position in the file.
+        payload: position of the data after the header.
         stop: end of the page.
         serial: number of its stream.
         sequence: number of the page in its stream.
@@ -45,6 +50,7 @@ class Page:
     """
 
     start: int
+    payload: int
     stop: int
     serial: int
     sequence: int
@@ -69,7 +75,7 @@ def plan(file: BinaryIO, start: int, end: int, name: str) -> Layout:
     warnings: list[str] = []
     links: list[dict[int, Stream]] = []
     in_header = False
-    for page in _pages(file, start, end, warnings):
+    for page in _pages(file, start, end, name, warnings):
         if page.flags & FIRST:
             if not in_header:
                 links.append({})
@@ -83,7 +89,7 @@ def plan(file: BinaryIO, start: int, end: int, name: str) -> Layout:
             stream = links[-1].get(page.serial) if links else None
             if stream is not None:
                 stream.pages.append(page)
-    parts = []
+    parts: list[Part] = []
     for link in links:
         audio = [stream for stream in link.values() if stream.codec is not None]
         if len(audio) > 1:
@@ -92,7 +98,12 @@ def plan(file: BinaryIO, start: int, end: int, name: str) -> Layout:
                 "one with ffmpeg"
             )
         for stream in audio:
-            parts.append(_part(stream))
+            if stream.codec == "FLAC":
+                layout = _flac_layout(file, stream, name)
+                parts += layout.parts
+                warnings += layout.warnings
+            else:
+                parts.append(_part(stream))
             warnings += _page_warnings(stream)
     if not parts:
         raise AudioError(f"{name}: is an Ogg file without audio")
@@ -112,6 +123,22 @@ def _part(stream: Stream) -> Part:
     )
 
 
+def _flac_layout(file: BinaryIO, stream: Stream, name: str) -> Layout:
+    """Return how to read FLAC in Ogg as FLAC, because libsndfile 1.2.2 refuses most of it."""
+    first, *others = stream.pages
+    pieces = [(first.payload + FLAC_PREFIX, first.stop)]
+    pieces += [(page.payload, page.stop) for page in others]
+    view = View(file, pieces)
+    layout = flac.plan(cast(BinaryIO, view), 0, view.size, name)
+    parts = []
+    for part in layout.parts:
+        content: list[Piece] = []
+        for piece in part.pieces:
+            content += [piece] if isinstance(piece, bytes) else view.part(*piece)
+        parts.append(replace(part, pieces=content))
+    return replace(layout, parts=parts)
+
+
 def _page_warnings(stream: Stream) -> Iterator[str]:
     pages = stream.pages
     lost = sum(
@@ -125,9 +152,13 @@ def _page_warnings(stream: Stream) -> Iterator[str]:
         yield "ends without the last page of its stream: it is cut off"
 
 
-def _pages(file: BinaryIO, start: int, end: int, warnings: list[str]) -> Iterator[Page]:
-    """Yield all intact pages."""
-    data, base, position, damaged = b"", start, start, 0
+def _pages(file: BinaryIO, start: int, end: int, name: str, warnings: list[str]) -> Iterator[Page]:
+    """Yield all intact pages.
+
+    Raises:
+        AudioError: so much looks like pages but is damaged that it would take long to check.
+    """
+    data, base, position, damaged, checked = b"", start, start, 0, 0
     while position < end:
         at = position - base
         if at + MAX_PAGE > len(data) and base + len(data) < end:
@@ -141,6 +172,9 @@ def _pages(file: BinaryIO, start: int, end: int, warnings: list[str]) -> Iterato
         following = base + found if found >= 0 else max(position + 1, base + len(data) - 3)
         if data[at : at + 4] == b"OggS" or any(data[at : following - base]):
             damaged += 1
+            checked += sum(data[at : at + MAX_LACING])  # at least what the checksum covered
+        if checked > MAX_CHECKS * (end - start) + (1 << 20):
+            raise AudioError(f"{name}: is damaged in too many places to be read")
         position = following if found >= 0 or base + len(data) < end else end
     if damaged:
         warnings.append(f"is damaged in {damaged} places")
@@ -160,7 +194,8 @@ def _parse_page(data: bytes, at: int, position: int) -> Page | None:
     if checksum(page[:22] + bytes(4) + page[26:]) != int.from_bytes(page[22:26], "little"):
         return None
     flags, granule, serial, sequence = struct.unpack_from("<BQII", head, 5)
-    return Page(position, position + size, serial, sequence, flags, granule)
+    payload = position + HEADER_BYTES + segments
+    return Page(position, payload, position + size, serial, sequence, flags, granule)
 
 
 def checksum(page: bytes) -> int:

@@ -221,8 +221,9 @@ class FileSource:
 
     def _messages(self, index: int) -> AbstractContextManager[Messages]:
         """Return a context that counts the messages of the decoder."""
-        is_mp3 = self._parts[index].begin_at is not None
-        return collected_messages() if is_mp3 else nullcontext(Messages())
+        if self._parts[index].may_be_mpeg:
+            return collected_messages()
+        return nullcontext(Messages())
 
     def _length(self, part: Part, sound: _Sound) -> int | None:
         """Return the samples of a stream per channel, or None if libsndfile does not know it."""
@@ -421,7 +422,7 @@ def _plan(file: BinaryIO, end: int, name: str) -> Layout:
         stream = mp3.find_frames(file, start, end)
         if stream is not None:
             return mp3.plan(file, stream, name)
-    return Layout([Part([(0, end)])])
+    return Layout([Part([(0, end)], may_be_mpeg=True)])  # libsndfile looks for frames in it
 
 
 class PipeStart:

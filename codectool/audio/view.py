@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import io
 from bisect import bisect_right
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO, TypeAlias
 
 Piece: TypeAlias = "bytes | tuple[int, int]"  # inserted bytes, or first and last + 1 byte of a file
@@ -47,6 +47,21 @@ class View:
         except (OSError, ValueError) as error:  # a closed file raises a ValueError
             self._error = self._error or error
         return done
+
+    def read(self, size: int) -> bytes:
+        """Return the next bytes, fewer at the end only."""
+        data = bytearray(max(0, min(size, self.size - self._position)))
+        return bytes(data[: self.readinto(data)])
+
+    def part(self, start: int, stop: int) -> Iterator[Piece]:
+        """Yield the pieces between two positions of the view."""
+        for piece, end in zip(self._pieces, self._ends, strict=True):
+            size = len(piece) if isinstance(piece, bytes) else piece[1] - piece[0]
+            first, last = max(0, start - (end - size)), min(size, stop - (end - size))
+            if first < last and isinstance(piece, bytes):
+                yield piece[first:last]
+            elif first < last:
+                yield (int(piece[0]) + first, int(piece[0]) + last)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Move to a position; `tell` returns -1 after an impossible one."""
