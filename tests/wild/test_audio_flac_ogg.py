@@ -147,3 +147,9 @@ def rechecked(page: bytearray) -> bytes:
             crc = (crc << 1 ^ (0x04C11DB7 if crc >> 31 else 0)) & 0xFFFFFFFF
     page[22:26] = crc.to_bytes(4, "little")
     return bytes(page)
+
+
+def test_ogg_full_of_damaged_pages_is_refused_without_checking_bytes_again_and_again() -> None:
+    page = b"OggS\0\0" + b"\xff" * 21
+    data = b"OggS\0\2" + bytes(20) + b"\xff" + page * 40_000
+    assert "damaged in too many places" in refusal(data)
