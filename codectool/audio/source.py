@@ -478,4 +478,6 @@ def _open_path(path: Path, name: str) -> BinaryIO:
 def _message(error: Exception) -> str:
     """Return what libsndfile says about a file."""
     text = error.error_string if isinstance(error, soundfile.LibsndfileError) else str(error)
+    if "regular file" in text:  # libmpg123 found no frames
+        return "no audio in it"
     return str(text).removeprefix("Error : ").strip().rstrip(".")
