@@ -35,7 +35,7 @@ PREROLL = {"Vorbis": 1 << 14, "Opus": 48_000, "Speex": 48_000}  # samples
 _REVERSED = bytes(int(f"{byte:08b}"[::-1], 2) for byte in range(256))
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)  # a file may have very many
 class Page:
     """A page of a stream.
 

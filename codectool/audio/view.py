@@ -116,6 +116,6 @@ def merged(pieces: Iterable[Piece]) -> list[Piece]:
 
 
 def read_at(file: BinaryIO, offset: int, size: int) -> bytes:
-    """Read ``size`` bytes at ``offset``; fewer at the end of the file."""
+    """Read ``size`` bytes at ``offset``; fewer at the end of the file, none for a negative size."""
     file.seek(offset)
-    return file.read(size)
+    return file.read(max(0, size))
