@@ -13,6 +13,7 @@ import sys
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 
 _PREFIX = b"[src/libmpg123/"
 _lock = threading.Lock()  # the C library has one `stderr`
@@ -34,10 +35,7 @@ def collected_messages() -> Iterator[Messages]:
     if not _is_glibc():
         yield messages
         return
-    library = ctypes.CDLL(None)
-    for function in (library.fflush, library.fclose, library.fileno):
-        function.argtypes = [ctypes.c_void_p]
-    library.fdopen.restype = ctypes.c_void_p
+    library = _c_library()
     stderr = ctypes.c_void_p.in_dll(library, "stderr")
     with _lock:
         file = os.memfd_create("messages")
@@ -56,6 +54,15 @@ def collected_messages() -> Iterator[Messages]:
         sys.stderr.write(b"".join(others).decode(errors="replace"))
 
 
+@cache
+def _c_library() -> ctypes.CDLL:
+    library = ctypes.CDLL(None)
+    library.fclose.argtypes = [ctypes.c_void_p]
+    library.fdopen.restype = ctypes.c_void_p
+    return library
+
+
+@cache
 def _is_glibc() -> bool:
     try:
         return "glibc" in (os.confstr("CS_GNU_LIBC_VERSION") or "")

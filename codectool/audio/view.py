@@ -9,6 +9,8 @@ from typing import BinaryIO, TypeAlias
 
 Piece: TypeAlias = "bytes | tuple[int, int]"  # inserted bytes, or first and last + 1 byte of a file
 
+BLOCK_BYTES = 1 << 13  # for small reads
+
 
 class View:
     """A read-only file of pieces of another file.
@@ -31,22 +33,25 @@ class View:
             self._ends.append(end)
         self.size = end
         self._position = 0
+        self._block, self._block_start = b"", 0
         self._error: Exception | None = None
 
     def readinto(self, buffer: bytearray) -> int:
         """Fill a buffer; return the number of bytes, which is smaller at the end only."""
         target = memoryview(buffer).cast("B")
-        done = 0
-        try:
-            while done < len(target) and 0 <= self._position < self.size:
-                count = self._read_piece(target[done:])
-                if not count:
-                    break
-                done += count
+        at = self._position - self._block_start
+        if not 0 <= at <= len(self._block) - len(target):
+            if len(target) >= BLOCK_BYTES:
+                count = self._read_at(self._position, target)
                 self._position += count
-        except (OSError, ValueError) as error:  # a closed file raises a ValueError
-            self._error = self._error or error
-        return done
+                return count
+            block = bytearray(BLOCK_BYTES)  # libmpg123 reads a few bytes at a time
+            count = self._read_at(self._position, memoryview(block))
+            self._block, self._block_start, at = bytes(block[:count]), self._position, 0
+        data = self._block[at : at + len(target)]
+        target[: len(data)] = data
+        self._position += len(data)
+        return len(data)
 
     def read(self, size: int) -> bytes:
         """Return the next bytes, fewer at the end only."""
@@ -78,11 +83,25 @@ class View:
         if self._error is not None:
             raise self._error
 
-    def _read_piece(self, target: memoryview) -> int:
-        index = bisect_right(self._ends, self._position)
+    def _read_at(self, position: int, target: memoryview) -> int:
+        """Fill a buffer with the bytes from a position on; return their number."""
+        done = 0
+        try:
+            while done < len(target) and 0 <= position < self.size:
+                count = self._read_piece(position, target[done:])
+                if not count:
+                    break
+                done += count
+                position += count
+        except (OSError, ValueError) as error:  # a closed file raises a ValueError
+            self._error = self._error or error
+        return done
+
+    def _read_piece(self, position: int, target: memoryview) -> int:
+        index = bisect_right(self._ends, position)
         piece = self._pieces[index]
         size = len(piece) if isinstance(piece, bytes) else piece[1] - piece[0]
-        offset = self._position - (self._ends[index] - size)
+        offset = position - (self._ends[index] - size)
         count = min(len(target), size - offset)
         if isinstance(piece, bytes):
             target[:count] = piece[offset : offset + count]
