@@ -61,10 +61,10 @@ def read_header(path: Path, warnings: list[str] | None = None) -> tuple[int, int
         num_samples, rate = audio.num_samples, audio.sample_rate
         if num_samples is None or audio.warnings:
             num_samples = sum(chunk.shape[1] for chunk in audio.chunks())
-        if warnings is not None:
-            warnings += audio.warnings
     if num_samples == 0:
         raise AudioError(f"{path}: holds no samples")
+    if warnings is not None:
+        warnings += audio.warnings
     check_rate(rate, str(path))
     return num_samples, rate
 

@@ -128,6 +128,8 @@ class FileSource:
             promised = promised_samples(layout, self.num_samples)
             if promised > self.num_samples:
                 self._warn_short(promised, self.num_samples)
+        if self.num_samples == 0 and not self.warnings:
+            self.warnings.append(f"{name}: holds no samples")
         self._has_faults = bool(self.warnings)
         self._check = LevelCheck(name, self.warnings.append, lossy=sound.subtype in LOSSY)
 
@@ -327,6 +329,8 @@ class PcmSource:
         if self._num_bytes is not None and self._is_bound and position < self._num_bytes // frame:
             promised = self._num_bytes // frame
             self.warnings.append(short_warning(self.name, promised, position, self.sample_rate))
+        elif position == 0:
+            self.warnings.append(f"{self.name}: holds no samples")
 
     def _bytes(self, most: int) -> Iterator[bytes]:
         """Yield the bytes of the samples, at most ``most`` at once."""
