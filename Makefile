@@ -45,9 +45,10 @@ demo: install  ## encode a bundled clip, show its metadata, verify and decode it
 	@ls -l $(CLIP) demo/speech.hcd demo/speech.wav
 
 SECONDS ?= 600
+SEED ?= 0
 fuzz: install  ## fuzz the readers of untrusted files for SECONDS (needs atheris; see .[fuzz])
 	$(BIN)/python -m pip install --quiet --editable '.[fuzz]'
-	$(BIN)/python -m tests.fuzz --seconds $(SECONDS)
+	$(BIN)/python -m tests.fuzz --seconds $(SECONDS) --seed $(SEED)
 
 MUTANTS ?= 1000000
 fuzz-container: install  ## compare two readers of .hcd files on MUTANTS mutants (10 minutes)

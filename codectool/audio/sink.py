@@ -18,6 +18,7 @@ Value = TypeVar("Value")
 DEFAULT_SUBTYPES = {"wav": "PCM_16", "flac": "PCM_16"}  # by container
 # One code per sample. Other subtypes work in blocks and do not keep the exact length.
 WRITABLE = {"PCM_S8", "PCM_U8", "PCM_16", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW", "ALAW"}
+MAX_FLAC_CHANNELS = 8
 MAX_WAV_RATE = 0xFFFF_FFFF // 8192  # bytes per second of 1024 channels of 8 bytes fit in 32 bits
 
 
@@ -120,6 +121,9 @@ class FlacSink:
     """A FLAC file that is being written; see `open_sink`."""
 
     def __init__(self, file: BinaryIO, rate: int, channels: int, subtype: str) -> None:
+        if channels > MAX_FLAC_CHANNELS:
+            why = f"flac holds at most {MAX_FLAC_CHANNELS} channels; use wav"
+            raise _unsupported(rate, channels, "flac", subtype, why)
         self._file = _ErrorKeepingFile(file)
         try:
             self._sound = soundfile.SoundFile(

@@ -19,6 +19,7 @@ TARGETS = ("container", "pickle", "checkpoint", "config", "audio", "filelist")
 MAX_INPUT_BYTES = 1 << 15
 TIMEOUT_S = 30  # a bound for hangs, also on a busy machine
 MEMORY_MB = 2048
+LOG_LINES = 30  # shown of a target that failed
 MISSING = (
     "fuzzing needs atheris, which has wheels for CPython 3.11 to 3.13 on Linux: "
     "`pip install -e '.[fuzz]'`"
@@ -29,6 +30,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("target", nargs="*", help="all by default", choices=[*TARGETS, []])
     parser.add_argument("--seconds", type=int, default=600, help="for all targets together")
+    parser.add_argument("--seed", type=int, default=0, help="0: another one in each run")
     parser.add_argument("--results", type=Path, default=Path(".fuzz"), help="folder")
     parser.add_argument("--input", type=Path, help="run one input instead")
     parser.add_argument("--in-this-process", action="store_true", help=argparse.SUPPRESS)
@@ -46,20 +48,18 @@ def main() -> int:
         print(MISSING, file=sys.stderr)
         return 1
     if args.in_this_process:
-        fuzz(targets[0], args.seconds, args.results)
+        fuzz(targets[0], args.seconds, args.seed, args.results)
         return 0
-    failed = [
-        target for target in targets
-        if not run(target, max(1, args.seconds // len(targets)), args.results)
-    ]  # fmt: skip
+    seconds = max(1, args.seconds // len(targets))
+    failed = [target for target in targets if not run(target, seconds, args.seed, args.results)]
     return 1 if failed else 0
 
 
-def run(target: str, seconds: int, results: Path) -> bool:
+def run(target: str, seconds: int, seed: int, results: Path) -> bool:
     """Fuzz a target in a process of its own, and print a line; return whether all was well."""
     results.mkdir(parents=True, exist_ok=True)
     command = [sys.executable, "-m", "tests.fuzz", target, "--in-this-process"]
-    command += ["--seconds", str(seconds), "--results", str(results)]
+    command += ["--seconds", str(seconds), "--seed", str(seed), "--results", str(results)]
     log = results / f"{target}.log"
     with log.open("w") as file:
         code = subprocess.run(
@@ -74,10 +74,12 @@ def run(target: str, seconds: int, results: Path) -> bool:
         f"{target}: {executed[-1] if executed else 0} inputs, {features[-1][0]} edges, "
         f"{features[-1][1]} features, " + ("no findings" if code == 0 else f"FAILED, see {log}")
     )
+    if code != 0:
+        print("\n".join(text.splitlines()[-LOG_LINES:]))
     return code == 0
 
 
-def fuzz(target: str, seconds: int, results: Path) -> None:
+def fuzz(target: str, seconds: int, seed: int, results: Path) -> None:
     """Fuzz a target until the time is over; does not return."""
     import atheris
 
@@ -97,6 +99,7 @@ def fuzz(target: str, seconds: int, results: Path) -> None:
 
     options = [
         f"-max_total_time={seconds}",
+        f"-seed={seed}",
         f"-max_len={MAX_INPUT_BYTES}",
         f"-timeout={TIMEOUT_S}",
         f"-rss_limit_mb={MEMORY_MB}",
