@@ -17,6 +17,9 @@ from functools import cache
 
 _PREFIX = b"[src/libmpg123/"
 _lock = threading.Lock()  # the C library has one `stderr`
+if hasattr(os, "register_at_fork"):
+    # another thread may have held it when the process was forked
+    os.register_at_fork(after_in_child=_lock._at_fork_reinit)  # type: ignore[attr-defined]
 
 
 class Messages:
@@ -35,19 +38,18 @@ def collected_messages() -> Iterator[Messages]:
     if not _is_glibc():
         yield messages
         return
-    library = _c_library()
-    stderr = ctypes.c_void_p.in_dll(library, "stderr")
     with _lock:
-        file = os.memfd_create("messages")
-        stream = library.fdopen(os.dup(file), b"w")
+        library, file, stream = _memory_stream(os.getpid())
+        stderr = ctypes.c_void_p.in_dll(library, "stderr")
         original, stderr.value = stderr.value, stream
         try:
             yield messages
         finally:
             stderr.value = original
-            library.fclose(stream)
+            library.fflush(stream)
             lines = os.pread(file, os.fstat(file).st_size, 0).splitlines(keepends=True)
-            os.close(file)
+            if lines:
+                os.ftruncate(file, 0)
     others = [line for line in lines if not line.startswith(_PREFIX)]
     messages.count = len(lines) - len(others)
     if others and sys.stderr is not None:
@@ -55,14 +57,18 @@ def collected_messages() -> Iterator[Messages]:
 
 
 @cache
-def _c_library() -> ctypes.CDLL:
+def _memory_stream(_process: int) -> tuple[ctypes.CDLL, int, int]:
+    """Return the C library, a file in memory and its stream; a forked process needs its own.
+
+    The stream stays open: another thread may be writing to it when `stderr` is restored.
+    """
     library = ctypes.CDLL(None)
-    library.fclose.argtypes = [ctypes.c_void_p]
+    library.fflush.argtypes = [ctypes.c_void_p]
     library.fdopen.restype = ctypes.c_void_p
-    return library
+    file = os.memfd_create("messages")
+    return library, file, library.fdopen(file, b"a")
 
 
-@cache
 def _is_glibc() -> bool:
     try:
         return "glibc" in (os.confstr("CS_GNU_LIBC_VERSION") or "")

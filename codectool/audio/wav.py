@@ -11,9 +11,10 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import BinaryIO, TypeAlias
 
+from codectool.audio import mp3
 from codectool.audio.layout import Layout, Part
 from codectool.audio.samples import MAX_CHANNELS
 from codectool.audio.view import Piece, read_at
@@ -24,6 +25,7 @@ MAX_RIFF = 0xFFFF_FFFF
 # Programs that do not know the size write zero, or a value a little below 2 or 4 GiB.
 UNKNOWN_SIZES = range(0x7F00_0000, 0x8000_0001), range(0xFFFF_0000, 0x1_0000_0000)
 PCM, FLOAT, ALAW, ULAW, GSM610, EXTENSIBLE = 1, 3, 6, 7, 0x31, 0xFFFE
+MPEG_LAYER_3 = 0x55
 GSM_SAMPLES = 320  # per block
 # Chunks that may follow the samples, and that tell an empty file from one of unknown size.
 TRAILING_CHUNKS = {
@@ -164,6 +166,12 @@ def plan_wav(file: BinaryIO, start: int, end: int, name: str) -> Layout:
             warnings.append(
                 f"{rest} bytes after the samples are left out: its header does not include them"
             )
+    if header.form[:2] == struct.pack(header.order + "H", MPEG_LAYER_3):
+        stream = mp3.find_frames(file, header.start, header.start + stored)
+        if stream is not None:
+            layout = mp3.plan(file, stream, name)
+            warnings += layout.warnings
+            return replace(layout, warnings=warnings, promised_bytes=promised)
     pieces = _canonical(header, stored)
     return Layout([Part(pieces, _gsm_samples(header, stored))], warnings, promised_bytes=promised)
 

@@ -360,6 +360,8 @@ KINDS = {
     "wav_mac_padding": Kind(".wav", _wav, change=_padded_for_mac, reference="original"),
     "wav_cut": Kind(".wav", _wav, damaged=True, change=cut),
     "wav_s24_cut": Kind(".wav", ffmpeg("-c:a", "pcm_s24le"), damaged=True, change=cut),
+    "wav_mp3": Kind(".wav", ffmpeg("-c:a", "libmp3lame"), MPEG1),
+    "wav_mp3_cut": Kind(".wav", ffmpeg("-c:a", "libmp3lame"), MPEG1, damaged=True, change=cut),
     "rf64": Kind(".rf64", ffmpeg("-rf64", "always", "-f", "wav")),
     # ffmpeg reads 0 samples of this RF64, and cannot read the W64 that it writes to a pipe
     "rf64_pipe": Kind(".rf64", ffmpeg_pipe("-rf64", "always", "-f", "wav"), reference="source"),
