@@ -41,6 +41,17 @@ def test_encode_warns_about_a_truncated_file(run: Run, hac: Options, cut: Path) 
         assert codectool.read(out).num_samples == 20_000
 
 
+def test_encode_warns_about_audio_without_samples(run: Run, hac: Options, cut: Path) -> None:
+    out = cut.with_name("out.hcd")
+    empty = cut.with_name("empty.wav")
+    soundfile.write(empty, np.zeros(0), RATE)
+    for source, stdin in ((empty, b""), ("-", empty.read_bytes())):
+        result = run("encode", source, out, *hac, "--overwrite", stdin=stdin)
+        name = "<stdin>" if source == "-" else str(empty)
+        assert (result.code, result.err) == (0, f"warning: {name}: holds no samples\n")
+        assert codectool.read(out).num_samples == 0
+
+
 @pytest.mark.parametrize("command", ["encode", "reconstruct"])
 def test_strict_refuses_a_truncated_file(run: Run, hac: Options, cut: Path, command: str) -> None:
     out = cut.with_name("out.wav" if command == "reconstruct" else "out.hcd")
