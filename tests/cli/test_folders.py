@@ -164,7 +164,7 @@ def test_folder_runs_refuse_unusable_arguments(
         (("encode", six, out, *hac, "--json"), "is not a folder; `--json` needs a folder"),
         (("encode", six, out, *hac, "--workers", 2), "`--workers` needs a folder"),
         (("encode", six, out, *hac, "--files-from", file), "`--files-from` needs a folder"),
-        (("encode", in_dir, out, *hac, "--files-from", file), "the list names no files"),
+        (("encode", in_dir, out, *hac, "--files-from", file), "file: names no files"),
         (
             ("encode", in_dir, out, *hac, "--live"),
             "is a folder; `--live` and raw input need a single file",
