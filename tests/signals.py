@@ -26,7 +26,7 @@ def split_randomly(wave: np.ndarray, largest: int = 900) -> Iterator[np.ndarray]
 
 
 class Pipe(io.RawIOBase):
-    """Bytes that can be read only once, in small pieces."""
+    """Bytes that can be read only once, in small chunks."""
 
     def __init__(self, data: bytes):
         self._data = io.BytesIO(data)

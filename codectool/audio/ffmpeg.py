@@ -23,7 +23,7 @@ DEMUXERS = (
     "aac,ac3,amr,ape,asf,avi,caf,dsf,dts,dtshd,eac3,flv,matroska,mov,mpc,mpc8,mpeg,mpegts,ogg,rm,"
     "tak,tta,wav,wv"
 )
-# Formats whose header states the length; FFmpeg estimates that of others.
+# Formats whose header states the length; for others, FFmpeg estimates it.
 STATE_LENGTH = ("ape", "asf", "matroska", "mov", "tta", "wv")
 DURATION_SLACK = 0.1  # seconds; some programs state the length of a longer video stream
 DTYPES = {"u8": "u1", "s16": "i2", "s32": "i4", "s64": "i8", "flt": "f4", "dbl": "f8"}

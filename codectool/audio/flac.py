@@ -58,8 +58,8 @@ def plan(file: BinaryIO, start: int, end: int, name: str) -> Layout:
     warnings = []
     if stop < end and not stated:
         warnings.append("ends within a frame: it is cut off")
-    pieces: list[bytes | tuple[int, int]] = [(start, info + 10), corrected, (info + 18, stop)]
-    return Layout([Part(pieces, found)], warnings, stated if stated > found else None)
+    spans: list[bytes | tuple[int, int]] = [(start, info + 10), corrected, (info + 18, stop)]
+    return Layout([Part(spans, found)], warnings, stated if stated > found else None)
 
 
 def _end_of_metadata(file: BinaryIO, start: int, end: int, name: str) -> int:

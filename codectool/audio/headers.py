@@ -11,7 +11,7 @@ import struct
 from typing import BinaryIO
 
 from codectool.audio.layout import Layout, Part
-from codectool.audio.view import Piece, read_at
+from codectool.audio.view import Span, read_at
 from codectool.audio.wav import is_bound
 
 MAX_SIZE = 0xFFFF_FFFF
@@ -38,8 +38,8 @@ def plan_au(file: BinaryIO, start: int, end: int) -> Layout:
     offset, size = struct.unpack(order + "II", head)
     there = max(0, end - start - offset)
     corrected = struct.pack(order + "I", min(there, MAX_SIZE))
-    pieces: list[Piece] = [(start, start + 8), corrected, (start + 12, end)]
-    return Layout([Part(pieces)], promised_bytes=_promised(size, there))
+    spans: list[Span] = [(start, start + 8), corrected, (start + 12, end)]
+    return Layout([Part(spans)], promised_bytes=_promised(size, there))
 
 
 def plan_aiff(file: BinaryIO, start: int, end: int) -> Layout:
@@ -57,11 +57,11 @@ def plan_aiff(file: BinaryIO, start: int, end: int) -> Layout:
                 break  # right
             samples = max(0, there - 8)
             form = struct.pack(">I", min(end - start - 8, MAX_SIZE))
-            pieces: list[Piece] = [(start, start + 4), form, (start + 8, position + 4)]
-            pieces += [struct.pack(">I", min(there, MAX_SIZE)), (position + 8, end)]
+            spans: list[Span] = [(start, start + 4), form, (start + 8, position + 4)]
+            spans += [struct.pack(">I", min(there, MAX_SIZE)), (position + 8, end)]
             if common is not None:
-                pieces = _with_frames(pieces, *common, samples)
-            return Layout([Part(pieces)], promised_bytes=_promised(max(0, size - 8), samples))
+                spans = _with_frames(spans, *common, samples)
+            return Layout([Part(spans)], promised_bytes=_promised(max(0, size - 8), samples))
         position += 8 + size + size % 2
     return Layout([Part([(start, end)])])
 
@@ -77,9 +77,9 @@ def plan_caf(file: BinaryIO, start: int, end: int) -> Layout:
             unknown = size <= 4 < there and following not in CAF_CHUNKS
             if 0 <= size <= there and not unknown:
                 break  # right
-            pieces: list[Piece] = [(start, position + 4), struct.pack(">q", there)]
-            pieces.append((position + 12, end))
-            return Layout([Part(pieces)], promised_bytes=_promised(max(0, size - 4), there - 4))
+            spans: list[Span] = [(start, position + 4), struct.pack(">q", there)]
+            spans.append((position + 12, end))
+            return Layout([Part(spans)], promised_bytes=_promised(max(0, size - 4), there - 4))
         if size < 0:
             break
         position += 12 + size
@@ -97,10 +97,10 @@ def plan_w64(file: BinaryIO, start: int, end: int) -> Layout:
             unknown = size <= 24 < there and following[4:] != W64_GUID
             if 24 <= size <= there and not unknown:
                 break  # right
-            pieces: list[Piece] = [(start, start + 16), struct.pack("<q", end - start)]
-            pieces += [(start + 24, position + 16), struct.pack("<q", there), (position + 24, end)]
+            spans: list[Span] = [(start, start + 16), struct.pack("<q", end - start)]
+            spans += [(start + 24, position + 16), struct.pack("<q", there), (position + 24, end)]
             promised = _promised(max(0, size - 24), there - 24)
-            return Layout([Part(pieces)], promised_bytes=promised)
+            return Layout([Part(spans)], promised_bytes=promised)
         if size < 24:
             break
         position += size + -size % 8
@@ -126,19 +126,19 @@ def _promised(stated: int, there: int) -> tuple[int, int] | None:
     return (stated, there) if stated > there > 0 and certain else None
 
 
-def _with_frames(pieces: list[Piece], start: int, common: bytes, samples: int) -> list[Piece]:
+def _with_frames(spans: list[Span], start: int, common: bytes, samples: int) -> list[Span]:
     """Return an AIFF file with the right number of frames in its COMM chunk."""
     if len(common) < 8:
-        return pieces
+        return spans
     channels, _, bits = struct.unpack(">hIh", common[:8])
     frame = channels * -(-bits // 8)
     if frame <= 0 or common[18:22] not in (b"", b"NONE", b"twos", b"sowt", b"fl32", b"FL32"):
-        return pieces
-    result: list[Piece] = []
-    for piece in pieces:
-        if isinstance(piece, tuple) and piece[0] <= start + 2 and start + 6 <= piece[1]:
+        return spans
+    result: list[Span] = []
+    for span in spans:
+        if isinstance(span, tuple) and span[0] <= start + 2 and start + 6 <= span[1]:
             count = struct.pack(">I", min(samples // frame, MAX_SIZE))
-            result += [(piece[0], start + 2), count, (start + 6, piece[1])]
+            result += [(span[0], start + 2), count, (start + 6, span[1])]
         else:
-            result.append(piece)
+            result.append(span)
     return result

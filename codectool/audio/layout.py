@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from codectool.audio.view import Piece
+from codectool.audio.view import Span
 
 
 @dataclass(frozen=True)
@@ -13,7 +13,7 @@ class Part:
     """A stream in a file.
 
     Attributes:
-        pieces: what libsndfile reads (see `View`).
+        spans: what libsndfile reads (see `View`).
         num_samples: samples per channel; None if libsndfile knows it.
         preroll: samples to decode before the first one of a range, because their decoding depends
             on what comes before.
@@ -23,11 +23,11 @@ class Part:
         may_be_mpeg: whether libmpg123 may print messages about it.
     """
 
-    pieces: Sequence[Piece]
+    spans: Sequence[Span]
     num_samples: int | None = None
     preroll: int = 0
     last_seek: int | None = None
-    begin_at: Callable[[int], tuple[Sequence[Piece], int]] | None = None
+    begin_at: Callable[[int], tuple[Sequence[Span], int]] | None = None
     may_be_mpeg: bool = False
 
 

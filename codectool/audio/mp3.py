@@ -17,7 +17,7 @@ from functools import partial
 from typing import BinaryIO
 
 from codectool.audio.layout import Layout, Part
-from codectool.audio.view import Piece, read_at
+from codectool.audio.view import Span, read_at
 from codectool.errors import AudioError
 
 READ_BYTES = 1 << 20
@@ -356,13 +356,13 @@ def plan(file: BinaryIO, stream: Stream, name: str) -> Layout:
         promised = tag.frames * header.samples - skipped - end
     if _is_right(stream):
         assert tag is not None
-        pieces: list[Piece] = [(tag.start, tag.stop), *stream.ranges]
+        spans: list[Span] = [(tag.start, tag.stop), *stream.ranges]
     elif header.layer == 3:
-        pieces = _with_xing(file, stream, 0, skipped, trimmed)
+        spans = _with_xing(file, stream, 0, skipped, trimmed)
     else:
-        pieces = [*stream.ranges]
+        spans = [*stream.ranges]
     part = Part(
-        pieces,
+        spans,
         num_samples=max(0, total - skipped - trimmed),
         preroll=PREROLL_FRAMES * header.samples,
         begin_at=partial(_begin_at, file, stream, skipped) if header.layer == 3 else None,
@@ -371,20 +371,20 @@ def plan(file: BinaryIO, stream: Stream, name: str) -> Layout:
     return Layout([part], warnings, promised)
 
 
-def _begin_at(file: BinaryIO, stream: Stream, skipped: int, sample: int) -> tuple[list[Piece], int]:
+def _begin_at(file: BinaryIO, stream: Stream, skipped: int, sample: int) -> tuple[list[Span], int]:
     """Return the frames from a little before a sample on, and the sample that they begin with.
 
     libsndfile decodes frames after a seek without the data of the frames before them.
     """
     first = max(0, (sample + skipped) // stream.header.samples - PREROLL_FRAMES)
     first -= first % _silent_frames(stream)
-    pieces = _with_xing(file, stream, first, 0, 0)
-    return pieces, first * stream.header.samples - skipped
+    spans = _with_xing(file, stream, first, 0, 0)
+    return spans, first * stream.header.samples - skipped
 
 
 def _with_xing(
     file: BinaryIO, stream: Stream, first: int, skipped: int, trimmed: int
-) -> list[Piece]:
+) -> list[Span]:
     """Return the frames from number ``first`` on after a Xing header that is right.
 
     Args:
@@ -404,10 +404,10 @@ def _with_xing(
         delay = SILENT_SAMPLES - DECODER_DELAY
         silence = _frame(header, 0) * _silent_frames(stream)
         frames, size = frames + _silent_frames(stream), size + len(silence)
-    pieces: list[Piece] = [_xing_frame(header, frames, size, delay, padding) + silence]
+    spans: list[Span] = [_xing_frame(header, frames, size, delay, padding) + silence]
     for start, stop in ranges:
-        pieces += _audible(file, stream, start, stop)
-    return pieces
+        spans += _audible(file, stream, start, stop)
+    return spans
 
 
 def _is_right(stream: Stream) -> bool:
@@ -456,7 +456,7 @@ def _xing_frame(header: FrameHeader, frames: int, size: int, delay: int, padding
 
 
 def _frame(header: FrameHeader, size: int) -> bytes:
-    """Return a silent frame with room for data of a size."""
+    """Return a silent frame that can hold ``size`` bytes of data."""
     word = header.word & ~0xF200 | 0x10000  # without checksum and padding
     kinds = (parse_header(word | bitrate << 12) for bitrate in range(1, 15))
     needed = HEADER_BYTES + header.side_bytes + size
@@ -464,7 +464,7 @@ def _frame(header: FrameHeader, size: int) -> bytes:
     return kind.word.to_bytes(4, "big").ljust(kind.size, b"\0")
 
 
-def _audible(file: BinaryIO, stream: Stream, begin: int, stop: int) -> Iterator[Piece]:
+def _audible(file: BinaryIO, stream: Stream, begin: int, stop: int) -> Iterator[Span]:
     """Yield frames that follow each other; those that lack the data of lost ones become silent.
 
     A frame may begin in the data of up to 511 bytes of earlier frames, the bit reservoir.

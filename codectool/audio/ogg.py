@@ -14,7 +14,7 @@ from typing import BinaryIO, cast
 
 from codectool.audio import flac
 from codectool.audio.layout import Layout, Part
-from codectool.audio.view import Piece, View, read_at
+from codectool.audio.view import Span, View, read_at
 from codectool.errors import AudioError
 
 READ_BYTES = 1 << 20
@@ -111,13 +111,13 @@ def plan(file: BinaryIO, start: int, end: int, name: str) -> Layout:
 
 
 def _part(stream: Stream) -> Part:
-    pieces: list[Piece] = [(page.start, page.stop) for page in stream.pages]
+    spans: list[Span] = [(page.start, page.stop) for page in stream.pages]
     ends = [page.position for page in stream.pages if page.position != UNKNOWN_POSITION]
     # libsndfile 1.2.2 seeks up to about 500 samples too far in the last page of Vorbis.
     last_seek = max(0, ends[-3]) if len(ends) > 2 else 0
     assert stream.codec is not None
     return Part(
-        pieces,
+        spans,
         preroll=PREROLL.get(stream.codec, 0),
         last_seek=last_seek if stream.codec == "Vorbis" else None,
     )
@@ -126,16 +126,16 @@ def _part(stream: Stream) -> Part:
 def _flac_layout(file: BinaryIO, stream: Stream, name: str) -> Layout:
     """Return how to read FLAC in Ogg as FLAC, because libsndfile 1.2.2 refuses most of it."""
     first, *others = stream.pages
-    pieces = [(first.payload + FLAC_PREFIX, first.stop)]
-    pieces += [(page.payload, page.stop) for page in others]
-    view = View(file, pieces)
+    spans = [(first.payload + FLAC_PREFIX, first.stop)]
+    spans += [(page.payload, page.stop) for page in others]
+    view = View(file, spans)
     layout = flac.plan(cast(BinaryIO, view), 0, view.size, name)
     parts = []
     for part in layout.parts:
-        content: list[Piece] = []
-        for piece in part.pieces:
-            content += [piece] if isinstance(piece, bytes) else view.part(*piece)
-        parts.append(replace(part, pieces=content))
+        content: list[Span] = []
+        for span in part.spans:
+            content += [span] if isinstance(span, bytes) else view.part(*span)
+        parts.append(replace(part, spans=content))
     return replace(layout, parts=parts)
 
 

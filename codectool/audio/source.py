@@ -19,7 +19,7 @@ from codectool.audio.ffmpeg import audio_format, open_with_ffmpeg
 from codectool.audio.layout import Layout, Part
 from codectool.audio.mpg123 import Messages, collected_messages
 from codectool.audio.samples import MAX_SAMPLES, LevelCheck, Samples
-from codectool.audio.view import Piece, View, read_at
+from codectool.audio.view import Span, View, read_at
 from codectool.audio.wav import SUBTYPES, is_trailing_chunk, is_wav, parse_wav, plan_wav
 from codectool.errors import AudioError
 from codectool.filetypes import START_BYTES, describe_foreign
@@ -188,9 +188,9 @@ class FileSource:
         if self._position == first:
             return first
         if part.begin_at is not None and first > part.preroll:
-            pieces, position = part.begin_at(first)
+            spans, position = part.begin_at(first)
             self.close()
-            self._open(index, pieces)
+            self._open(index, spans)
             self._position = position
             return position
         target = max(0, first - part.preroll)
@@ -202,14 +202,14 @@ class FileSource:
             self.close()
         return self._position
 
-    def _open(self, index: int, pieces: Sequence[Piece] | None = None) -> tuple[_Sound, View]:
+    def _open(self, index: int, spans: Sequence[Span] | None = None) -> tuple[_Sound, View]:
         """Return a stream, positioned at its start if it was not the one in use.
 
-        ``pieces`` are read instead of those of the stream.
+        ``spans`` are read instead of those of the stream.
         """
         if self._current is None or self._current[0] != index:
             self.close()
-            view = View(self._file, pieces or self._parts[index].pieces)
+            view = View(self._file, spans or self._parts[index].spans)
             try:
                 with self._messages(index):
                     sound = _Sound(view)
@@ -402,7 +402,7 @@ def _open(stack: ExitStack, file: Path | BinaryIO, name: str) -> AudioSource:
 
 
 def _plan(file: BinaryIO, end: int, name: str) -> Layout:
-    """Return how libsndfile has to read a file, which its first bytes tell."""
+    """Return how libsndfile has to read a file, chosen by its first bytes."""
     start = 0
     while (head := read_at(file, start, 16)).startswith(b"ID3") and len(head) == 16:
         start += mp3.id3_size(head)

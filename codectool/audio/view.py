@@ -7,29 +7,29 @@ from bisect import bisect_right
 from collections.abc import Iterable, Iterator, Sequence
 from typing import BinaryIO, TypeAlias
 
-Piece: TypeAlias = "bytes | tuple[int, int]"  # inserted bytes, or first and last + 1 byte of a file
+Span: TypeAlias = "bytes | tuple[int, int]"  # inserted bytes, or first and last + 1 byte of a file
 
 BLOCK_BYTES = 1 << 13  # for small reads
 
 
 class View:
-    """A read-only file of pieces of another file.
+    """A read-only file of spans of another file.
 
     libsndfile calls it from C, where exceptions would be printed and then ignored. The first error
     is kept for `raise_error`; a seek to an impossible position is answered as `lseek` does.
 
     Args:
         file: seekable file object.
-        pieces: what the view consists of; None is the whole file.
+        spans: what the view consists of; None is the whole file.
     """
 
-    def __init__(self, file: BinaryIO, pieces: Sequence[Piece] | None = None) -> None:
+    def __init__(self, file: BinaryIO, spans: Sequence[Span] | None = None) -> None:
         self._file = file
-        self._pieces = [(0, file.seek(0, io.SEEK_END))] if pieces is None else merged(pieces)
+        self._spans = [(0, file.seek(0, io.SEEK_END))] if spans is None else merged(spans)
         self._ends: list[int] = []
         end = 0
-        for piece in self._pieces:
-            end += len(piece) if isinstance(piece, bytes) else piece[1] - piece[0]
+        for span in self._spans:
+            end += len(span) if isinstance(span, bytes) else span[1] - span[0]
             self._ends.append(end)
         self.size = end
         self._position = 0
@@ -58,15 +58,15 @@ class View:
         data = bytearray(max(0, min(size, self.size - self._position)))
         return bytes(data[: self.readinto(data)])
 
-    def part(self, start: int, stop: int) -> Iterator[Piece]:
-        """Yield the pieces between two positions of the view."""
-        for piece, end in zip(self._pieces, self._ends, strict=True):
-            size = len(piece) if isinstance(piece, bytes) else piece[1] - piece[0]
+    def part(self, start: int, stop: int) -> Iterator[Span]:
+        """Yield the spans between two positions of the view."""
+        for span, end in zip(self._spans, self._ends, strict=True):
+            size = len(span) if isinstance(span, bytes) else span[1] - span[0]
             first, last = max(0, start - (end - size)), min(size, stop - (end - size))
-            if first < last and isinstance(piece, bytes):
-                yield piece[first:last]
+            if first < last and isinstance(span, bytes):
+                yield span[first:last]
             elif first < last:
-                yield (int(piece[0]) + first, int(piece[0]) + last)
+                yield (int(span[0]) + first, int(span[0]) + last)
 
     def seek(self, offset: int, whence: int = io.SEEK_SET) -> int:
         """Move to a position; `tell` returns -1 after an impossible one."""
@@ -88,7 +88,7 @@ class View:
         done = 0
         try:
             while done < len(target) and 0 <= position < self.size:
-                count = self._read_piece(position, target[done:])
+                count = self._read_span(position, target[done:])
                 if not count:
                     break
                 done += count
@@ -97,16 +97,16 @@ class View:
             self._error = self._error or error
         return done
 
-    def _read_piece(self, position: int, target: memoryview) -> int:
+    def _read_span(self, position: int, target: memoryview) -> int:
         index = bisect_right(self._ends, position)
-        piece = self._pieces[index]
-        size = len(piece) if isinstance(piece, bytes) else piece[1] - piece[0]
+        span = self._spans[index]
+        size = len(span) if isinstance(span, bytes) else span[1] - span[0]
         offset = position - (self._ends[index] - size)
         count = min(len(target), size - offset)
-        if isinstance(piece, bytes):
-            target[:count] = piece[offset : offset + count]
+        if isinstance(span, bytes):
+            target[:count] = span[offset : offset + count]
             return count
-        self._file.seek(piece[0] + offset)
+        self._file.seek(span[0] + offset)
         if hasattr(self._file, "readinto"):
             return self._file.readinto(target[:count]) or 0
         data = self._file.read(count)  # spooled files of Python 3.10
@@ -114,23 +114,23 @@ class View:
         return len(data)
 
 
-def merged(pieces: Iterable[Piece]) -> list[Piece]:
-    """Join pieces that follow each other in the file, and drop empty ones.
+def merged(spans: Iterable[Span]) -> list[Span]:
+    """Join spans that follow each other in the file, and drop empty ones.
 
     Examples:
         >>> merged([b"ab", (5, 7), (7, 9), (9, 9), (20, 30)])
         [b'ab', (5, 9), (20, 30)]
     """
-    result: list[Piece] = []
-    for piece in pieces:
+    result: list[Span] = []
+    for span in spans:
         last = result[-1] if result else None
-        if isinstance(piece, bytes):
-            if piece:
-                result.append(piece)
-        elif isinstance(last, tuple) and last[1] == piece[0]:
-            result[-1] = (last[0], piece[1])
-        elif piece[0] < piece[1]:
-            result.append(piece)
+        if isinstance(span, bytes):
+            if span:
+                result.append(span)
+        elif isinstance(last, tuple) and last[1] == span[0]:
+            result[-1] = (last[0], span[1])
+        elif span[0] < span[1]:
+            result.append(span)
     return result
 
 

@@ -17,7 +17,7 @@ from typing import BinaryIO, TypeAlias
 from codectool.audio import mp3
 from codectool.audio.layout import Layout, Part
 from codectool.audio.samples import MAX_CHANNELS
-from codectool.audio.view import Piece, read_at
+from codectool.audio.view import Span, read_at
 from codectool.errors import AudioError
 
 MAX_FORMAT_CHUNK = 1 << 16
@@ -27,7 +27,7 @@ UNKNOWN_SIZES = range(0x7F00_0000, 0x8000_0001), range(0xFFFF_0000, 0x1_0000_000
 PCM, FLOAT, ALAW, ULAW, GSM610, EXTENSIBLE = 1, 3, 6, 7, 0x31, 0xFFFE
 MPEG_LAYER_3 = 0x55
 GSM_SAMPLES = 320  # per block
-# Chunks that may follow the samples, and that tell an empty file from one of unknown size.
+# Chunks that may follow the samples; they distinguish an empty file from one of unknown size.
 TRAILING_CHUNKS = {
     *(b"LIST", b"list", b"INFO", b"id3 ", b"ID3 ", b"fact", b"cue ", b"smpl", b"inst", b"JUNK"),
     *(b"junk", b"bext", b"PEAK", b"iXML", b"_PMX", b"afsp", b"acid", b"FLLR", b"PAD ", b"plst"),
@@ -172,8 +172,8 @@ def plan_wav(file: BinaryIO, start: int, end: int, name: str) -> Layout:
             layout = mp3.plan(file, stream, name)
             warnings += layout.warnings
             return replace(layout, warnings=warnings, promised_bytes=promised)
-    pieces = _canonical(header, stored)
-    return Layout([Part(pieces, _gsm_samples(header, stored))], warnings, promised_bytes=promised)
+    spans = _canonical(header, stored)
+    return Layout([Part(spans, _gsm_samples(header, stored))], warnings, promised_bytes=promised)
 
 
 def is_bound(size: int) -> bool:
@@ -196,7 +196,7 @@ def _gsm_samples(header: WavHeader, size: int) -> int | None:
     return size // block * GSM_SAMPLES if tag == GSM610 and channels == 1 and block else None
 
 
-def _canonical(header: WavHeader, size: int) -> list[Piece]:
+def _canonical(header: WavHeader, size: int) -> list[Span]:
     """Return a WAV file with samples of this size and no unnecessary chunks."""
     order = header.order
     chunks = b""

@@ -43,7 +43,7 @@ class Archive:
     """A zip archive; ``names`` are the records in the order of its directory.
 
     Raises:
-        CheckpointError: It is damaged, or its directory is larger than that of any checkpoint.
+        CheckpointError: It is damaged, or its directory is larger than any checkpoint needs.
     """
 
     def __init__(self, file: BinaryIO, size: int) -> None:

@@ -105,7 +105,7 @@ _OPTIONS = (
     click.option(
         "--verify-inputs",
         is_flag=True,
-        help="Folders: compare checksums of the inputs with those of the last run, instead of size "
+        help="Folders: compare checksums of the inputs with the journal, instead of size "
         "and times only.",
     ),
     click.option(

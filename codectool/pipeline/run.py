@@ -60,8 +60,8 @@ class RunOptions:
             the default of the device.
         overwrite: remake all outputs, and replace files that no earlier run made.
         strict: files fail whose audio gives a warning, because it is truncated or damaged.
-        verify_inputs: compare the checksum of each input with that of the input that its output
-            was made from, instead of size and times only.
+        verify_inputs: compare the checksum of each input with the one recorded when its output
+            was made, instead of size and times only.
     """
 
     files: Sequence[str] | None = None

@@ -278,13 +278,13 @@ class Run:
             )
 
     def _compare_data(self, before: Mapping[str, Any]) -> None:
-        """Warn if the training audio is not that of the earlier sessions of the run."""
+        """Warn if the training audio changed since the run was started."""
         if before["digest"] == self.data["digest"]:
             return
         (old, new) = (f"{d['clips']:,} files, {d['hours']:.2f} h" for d in (before, self.data))
         self._data_changed = (
-            f"the training audio is not that of the run so far ({old}; now {new}): crops are drawn "
-            "as in a new run with these files"
+            f"the training audio changed since the run was started ({old}; now {new}): crops are "
+            "drawn as in a new run with these files"
         )
         if self.is_main:
             self.callbacks.on_warning(self._data_changed)
