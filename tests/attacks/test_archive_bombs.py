@@ -6,10 +6,8 @@ import contextlib
 import io
 import json
 import struct
-import sys
 import zipfile
 import zlib
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,16 +18,6 @@ from codectool.checkpoints.load import load_model
 from codectool.checkpoints.pickles import read_torch_file
 from codectool.errors import CheckpointError
 from tests.attacks.limited_loader import LimitedLoader
-
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux", reason="limits the memory of a process as Linux does"
-)
-
-
-@pytest.fixture(scope="module")
-def loader() -> Iterator[LimitedLoader]:
-    with LimitedLoader() as limited:
-        yield limited
 
 
 def saved(content: object) -> bytes:

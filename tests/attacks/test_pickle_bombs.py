@@ -7,9 +7,7 @@ from __future__ import annotations
 
 import io
 import struct
-import sys
 import zipfile
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -64,17 +62,6 @@ def archive(path: Path, pickled: bytes, records: dict[str, bytes] | None = None)
         for name, data in (records or {"0": struct.pack("<4f", 1, 2, 3, 4)}).items():
             file.writestr(f"x/data/{name}", data)
     return path
-
-
-pytestmark = pytest.mark.skipif(
-    sys.platform != "linux", reason="limits the memory of a process as Linux does"
-)
-
-
-@pytest.fixture(scope="module")
-def loader() -> Iterator[LimitedLoader]:
-    with LimitedLoader() as limited:
-        yield limited
 
 
 def doubled(times: int) -> bytes:
