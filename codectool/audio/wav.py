@@ -162,7 +162,8 @@ def plan_wav(file: BinaryIO, start: int, end: int, name: str) -> Layout:
         if header.is_bound or is_trailing_chunk(following[:4]):
             stored = header.num_bytes
         rest = there - stored
-        if rest > 8 and any(following) and not (_is_chunk(following) or _is_chunk(following[1:])):
+        is_other_chunk = _is_chunk(following) or _is_chunk(following[1:])
+        if rest > 8 and any(following) and (not is_other_chunk or b"data" in following[:5]):
             warnings.append(
                 f"{rest} bytes after the samples are left out: its header does not include them"
             )

@@ -162,6 +162,16 @@ def test_chunks_around_the_samples_are_no_samples(tmp_path: Path) -> None:
     assert reading.warnings == []
 
 
+def test_a_second_data_chunk_gives_a_warning(tmp_path: Path) -> None:
+    data = stored("WAV", "PCM_16")
+    path = tmp_path / "a.wav"
+    path.write_bytes(data + data[data.index(b"data") :])
+    reading = read(path)
+    np.testing.assert_array_equal(reading.samples, samples_in(data))
+    assert len(reading.warnings) == 1
+    assert "after the samples are left out" in reading.warnings[0]
+
+
 def test_samples_after_the_stated_end_give_a_warning(tmp_path: Path) -> None:
     """As a recorder that crashes after it has updated the header."""
     data = with_size("WAV", stored("WAV", "PCM_16"), 8000)
