@@ -147,7 +147,7 @@ def _page_warnings(stream: Stream) -> Iterator[str]:
         if later.sequence > page.sequence
     )
     if lost:
-        yield f"{lost} pages are damaged or missing: the audio in them is lost"
+        yield f"damaged or missing pages: {lost}; the audio in them is lost"
     if not pages[-1].flags & LAST:
         yield "ends without the last page of its stream: it is cut off"
 
@@ -177,7 +177,7 @@ def _pages(file: BinaryIO, start: int, end: int, name: str, warnings: list[str])
             raise AudioError(f"{name}: is damaged in too many places to be read")
         position = following if found >= 0 or base + len(data) < end else end
     if damaged:
-        warnings.append(f"is damaged in {damaged} places")
+        warnings.append(f"is damaged (places: {damaged})")
 
 
 def _parse_page(data: bytes, at: int, position: int) -> Page | None:

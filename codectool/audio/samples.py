@@ -106,6 +106,7 @@ class LevelCheck:
     def __init__(self, name: str, warn: Callable[[str], object], *, lossy: bool = False) -> None:
         self._name = name
         self._warn = warn
+        self._lossy = lossy
         self._loud, self._highest = LOSSY_PEAKS if lossy else PEAKS
 
     def __call__(self, samples: Samples, first: int = 0) -> None:
@@ -126,7 +127,8 @@ class LevelCheck:
                 f"{samples[channel, sample]}; {int((~finite).sum())} samples are not finite numbers"
             )
         if peak > self._highest:
-            raise AudioError(f"{self._name}: peak {peak:.6g}; full scale is 1; {_cause(peak)}")
+            cause = "the file is probably damaged" if self._lossy else _cause(peak)
+            raise AudioError(f"{self._name}: peak {peak:.6g}; full scale is 1; {cause}")
         self._loud = self._highest
         self._warn(
             f"{self._name}: peak {peak:.4g}; full scale is 1, and louder samples are clipped where "
