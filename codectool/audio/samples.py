@@ -142,7 +142,7 @@ def _cause(peak: float) -> str:
         scale = 1 << (bits - 1)
         if peak <= 1.01 * scale:
             return f"these look like {bits}-bit samples: divide by {scale}"
-    return "these are no audio samples, or damaged ones"
+    return "these are not audio samples, or the data is damaged"
 
 
 def margin_samples(rate: int, new_rate: int) -> int:

@@ -63,7 +63,7 @@ REFUSED = {
     "24-bit scale": (SINE * (1 << 23), "24-bit samples: divide by 8388608"),
     "32-bit scale": (SINE * (1 << 31), "32-bit samples: divide by 2147483648"),
     "16-bit scale, negative peak": (np.minimum(SINE * 32768, 0), "divide by 32768"),
-    "float of any scale": (SINE * 1e20, "these are no audio samples"),
+    "float of any scale": (SINE * 1e20, "these are not audio samples"),
     "tensor of 16-bit scale": (TENSOR * 32768, "divide by 32768"),
     "bfloat16 of 16-bit scale": ((TENSOR * 32768).bfloat16(), "divide by 32768"),
 }
