@@ -13,11 +13,10 @@ from typing import Any, BinaryIO, NoReturn
 
 import numpy as np
 
-from codectool.audio.samples import LevelCheck, Samples
+from codectool.audio.samples import LevelCheck, Samples, chunk_samples
 from codectool.errors import AudioError
 
 INSTALL = "pip install 'codectool[formats]'"
-CHUNK_SAMPLES = 1 << 16  # per channel
 # Formats that may be opened: no playlists, which name other files and addresses.
 DEMUXERS = (
     "aac,ac3,amr,ape,asf,avi,caf,dsf,dts,dtshd,eac3,flv,matroska,mov,mpc,mpc8,mpeg,mpegts,ogg,rm,"
@@ -98,7 +97,7 @@ class FfmpegSource:
             position += samples.shape[1]
             waiting += part.shape[1]
             parts.append(part)
-            if waiting >= CHUNK_SAMPLES:
+            if waiting >= chunk_samples(self.channels):
                 yield np.concatenate(parts, axis=1)
                 parts, waiting = [], 0
             if position >= stop:

@@ -12,6 +12,7 @@ import numpy.typing as npt
 
 from codectool.errors import AudioError
 
+CHUNK_SAMPLES, CHUNK_VALUES = 1 << 16, 1 << 20  # most per channel, and of all channels
 MAX_CHANNELS = 1024  # the limit of libsndfile
 MAX_SAMPLES = 1 << 40  # per channel; a header with more does not state the real length
 MIN_RATE, MAX_RATE = 1000, 1_000_000  # in Hz
@@ -143,6 +144,11 @@ def _cause(peak: float) -> str:
         if peak <= 1.01 * scale:
             return f"these look like {bits}-bit samples: divide by {scale}"
     return "these are not audio samples, or the data is damaged"
+
+
+def chunk_samples(channels: int) -> int:
+    """Return the number of samples per channel that are read at once."""
+    return min(CHUNK_SAMPLES, CHUNK_VALUES // channels)
 
 
 def margin_samples(rate: int, new_rate: int) -> int:

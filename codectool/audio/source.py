@@ -18,13 +18,12 @@ from codectool.audio import flac, headers, mp3, ogg
 from codectool.audio.ffmpeg import audio_format, open_with_ffmpeg
 from codectool.audio.layout import Layout, Part
 from codectool.audio.mpg123 import Messages, collected_messages
-from codectool.audio.samples import MAX_SAMPLES, LevelCheck, Samples
+from codectool.audio.samples import MAX_SAMPLES, LevelCheck, Samples, chunk_samples
 from codectool.audio.view import Span, View, read_at
 from codectool.audio.wav import SUBTYPES, is_trailing_chunk, is_wav, parse_wav, plan_wav
 from codectool.errors import AudioError
 from codectool.filetypes import START_BYTES, describe_foreign
 
-CHUNK_SAMPLES, CHUNK_VALUES = 1 << 16, 1 << 20  # most per channel, and of all channels
 SPOOL_BYTES = 1 << 26  # of a pipe that are kept in memory; more go to a temporary file
 LOSSY = {"VORBIS", "OPUS", "MPEG_LAYER_I", "MPEG_LAYER_II", "MPEG_LAYER_III"}
 MAX_WAV_HEADER = 1 << 20  # bytes before the samples on a pipe that are streamed
@@ -81,11 +80,6 @@ class _Sound(soundfile.SoundFile):  # type: ignore[misc]
     def can_seek(self) -> bool:
         """Return whether `seek` works."""
         return bool(super().seekable())
-
-
-def chunk_samples(channels: int) -> int:
-    """Return the number of samples per channel that are read at once."""
-    return min(CHUNK_SAMPLES, CHUNK_VALUES // channels)
 
 
 class FileSource:

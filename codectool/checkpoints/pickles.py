@@ -103,10 +103,8 @@ def read_torch_file(path: Path) -> dict[str, Any]:
     try:
         with path.open("rb") as file:
             content = read_torch(file, path.stat().st_size)
-    except UnsafeCheckpointError as error:
-        raise UnsafeCheckpointError(f"{path}: {error}") from error
     except CheckpointError as error:
-        raise CheckpointError(f"{path}: {error}") from error
+        raise type(error)(f"{path}: {error}") from error
     except OSError as error:
         raise CheckpointError(f"{path}: {error.strerror or error}") from error
     return content
