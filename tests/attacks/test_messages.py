@@ -1,4 +1,4 @@
-"""Messages show little of a stranger's text, and make little work of his values."""
+"""Messages show at most 200 characters of untrusted text, and format untrusted values cheaply."""
 
 from __future__ import annotations
 

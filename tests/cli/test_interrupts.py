@@ -64,6 +64,14 @@ def start(*arguments: object, **variables: str) -> subprocess.Popen[str]:
     return process
 
 
+def assert_stops(process: subprocess.Popen[str], number: int, code: int) -> None:
+    process.send_signal(number)
+    started = time.monotonic()
+    _, err = process.communicate()
+    assert time.monotonic() - started < TIMEOUT_S
+    assert (process.returncode, err.strip()) == (code, "")
+
+
 def files_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.rglob("*") if path.is_file())
 
@@ -93,11 +101,7 @@ def test_folder_run_stops_within_a_long_file(
         (tmp_path / "packed.hcd").rename(in_dir / "long.hcd")
     out = tmp_path / "out"
     process = start(operation, in_dir, out, "--checkpoint", checkpoints["hac"])
-    process.send_signal(number)
-    started = time.monotonic()
-    _, err = process.communicate()
-    assert time.monotonic() - started < TIMEOUT_S
-    assert (process.returncode, err.strip()) == (code, "")
+    assert_stops(process, number, code)
     assert files_in(out) == [".codectool.jsonl"]
 
 
@@ -131,11 +135,7 @@ def test_single_file_stops_and_leaves_no_temporary_file(
     process = start(
         operation, source, target, "--checkpoint", checkpoints["hac"], TMPDIR=str(temporary)
     )
-    process.send_signal(number)
-    started = time.monotonic()
-    _, err = process.communicate()
-    assert time.monotonic() - started < TIMEOUT_S
-    assert (process.returncode, err.strip()) == (code, "")
+    assert_stops(process, number, code)
     assert files_in(tmp_path) == names
     assert list(temporary.iterdir()) == []
 
