@@ -34,6 +34,7 @@ LAYERS = {
         "tokens",
     },  # of codecs only what needs no torch
     "checkpoints": {"codecs", "files", "filetypes", "messages", "nn", "schema"},
+    "onnx": {"schema", "tokens"},
     "streaming": {"audio", "codecs", "tokens"},
     "codec": {"audio", "checkpoints", "codecs", "deprecation", "streaming", "tokens"},
     "loading": {"checkpoints", "codec", "codecs", "deprecation", "streaming"},
@@ -68,7 +69,7 @@ EXTERNAL = {
     "soundfile": {"audio"},
     "soxr": {"audio"},
     "construct": {"container"},
-    "msgspec": {"checkpoints", "schema", "codecs", "pipeline", "training"},
+    "msgspec": {"checkpoints", "schema", "codecs", "onnx", "pipeline", "training"},
     "click": {"cli"},
     "rich": {"cli"},
     "tqdm": {"cli"},
