@@ -44,6 +44,10 @@ LAYERS = {
         *("audio", "checkpoints", "codec", "container", "cores", "decoding", "deprecation"),
         *("encoding", "files", "loading", "messages", "streaming", "tokens"),
     },
+    "corpus": {
+        *("audio", "codec", "container", "cores", "files", "messages", "pipeline", "schema"),
+        "tokens",
+    },
     "evaluation": {
         *("_version", "audio", "codec", "container", "cores", "files", "loading", "messages"),
         *("plots", "schema", "tokens"),
@@ -74,6 +78,7 @@ EXTERNAL = {
     "rich": {"cli"},
     "tqdm": {"cli"},
     "pickle": {"checkpoints"},
+    "pyarrow": {"corpus"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

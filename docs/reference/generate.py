@@ -30,9 +30,20 @@ def cli() -> str:
     for name in COMMANDS:
         command = codectool.get_command(root, name)
         assert command is not None
-        context = click.Context(command, info_name=name, parent=root, max_content_width=100)
-        parts.append(_help(f"codectool {name}", command.get_help(context)))
+        parts += _command(f"codectool {name}", command, root)
     return "\n".join(parts)
+
+
+def _command(title: str, command: click.Command, parent: click.Context) -> Iterator[str]:
+    """Yield the help of a command and, for a group, of its commands."""
+    name = title.rpartition(" ")[2]
+    context = click.Context(command, info_name=name, parent=parent, max_content_width=100)
+    yield _help(title, command.get_help(context))
+    if isinstance(command, click.Group):
+        for inner in command.list_commands(context):
+            found = command.get_command(context, inner)
+            assert found is not None
+            yield from _command(f"{title} {inner}", found, context)
 
 
 def _help(title: str, text: str) -> str:

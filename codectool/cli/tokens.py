@@ -1,0 +1,16 @@
+"""`codectool tokens`: tokens of whole corpora."""
+
+from __future__ import annotations
+
+import click
+
+
+@click.group()
+def tokens() -> None:
+    """Tokens of whole corpora, in the formats that language models are trained on.
+
+    \b
+    Examples:
+      codectool tokens export tokens/ dataset/ --format parquet --manifest metadata.csv
+      codectool tokens import generated.jsonl decoded/
+    """
