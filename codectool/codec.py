@@ -33,6 +33,8 @@ from codectool.streaming import (
 )
 from codectool.tokens import MAX_SAMPLE_RATE, TokenLayout, Tokens, check_integer
 
+Features = npt.NDArray[np.float32]
+
 MIN_INPUT_RATE = 1000  # in Hz; from a lower rate a small file would become large by resampling
 
 PRECISIONS: dict[str, torch.dtype | None] = {
@@ -362,12 +364,69 @@ class Codec:
         output = OutputResampler(self.sample_rate, rate, channels, length=num_samples, hold=hold)
         return StreamDecoder(self.model, self.inference_context, channels, chunk_frames, output)
 
+    # Features
+
+    def latents(self, samples: npt.ArrayLike, sample_rate: int) -> Features:
+        """Return the continuous features of audio, from which `encode` makes its codes.
+
+        They are the input of the quantizer: the last layer of the encoder, for HAC after the
+        whitening, so that the sign of each value is a bit.
+
+        Args:
+            samples: see `encode`.
+            sample_rate: sampling rate of the audio in Hz.
+
+        Returns:
+            float32 ``(C, D, F)``, with as many frames as `encode` returns for the same audio.
+
+        Raises:
+            AudioError: see `encode`.
+        """
+        wave = as_channels(samples)
+        return self.latents_chunks([wave], sample_rate, len(wave))
+
+    def latents_chunks(
+        self, chunks: Iterable[npt.ArrayLike], sample_rate: int, channels: int
+    ) -> Features:
+        """Return `latents` of audio given in chunks ``(C, N)``; they do not depend on the cuts."""
+        encoder = self._encoder(sample_rate, channels, latents=True)
+        parts = [*map(encoder.push, chunks), encoder.flush()]
+        return cast(Features, np.concatenate(parts, axis=2))
+
+    def embed(self, tokens: Tokens, *, force: bool = False) -> Features:
+        """Return the quantized features of tokens, which are the input of the decoder.
+
+        For residual codecs they are the sum over the codebooks that the tokens have, for HAC the
+        bits as -1 and +1.
+
+        Args:
+            tokens: made with these weights.
+            force: as for `decode`.
+
+        Returns:
+            float32 ``(C, D, F)``.
+
+        Raises:
+            FingerprintError: the tokens were made with another codec or different weights.
+            DamagedError: a code exceeds its codebook.
+        """
+        self.check_compatible(tokens.layout, tokens.fingerprint, force)
+        check_codebooks(self.model, tokens.codes)
+        with self.inference_context():
+            # one channel at a time: the intermediate results are larger than the features
+            rows = [
+                self.model.dequantize(torch.from_numpy(row).long().to(self.device)[None])[0].mT
+                for row in tokens.codes
+            ]
+            return torch.stack(rows).float().cpu().numpy()
+
     def _encoder(
         self,
         sample_rate: int,
         channels: int,
         chunk_frames: int | None = None,
         checked: bool = False,
+        latents: bool = False,
     ) -> StreamEncoder:
         self.check_rate(sample_rate)
         return StreamEncoder(
@@ -379,6 +438,7 @@ class Codec:
             chunk_frames,
             self.padding,
             checked,
+            latents,
         )
 
     @property

@@ -42,6 +42,7 @@ class StreamEncoder:
         chunk_frames: frames computed at once; see `Codec.stream_encoder`.
         padding: how the signal is extended to whole frames; see `codectool.loading.load`.
         checked: whether the samples come from an `AudioSource`, which has checked them.
+        latents: return what would be quantized, float32 ``(C, D, F)``, instead of codes.
 
     Attributes:
         num_samples: samples per channel received so far; after `flush`, samples to decode.
@@ -61,6 +62,7 @@ class StreamEncoder:
         chunk_frames: int | None = None,
         padding: Padding = "lossless",
         checked: bool = False,
+        latents: bool = False,
     ) -> None:
         self.num_samples = 0
         self.num_frames = 0
@@ -68,7 +70,6 @@ class StreamEncoder:
         self.ended = False
         self._model = model
         self._inference_context = inference_context
-        self._num_codebooks = num_codebooks
         self._sample_rate = sample_rate
         self._padding = padding
         self._segment: int | None = None
@@ -79,7 +80,9 @@ class StreamEncoder:
         self._check = None if checked else LevelCheck("samples", warn_samples)
         self._resampler = Resampler(sample_rate, model.sample_rate, channels)
         with inference_context():
-            first = model.stream_encoder(chunk_frames)
+            first = model.stream_encoder(chunk_frames, latents=latents)
+        self._rows = slice(None if latents else num_codebooks)
+        self._dtype = torch.float32 if latents else torch.int32
         self._streams = [first, *(first.share() for _ in range(channels - 1))]
         self._pushed = 0  # samples at the model's rate that the model has received
         self._rest = np.zeros((channels, 0), np.float32)
@@ -139,7 +142,7 @@ class StreamEncoder:
                 codes = stream.push(torch.from_numpy(row).to(self._model.device)[None, None])
                 if last:
                     codes = torch.cat([codes, stream.flush()], dim=-1)
-                rows.append(codes[0, : self._num_codebooks].to("cpu", torch.int32).numpy())
+                rows.append(codes[0, self._rows].to("cpu", self._dtype).numpy())
         self.num_frames += rows[0].shape[1]
         more = self._rest.shape[1] > 0
         if self._segment is not None and self.num_frames + more > self._segment:

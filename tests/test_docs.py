@@ -9,9 +9,11 @@ import sys
 from collections.abc import Iterator
 from importlib import import_module
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
+import soundfile
 
 import codectool
 from codectool import codecs as codecs_package
@@ -89,13 +91,22 @@ def test_folders_guide_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 
 
 def test_programs_guide_python_runs(tmp_path: Path) -> None:
-    (program,) = code_blocks("docs/guides/programs.md", "python")
+    program, _ = code_blocks("docs/guides/programs.md", "python")
     path = tmp_path / "program.py"
     path.write_text(program + "    print(*(item.shape for item in codes))\n", encoding="utf-8")
     output = subprocess.run(
         [sys.executable, path], capture_output=True, text=True, timeout=100, check=True
     ).stdout
     assert output == "(1, 1, 75) (1, 1, 150)\n"
+
+
+def test_features_of_the_programs_guide(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    soundfile.write("speech.wav", np.zeros((12000, 2)), 24000)
+    names: dict[str, Any] = {}
+    _, program = code_blocks("docs/guides/programs.md", "python")
+    exec(program, names)
+    assert names["latents"].shape == names["features"].shape == (2, 18, 38)
 
 
 def test_added_codec_encodes_and_decodes(tiny: Path, tmp_path: Path) -> None:

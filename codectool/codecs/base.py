@@ -130,6 +130,7 @@ class CodecModel(nn.Module, ABC):
         sample_rate: sampling rate in Hz.
         hop_length: samples per frame.
         codebook_sizes: number of codes of each codebook.
+        latent_channels: width D of the latents that are quantized.
         min_frames: shortest input in frames; shorter ones are padded with zeros.
         extra_frames: frames of a signal beyond those that its samples fill.
         segment_frames: default length in frames of the segments of a model that sees a whole
@@ -147,6 +148,7 @@ class CodecModel(nn.Module, ABC):
     sample_rate: int
     hop_length: int
     codebook_sizes: tuple[int, ...]
+    latent_channels: int
     min_frames: int = 1
     extra_frames: int = 0
     segment_frames: int | None = None
@@ -214,7 +216,21 @@ class CodecModel(nn.Module, ABC):
         """
 
     @abstractmethod
-    def stream_encoder(self, chunk_frames: int | None = None) -> Stream[Any]:
+    def latents(self, waves: Sequence[Tensor]) -> list[Tensor]:
+        """Return what `encode` quantizes: float32 ``(D, N_i / hop_length)`` for each signal."""
+
+    @abstractmethod
+    def quantize(self, latent: Tensor) -> Tensor:
+        """Return codes ``(B, K, F)`` of latents ``(B, F, D)``, in float32 under autocast, too."""
+
+    @abstractmethod
+    def dequantize(self, codes: Tensor) -> Tensor:
+        """Return the input of the decoder ``(B, F, D)`` for codes ``(B, K', F)``."""
+
+    @abstractmethod
+    def stream_encoder(
+        self, chunk_frames: int | None = None, *, latents: bool = False
+    ) -> Stream[Any]:
         """Return a stream that encodes one signal: ``(1, 1, N)`` to ``(1, K, F)``.
 
         Args:
@@ -222,6 +238,7 @@ class CodecModel(nn.Module, ABC):
                 codes are identical. Smaller chunks reduce the latency; codes may then differ where
                 two codewords are equally near within rounding. For a model with segments it is the
                 length of a segment, which changes the codes.
+            latents: return the latents ``(1, D, F)`` that would be quantized, instead of codes.
         """
 
     @abstractmethod
@@ -241,6 +258,11 @@ class CodecModel(nn.Module, ABC):
     def no_codes(self) -> Tensor:
         """Codes of no frames, ``(1, K, 0)``."""
         return torch.zeros(1, len(self.codebook_sizes), 0, dtype=torch.int64, device=self.device)
+
+    @property
+    def no_latents(self) -> Tensor:
+        """Latents of no frames, ``(1, D, 0)``."""
+        return torch.zeros(1, self.latent_channels, 0, dtype=torch.float32, device=self.device)
 
     @property
     def no_samples(self) -> Tensor:

@@ -34,7 +34,11 @@ def split_segments(
 
 
 def encode_segments(
-    model: CodecModel, waves: Sequence[Tensor], segment_frames: int | None
+    model: CodecModel,
+    waves: Sequence[Tensor],
+    segment_frames: int | None,
+    *,
+    latents: bool = False,
 ) -> list[Tensor]:
     """Encode signals segment by segment, all segments in one batch.
 
@@ -43,9 +47,10 @@ def encode_segments(
         waves: ``(1, N)`` each. An incomplete hop at the end is dropped; a segment shorter than
             ``model.min_frames`` is padded with zeros.
         segment_frames: frames per segment; None for one segment per signal.
+        latents: return latents instead of codes.
 
     Returns:
-        int64 ``(K, N // hop_length)`` for each signal.
+        int64 ``(K, F)`` for each signal, F being ``N // hop_length``; latents are float32 ``(D, F)``.
     """
     hop = model.hop_length
     lengths = [wave.shape[-1] // hop for wave in waves]
@@ -55,9 +60,10 @@ def encode_segments(
         for wave, ranges in zip(waves, segments, strict=True)
         for first, last in ranges
     ]
-    encoded = iter(model.encode(batch) if batch else [])
+    encode, empty = (model.latents, model.no_latents) if latents else (model.encode, model.no_codes)
+    encoded = iter(encode(batch) if batch else [])
     return [
-        torch.cat([model.no_codes[0], *(next(encoded) for _ in ranges)], dim=-1)[:, :length]
+        torch.cat([empty[0], *(next(encoded) for _ in ranges)], dim=-1)[:, :length]
         for ranges, length in zip(segments, lengths, strict=True)
     ]
 
@@ -96,16 +102,16 @@ def decode_segments(
     ]
 
 
-def segment_encoder(model: CodecModel, frames: int) -> Stream[None]:
+def segment_encoder(model: CodecModel, frames: int, latents: bool = False) -> Stream[None]:
     """Return a stream that encodes segments of ``frames`` frames independently."""
-    return Stream(
-        partial(_segment_encoder_step, model), None, frames * model.hop_length, model.no_codes
-    )
+    empty = model.no_latents if latents else model.no_codes
+    make_step = partial(_segment_encoder_step, model, latents)
+    return Stream(make_step, None, frames * model.hop_length, empty)
 
 
-def _segment_encoder_step(model: CodecModel) -> Step[None]:
+def _segment_encoder_step(model: CodecModel, latents: bool) -> Step[None]:
     def step(wave: Tensor, state: None, last: bool) -> tuple[Tensor, None]:
-        return encode_segments(model, [wave[0]], None)[0][None], None
+        return encode_segments(model, [wave[0]], None, latents=latents)[0][None], None
 
     return step
 

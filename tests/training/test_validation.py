@@ -30,6 +30,7 @@ class SixteenBits(CodecModel):
     sample_rate = 16000
     hop_length = 4
     codebook_sizes = (65536,) * 4
+    latent_channels = 4
     decode_context = Context(0, 0)
     latency = Latency(0, 0)
 
@@ -41,8 +42,19 @@ class SixteenBits(CodecModel):
     def from_state(cls, state: Any, config: Any = None) -> SixteenBits:
         raise NotImplementedError
 
-    def stream_encoder(self, chunk_frames: int | None = None) -> Stream[Any]:
-        return segment_encoder(self, chunk_frames or 100)
+    def stream_encoder(
+        self, chunk_frames: int | None = None, *, latents: bool = False
+    ) -> Stream[Any]:
+        return segment_encoder(self, chunk_frames or 100, latents)
+
+    def latents(self, waves: Sequence[Tensor]) -> list[Tensor]:
+        raise NotImplementedError
+
+    def quantize(self, latent: Tensor) -> Tensor:
+        raise NotImplementedError
+
+    def dequantize(self, codes: Tensor) -> Tensor:
+        raise NotImplementedError
 
     def stream_decoder(self, chunk_frames: int | None = None) -> Stream[Any]:
         return segment_decoder(self, chunk_frames or 100)

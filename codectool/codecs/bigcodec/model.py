@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
+from functools import partial
 from typing import Any, cast
 
 import torch
@@ -198,6 +199,7 @@ class BigCodec(CodecModel):
         self.sample_rate = config.sample_rate
         self.hop_length = config.hop_length
         self.codebook_sizes = (decoder.codebook_size,) * decoder.vq_num_quantizers
+        self.latent_channels = decoder.vq_dim
         self.decode_context = self._context()
         self.encoder = Encoder(encoder)
         self.quantizer = ResidualQuantizer(
@@ -258,18 +260,30 @@ class BigCodec(CodecModel):
         return [wave.mT.float() for wave in waves]
 
     @override
-    def stream_encoder(self, chunk_frames: int | None = None) -> Stream[Any]:
+    @torch.no_grad()
+    def latents(self, waves: Sequence[Tensor]) -> list[Tensor]:
         if not self._in_chunks:
-            return segment_encoder(self, UNLIMITED_FRAMES)
-        chunk_size = (chunk_frames or self._chunk_frames) * self.hop_length
-        return Stream(self._encoder_step, None, chunk_size, self.no_codes)
+            return [self.latent(wave[None])[0].mT for wave in waves]
+        return [self.stream_encoder(latents=True).run(wave[None])[0] for wave in waves]
 
-    def _encoder_step(self) -> Step[StreamState | None]:
+    @override
+    def stream_encoder(
+        self, chunk_frames: int | None = None, *, latents: bool = False
+    ) -> Stream[Any]:
+        if not self._in_chunks:
+            return segment_encoder(self, UNLIMITED_FRAMES, latents)
+        chunk_size = (chunk_frames or self._chunk_frames) * self.hop_length
+        empty = self.no_latents if latents else self.no_codes
+        return Stream(partial(self._encoder_step, latents), None, chunk_size, empty)
+
+    def _encoder_step(self, latents: bool) -> Step[StreamState | None]:
         network = self.networks[0]
         start = network.initial_state()
 
         def step(wave: Tensor, state: StreamState | None, last: bool) -> tuple[Tensor, StreamState]:
             latent, state = network.forward(wave.mT, state or start, last)
+            if latents:
+                return latent.mT.float(), state
             return self.quantize(latent) if latent.shape[1] else self.no_codes, state
 
         return step
@@ -297,14 +311,14 @@ class BigCodec(CodecModel):
         """Return the latent ``(B, F, D)`` of ``(B, 1, N)`` by the plain modules, float32."""
         return cast(Tensor, self.encoder(wave)).mT.float()
 
+    @override
     def quantize(self, latent: Tensor) -> Tensor:
-        """Return codes ``(B, K, F)`` of ``(B, F, D)``, in float32 even under autocast."""
         with torch.autocast(latent.device.type, enabled=False):
             codes, _ = self.quantizer(latent.float())
         return cast(Tensor, codes)
 
+    @override
     def dequantize(self, codes: Tensor) -> Tensor:
-        """Return the latent ``(B, F, D)`` of codes ``(B, K', F)``."""
         return self.quantizer.lookup(codes)
 
     @property

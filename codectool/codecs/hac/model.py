@@ -53,6 +53,7 @@ class HacCodec(CodecModel):
         self.sample_rate = config.sample_rate
         self.hop_length = config.hop_length
         self.codebook_sizes = (2**config.num_bits,)
+        self.latent_channels = config.num_bits
         self.extra_frames = config.extra_frames
         self.delay_frames = config.delay_frames
         history = -decoder.first_input(0)
@@ -92,19 +93,36 @@ class HacCodec(CodecModel):
         return [self.stream_decoder().run(item[None])[0] for item in codes]
 
     @override
-    def stream_encoder(self, chunk_frames: int | None = None) -> Stream[Any]:
-        chunk_size = (chunk_frames or CHUNK_FRAMES) * self.hop_length
-        return Stream(partial(self._encoder_step, chunk_size), None, chunk_size, self.no_codes)
+    def latents(self, waves: Sequence[Tensor]) -> list[Tensor]:
+        return [self.stream_encoder(latents=True).run(wave[None])[0] for wave in waves]
 
-    def _encoder_step(self, chunk_size: int) -> Step[Any]:
+    @override
+    def quantize(self, latent: Tensor) -> Tensor:
+        return signs_to_index(latent)[:, None]
+
+    @override
+    def dequantize(self, codes: Tensor) -> Tensor:
+        return index_to_signs(codes[:, 0], self.config.num_bits)
+
+    @override
+    def stream_encoder(
+        self, chunk_frames: int | None = None, *, latents: bool = False
+    ) -> Stream[Any]:
+        chunk_size = (chunk_frames or CHUNK_FRAMES) * self.hop_length
+        make_step = partial(self._encoder_step, chunk_size, latents)
+        return Stream(make_step, None, chunk_size, self.no_latents if latents else self.no_codes)
+
+    def _encoder_step(self, chunk_size: int, latents: bool) -> Step[Any]:
         run = self._runner("encoder", chunk_size)
+        empty = self.no_latents if latents else self.no_codes
 
         def step(wave: Tensor, state: Any, last: bool) -> tuple[Tensor, Any]:
             length = wave.shape[-1]
             if not length:
-                return self.no_codes, state
+                return empty, state
             values, state = run(F.pad(wave, (0, chunk_size - length)).mT, state)
-            return signs_to_index(values)[:, None, : -(-length // self.hop_length)], state
+            output = values.mT.float() if latents else self.quantize(values)
+            return output[..., : -(-length // self.hop_length)], state
 
         return step
 
@@ -119,7 +137,7 @@ class HacCodec(CodecModel):
 
         def step(codes: Tensor, state: tuple[Any, int], last: bool) -> tuple[Tensor, Any]:
             inner, skip = state  # skip: samples of the delay that are still to be dropped
-            signs = index_to_signs(codes[:, 0], self.config.num_bits)
+            signs = self.dequantize(codes)
             if last:
                 signs = F.pad(signs, (0, 0, 0, self.delay_frames))
             waves = [self.no_samples]

@@ -57,6 +57,7 @@ class SuperCodec(CodecModel):
         self.sample_rate = config.sampling_rate
         self.hop_length = config.hop_length
         self.codebook_sizes = (config.codebook_size,) * config.rq_num_quantizers
+        self.latent_channels = config.codebook_dim
         self.segment_frames = max(MIN_FRAMES, SEGMENT_SECONDS * self.sample_rate // self.hop_length)
         widths = [BASE_WIDTH, *(BASE_WIDTH * mult for mult in config.channel_mults)]
         latent = config.codebook_dim
@@ -126,8 +127,14 @@ class SuperCodec(CodecModel):
         return [item[:, :length] for item, length in zip(audio.float(), lengths, strict=True)]
 
     @override
-    def stream_encoder(self, chunk_frames: int | None = None) -> Stream[None]:
-        return segment_encoder(self, chunk_frames or self.segment_frames)
+    def latents(self, waves: Sequence[Tensor]) -> list[Tensor]:
+        return [self.latent(wave[None])[0].mT for wave in waves]
+
+    @override
+    def stream_encoder(
+        self, chunk_frames: int | None = None, *, latents: bool = False
+    ) -> Stream[None]:
+        return segment_encoder(self, chunk_frames or self.segment_frames, latents)
 
     @override
     def stream_decoder(self, chunk_frames: int | None = None) -> Stream[None]:
@@ -153,14 +160,14 @@ class SuperCodec(CodecModel):
         """Return the latent ``(B, F, D)`` of ``(B, 1, N)``, float32."""
         return self._run(self.encoder, wave).mT
 
+    @override
     def quantize(self, latent: Tensor) -> Tensor:
-        """Return codes ``(B, K, F)`` of ``(B, F, D)``, in float32 even under autocast."""
         with torch.autocast(latent.device.type, enabled=False):
             codes, _ = self.rq(latent.float())
         return cast(Tensor, codes)
 
+    @override
     def dequantize(self, codes: Tensor) -> Tensor:
-        """Return the latent ``(B, F, D)`` of codes ``(B, K', F)``."""
         return self.rq.lookup(codes)
 
     @property
