@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 CLIP := assets/speech_espeak.flac
 
-.PHONY: help install test test-fast lint types format docs demo bench fuzz fuzz-container clean
+.PHONY: help install test test-fast lint types format reference docs docs-serve demo bench fuzz fuzz-container clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -33,8 +33,18 @@ format: install  ## format the code
 	$(BIN)/ruff check --fix
 	$(BIN)/ruff format
 
-docs: install  ## regenerate docs/reference/cli.md and config.md
+reference: install  ## regenerate docs/reference/cli.md and config.md
 	COLUMNS=80 $(BIN)/python docs/reference/generate.py
+
+.venv/.docs: .venv/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[docs]'
+	touch $@
+
+docs: .venv/.docs  ## build the documentation site in site/
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+
+docs-serve: .venv/.docs  ## show the documentation site while you edit it
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
 demo: install  ## encode a bundled clip, show its metadata, verify and decode it
 	@mkdir -p demo
@@ -58,4 +68,4 @@ bench: install  ## print the tables of docs/design/performance.md (half an hour)
 	$(BIN)/python -m benchmarks codecs --clips 16 --json bench.json
 
 clean:  ## remove generated files
-	rm -rf .venv .fuzz demo build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv .fuzz demo site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

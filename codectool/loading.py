@@ -41,7 +41,8 @@ def load(
             not contain it.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:N"``, ``"mps"``, or ``"auto"`` for the fastest one.
         precision: ``"fp32"``, or ``"bf16"`` or ``"fp16"`` for the matrix products. Only fp32
-            produces the tokens of the reference implementation.
+            produces the tokens of the reference implementation. HAC at 1.35 kbps is faster in fp32
+            on a CPU and ignores it there.
         padding: how signals are extended to whole frames. ``"lossless"`` keeps every sample and
             decodes to the exact length; ``"reference"`` does what the reference implementation
             does.

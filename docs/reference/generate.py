@@ -24,7 +24,7 @@ def cli() -> str:
     """Return cli.md: the ``--help`` text of every command."""
     root = click.Context(codectool, info_name="codectool", **codectool.context_settings)
     parts = [
-        "# Command line\n\nGenerated from `--help` by `make docs`.\n",
+        "# Command line\n\nGenerated from `--help` by `make reference`.\n",
         _help("codectool", codectool.get_help(root)),
     ]
     for name in COMMANDS:
@@ -54,8 +54,8 @@ def config() -> str:
     """Return config.md: every key of a training config with type, default and meaning."""
     parts = [
         "# Config reference\n\n"
-        "Generated from the config classes by `make docs`. A run config is a JSON file; bundled\n"
-        "ones are in `codectool/configs/`. `--set training.batch_size=16` changes a key,\n"
+        "Generated from the config classes by `make reference`. A run config is a JSON file;\n"
+        "bundled ones are in `codectool/configs/`. `--set training.batch_size=16` changes a key,\n"
         "`--print-config` shows the whole config. Keys without a default are required.\n"
     ]
     for cls in _classes(RunConfig):
@@ -157,6 +157,6 @@ if __name__ == "__main__":
         path, text = FOLDER / name, page()
         if "--check" in sys.argv:
             if path.read_text("utf-8") != text:
-                sys.exit(f"{path}: not current; run `make docs`")
+                sys.exit(f"{path}: not current; run `make reference`")
         else:
             path.write_text(text, "utf-8")
