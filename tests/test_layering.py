@@ -45,8 +45,8 @@ LAYERS = {
         *("encoding", "files", "loading", "messages", "streaming", "tokens"),
     },
     "corpus": {
-        *("audio", "codec", "container", "cores", "files", "messages", "pipeline", "schema"),
-        "tokens",
+        *("_version", "audio", "codec", "container", "cores", "decoding", "files", "filetypes"),
+        *("loading", "messages", "pipeline", "schema", "tokens"),
     },
     "evaluation": {
         *("_version", "audio", "codec", "container", "cores", "files", "loading", "messages"),
@@ -73,7 +73,7 @@ EXTERNAL = {
     "soundfile": {"audio"},
     "soxr": {"audio"},
     "construct": {"container"},
-    "msgspec": {"checkpoints", "schema", "codecs", "onnx", "pipeline", "training"},
+    "msgspec": {"checkpoints", "schema", "codecs", "corpus", "onnx", "pipeline", "training"},
     "click": {"cli"},
     "rich": {"cli"},
     "tqdm": {"cli"},
