@@ -4,44 +4,32 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Iterable, Mapping, Sequence
-from contextlib import AbstractContextManager
 from dataclasses import dataclass
-from typing import cast
+from pathlib import Path
+from typing import Any, cast
 
 import numpy as np
 import numpy.typing as npt
-import torch
 
 from codectool.audio.samples import LevelCheck, Samples, as_channels, resample
-from codectool.checkpoints.load import LoadedModel
-from codectool.codecs.base import CodecModel
-from codectool.codecs.isolation import isolated
-from codectool.codecs.segments import decode_segments, encode_segments
+from codectool.codecs.properties import ModelProperties
 from codectool.deprecation import renamed_keywords, warn_renamed
 from codectool.errors import AudioError, FingerprintError, UsageError
+from codectool.runner import Codes, Features, Runner
+from codectool.segments import decode_segments, encode_segments, pad_or_trim
 from codectool.streaming import (
-    Codes,
     OutputResampler,
     Padding,
     StreamDecoder,
     StreamEncoder,
     check_codebooks,
     max_padding,
-    pad_or_trim,
     padded_frames,
     warn_samples,
 )
 from codectool.tokens import MAX_SAMPLE_RATE, TokenLayout, Tokens, check_integer
 
-Features = npt.NDArray[np.float32]
-
 MIN_INPUT_RATE = 1000  # in Hz; from a lower rate a small file would become large by resampling
-
-PRECISIONS: dict[str, torch.dtype | None] = {
-    "fp32": None,
-    "bf16": torch.bfloat16,
-    "fp16": torch.float16,
-}
 
 
 @dataclass(frozen=True, eq=False)
@@ -69,29 +57,34 @@ class PreparedClip:
 class Codec:
     """A codec model with its weights on a device.
 
+    Args:
+        runner: runs the model; see `codectool.loading.load`.
+        fingerprint: of the weights.
+        checkpoint: path of the weights.
+        padding: how signals are extended to whole frames; see `codectool.loading.load`.
+        codebooks: encode with only the first N codebooks; None for all.
+
     Attributes:
-        model: the network.
+        runner: runs the model on NumPy arrays, in PyTorch or in ONNX Runtime.
+        model: properties of the model; with PyTorch the network itself.
         layout: shape of its tokens.
         fingerprint: eight hexadecimal digits that name the weights.
         checkpoint: path of the weights.
-        device: where the network runs.
         padding: how signals are extended to whole frames; see `codectool.loading.load`.
-        precision: of the matrix products; a key of `PRECISIONS`.
     """
 
     def __init__(
         self,
-        loaded: LoadedModel,
-        device: torch.device,
-        precision: str = "fp32",
+        runner: Runner,
+        fingerprint: str,
+        checkpoint: Path,
         padding: Padding = "lossless",
         codebooks: int | None = None,
     ):
-        if precision not in PRECISIONS:
-            raise UsageError(f"no precision is called `{precision}`; use {', '.join(PRECISIONS)}")
         if padding not in ("lossless", "reference"):
             raise UsageError(f"no padding is called `{padding}`; use lossless or reference")
-        self.model: CodecModel = loaded.model.to(device).eval()
+        self.runner = runner
+        self.model: Any = runner.model
         layout = model_layout(self.model)
         if codebooks is not None and codebooks not in range(1, layout.num_codebooks + 1):
             raise UsageError(
@@ -101,11 +94,19 @@ class Codec:
         self.layout = dataclasses.replace(
             layout, bits_per_codebook=layout.bits_per_codebook[:codebooks]
         )
-        self.fingerprint = loaded.fingerprint
-        self.checkpoint = loaded.path
-        self.device = device
+        self.fingerprint = fingerprint
+        self.checkpoint = checkpoint
         self.padding = padding
-        self.precision = precision
+
+    @property
+    def device(self) -> Any:
+        """Where the model runs; with PyTorch a `torch.device`."""
+        return self.runner.device
+
+    @property
+    def precision(self) -> str:
+        """Precision of the matrix products."""
+        return self.runner.precision
 
     @property
     def sample_rate(self) -> int:
@@ -210,20 +211,15 @@ class Codec:
         Memory grows with the sum of their lengths.
         """
         segment = self._segment_frames
-        with self.inference_context():
-            waves = [
-                torch.from_numpy(row)[None].to(self.device)
-                for clip in clips
-                for row in clip.samples
-            ]
-            rows = iter(encode_segments(self.model, waves, segment))
-            codes = [
-                torch.stack([next(rows) for _ in clip.samples])[:, : self.layout.num_codebooks]
-                for clip in clips
-            ]
+        waves = [row[None] for clip in clips for row in clip.samples]
+        rows = iter(encode_segments(self.runner, waves, segment))
+        codes = [
+            np.stack([next(rows) for _ in clip.samples])[:, : self.layout.num_codebooks]
+            for clip in clips
+        ]
         return [
             self.make_tokens(
-                item.to("cpu", torch.int32).numpy(),
+                item,
                 clip.sample_rate,
                 clip.num_samples,
                 None if segment is None or item.shape[-1] <= segment else segment,
@@ -287,15 +283,9 @@ class Codec:
         for clip in clips:
             check_codebooks(self.model, clip.codes)
         segments = [clip.segment_frames for clip in clips for _ in clip.codes]
-        with self.inference_context():
-            codes = [
-                torch.from_numpy(row.astype(np.int64)).to(self.device)
-                for clip in clips
-                for row in clip.codes
-            ]
-            rows = iter(decode_segments(self.model, codes, segments))
-            waves = [torch.cat([next(rows) for _ in clip.codes]) for clip in clips]
-        return [wave.float().cpu().numpy() for wave in waves]
+        codes = [row for clip in clips for row in clip.codes]
+        rows = iter(decode_segments(self.runner, codes, segments))
+        return [np.concatenate([next(rows) for _ in clip.codes]) for clip in clips]
 
     def resample_output(
         self, tokens: Tokens, wave: Samples, *, native_rate: bool = False
@@ -362,7 +352,7 @@ class Codec:
         check_integer("sampling rate in Hz", rate, 1, MAX_SAMPLE_RATE)
         hold = max_padding(self.model) if num_samples is None else 0
         output = OutputResampler(self.sample_rate, rate, channels, length=num_samples, hold=hold)
-        return StreamDecoder(self.model, self.inference_context, channels, chunk_frames, output)
+        return StreamDecoder(self.runner, channels, chunk_frames, output)
 
     # Features
 
@@ -412,13 +402,7 @@ class Codec:
         """
         self.check_compatible(tokens.layout, tokens.fingerprint, force)
         check_codebooks(self.model, tokens.codes)
-        with self.inference_context():
-            # one channel at a time: the intermediate results are larger than the features
-            rows = [
-                self.model.dequantize(torch.from_numpy(row).long().to(self.device)[None])[0].mT
-                for row in tokens.codes
-            ]
-            return torch.stack(rows).float().cpu().numpy()
+        return self.runner.embed(tokens.codes)
 
     def _encoder(
         self,
@@ -430,8 +414,7 @@ class Codec:
     ) -> StreamEncoder:
         self.check_rate(sample_rate)
         return StreamEncoder(
-            self.model,
-            self.inference_context,
+            self.runner,
             sample_rate,
             channels,
             self.layout.num_codebooks,
@@ -469,12 +452,8 @@ class Codec:
                 "or decode anyway with `--force`"
             )
 
-    def inference_context(self) -> AbstractContextManager[None]:
-        """Return the context in which the model runs, at the requested precision."""
-        return isolated(self.device.type, PRECISIONS[self.precision])
 
-
-def model_layout(model: CodecModel) -> TokenLayout:
+def model_layout(model: ModelProperties) -> TokenLayout:
     """Return the layout of a model's tokens with all its codebooks."""
     bits = tuple(max(1, (size - 1).bit_length()) for size in model.codebook_sizes)
     return TokenLayout(model.family, model.sample_rate, model.hop_length, bits)

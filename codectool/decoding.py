@@ -19,16 +19,16 @@ import numpy as np
 from codectool.audio.samples import Samples, margin_samples
 from codectool.audio.sink import open_sink
 from codectool.codec import Codec
-from codectool.codecs.base import Context
+from codectool.codecs.properties import Context
 from codectool.container import Header, Reader
 from codectool.errors import ContainerError, UsageError, naming
 from codectool.files import atomic_output, write_all
+from codectool.runner import Codes
 from codectool.streaming import (
-    Codes,
     OutputResampler,
     StreamDecoder,
     channel_groups,
-    decode_whole_signal,
+    check_codebooks,
     max_padding,
 )
 
@@ -253,7 +253,7 @@ class Decoding:
     def _decode(self, codes: Iterator[Codes], channels: int) -> Iterator[Samples]:
         """Yield samples ``(C, N)`` of the range for the codes of some channels."""
         plan = self._range
-        model, context = self._codec.model, self._codec.inference_context
+        runner, model = self._codec.runner, self._codec.model
         output = OutputResampler(
             self._codec.sample_rate,
             self.sample_rate,
@@ -266,12 +266,13 @@ class Decoding:
         header = self._reader.header
         segmented = model.segment_frames is not None
         chunk_frames = header.segment_frames if segmented else self._chunk_frames
-        decoder = StreamDecoder(model, context, channels, chunk_frames, output)
+        decoder = StreamDecoder(runner, channels, chunk_frames, output)
         if segmented and header.segment_frames is None:  # one segment of any length
             none = np.zeros((channels, header.layout.num_codebooks, 0), np.int32)
             whole = np.concatenate([none, *codes], axis=2)
             if whole.shape[2] > cast(int, model.segment_frames):
-                yield from map(output.push, decode_whole_signal(model, context, whole))
+                check_codebooks(model, whole)
+                yield from map(output.push, runner.decode_whole(whole))
             else:
                 yield decoder.push(whole)
         else:

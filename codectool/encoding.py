@@ -17,7 +17,8 @@ from codectool.codec import Codec
 from codectool.container import Header, Writer, write
 from codectool.errors import UsageError, naming
 from codectool.files import atomic_output
-from codectool.streaming import Codes, StreamEncoder, channel_groups, encode_whole_signal
+from codectool.runner import Codes
+from codectool.streaming import StreamEncoder, channel_groups, encode_whole_signal
 from codectool.tokens import Tokens
 
 LIVE_BLOCK_SECONDS = 0.1
@@ -120,9 +121,7 @@ def encode_source(
                     f"{audio.name}: `--exact` reads its input several times, which a pipe cannot "
                     "do; give a file"
                 )
-            codes, num_samples = encode_whole_signal(
-                codec.model, codec.inference_context, read, rate, channels
-            )
+            codes, num_samples = encode_whole_signal(codec.runner, read, rate, channels)
             codes = codes[:, : codec.layout.num_codebooks]
             return codec.make_tokens(codes, rate, num_samples, tags=tags)
         groups = channel_groups(codec.model, channels)

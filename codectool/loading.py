@@ -2,18 +2,12 @@
 
 from __future__ import annotations
 
-import re
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from codectool.checkpoints import bundled
-from codectool.checkpoints.load import load_model
 from codectool.codec import Codec
-from codectool.codecs.isolation import isolated
 from codectool.codecs.registry import DEFAULT_FAMILY, get_family
 from codectool.deprecation import renamed_keywords
 from codectool.errors import UsageError, WeightsMissingError
@@ -26,7 +20,7 @@ def load(
     checkpoint: str | Path | None = None,
     *,
     config: str | Path | Mapping[str, Any] | None = None,
-    device: str | torch.device = "auto",
+    device: Any = "auto",
     precision: str = "fp32",
     padding: Padding = "lossless",
     codebooks: int | None = None,
@@ -39,7 +33,8 @@ def load(
             or of codectool, or the name of bundled weights; None for the family's default weights.
         config: config of the model, or a JSON file with it; needed only if the checkpoint does
             not contain it.
-        device: ``"cpu"``, ``"cuda"``, ``"cuda:N"``, ``"mps"``, or ``"auto"`` for the fastest one.
+        device: ``"cpu"``, ``"cuda"``, ``"cuda:N"``, ``"mps"``, or ``"auto"`` (the fastest); or a
+            `torch.device`.
         precision: ``"fp32"``, or ``"bf16"`` or ``"fp16"`` for the matrix products. Only fp32
             produces the tokens of the reference implementation. HAC at 1.35 kbps is faster in fp32
             on a CPU and ignores it there.
@@ -54,6 +49,10 @@ def load(
         ConfigError: the config of the model is missing or wrong.
         UsageError: there is no such model, device, precision, padding or number of codebooks.
     """
+    from codectool.checkpoints.load import load_model
+    from codectool.codecs.isolation import isolated
+    from codectool.torch_runner import TorchRunner, find_device
+
     family = get_family(model or DEFAULT_FAMILY)
     where = find_device(device)
     if checkpoint is None:
@@ -71,42 +70,5 @@ def load(
         config = Path(config)
     with isolated(where.type, inference=False):
         loaded = load_model(Path(checkpoint), model, config)
-        return Codec(loaded, where, precision, padding, codebooks)
-
-
-def find_device(name: str | torch.device) -> torch.device:
-    """Return the device of this name; raise a `UsageError` if this machine does not have it."""
-    name = str(name)
-    if name == "auto":
-        if torch.cuda.is_available():
-            return torch.device("cuda")
-        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
-    match = re.fullmatch(r"(cpu|mps|cuda)|cuda:([0-9]{1,4})", name)
-    if not match:
-        raise UsageError(f"no device is called `{name}`; use cpu, cuda, cuda:N, mps or auto")
-    if name.startswith("cuda") and int(match[2] or 0) >= torch.cuda.device_count():
-        raise UsageError(
-            f"device {name}: this machine has {torch.cuda.device_count()} CUDA devices"
-        )
-    if name == "mps" and not torch.backends.mps.is_available():
-        raise UsageError("device mps: this machine does not have it")
-    return torch.device(name)
-
-
-def limit_threads(codec: Codec) -> None:
-    """Limit PyTorch to as many CPU threads as the model can use."""
-    if codec.device.type == "cpu" and codec.model.cpu_threads is not None:
-        torch.set_num_threads(min(codec.model.cpu_threads, torch.get_num_threads()))
-
-
-@contextmanager
-def sharing_threads(codec: Codec, workers: int) -> Iterator[None]:
-    """Divide PyTorch's CPU threads among ``workers`` threads that run the codec concurrently."""
-    before = torch.get_num_threads()
-    if codec.device.type == "cpu":
-        most = codec.model.cpu_threads or before
-        torch.set_num_threads(max(1, min(most, before // workers)))
-    try:
-        yield
-    finally:
-        torch.set_num_threads(before)
+        runner = TorchRunner(loaded.model, where, precision)
+        return Codec(runner, loaded.fingerprint, loaded.path, padding, codebooks)

@@ -8,24 +8,20 @@ from __future__ import annotations
 import sys
 import warnings
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import AbstractContextManager
 from functools import partial
-from typing import Literal, cast
+from typing import Any, Literal
 
 import numpy as np
 import numpy.typing as npt
-import torch
-from torch import Tensor
 
 from codectool.audio.samples import LevelCheck, Resampler, Samples, as_channels
-from codectool.codecs.base import CodecModel, WholeSignalModel
-from codectool.codecs.segments import split_segments
+from codectool.codecs.properties import ModelProperties
 from codectool.errors import AudioError, CodectoolWarning, DamagedError, TokensError
+from codectool.runner import Codes, Runner
+from codectool.segments import pad_or_trim, split_segments
 from codectool.tokens import MAX_CODEBOOK_BITS, check_codes
 
-Codes = npt.NDArray[np.int32]
 Padding = Literal["lossless", "reference"]
-InferenceContext = Callable[[], AbstractContextManager[None]]  # in which a model runs
 
 MAX_GROUP = 64  # channels whose streams are in memory at a time; BigCodec needs 1.7 MB for each
 MAX_GROUP_SAMPLES = 1 << 23  # of all segments in memory at a time
@@ -36,6 +32,7 @@ class StreamEncoder:
     """Encode audio of any sampling rate that arrives in chunks.
 
     Args:
+        runner: runs the model.
         sample_rate: sampling rate of the audio in Hz.
         channels: number of channels C; each is encoded independently.
         num_codebooks: codebooks to use.
@@ -54,8 +51,7 @@ class StreamEncoder:
 
     def __init__(
         self,
-        model: CodecModel,
-        inference_context: InferenceContext,
+        runner: Runner,
         sample_rate: int,
         channels: int,
         num_codebooks: int,
@@ -68,8 +64,8 @@ class StreamEncoder:
         self.num_frames = 0
         self.segment_frames: int | None = None
         self.ended = False
-        self._model = model
-        self._inference_context = inference_context
+        self._model = model = runner.model
+        self._channels = channels
         self._sample_rate = sample_rate
         self._padding = padding
         self._segment: int | None = None
@@ -79,11 +75,8 @@ class StreamEncoder:
             self._segment = chunk_frames or model.segment_frames
         self._check = None if checked else LevelCheck("samples", warn_samples)
         self._resampler = Resampler(sample_rate, model.sample_rate, channels)
-        with inference_context():
-            first = model.stream_encoder(chunk_frames, latents=latents)
+        self._stream = runner.stream_encoder(channels, chunk_frames, latents=latents)
         self._rows = slice(None if latents else num_codebooks)
-        self._dtype = torch.float32 if latents else torch.int32
-        self._streams = [first, *(first.share() for _ in range(channels - 1))]
         self._pushed = 0  # samples at the model's rate that the model has received
         self._rest = np.zeros((channels, 0), np.float32)
 
@@ -103,7 +96,7 @@ class StreamEncoder:
         """
         if self.ended:
             raise AudioError("the stream has ended; start a new one")
-        wave = as_channels(samples, len(self._streams))
+        wave = as_channels(samples, self._channels)
         if self._check is not None:
             self._check(wave, self.num_samples)
         self.num_samples += wave.shape[1]
@@ -136,18 +129,15 @@ class StreamEncoder:
 
     def _encode(self, wave: Samples, last: bool) -> Codes:
         self._pushed += wave.shape[1]
-        rows = []
-        with self._inference_context():
-            for stream, row in zip(self._streams, wave, strict=True):
-                codes = stream.push(torch.from_numpy(row).to(self._model.device)[None, None])
-                if last:
-                    codes = torch.cat([codes, stream.flush()], dim=-1)
-                rows.append(codes[0, self._rows].to("cpu", self._dtype).numpy())
-        self.num_frames += rows[0].shape[1]
+        codes = self._stream.push(wave[:, None])
+        if last:
+            codes = np.concatenate([codes, self._stream.flush()], axis=2)
+        codes = codes[:, self._rows]
+        self.num_frames += codes.shape[2]
         more = self._rest.shape[1] > 0
         if self._segment is not None and self.num_frames + more > self._segment:
             self.segment_frames = self._segment
-        return np.stack(rows)
+        return codes
 
 
 class OutputResampler:
@@ -215,23 +205,22 @@ class StreamDecoder:
     """Decode codes that arrive in chunks to audio of any sampling rate.
 
     Args:
+        runner: runs the model.
+        channels: number of channels C.
         chunk_frames: frames computed at once; see `Codec.stream_decoder`.
         output: receives the audio at the model's rate.
     """
 
     def __init__(
         self,
-        model: CodecModel,
-        inference_context: InferenceContext,
+        runner: Runner,
         channels: int,
         chunk_frames: int | None,
         output: OutputResampler,
     ) -> None:
-        self._model = model
-        self._inference_context = inference_context
-        with inference_context():
-            first = model.stream_decoder(chunk_frames)
-        self._streams = [first, *(first.share() for _ in range(channels - 1))]
+        self._model = runner.model
+        self._channels = channels
+        self._stream = runner.stream_decoder(channels, chunk_frames)
         self._output = output
         self._num_codebooks: int | None = None  # of the codes received so far
         self._ended = False
@@ -249,10 +238,7 @@ class StreamDecoder:
         """
         if self._ended:
             raise TokensError("the stream has ended; start a new one")
-        rows = self._checked(codes).to(self._model.device)
-        with self._inference_context():
-            waves = [s.push(row[None]) for s, row in zip(self._streams, rows, strict=True)]
-        return self._output.push(_to_numpy(waves))
+        return self._output.push(self._stream.push(self._checked(codes))[:, 0])
 
     def flush(self, num_samples: int | None = None) -> Samples:
         """End the signal and return the remaining samples.
@@ -267,36 +253,33 @@ class StreamDecoder:
         if self._ended:
             raise TokensError("the stream has ended; start a new one")
         self._ended = True
-        with self._inference_context():
-            waves = [stream.flush() for stream in self._streams]
-        rest = self._output.push(_to_numpy(waves))
+        rest = self._output.push(self._stream.flush()[:, 0])
         return np.concatenate([rest, self._output.flush(num_samples)], axis=1)
 
-    def _checked(self, codes: npt.ArrayLike) -> Tensor:
-        """Return codes as int64 ``(C, K', F)``; raise an error if they do not fit the stream."""
+    def _checked(self, codes: npt.ArrayLike) -> Codes:
+        """Return codes as int32 ``(C, K', F)``; raise an error if they do not fit the stream."""
+        given: Any = codes
         try:
-            array = codes.detach().cpu().numpy() if isinstance(codes, Tensor) else np.asarray(codes)
+            if hasattr(given, "is_floating_point"):  # PyTorch, which this module does not import
+                given = given.detach().cpu().numpy()
+            array = np.asarray(given)
         except (ValueError, TypeError, RuntimeError) as error:
             raise TokensError(f"codes must be an array of integers: {error}") from error
         sizes = self._model.codebook_sizes
-        given = array.shape[1] if array.ndim == 3 else len(sizes)
-        count = self._num_codebooks or min(max(1, given), len(sizes))
+        rows = array.shape[1] if array.ndim == 3 else len(sizes)
+        count = self._num_codebooks or min(max(1, rows), len(sizes))
         check_codes(array, [MAX_CODEBOOK_BITS] * count)
-        if len(array) != len(self._streams):
+        if len(array) != self._channels:
             raise TokensError(
-                f"codes of {len(array)} channels, but the stream has {len(self._streams)}"
+                f"codes of {len(array)} channels, but the stream has {self._channels}"
             )
         check_codebooks(self._model, array)
         self._num_codebooks = count
-        return torch.from_numpy(array.astype(np.int64))
+        return array.astype(np.int32)
 
 
 def encode_whole_signal(
-    model: CodecModel,
-    inference_context: InferenceContext,
-    read: Callable[[], Iterable[Samples]],
-    sample_rate: int,
-    channels: int,
+    runner: Runner, read: Callable[[], Iterable[Samples]], sample_rate: int, channels: int
 ) -> tuple[Codes, int]:
     """Encode a signal of any length as one segment, in several passes and bounded memory.
 
@@ -305,10 +288,11 @@ def encode_whole_signal(
     Returns:
         int32 ``(C, K, F)``, and the samples per channel that were read.
     """
+    model = runner.model
     num_samples = 0
 
-    def read_channel(channel: int) -> Iterator[Tensor]:
-        """Yield ``(1, 1, N)`` at the model's rate, padded to whole frames."""
+    def read_channel(channel: int) -> Iterator[Samples]:
+        """Yield ``(1, N)`` at the model's rate, padded to whole frames."""
         nonlocal num_samples
         num_samples = pushed = 0
         resampler = Resampler(sample_rate, model.sample_rate, 1)
@@ -316,44 +300,16 @@ def encode_whole_signal(
             num_samples += chunk.shape[1]
             wave = resampler.push(chunk[channel, None])
             pushed += wave.shape[1]
-            yield torch.from_numpy(wave)[None].to(model.device)
+            yield wave
         wave = resampler.push(np.zeros((1, 0), np.float32), last=True)
         length = model.num_frames(pushed + wave.shape[1]) * model.hop_length
-        yield torch.from_numpy(pad_or_trim(wave, length - pushed))[None].to(model.device)
+        yield pad_or_trim(wave, length - pushed)
 
-    rows = []
-    for channel in range(channels):
-        with inference_context():
-            parts = cast(WholeSignalModel, model).encode_whole(partial(read_channel, channel))
-            codes = torch.cat([part[0] for part in parts], dim=-1)
-        rows.append(codes.to("cpu", torch.int32).numpy())
+    rows = [runner.encode_whole(partial(read_channel, channel)) for channel in range(channels)]
     return np.stack(rows), num_samples
 
 
-def decode_whole_signal(
-    model: CodecModel, inference_context: InferenceContext, codes: Codes
-) -> Iterator[Samples]:
-    """Decode codes ``(C, K', F)`` that were encoded as one segment.
-
-    Yields:
-        Samples ``(C, N)`` at the model's rate.
-
-    Raises:
-        DamagedError: a code exceeds its codebook.
-    """
-    check_codebooks(model, codes)
-    rows = torch.from_numpy(codes.astype(np.int64)).to(model.device)
-    whole = cast(WholeSignalModel, model)
-    chunks = zip(*(whole.decode_whole(row[None]) for row in rows), strict=True)
-    while True:
-        with inference_context():  # not around `yield`: the consumer does not run the model
-            waves = next(chunks, None)
-        if waves is None:
-            return
-        yield _to_numpy(waves)
-
-
-def channel_groups(model: CodecModel, channels: int) -> list[slice]:
+def channel_groups(model: ModelProperties, channels: int) -> list[slice]:
     """Divide the channels of a file into groups, which are processed one after another.
 
     Streams need memory per channel, for a model with segments a segment of samples.
@@ -366,7 +322,7 @@ def channel_groups(model: CodecModel, channels: int) -> list[slice]:
 
 
 def padded_frames(
-    model: CodecModel, num_samples: int, padding: Padding, segment_frames: int | None
+    model: ModelProperties, num_samples: int, padding: Padding, segment_frames: int | None
 ) -> int:
     """Return the number of frames to which ``num_samples`` at the model's rate are padded.
 
@@ -390,12 +346,12 @@ def padded_frames(
     return frames
 
 
-def max_padding(model: CodecModel) -> int:
+def max_padding(model: ModelProperties) -> int:
     """Return the most samples at the end of a stream that may be padding."""
     return model.num_frames(1) * model.hop_length if model.segment_frames is None else 0
 
 
-def check_codebooks(model: CodecModel, codes: npt.NDArray[np.integer]) -> None:
+def check_codebooks(model: ModelProperties, codes: npt.NDArray[np.integer]) -> None:
     """Raise a `DamagedError` if one of the codes ``(C, K', F)`` exceeds its codebook."""
     for codebook, size in enumerate(model.codebook_sizes[: codes.shape[1]]):
         largest = int(codes[:, codebook].max(initial=0))
@@ -411,14 +367,3 @@ def warn_samples(message: str) -> None:
     while frame.f_back and frame.f_globals["__name__"].startswith("codectool."):
         level, frame = level + 1, frame.f_back
     warnings.warn(message, CodectoolWarning, stacklevel=level)
-
-
-def pad_or_trim(wave: Samples, length: int) -> Samples:
-    """Return ``(C, N)`` zero-padded or cut to ``(C, length)``."""
-    missing = max(0, length - wave.shape[1])
-    return np.ascontiguousarray(np.pad(wave[:, :length], ((0, 0), (0, missing))))
-
-
-def _to_numpy(waves: Iterable[Tensor]) -> Samples:
-    """Stack one ``(1, 1, N)`` per channel to ``(C, N)``."""
-    return np.stack([wave[0, 0].float().cpu().numpy() for wave in waves])

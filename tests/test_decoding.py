@@ -17,16 +17,16 @@ import codectool
 from codectool.audio.files import read_audio
 from codectool.audio.source import PcmSource
 from codectool.audio.wav import RAW_FORMATS
-from codectool.checkpoints.load import LoadedModel
 from codectool.codec import Codec
-from codectool.codecs.base import Context
 from codectool.codecs.bigcodec.model import BigCodec
+from codectool.codecs.properties import Context
 from codectool.container import Header, Reader, write
 from codectool.decoding import DecodeRange, Decoding, decode_file, plan_range
 from codectool.encoding import encode_live
 from codectool.errors import DamagedError, FingerprintError, TruncatedError, UsageError
 from codectool.nn.weight_norm import fold_weight_norm
 from codectool.tokens import TokenLayout, Tokens
+from codectool.torch_runner import TorchRunner
 from tests.full_size_weights import BIGCODEC
 from tests.signals import Pipe, speechlike
 
@@ -238,7 +238,7 @@ def test_range_of_a_bigcodec_with_small_strides() -> None:
     torch.manual_seed(0)
     model = BigCodec(config).eval()
     fold_weight_norm(model)
-    codec = Codec(LoadedModel(model, "00000000", Path("-")), torch.device("cpu"))
+    codec = Codec(TorchRunner(model, torch.device("cpu")), "00000000", Path("-"))
     tokens = codec.encode(speechlike(1, 16000), 16000)
     whole = codec.decode(tokens)
     found = decode(codec, io.BytesIO(stored(tokens, 10)), 0.5, 0.01)

@@ -34,12 +34,15 @@ LAYERS = {
         "tokens",
     },  # of codecs only what needs no torch
     "checkpoints": {"codecs", "files", "filetypes", "messages", "nn", "schema"},
+    "runner": {"codecs"},
+    "torch_runner": {"codecs", "runner"},
     "onnx": {"schema", "tokens"},
-    "streaming": {"audio", "codecs", "tokens"},
-    "codec": {"audio", "checkpoints", "codecs", "deprecation", "streaming", "tokens"},
-    "loading": {"checkpoints", "codec", "codecs", "deprecation", "streaming"},
-    "encoding": {"audio", "codec", "container", "files", "streaming", "tokens"},
-    "decoding": {"audio", "codec", "codecs", "container", "files", "streaming"},
+    "segments": {"runner"},
+    "streaming": {"audio", "codecs", "runner", "segments", "tokens"},
+    "codec": {"audio", "codecs", "deprecation", "runner", "segments", "streaming", "tokens"},
+    "loading": {"checkpoints", "codec", "codecs", "deprecation", "streaming", "torch_runner"},
+    "encoding": {"audio", "codec", "container", "files", "runner", "streaming", "tokens"},
+    "decoding": {"audio", "codec", "codecs", "container", "files", "runner", "streaming"},
     "pipeline": {
         *("audio", "checkpoints", "codec", "container", "cores", "decoding", "deprecation"),
         *("encoding", "files", "loading", "messages", "streaming", "tokens"),
@@ -50,18 +53,18 @@ LAYERS = {
     },
     "evaluation": {
         *("_version", "audio", "codec", "container", "cores", "files", "loading", "messages"),
-        *("plots", "schema", "tokens"),
+        *("plots", "schema", "tokens", "torch_runner"),
     },
     "training": {
         *("audio", "checkpoints", "codec", "codecs", "evaluation", "files", "messages"),
-        *("nn", "plots", "schema", "tokens"),
+        *("nn", "plots", "schema", "tokens", "torch_runner"),
     },
 }
 FREE = ("__init__", "__main__", "cli")  # may import everything; nothing imports them
 
 # Packages that only some parts may import.
 EXTERNAL = {
-    "torch": {"nn", "codecs", "checkpoints", "streaming", "codec", "loading", "training"},
+    "torch": {"nn", "codecs", "checkpoints", "torch_runner", "training"},
     "torchaudio": {"training"},
     "transformers": {"training"},
     "ray": {"pipeline"},

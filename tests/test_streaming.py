@@ -10,7 +10,7 @@ import torch
 
 from codectool.codec import Codec
 from codectool.errors import AudioError, DamagedError, UsageError
-from codectool.streaming import OutputResampler, decode_whole_signal, encode_whole_signal
+from codectool.streaming import OutputResampler, encode_whole_signal
 from codectool.tokens import Tokens
 from tests.signals import speechlike, split_randomly
 
@@ -170,14 +170,13 @@ def test_output_resampler_skips_holds_and_limits(length: int | None) -> None:
 
 def test_whole_signal_matches_one_segment(codecs: dict[str, Codec]) -> None:
     codec = codecs["supercodec"]
-    model, context = codec.model, codec.inference_context
     rate = 22050
     wave = speechlike(1.3, rate, 2)
     tokens = codec.encode(wave, rate)
-    codes, num_samples = encode_whole_signal(model, context, lambda: split_randomly(wave), rate, 2)
+    codes, num_samples = encode_whole_signal(codec.runner, lambda: split_randomly(wave), rate, 2)
     assert num_samples == wave.shape[1]
     np.testing.assert_array_equal(codes, tokens.codes)
-    chunks = list(decode_whole_signal(model, context, codes))
+    chunks = list(codec.runner.decode_whole(codes))
     decoded = codec.decode_clips([tokens])[0]
     np.testing.assert_allclose(np.concatenate(chunks, axis=1), decoded, atol=1e-4)
 

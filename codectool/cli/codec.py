@@ -32,7 +32,7 @@ class CodecOptions:
     def load(self) -> Codec:
         """Load the codec, and add its weights to the checkpoint registry."""
         from codectool.checkpoints import bundled, registry
-        from codectool.loading import limit_threads, load
+        from codectool.loading import load
 
         with working("loading the codec"):
             codec = load(**vars(self))
@@ -47,7 +47,7 @@ class CodecOptions:
             except (OSError, CodectoolError) as error:
                 warn(f"{registry.home()}: cannot register this checkpoint ({error})")
         if "OMP_NUM_THREADS" not in os.environ:
-            limit_threads(codec)
+            codec.runner.limit_threads()
         return codec
 
     def load_for(self, header: Header, name: str) -> Codec:

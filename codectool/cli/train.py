@@ -128,7 +128,7 @@ def train(
         raise UsageError("--run-dir is missing: give a folder for the run")
 
     from codectool.cli.progress import TrainingProgress
-    from codectool.loading import find_device
+    from codectool.torch_runner import find_device
     from codectool.training import parallel
     from codectool.training.run import Callbacks
     from codectool.training.run import train as run_training

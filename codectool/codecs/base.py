@@ -4,119 +4,32 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, ClassVar, Generic, Protocol, TypeVar, runtime_checkable
+from typing import Any, ClassVar, Protocol, TypeVar, runtime_checkable
 
 import torch
 from torch import Tensor, nn
+from typing_extensions import override
 
-from codectool.chunking import Chunker
+from codectool.codecs.properties import Context, Latency
+from codectool.codecs.stream import ChunkStream
 from codectool.schema import to_json
 
 State = TypeVar("State")
 Step = Callable[[Tensor, State, bool], tuple[Tensor, State]]
 
 
-class RemadeStep(Generic[State]):
-    """A step function that copies and pickles of it make again, when they are first called.
-
-    So it may hold work arrays and compiled weights.
-    """
-
-    def __init__(self, make: Callable[[], Step[State]]) -> None:
-        self._make = make
-        self._step: Step[State] | None = make()
-
-    def __call__(self, x: Tensor, state: State, last: bool) -> tuple[Tensor, State]:
-        """Call the step function."""
-        if self._step is None:
-            self._step = self._make()
-        return self._step(x, state, last)
-
-    def __getstate__(self) -> dict[str, Any]:
-        return {**self.__dict__, "_step": None}
-
-
-class Stream(Generic[State]):
-    """Run a step function on a signal, in chunks of one size.
-
-    The output does not depend on how the signal was cut before it was pushed.
-
-    A stream can be copied and pickled at any point; see `RemadeStep`.
-
-    Args:
-        make_step: returns a function ``(x, state, last) -> (y, state)`` with x ``(1, C, T)`` and y
-            ``(1, C', T')``. T is ``chunk_size``; in the last call it is the rest, 0 to
-            ``chunk_size - 1``.
-        state: state before the first chunk; None for a model without memory.
-        chunk_size: time steps per chunk.
-        empty: output for no input, ``(1, C', 0)``.
-    """
+class Stream(ChunkStream[Tensor, State]):
+    """A `ChunkStream` of tensors."""
 
     def __init__(
         self, make_step: Callable[[], Step[State]], state: State, chunk_size: int, empty: Tensor
     ) -> None:
-        self._step = RemadeStep(make_step)
-        self._state = state
-        self._chunker: Chunker[Tensor] = Chunker(chunk_size, axis=2, concatenate=torch.cat)
-        self._empty = empty
+        super().__init__(make_step, state, chunk_size, empty, torch.cat)
 
-    def share(self) -> Stream[State]:
-        """Return a stream for another signal with the same step function and its work arrays.
-
-        To be called before the first `push`. The streams must not run at the same time.
-        """
-        stream = Stream.__new__(Stream)
-        stream.__dict__ |= {**self.__dict__, "_chunker": self._chunker.empty_copy()}
-        return stream
-
+    @override
     @torch.no_grad()
-    def push(self, x: Tensor) -> Tensor:
-        """Add input ``(1, C, T)``, T >= 0; return the output ``(1, C', T')`` that is ready."""
-        outputs = [self._empty]
-        for chunk in self._chunker.push(x):
-            outputs.append(self._run_step(chunk, last=False))
-        return torch.cat(outputs, dim=-1)
-
-    @torch.no_grad()
-    def flush(self) -> Tensor:
-        """End the signal; return the rest of the output."""
-        rest = self._chunker.flush()
-        return self._empty if rest is None else self._run_step(rest, last=True)
-
     def _run_step(self, x: Tensor, last: bool) -> Tensor:
-        y, self._state = self._step(x, self._state, last)
-        return y
-
-    def run(self, x: Tensor) -> Tensor:
-        """Process a whole signal ``(1, C, T)``."""
-        return torch.cat([self.push(x), self.flush()], dim=-1)
-
-
-@dataclass(frozen=True)
-class Context:
-    """Number of frames before and after a frame that its decoded samples depend on.
-
-    None stands for the whole segment.
-    """
-
-    before: int | None
-    after: int | None
-
-
-@dataclass(frozen=True)
-class Latency:
-    """Look-ahead beyond the end of a frame, in samples at the model's rate.
-
-    None stands for the whole segment.
-
-    Attributes:
-        encoder: samples that the token of the frame depends on.
-        decoder: samples' worth of tokens that the audio of the frame depends on.
-    """
-
-    encoder: int | None
-    decoder: int | None
+        return super()._run_step(x, last)
 
 
 class CodecModel(nn.Module, ABC):

@@ -19,7 +19,6 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Protocol
 
-from codectool.loading import sharing_threads
 from codectool.pipeline import steps
 from codectool.pipeline.journal import Entry, Journal
 from codectool.pipeline.operations import AnyOperation
@@ -104,7 +103,7 @@ class LocalEngine:
 
     def __init__(self, operation: AnyOperation, model_threads: int, workers: int) -> None:
         self.width = model_threads
-        self.batch_seconds = default_batch_seconds(operation.codec.device.type)
+        self.batch_seconds = default_batch_seconds(operation.codec.runner.device_type)
         self.timing = Timing()
         self._operation = operation
         self._workers = workers
@@ -127,7 +126,7 @@ class LocalEngine:
             threading.Thread(target=self._run_model, name=f"model-{number}", daemon=True)
             for number in range(width)
         ]
-        with sharing_threads(self._operation.codec, width):
+        with self._operation.codec.runner.sharing_threads(width):
             try:
                 for thread in threads:
                     thread.start()

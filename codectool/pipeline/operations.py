@@ -194,7 +194,7 @@ class EncodeOperation(Operation[PreparedClip, Tokens]):
 
     @override
     def fits_batch(self, seconds: float, channels: int) -> bool:
-        segment = self.codec.model.segment_frames
+        segment: int | None = self.codec.model.segment_frames
         if not super().fits_batch(seconds, channels):
             return False
         if not self.options.exact or segment is None:

@@ -221,7 +221,7 @@ def model_threads(codec: Codec) -> int:
 
     Threads that share one batch would wait for each other after every operation.
     """
-    if codec.device.type != "cpu":
+    if codec.runner.device_type != "cpu":
         return 1
     requested = os.environ.get("OMP_NUM_THREADS", "")
     return max(1, int(requested) if requested.isdecimal() else cores())

@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from codectool.audio.files import read_crop
-from codectool.checkpoints.load import LoadedModel
 from codectool.codec import Codec
 from codectool.codecs.base import CodecModel
 from codectool.errors import AudioError
@@ -27,6 +26,7 @@ from codectool.evaluation.metrics.spectral import mel_distance
 from codectool.evaluation.metrics.speech_level import speech_level
 from codectool.evaluation.metrics.stoi import Stoi
 from codectool.evaluation.tokens.usage import codebook_usage
+from codectool.torch_runner import TorchRunner
 
 MIN_SECONDS = 0.1
 NO_FINGERPRINT = "00000000"  # the tokens are decoded at once by the same weights
@@ -93,7 +93,7 @@ def load_clips(
 
 def validate(model: CodecModel, clips: Sequence[ValidationClip]) -> ValidationResult:
     """Measure the quality of a model in evaluation mode on its device."""
-    codec = Codec(LoadedModel(model, NO_FINGERPRINT, Path("validation")), model.device)
+    codec = Codec(TorchRunner(model, model.device), NO_FINGERPRINT, Path("validation"))
     outputs, clip_values, codes = [], [], []
     for clip in clips:
         tokens = codec.encode_chunks([clip.audio], model.sample_rate, 1, checked=True)

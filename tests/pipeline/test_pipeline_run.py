@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 import soundfile
-import torch
 
 import codectool
 from codectool.codec import Codec
@@ -121,7 +120,7 @@ def test_model_threads_is_one_per_core_on_a_cpu(
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
     assert model_threads(codec) == 5
-    monkeypatch.setattr(codec, "device", torch.device("cuda"))
+    monkeypatch.setattr(codec.runner, "device_type", "cuda")
     assert model_threads(codec) == 1
 
 

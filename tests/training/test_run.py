@@ -18,7 +18,7 @@ from msgspec.structs import replace
 from safetensors.torch import load_file
 
 import codectool
-from codectool.checkpoints.load import LoadedModel, read_weights
+from codectool.checkpoints.load import read_weights
 from codectool.checkpoints.published import model_name
 from codectool.codec import Codec
 from codectool.errors import (
@@ -28,6 +28,7 @@ from codectool.errors import (
     TrainingError,
     UsageError,
 )
+from codectool.torch_runner import TorchRunner
 from codectool.training import metrics_log, stop_signals
 from codectool.training import run as running
 from codectool.training.checkpoint import BEST, LAST, read_checkpoint
@@ -623,9 +624,8 @@ def test_run_folder_is_a_checkpoint(values: dict[str, Any], speech: Path, tmp_pa
     trainer = Trainer(config, torch.device("cpu"))
     trainer.load_state(read_checkpoint(tmp_path / LAST)["trainer"])
     with trainer.average.applied() if trainer.average else nullcontext():
-        expected = Codec(
-            LoadedModel(trainer.model.inference_model(), "01234567", tmp_path), codec.device
-        )
+        runner = TorchRunner(trainer.model.inference_model(), codec.device)
+        expected = Codec(runner, "01234567", tmp_path)
     wave = small.batch(1, 4000)[0]
     found, wanted = codec.encode(wave, 8000), expected.encode(wave, 8000)
     assert np.array_equal(found.codes, wanted.codes)

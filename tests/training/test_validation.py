@@ -15,7 +15,8 @@ import torch
 from torch import Tensor
 
 from codectool.codec import Codec
-from codectool.codecs.base import CodecModel, Context, Latency, Stream
+from codectool.codecs.base import CodecModel, Stream
+from codectool.codecs.properties import Context, Latency
 from codectool.codecs.segments import segment_decoder, segment_encoder
 from codectool.errors import AudioError
 from codectool.evaluation.metrics.spectral import mel_distance

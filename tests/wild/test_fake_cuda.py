@@ -21,8 +21,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from codectool.checkpoints.load import load_model
 from codectool.checkpoints.native import write_model
 from codectool.codec import Codec
-from codectool.codecs.base import WholeSignalModel
-from codectool.streaming import decode_whole_signal, encode_whole_signal
+from codectool.streaming import encode_whole_signal
+from codectool.torch_runner import TorchRunner
 from tests.hac_models import small_preset, untrained
 from tests.signals import speechlike
 
@@ -80,7 +80,7 @@ def fake_codec(
             for name, buffer in module._buffers.items():
                 if buffer is not None:
                     module._buffers[name] = mode.from_tensor(buffer).to(CUDA)
-        yield Codec(loaded, CUDA)
+        yield Codec(TorchRunner(loaded.model, CUDA), loaded.fingerprint, path)
 
 
 def without_value(make: Callable[..., Tensor], mode: FakeTensorMode) -> Callable[..., Tensor]:
@@ -113,20 +113,18 @@ def test_batch(fake_codec: Codec) -> None:
     with DownloadCounter() as counter:
         batch = fake_codec.encode_clips(clips)
         waves = fake_codec.decode_clips(batch)
-    assert counter.count == 2 * len(clips)
+    assert counter.count == 2  # codes and samples of all clips
     for tokens, wave in zip(batch, waves, strict=True):
         assert wave.shape == (2, tokens.num_frames * fake_codec.hop_length)
 
 
 @pytest.mark.parametrize("fake_codec", ["supercodec"], indirect=True)
 def test_whole_signal_in_passes(fake_codec: Codec) -> None:
-    model = fake_codec.model
-    assert isinstance(model, WholeSignalModel)
-    context = fake_codec.inference_context
-    codes, num_samples = encode_whole_signal(model, context, lambda: [WAVE], RATE, 2)
+    runner = fake_codec.runner
+    codes, num_samples = encode_whole_signal(runner, lambda: [WAVE], RATE, 2)
     assert num_samples == WAVE.shape[1]
-    waves = list(decode_whole_signal(model, context, codes))
-    assert np.concatenate(waves, axis=1).shape == (2, codes.shape[2] * model.hop_length)
+    waves = list(runner.decode_whole(codes))
+    assert np.concatenate(waves, axis=1).shape == (2, codes.shape[2] * runner.model.hop_length)
 
 
 def test_stream(fake_codec: Codec) -> None:

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from codectool.codecs.base import CodecModel, Context, Latency, Step, Stream
+from codectool.codecs.base import CodecModel, Step, Stream
 from codectool.codecs.bigcodec.alias_free import REACH, AliasFreeSnake, streaming_snake
 from codectool.codecs.bigcodec.config import BigCodecConfig, DecoderConfig, EncoderConfig
 from codectool.codecs.bigcodec.quantizer import FactorizedQuantizer
@@ -31,6 +31,7 @@ from codectool.codecs.bigcodec.streaming import (
     streaming_conv,
     streaming_transposed_conv,
 )
+from codectool.codecs.properties import Context, Latency
 from codectool.codecs.segments import segment_decoder, segment_encoder
 from codectool.nn.derived import Derived
 from codectool.nn.loading import load_tensors, skip_init

@@ -20,12 +20,13 @@ from torch.nn import functional as F
 from torch.nn.utils.rnn import pad_sequence
 from typing_extensions import override
 
-from codectool.codecs.base import CodecModel, Context, Latency, Step, Stream
+from codectool.codecs.base import CodecModel, Step, Stream
 from codectool.codecs.hac.blocks import Stack, State
 from codectool.codecs.hac.config import AnyHacConfig, HacConfig, parse_config
 from codectool.codecs.hac.fast_cpu import CompiledBlock, Executor, compile_stack
 from codectool.codecs.hac.network import HacNetwork
 from codectool.codecs.hac.quantizer import index_to_signs, signs_to_index
+from codectool.codecs.properties import Context, Latency
 from codectool.errors import ConfigError
 from codectool.nn.derived import Derived
 from codectool.nn.loading import load_tensors, skip_init

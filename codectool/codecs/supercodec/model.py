@@ -15,7 +15,8 @@ from torch import Tensor
 from torch.nn.utils.rnn import pad_sequence
 from typing_extensions import override
 
-from codectool.codecs.base import CodecModel, Context, Latency, Stream
+from codectool.codecs.base import CodecModel, Stream
+from codectool.codecs.properties import Context, Latency
 from codectool.codecs.segments import segment_decoder, segment_encoder
 from codectool.codecs.supercodec.blocks import (
     CausalConv,

@@ -24,7 +24,7 @@ class CodectoolSystem(System):
     def __init__(self, codec: Codec) -> None:
         self.codec = codec
         # processor time does not include the work of a GPU
-        self._clock = time.process_time if codec.device.type == "cpu" else time.perf_counter
+        self._clock = time.process_time if codec.runner.device_type == "cpu" else time.perf_counter
         silence = np.zeros(codec.sample_rate // 2, np.float32)
         codec.decode(codec.encode(silence, codec.sample_rate))  # warm-up
 

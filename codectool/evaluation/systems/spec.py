@@ -67,7 +67,7 @@ class SystemSpec:
         """Whether several processes can run the system at once."""
         if isinstance(self.codec, str) or self.codec.device == "cpu":
             return True
-        from codectool.loading import find_device
+        from codectool.torch_runner import find_device
 
         return find_device(self.codec.device).type == "cpu"
 

@@ -16,7 +16,7 @@ from typing import Any
 
 from codectool.checkpoints import bundled
 from codectool.errors import CodectoolError, FingerprintError
-from codectool.loading import limit_threads, load
+from codectool.loading import load
 from codectool.pipeline import steps
 from codectool.pipeline.journal import Entry
 from codectool.pipeline.operations import (
@@ -120,7 +120,7 @@ class Worker:
             CodectoolError: this machine lacks the weights or the device.
         """
         self._operation = self._spec.build(self._device)
-        limit_threads(self._operation.codec)
+        self._operation.codec.runner.limit_threads()
         self._idle_since = time.perf_counter()
 
     def prepare(self, number: int, batch: Batch, known: Mapping[str, Entry]) -> list[Entry]:

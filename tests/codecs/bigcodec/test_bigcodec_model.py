@@ -10,10 +10,11 @@ import torch
 from torch import Tensor
 
 from codectool.codec import Codec
-from codectool.codecs.base import Latency, Stream
+from codectool.codecs.base import Stream
 from codectool.codecs.bigcodec.config import BigCodecConfig
 from codectool.codecs.bigcodec.model import CPU_CHUNK_FRAMES, BigCodec
 from codectool.codecs.bigcodec.streaming import run_batch
+from codectool.codecs.properties import Latency
 from codectool.schema import to_json
 from tests.batches import decode_batch, encode_batch
 from tests.bigcodec_configs import mirrored_config
