@@ -22,6 +22,7 @@ LAYERS = {
     "chunking": set(),
     "schema": {"filetypes", "messages"},
     "plots": {"audio"},
+    "doctor": {"_version", "checkpoints", "cores", "messages"},  # imports the others by name
     "nn": {"messages"},
     "tokens": {"deprecation", "messages"},
     "audio": {"files", "filetypes", "messages"},

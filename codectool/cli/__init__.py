@@ -37,6 +37,7 @@ COMMANDS = {
     "evaluate": "Measure the quality of codecs on a set of clips.",
     "compare": "Compare two recordings.",
     "plot": "Plot learning curves of training runs.",
+    "doctor": "Check this installation and this machine.",
 }
 
 

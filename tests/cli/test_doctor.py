@@ -1,0 +1,178 @@
+"""`codectool doctor`: real environments, and broken ones made of stub packages."""
+
+from __future__ import annotations
+
+import getpass
+import json
+import os
+import subprocess
+import sys
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from codectool import cores
+from codectool.checkpoints import bundled
+from codectool.doctor import machine, models, packages, programs
+from codectool.doctor.finding import Finding, anonymous
+from codectool.doctor.packages import Requirement
+from codectool.doctor.run import CHECKS
+
+
+def doctor(*paths: Path, **environ: str) -> tuple[int, dict[str, dict[str, Any]], str]:
+    """Run `codectool doctor --json` with other folders before the packages."""
+    done = subprocess.run(
+        [sys.executable, "-m", "codectool", "doctor", "--json"],
+        env={
+            **os.environ,
+            "PYTHONPATH": os.pathsep.join([*map(str, paths), os.getcwd()]),
+            **environ,
+        },
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert not done.stderr
+    report = json.loads(done.stdout)
+    return done.returncode, {item["name"]: item for item in report["findings"]}, done.stdout
+
+
+def test_doctor_of_a_working_installation() -> None:
+    code, found, text = doctor()
+    problems = [item for item in found.values() if item["state"] == "error"]
+    assert (code, problems) == (0, [])
+    assert {item["section"] for item in found.values()} == set(CHECKS)
+    assert "times as fast as real time" in found["cpu"]["value"]
+    assert found["libsndfile"]["value"].endswith("WAV, FLAC, Ogg Vorbis, Opus, MP3")
+    assert str(Path.home()) not in text
+    assert f"/{getpass.getuser()}/" not in text
+
+
+def test_doctor_survives_broken_packages(tmp_path: Path) -> None:
+    """Packages that raise, that end the process, and that print while they are imported."""
+    (tmp_path / "torch.py").write_text("import os; os.kill(os.getpid(), 11)")
+    (tmp_path / "soundfile.py").write_text("raise OSError('sndfile library not found')")
+    (tmp_path / "soxr.py").write_text("print('{}'); raise ImportError('wrong ABI')")
+    code, found, text = doctor(tmp_path, CODECTOOL_HOME="/proc/none")
+    assert code == 1
+    assert found["libsndfile"]["state"] == "error"
+    assert "sndfile library not found" in found["libsndfile"]["value"]
+    assert found["soxr"]["state"] == found["resampling"]["state"] == "error"
+    assert "wrong ABI" in found["resampling"]["value"]
+    assert '"was ended by SIGSEGV after the start' in text
+    assert found["registry"]["state"] == "warning"
+    assert found["numpy"]["state"] == "ok"
+
+
+def test_doctor_prints_advice_for_each_problem(tmp_path: Path) -> None:
+    (tmp_path / "torch.py").write_text("raise OSError('libcudart.so: cannot open')")
+    done = subprocess.run(
+        [sys.executable, "-m", "codectool", "doctor"],
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(tmp_path), os.getcwd()])},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 1
+    lines = done.stdout.splitlines()
+    (row,) = [i for i, line in enumerate(lines) if "libcudart.so: cannot open" in line]
+    assert lines[row].startswith("  x torch")
+    assert "-> install torch again" in lines[row + 1]
+    assert lines[-1].startswith("1 error, ")
+
+
+@pytest.mark.parametrize(
+    ("text", "parsed"),
+    [
+        ("torch>=2.11", ("torch", ">=2.11", None)),
+        ("construct<3,>=2.10.70", ("construct", "<3,>=2.10.70", None)),
+        ('visqol-python[accel,lattice]>=3.8; extra == "eval"', ("visqol-python", ">=3.8", "eval")),
+        ("av (>=16) ; extra == 'formats'", ("av", ">=16", "formats")),
+    ],
+)
+def test_requirements_are_parsed(text: str, parsed: tuple[str, str, str | None]) -> None:
+    assert packages.parse(text) == Requirement(*parsed)
+
+
+@pytest.mark.parametrize(
+    ("version", "limits", "result"),
+    [
+        ("2.14.1+cu130", ">=2.11", True),
+        ("2.9.0", ">=2.11", False),
+        ("3.0", "<3,>=2.10.70", False),
+        ("2.10.70", "<3,>=2.10.70", True),
+        ("1.4.2", "~=1.4", True),
+        ("2.0", "~=1.4", False),
+        ("1.2", "==1.2,!=1.3", True),
+        ("1.0", "", True),
+    ],
+)
+def test_versions_are_compared(version: str, limits: str, result: bool) -> None:
+    assert packages.fits(version, limits) is result
+
+
+def test_packages_that_are_missing_or_old_are_errors(monkeypatch: pytest.MonkeyPatch) -> None:
+    required = ["no-such-package>=1", "numpy>=99", "pesq>=0; extra == 'x'", "none>=1; extra == 'y'"]
+    monkeypatch.setattr(packages.metadata, "requires", lambda _: required)
+    found = {finding.name: finding for finding in packages.check_packages()}
+    assert found["no-such-package"].state == found["numpy"].state == "error"
+    assert found["no-such-package"].advice == "run `pip install 'no-such-package>=1'`"
+    assert found["codectool[y]"].state == "note"
+    assert found["codectool[y]"].advice == "run `pip install 'codectool[y]'`"
+
+
+def test_damaged_and_missing_weights_are_errors(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    good = bundled.all_bundled()[0]
+    monkeypatch.setattr(bundled, "all_bundled", lambda: (replace(good, sha256="0" * 64),))
+    assert next(models.check_models()).value == "damaged: wrong checksum"
+    monkeypatch.setattr(bundled, "PACKAGE_FOLDER", tmp_path)
+    monkeypatch.setattr(bundled, "CHECKOUT_FOLDER", tmp_path)
+    assert next(models.check_models()).state == "error"
+
+
+def test_missing_programs_are_notes(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("PATH", "")
+    assert {finding.state for finding in programs.check_programs()} == {"note"}
+
+
+def test_container_limits_are_found(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    root, own = tmp_path / "cgroup", tmp_path / "own"
+    (root / "a" / "b").mkdir(parents=True)
+    own.write_text("0::/a/b\n")
+    assert cores.cgroup_cores(root, own) is None
+    (root / "a" / "b" / "cpu.max").write_text("max 100000\n")
+    assert cores.cgroup_cores(root, own) is None
+    (root / "a" / "cpu.max").write_text("150000 100000\n")
+    assert cores.cgroup_cores(root, own) == 1.5
+    (root / "cpu").mkdir()
+    (root / "cpu" / "cpu.cfs_quota_us").write_text("-1\n")
+    (root / "cpu" / "cpu.cfs_period_us").write_text("100000\n")
+    assert cores.cgroup_cores(root, own) == 1.5
+    (root / "cpu" / "cpu.cfs_quota_us").write_text("50000\n")
+    assert cores.cgroup_cores(root, own) == 0.5
+    monkeypatch.setattr(cores, "cgroup_cores", lambda: 0.5)
+    assert cores.cores() == 1
+    monkeypatch.setattr(machine, "cgroup_cores", lambda: 0.5)
+    monkeypatch.delenv("OMP_NUM_THREADS", raising=False)
+    (found,) = [f for f in machine.check_system() if f.name == "cores"]
+    assert found.state == "warning"
+    assert "OMP_NUM_THREADS=1" in str(found.advice)
+
+
+def test_full_disk_is_an_error(monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = type("Usage", (), {"free": 1000})
+    monkeypatch.setattr(machine.shutil, "disk_usage", lambda _: usage)
+    found = [f for f in machine.check_system() if "free" in f.value]
+    assert [f.state for f in found] == ["error", "error"]
+
+
+def test_findings_name_no_home_folder(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", "/home/jo")
+    monkeypatch.setattr(getpass, "getuser", lambda: "jo")
+    assert anonymous("/home/jo/x: no") == "~/x: no"
+    assert anonymous("/data/jo/x") == "/data/<user>/x"
+    assert Finding("a", "b", "c").state == "ok"
