@@ -9,5 +9,6 @@ codes = layout.from_ids(ids)
 
 from codectool.corpus.layouts import LAYOUTS, SequenceLayout
 from codectool.corpus.metadata import ExportMetadata
+from codectool.corpus.recovery import Recovered, recover_codes
 
-__all__ = ["LAYOUTS", "ExportMetadata", "SequenceLayout"]
+__all__ = ["LAYOUTS", "ExportMetadata", "Recovered", "SequenceLayout", "recover_codes"]

@@ -223,6 +223,11 @@ class SequenceLayout(Config, frozen=True):
         return max(self.end_id, 1 + (self.pad_id or 0))
 
     @property
+    def time_axis(self) -> int:
+        """Axis of the ids along which frames follow each other."""
+        return 0 if self.kind in ("frames", "flat") else 1
+
+    @property
     def max_delay(self) -> int:
         """Steps by which the last column of a delay pattern starts later than the first."""
         return self.ids_per_frame - 1 if self.kind == "delay" else 0
@@ -315,23 +320,42 @@ class SequenceLayout(Config, frozen=True):
             TokensError: not integers, or of another shape.
         """
         check_integer("number of channels", channels, 1, MAX_CHANNELS)
-        array = as_ids(ids)
+        array = self.to_sequence(ids)
         width = channels * self.ids_per_frame
         if array.size == 0:
             return np.zeros((0, width), np.int64)
-        dimensions = 1 if self.kind == "flat" else 2
-        if array.ndim == dimensions + 1 and array.shape[0] == 1:  # a batch of one sequence
-            array = array[0]
         if self.kind == "flat":
             return self._flat_to_grid(array, width, complete)
-        if array.ndim == 1 and width == 1:
-            array = array[:, None] if self.kind == "frames" else array[None]
-        axis = 1 if self.kind == "frames" else 0
-        if array.ndim != 2 or array.shape[axis] != width:
+        if array.shape[self.time_axis - 1] != width:
             raise self._shape_error(array, width)
         if self.kind == "frames":
             return array
         return array.T if self.kind == "codebooks" else self._undelay(array, complete)
+
+    def to_sequence(self, ids: npt.ArrayLike) -> Ids:
+        """Return ids as an int64 array with the number of dimensions that the layout has.
+
+        Raises:
+            TokensError: not integers, or of another number of dimensions.
+        """
+        array = as_ids(ids)
+        dimensions = 1 if self.kind == "flat" else 2
+        if array.ndim == dimensions + 1 and array.shape[0] == 1:  # a batch of one sequence
+            array = array[0]
+        if array.ndim == 1 and dimensions == 2 and self.ids_per_frame == 1:
+            array = np.expand_dims(array, 1 - self.time_axis)
+        if array.size == 0:
+            return array.reshape((0,) * dimensions)
+        if array.ndim != dimensions:
+            raise self._shape_error(array, self.ids_per_frame)
+        return array
+
+    def is_code(self, ids: Ids) -> npt.NDArray[np.bool_]:
+        """Return which ids are those of a code of any codebook."""
+        known = np.zeros(ids.shape, np.bool_)
+        for column in self.columns:
+            np.logical_or(known, (ids >= column.first_id) & (ids <= column.last_id), out=known)
+        return known
 
     def find_bad(self, grid: Ids) -> npt.NDArray[np.bool_]:
         """Return which ids of a grid ``(F, C * U)`` are not those of a code of their column."""
@@ -355,14 +379,16 @@ class SequenceLayout(Config, frozen=True):
         first, last = np.tile(ranges, width // len(columns))
         return first, last
 
-    def bad_id_error(self, grid: Ids, frame: int, index: int, skipped: int = 0) -> TokensError:
+    def bad_id_error(
+        self, grid: Ids, frame: int, index: int, positions: Ids | None = None
+    ) -> TokensError:
         """Return the error about a bad id of a grid ``(F, C * U)``.
 
         Args:
             grid: ids.
             frame: frame of the bad id.
             index: its column.
-            skipped: ids before the grid that were stripped.
+            positions: position in a flat sequence of each id; None if none were stripped.
         """
         value = int(grid[frame, index])
         column = self.columns[index % self.ids_per_frame]
@@ -373,7 +399,8 @@ class SequenceLayout(Config, frozen=True):
         ]
         where = f"frame {frame}, {self.describe_column(index, grid.shape[1])}"
         if self.kind == "flat":
-            where = f"position {skipped + frame * grid.shape[1] + index} ({where})"
+            position = frame * grid.shape[1] + index
+            where = f"position {position if positions is None else positions[position]} ({where})"
         if others:
             return TokensError(
                 f"id {value} at {where} belongs to {others[0]}; ids are missing, added or in "
@@ -394,8 +421,6 @@ class SequenceLayout(Config, frozen=True):
         return f"channel {channel} {text}" if width > self.ids_per_frame else text
 
     def _flat_to_grid(self, array: Ids, width: int, complete: bool) -> Ids:
-        if array.ndim != 1:
-            raise self._shape_error(array, width)
         frames, rest = divmod(len(array), width)
         if rest and complete:
             raise TokensError(
@@ -452,6 +477,8 @@ def as_ids(values: npt.ArrayLike) -> Ids:
         array = np.asarray(values)
     except ValueError as error:
         raise TokensError("rows of ids have different lengths") from error
+    if array.ndim == 0:
+        raise TokensError(f"ids must be a list or an array, not {shorten_repr(values, 40)}")
     if array.size == 0:
         return np.zeros(array.shape, np.int64)
     if array.dtype.kind == "u" and array.dtype.itemsize == 8 and int(array.max()) >> 63:
