@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 from codectool._version import __version__
 
 if TYPE_CHECKING:
+    from codectool import models
     from codectool.codec import Codec
     from codectool.container import read, write
     from codectool.errors import CodectoolError, CodectoolWarning
@@ -32,6 +33,7 @@ __all__ = [
     "Tokens",
     "__version__",
     "load",
+    "models",
     "read",
     "write",
 ]
@@ -49,6 +51,8 @@ _MODULES = {
 
 
 def __getattr__(name: str) -> Any:
+    if name == "models":
+        return import_module("codectool.models")
     if name not in _MODULES:
         raise AttributeError(f"module 'codectool' has no attribute {name!r}")
     return getattr(import_module(f"codectool.{_MODULES[name]}"), name)

@@ -13,6 +13,7 @@ CodectoolError
 ├── CheckpointError
 │   ├── UnsafeCheckpointError
 │   ├── WeightsMissingError
+│   ├── DownloadError
 │   └── FingerprintError
 ├── ConfigError
 └── TrainingError
@@ -94,7 +95,19 @@ class UnsafeCheckpointError(CheckpointError):
 
 
 class WeightsMissingError(CheckpointError):
-    """No weights were given, and none are known for the request."""
+    """No weights were given, or the ones that are needed are not on this machine.
+
+    Attributes:
+        model: name of the model in the registry that would do; None if there is none.
+    """
+
+    def __init__(self, message: str, model: str | None = None) -> None:
+        super().__init__(message)
+        self.model = model
+
+
+class DownloadError(CheckpointError):
+    """Weights cannot be downloaded, or are not the expected ones."""
 
 
 class FingerprintError(CheckpointError):

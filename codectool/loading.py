@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from codectool.checkpoints import bundled
+from codectool.checkpoints import registry
 from codectool.codec import Codec
 from codectool.codecs.registry import DEFAULT_FAMILY, get_family
 from codectool.deprecation import renamed_keywords
@@ -30,7 +30,8 @@ def load(
     Args:
         model: codec family, for example ``"hac"``; None for the family of the checkpoint.
         checkpoint: file or folder with the weights, in the format of the reference implementation
-            or of codectool, or the name of bundled weights; None for the family's default weights.
+            or of codectool, or the name of a model (`codectool.models.entries`); None for the
+            family's default model. Nothing is ever downloaded: see `codectool.models.pull`.
         config: config of the model, or a JSON file with it; needed only if the checkpoint does
             not contain it.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:N"``, ``"mps"``, or ``"auto"`` (the fastest); or a
@@ -44,7 +45,8 @@ def load(
         codebooks: encode with only the first N codebooks; None for all.
 
     Raises:
-        WeightsMissingError: no checkpoint was given and no weights are bundled for this family.
+        WeightsMissingError: the weights are not on this machine; ``model`` of the exception is
+            what `codectool.models.pull` takes, if they can be downloaded.
         CheckpointError: the checkpoint cannot be used.
         ConfigError: the config of the model is missing or wrong.
         UsageError: there is no such model, device, precision, padding or number of codebooks.
@@ -56,16 +58,22 @@ def load(
     family = get_family(model or DEFAULT_FAMILY)
     where = find_device(device)
     if checkpoint is None:
-        weights = bundled.default(family.name)
-        if weights is None:
+        if config is not None:
+            raise UsageError("`--config` needs `--checkpoint`: default weights contain theirs")
+        entry = registry.default(family.name)
+        if entry is None:
             hint = f"{family.weights_hint}; " if family.weights_hint else ""
             raise WeightsMissingError(
                 f"no weights for {family.name}; pass `--checkpoint PATH` ({hint}see "
-                "docs/guides/getting-started.md)"
+                "docs/guides/models.md)"
             )
-        checkpoint = weights.path
-        if config is not None:
-            raise UsageError("`--config` needs `--checkpoint`: bundled weights contain theirs")
+        checkpoint, config = entry.find(), entry.config
+        if checkpoint is None:
+            raise WeightsMissingError(
+                f"no weights for {family.name} on this machine; {entry.how_to_get()}, or pass "
+                "`--checkpoint PATH`",
+                entry.name if entry.remote else None,
+            )
     if isinstance(config, str):
         config = Path(config)
     with isolated(where.type, inference=False):

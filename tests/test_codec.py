@@ -320,10 +320,15 @@ def test_load_rejects_unknown_options(
         load(checkpoint=checkpoints["bigcodec"], **request)  # type: ignore[arg-type]
 
 
-@pytest.mark.parametrize("model", ["bigcodec", "supercodec"])
-def test_load_without_weights_says_what_to_give(model: str) -> None:
-    with pytest.raises(WeightsMissingError, match="`--checkpoint PATH`"):
+@pytest.mark.parametrize(
+    ("model", "advice"),
+    [("bigcodec", "run `codectool models pull bigcodec` (about 638 MB), or"), ("supercodec", "")],
+)
+def test_load_without_weights_says_what_to_give(model: str, advice: str) -> None:
+    with pytest.raises(WeightsMissingError, match="`--checkpoint PATH`") as caught:
         load(model)
+    assert advice in str(caught.value)
+    assert caught.value.model == (model if advice else None)
 
 
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no CUDA device")

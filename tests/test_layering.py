@@ -41,6 +41,7 @@ LAYERS = {
     "segments": {"runner"},
     "streaming": {"audio", "codecs", "runner", "segments", "tokens"},
     "codec": {"audio", "codecs", "deprecation", "runner", "segments", "streaming", "tokens"},
+    "models": {"checkpoints", "codec", "codecs", "files", "messages"},
     "loading": {"checkpoints", "codec", "codecs", "deprecation", "streaming", "torch_runner"},
     "encoding": {"audio", "codec", "container", "files", "runner", "streaming", "tokens"},
     "decoding": {"audio", "codec", "codecs", "container", "files", "runner", "streaming"},
@@ -83,6 +84,9 @@ EXTERNAL = {
     "tqdm": {"cli"},
     "pickle": {"checkpoints"},
     "pyarrow": {"corpus"},
+    "filelock": {"checkpoints", "models"},
+    "huggingface_hub": {"checkpoints"},
+    "pooch": {"checkpoints"},
 }
 FILES = sorted(PACKAGE.rglob("*.py"))
 

@@ -9,7 +9,7 @@ from typing import Any
 
 from torch import Tensor
 
-from codectool.checkpoints import bundled
+from codectool.checkpoints import registry
 from codectool.checkpoints.fingerprint import fingerprint
 from codectool.checkpoints.native import TENSORS_NAME, read_native
 from codectool.checkpoints.pickles import is_torch_file
@@ -43,16 +43,20 @@ def load_model(
     """Load a model for inference.
 
     Args:
-        path: a published checkpoint, a file or folder written by codectool, or the name of bundled
-            weights.
+        path: a published checkpoint, a file or folder written by codectool, or the name of a model
+            of the registry.
         family: expected codec family; None accepts any.
-        config: hyper-parameters or a JSON file with them; None takes those beside the checkpoint
-            or derives them from the shapes of the tensors.
+        config: hyper-parameters or a JSON file with them; None takes those of the registry or
+            beside the checkpoint, or derives them from the shapes of the tensors.
 
     Raises:
         CheckpointError: The file cannot be used; the message names every wrong tensor.
+        WeightsMissingError: The model of this name is not on this machine.
         ConfigError: The hyper-parameters are missing or invalid.
     """
+    entry = None if path.exists() else registry.named(str(path))
+    if entry is not None and entry.config and config is None:
+        config = Path(entry.config)
     path = locate(path)
     found, state, model_config = read_weights(path)
     if family is not None and found != family:
@@ -88,16 +92,21 @@ def read_weights(path: Path) -> tuple[str, dict[str, Tensor], Mapping[str, Any] 
 
 
 def locate(path: Path) -> Path:
-    """Return the checkpoint that a path or the name of bundled weights stands for.
+    """Return the checkpoint that a path or the name of a model stands for.
 
     Raises:
         CheckpointError: There is none.
+        WeightsMissingError: The model of this name is not on this machine.
     """
     if not path.exists():
-        weights = bundled.named(str(path))
-        if weights is None:
-            raise CheckpointError(f"{path}: no such file or folder")
-        return weights.path
+        entry = registry.named(str(path))
+        if entry is None:
+            hint = "; `codectool models list` prints the models that are known by name"
+            looks_like_name = registry.NAME.fullmatch(str(path)) and not path.suffix
+            raise CheckpointError(
+                f"{path}: no such file or folder{hint if looks_like_name else ''}"
+            )
+        path = entry.locate()
     if not path.is_dir() or (path / TENSORS_NAME).is_file():
         return path
     if (published := find_published(path)) is not None:

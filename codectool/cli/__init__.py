@@ -31,6 +31,7 @@ COMMANDS = {
     "reconstruct": "Encode and decode in one go.",
     "info": "Show metadata of .hcd files or codecs.",
     "verify": "Check .hcd files for damage.",
+    "models": "List, download, add and check model weights.",
     "tokens": "Tokens of corpora for language models.",
     "filelist": "List audio files for training.",
     "train": "Train a codec.",

@@ -28,24 +28,32 @@ class CodecOptions:
     config: Path | None
     device: str
     precision: str
+    yes: bool
 
     def load(self) -> Codec:
-        """Load the codec, and add its weights to the checkpoint registry."""
-        from codectool.checkpoints import bundled, registry
+        """Load the codec, and record its weights in the model registry.
+
+        Weights that are missing are downloaded with ``--yes`` or if the user agrees.
+        """
+        from codectool.checkpoints import registry
         from codectool.loading import load
 
-        with working("loading the codec"):
-            codec = load(**vars(self))
-        if bundled.find_available(codec.fingerprint) is None:
-            entry = registry.RegisteredCheckpoint(
-                family=codec.layout.family,
-                path=str(codec.checkpoint.resolve()),
-                config=str(self.config.resolve()) if self.config else None,
-            )
-            try:
-                registry.register(codec.fingerprint, entry)
-            except (OSError, CodectoolError) as error:
-                warn(f"{registry.home()}: cannot register this checkpoint ({error})")
+        options = {key: value for key, value in vars(self).items() if key != "yes"}
+
+        def load_with_spinner() -> Codec:
+            with working("loading the codec"):
+                return load(**options)
+
+        try:
+            codec = load_with_spinner()
+        except WeightsMissingError as error:
+            if not self._pull(error):
+                raise
+            codec = load_with_spinner()
+        try:
+            registry.remember(codec.fingerprint, codec.layout.family, codec.checkpoint, self.config)
+        except (OSError, CodectoolError) as error:
+            warn(f"cannot record this checkpoint: {error}")
         if "OMP_NUM_THREADS" not in os.environ:
             codec.runner.limit_threads()
         return codec
@@ -55,9 +63,9 @@ class CodecOptions:
 
         Raises:
             UsageError: the options contradict the file or each other.
-            WeightsMissingError: the weights are neither bundled nor in the checkpoint registry.
+            WeightsMissingError: the weights are not on this machine.
         """
-        from codectool.checkpoints import bundled, registry
+        from codectool.checkpoints import registry
 
         family, fingerprint = header.layout.family, header.fingerprint
         if self.model not in (None, family):
@@ -67,19 +75,34 @@ class CodecOptions:
         if self.config is not None:
             raise UsageError("`--config` needs `--checkpoint`")
         entry = registry.find(fingerprint)
-        if entry is not None:
-            config = Path(entry.config) if entry.config else None
-            return replace(self, model=None, checkpoint=Path(entry.path), config=config).load()
-        weights = bundled.find(fingerprint)
-        if weights is not None:
+        if entry is None:
             raise WeightsMissingError(
-                f"{name}: made with the weights {weights.name}, which are not on this machine: "
-                f"{bundled.where_to_get(weights)}"
+                f"{name}: made with {family} weights {fingerprint}, which were not found on this "
+                "machine; name them with `--checkpoint PATH`"
             )
-        raise WeightsMissingError(
-            f"{name}: made with {family} weights {fingerprint}, which were not found on this "
-            "machine; name them with `--checkpoint PATH`"
-        )
+        if entry.find() is None:
+            error = WeightsMissingError(
+                f"{name}: made with the weights {entry.name}, which are not on this machine: "
+                f"{entry.how_to_get()}",
+                entry.name if entry.remote else None,
+            )
+            if not self._pull(error):
+                raise error
+            entry = registry.find(fingerprint)
+            assert entry is not None
+        config = Path(entry.config) if entry.config else None
+        return replace(self, model=None, checkpoint=entry.locate(), config=config).load()
+
+    def _pull(self, error: WeightsMissingError) -> bool:
+        """Download missing weights if that is possible and the user agrees; return whether."""
+        if error.model is None:
+            return False
+        from codectool.cli.models import confirm, pull_with_progress
+
+        if not self.yes and not confirm(f"{error}\nDownload them now?"):
+            return False
+        pull_with_progress(error.model)
+        return True
 
 
 @dataclass(frozen=True)
@@ -95,9 +118,9 @@ _CODEC_OPTIONS = (
     click.option(
         "--checkpoint",
         type=FILE,
-        metavar="PATH",
-        help="Weights: a file or folder from codectool or from the authors of the codec, or the "
-        "name of bundled weights.",
+        metavar="PATH|NAME",
+        help="Weights: a file or folder from codectool or from the authors of the codec, or a name "
+        "that `codectool models list` prints.",
     ),
     click.option(
         "--config",
@@ -118,6 +141,7 @@ _CODEC_OPTIONS = (
         help="Precision of matrix products. Only fp32 gives the tokens of the reference "
         "implementation.",
     ),
+    click.option("--yes", is_flag=True, help="Download missing weights without asking."),
 )
 codec_options = collect_options("selected", CodecOptions, *_CODEC_OPTIONS)
 encoder_options = collect_options(

@@ -57,17 +57,23 @@ def info(sources: tuple[Path, ...], models: tuple[str, ...], as_json: bool) -> N
 
 def _describe_model(family: str) -> dict[str, Any]:
     """Return the metadata of a codec as published."""
-    from codectool.checkpoints import bundled
+    from codectool.checkpoints import registry
 
     model = get_family(family).published
     if model is None:
         raise UsageError(f"{family} has no published model")
     layout = model.layout
-    weights = bundled.default(family)
+    entry = registry.default(family)
+    path = entry.find() if entry else None
+    models = [entry.name for entry in registry.entries().values() if entry.family == family]
     return {
         "codec": family,
         "source": model.paper,
-        "weights": weights.fingerprint if weights else None,
+        "weights": entry.fingerprint if entry else None,
+        "weights_name": entry.name if entry else None,
+        "checkpoint": str(path) if path else None,
+        "how_to_get": None if entry is None or path else entry.how_to_get(),
+        "models": models,
         "parameters": model.parameters,
         "model_sample_rate": layout.sample_rate,
         "hop_length": layout.hop_length,
@@ -83,7 +89,7 @@ def _describe_model(family: str) -> dict[str, Any]:
 
 def _describe_file(source: Path) -> dict[str, Any]:
     """Return the metadata of a file; raise if it cannot be read or is truncated."""
-    from codectool.checkpoints import bundled, registry
+    from codectool.checkpoints import registry
     from codectool.container import Reader
 
     with open_input(source) as (file, name):
@@ -101,15 +107,15 @@ def _describe_file(source: Path) -> dict[str, Any]:
     full, last = header.payload_bytes(header.block_frames), header.payload_bytes(rest)
     token_bytes = (blocks - 1) * full + last
     seconds = samples / header.sample_rate
-    seen = registry.find(header.fingerprint)
-    weights = bundled.find(header.fingerprint)
+    weights = registry.find(header.fingerprint)
+    path = weights.find() if weights else None
     return {
         "file": name,
         "codec": layout.family,
         "profile": header.profile_name,
         "weights": header.fingerprint,
         "weights_name": weights.name if weights else None,
-        "checkpoint": seen.path if seen else None,
+        "checkpoint": str(path) if path else None,
         "sample_rate": header.sample_rate,
         "channels": header.channels,
         "num_samples": samples,
@@ -157,10 +163,13 @@ def _model_rows(data: dict[str, Any], model: str, bits: str) -> dict[str, str]:
             f"{data['latency_ms']:.1f} ms = frame {frame:.1f} + encoder lookahead {encoder:.1f} + "
             f"decoder lookahead {decoder:.1f}"
         )
-    weights = data["weights"]
+    weights = ", ".join(filter(None, (data["weights"], data["checkpoint"])))
     return {
         "codec": f"{data['codec']}, {data['source']}",
-        "weights": f"{weights}, bundled" if weights else "not bundled; use `--checkpoint PATH`",
+        "weights": weights
+        if data["checkpoint"]
+        else data["how_to_get"] or "none known; use `--checkpoint PATH`",
+        "models": ", ".join(data["models"]) or "none; see `codectool models add --help`",
         "size": f"{data['parameters'] / 1e6:.1f} million parameters",
         "model": model,
         "tokens": f"{bits} bits per frame",
@@ -170,11 +179,15 @@ def _model_rows(data: dict[str, Any], model: str, bits: str) -> dict[str, str]:
 
 
 def _file_rows(data: dict[str, Any], model: str, bits: str) -> dict[str, str]:
-    missing = ", ".join(filter(None, (data["weights_name"], "not found on this machine")))
+    weights = (
+        data["weights"],
+        data["weights_name"],
+        data["checkpoint"] or "not found on this machine",
+    )
     rows = {
         "file": data["file"],
         "codec": f"{data['codec']}, profile {data['profile']}",
-        "weights": f"{data['weights']}, {data['checkpoint'] or missing}",
+        "weights": ", ".join(filter(None, weights)),
         "audio": f"{data['duration']:.3f} s, {data['num_samples']} samples at "
         f"{data['sample_rate']} Hz, {count(data['channels'], 'channel')}",
         "model": model,

@@ -14,7 +14,7 @@ import numpy as np
 import numpy.typing as npt
 
 import codectool
-from codectool.checkpoints import bundled
+from codectool.checkpoints import registry
 from codectool.codec import Codec
 
 GOLDEN_AUDIO = Path(__file__).parents[1] / "golden" / "bundled_audio.npz"
@@ -62,10 +62,15 @@ def encode_and_decode(codec: Codec, clip: str) -> tuple[str, Samples]:
     return hashlib.sha256(codes.tobytes()).hexdigest(), codec.decode(tokens)[0, ::EVERY]
 
 
+def bundled_entries() -> list[registry.ModelEntry]:
+    """Return the models whose weights are in this checkout."""
+    return [entry for entry in registry.entries().values() if entry.is_bundled]
+
+
 def main() -> None:
     audio = {}
-    for weights in bundled.all_bundled():
-        codec = codectool.load(checkpoint=weights.path, device="cpu")
+    for entry in bundled_entries():
+        codec = codectool.load(checkpoint=entry.locate(), device="cpu")
         for clip in CLIPS:
             name = f"{codec.fingerprint}-{clip}"
             digest, audio[name] = encode_and_decode(codec, clip)

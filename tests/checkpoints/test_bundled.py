@@ -9,9 +9,11 @@ from pathlib import Path
 import pytest
 
 import codectool
-from codectool.checkpoints import bundled, registry
+from codectool.checkpoints import registry
 from codectool.checkpoints.load import load_model
+from codectool.codec import model_layout
 from codectool.errors import CheckpointError, UsageError, WeightsMissingError
+from tests.checkpoints.bundled_pins import bundled_entries
 from tests.cli.conftest import Run, run, speech  # noqa: F401  (fixtures)
 
 PUBLISHED_BITS = 18
@@ -21,8 +23,10 @@ PREVIOUS = [f"hac-{fingerprint}" for fingerprint in ("1110df23", "2c307f6d", "1d
 
 @pytest.fixture
 def no_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Run as if installed from a wheel."""
-    monkeypatch.setattr(bundled, "CHECKOUT_FOLDER", tmp_path / "no-checkout")
+    """Run as if installed from a wheel, whose only weights are in the package."""
+    (tmp_path / "site").mkdir()
+    (tmp_path / "site" / "codectool").symlink_to(registry.REPOSITORY / "codectool")
+    monkeypatch.setattr(registry, "REPOSITORY", tmp_path / "site")
 
 
 @pytest.fixture(scope="module")
@@ -34,35 +38,39 @@ def previous(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return path
 
 
-@pytest.mark.parametrize("weights", bundled.all_bundled(), ids=lambda weights: weights.name)
-def test_index_matches_the_files(weights: bundled.BundledWeights) -> None:
-    content = weights.path.read_bytes()
-    assert len(content) == weights.size
-    assert hashlib.sha256(content).hexdigest() == weights.sha256
-    loaded = load_model(weights.path)
-    assert loaded.fingerprint == weights.fingerprint
-    assert loaded.model.family == weights.family
-    assert bundled.find(weights.fingerprint) == weights
-    assert bundled.find_available(weights.fingerprint) == weights
+@pytest.mark.parametrize("entry", bundled_entries(), ids=lambda entry: entry.name)
+def test_registry_matches_the_bundled_files(entry: registry.ModelEntry) -> None:
+    content = entry.locate().read_bytes()
+    assert len(content) == entry.size
+    assert hashlib.sha256(content).hexdigest() == entry.sha256
+    loaded = load_model(entry.locate())
+    layout = model_layout(loaded.model)
+    assert loaded.fingerprint == entry.fingerprint
+    assert layout.family == entry.family
+    assert (layout.sample_rate, layout.bit_rate) == (entry.sample_rate, entry.bit_rate)
+    assert registry.find(loaded.fingerprint) == entry
 
 
-def test_names_and_fingerprints_are_unique() -> None:
-    for field in ("name", "fingerprint", "file"):
-        values = [getattr(weights, field) for weights in bundled.all_bundled()]
+def test_all_previous_weights_are_in_the_checkout() -> None:
+    assert [entry.name for entry in bundled_entries()] == ["hac", *reversed(PREVIOUS)]
+
+
+def test_sources_and_fingerprints_are_unique() -> None:
+    for field in ("source", "fingerprint"):
+        values = [getattr(entry, field) for entry in registry.entries().values()]
         assert len(set(values)) == len(values)
 
 
+@pytest.mark.usefixtures("no_checkout")
 def test_package_holds_the_default_weights_only() -> None:
-    names = {path.name for path in bundled.PACKAGE_FOLDER.glob("*.safetensors")}
-    families = {weights.family for weights in bundled.all_bundled()}
-    defaults = [bundled.default(family) for family in families]
-    assert names == {weights.file for weights in defaults if weights}
+    names = {path.name for path in registry.PACKAGE_FILE.parent.glob("*.safetensors")}
+    assert names == {entry.locate().name for entry in bundled_entries()} == {"hac.safetensors"}
 
 
 def test_default_hac_is_the_published_preset() -> None:
-    weights = bundled.default("hac")
+    weights = registry.default("hac")
     assert weights is not None
-    assert weights.path.stat().st_size < 9_000_000
+    assert weights.locate().stat().st_size < 9_000_000
     codec = codectool.load()
     layout = codec.layout
     assert layout.family == "hac"
@@ -73,8 +81,11 @@ def test_default_hac_is_the_published_preset() -> None:
 
 
 def test_weights_of_other_authors_are_not_bundled() -> None:
-    assert bundled.default("bigcodec") is None
-    assert bundled.find("00000000") is None
+    entry = registry.default("bigcodec")
+    assert entry is not None
+    assert entry.find() is None
+    assert registry.default("supercodec") is None
+    assert registry.find("00000000") is None
 
 
 @pytest.mark.parametrize("name", PREVIOUS)
@@ -93,7 +104,7 @@ def test_previous_weights_are_found_by_name_and_by_fingerprint(
     (tmp_path / name).write_text("no weights")
     with pytest.raises(CheckpointError, match=f"{name}: "):
         load_model(tmp_path / name)
-    assert bundled.named("hac-2") is None
+    assert registry.named("hac-2") is None
 
 
 @pytest.mark.usefixtures("no_checkout")
@@ -127,8 +138,9 @@ def test_decode_uses_previous_weights_given_by_path(
 def test_loading_absent_previous_weights_says_where_to_get_them() -> None:
     with pytest.raises(WeightsMissingError, match=r"hac-1110df23 are not on this machine: get "):
         codectool.load(checkpoint="hac-1110df23")
-    assert bundled.find("1110df23") is not None
-    assert bundled.find_available("1110df23") is None
+    entry = registry.find("1110df23")
+    assert entry is not None
+    assert entry.find() is None
 
 
 @pytest.mark.usefixtures("no_checkout")
@@ -152,5 +164,5 @@ def test_decode_finds_default_weights_without_registry(
 ) -> None:
     packed = tmp_path / "out.hcd"
     assert run("encode", speech, packed, "--device", "cpu").code == 0
-    assert not (registry.home() / registry.LIST_NAME).exists()
+    assert not (registry.home() / registry.FILE_NAME).exists()
     assert run("decode", packed, tmp_path / "back.wav", "--device", "cpu").code == 0

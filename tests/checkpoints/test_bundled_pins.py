@@ -6,8 +6,13 @@ import numpy as np
 import pytest
 
 import codectool
-from codectool.checkpoints import bundled
-from tests.checkpoints.bundled_pins import CLIPS, GOLDEN_AUDIO, encode_and_decode
+from codectool.checkpoints.registry import ModelEntry
+from tests.checkpoints.bundled_pins import (
+    CLIPS,
+    GOLDEN_AUDIO,
+    bundled_entries,
+    encode_and_decode,
+)
 
 # SHA-256 of the int32 tokens, by fingerprint and clip
 TOKENS = {
@@ -23,18 +28,16 @@ TOKENS = {
 
 
 def test_all_bundled_weights_are_pinned() -> None:
-    names = {f"{weights.fingerprint}-{clip}" for weights in bundled.all_bundled() for clip in CLIPS}
+    names = {f"{entry.fingerprint}-{clip}" for entry in bundled_entries() for clip in CLIPS}
     assert names == set(TOKENS)
 
 
-@pytest.mark.parametrize("weights", bundled.all_bundled(), ids=lambda weights: weights.name)
-def test_tokens_and_audio_of_bundled_weights_do_not_change(
-    weights: bundled.BundledWeights,
-) -> None:
-    codec = codectool.load(checkpoint=weights.path, device="cpu")
+@pytest.mark.parametrize("entry", bundled_entries(), ids=lambda entry: entry.name)
+def test_tokens_and_audio_of_bundled_weights_do_not_change(entry: ModelEntry) -> None:
+    codec = codectool.load(checkpoint=entry.locate(), device="cpu")
     with np.load(GOLDEN_AUDIO) as golden:
         for clip in CLIPS:
-            name = f"{weights.fingerprint}-{clip}"
+            name = f"{entry.fingerprint}-{clip}"
             digest, audio = encode_and_decode(codec, clip)
             assert digest == TOKENS[name], clip
             np.testing.assert_allclose(audio, golden[name], rtol=0, atol=1e-4, err_msg=clip)

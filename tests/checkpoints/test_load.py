@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import json
-import os
 import shutil
 import subprocess
 import sys
@@ -14,7 +13,6 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from codectool.checkpoints import registry
 from codectool.checkpoints.fingerprint import fingerprint
 from codectool.checkpoints.load import load_model
 from codectool.checkpoints.native import METADATA_KEY, read_native, write_model, write_native
@@ -261,19 +259,6 @@ def test_native_file_without_hyper_parameters_is_refused(tmp_path: Path) -> None
         read_native(path)
 
 
-def test_registry_finds_registered_checkpoints_that_exist(own_home: Path, tmp_path: Path) -> None:
-    assert registry.find("01234567") is None
-    entry = registry.RegisteredCheckpoint("hac", str(BIGCODEC), None)
-    registry.register("01234567", entry)
-    registry.register("89abcdef", registry.RegisteredCheckpoint("hac", str(tmp_path / "gone")))
-    assert registry.find("01234567") == entry
-    assert registry.find("89abcdef") is None  # the file is gone
-    (own_home / registry.LIST_NAME).write_text("[not json")
-    assert registry.find("01234567") is None
-    registry.register("01234567", entry)
-    assert registry.find("01234567") == entry
-
-
 def test_tensor_larger_than_the_file_is_refused(tmp_path: Path) -> None:
     def change(content: dict[str, dict[str, torch.Tensor]]) -> None:
         content["generator"]["model.0.bias"] = torch.zeros(1).expand(1 << 40)
@@ -366,25 +351,3 @@ def test_unknown_family_is_refused(tmp_path: Path) -> None:
     write_native(path, "opus", {}, {"a": torch.zeros(1)})
     with pytest.raises(CheckpointError, match=r"x\.safetensors: no codec is called `opus`"):
         load_model(path)
-
-
-@pytest.mark.parametrize(
-    "entry",
-    [
-        None,
-        [],
-        {"family": "hac"},
-        {"family": "hac", "path": ""},
-        {"family": "hac", "path": "x" * 5000},
-        {"family": "hac", "path": "a\0b"},
-        {"family": "hac", "path": 3},
-    ],
-)
-def test_registry_ignores_invalid_entries(own_home: Path, entry: Any) -> None:
-    (own_home / registry.LIST_NAME).write_text(json.dumps({"01234567": entry}))
-    assert registry.find("01234567") is None
-    (own_home / registry.LIST_NAME).write_text("[" * 200000)
-    assert registry.find("01234567") is None
-    (own_home / registry.LIST_NAME).unlink()
-    os.mkfifo(own_home / registry.LIST_NAME)
-    assert registry.find("01234567") is None  # and does not block on the pipe

@@ -138,7 +138,8 @@ def test_encode_refuses_a_pickle_that_runs_code(run: Run, speech: Path, tmp_path
 
 
 def test_encode_without_weights_names_the_option(run: Run, speech: Path) -> None:
-    assert_refused(run("encode", speech, "--model", "bigcodec"), "bigcodec.pt", "--checkpoint")
+    pull = "run `codectool models pull bigcodec`"
+    assert_refused(run("encode", speech, "--model", "bigcodec"), pull, "--checkpoint")
     assert_refused(run("encode", speech, "--model", "supercodec"), "g_XXXXXXXX", "--checkpoint")
     missing = run("encode", speech, "--checkpoint", "nowhere.pt")
     assert_refused(missing, "nowhere.pt: no such file or folder")
@@ -248,7 +249,7 @@ def test_decode_refuses_a_registered_checkpoint_that_changed(
     torch.save(state, moved)
     assert_refused(run("decode", out), "made with weights 218b61c7", "holds")
     moved.unlink()
-    assert_refused(run("decode", out), "not found on this machine")
+    assert_refused(run("decode", out), "bigcodec-218b61c7", "model.pt is gone", "--checkpoint")
 
 
 @pytest.mark.parametrize(
@@ -327,11 +328,11 @@ def test_full_disk_is_reported(
 def test_unwritable_checkpoint_registry_is_a_warning(
     run: Run, speech: Path, own_home: Path, hac: Options
 ) -> None:
-    (own_home / "checkpoints.json").mkdir()
+    (own_home / "models.toml").mkdir()
     result = run("encode", speech, *hac)
     assert result.code == 0
     assert result.err.startswith("warning: ")
-    assert "cannot register this checkpoint" in result.err
+    assert "cannot record this checkpoint: " in result.err
 
 
 def test_decode_refuses_config_without_checkpoint(run: Run, packed: Path, tmp_path: Path) -> None:

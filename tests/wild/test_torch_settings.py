@@ -13,7 +13,7 @@ import pytest
 import torch
 from torch import nn
 
-from codectool.checkpoints import bundled
+from codectool.checkpoints import registry
 from codectool.checkpoints.native import write_model
 from codectool.codec import Codec
 from codectool.loading import load
@@ -116,9 +116,9 @@ def paths(
 ) -> dict[str, Path]:
     spectral = tmp_path_factory.mktemp("spectral") / "spectral.safetensors"
     write_model(spectral, untrained(small_preset("hac-3.6-v13")))
-    weights = bundled.default("hac")
+    weights = registry.default("hac")
     assert weights is not None
-    return {**checkpoints, "hac": weights.path, "hac spectral": spectral}
+    return {**checkpoints, "hac": weights.locate(), "hac spectral": spectral}
 
 
 @pytest.fixture(scope="module", params=["bigcodec", "supercodec", "hac", "hac spectral"])

@@ -14,7 +14,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from codectool.checkpoints import bundled
+from codectool.checkpoints import registry
 from codectool.errors import CodectoolError, FingerprintError
 from codectool.loading import load
 from codectool.pipeline import steps
@@ -41,7 +41,7 @@ class OperationSpec:
     Attributes:
         operation: name of the operation.
         options: its options.
-        codec: arguments of `load`; the checkpoint is the name of bundled weights or a path.
+        codec: arguments of `load`; the checkpoint is the name of a bundled model or a path.
         fingerprint: fingerprint of the weights.
     """
 
@@ -54,7 +54,8 @@ class OperationSpec:
     def of(cls, operation: AnyOperation) -> OperationSpec:
         """Return the specification of an operation."""
         codec = operation.codec
-        weights = bundled.find_available(codec.fingerprint)
+        entry = registry.find(codec.fingerprint)
+        weights = entry if entry is not None and entry.is_bundled else None
         arguments = {
             "model": codec.layout.family,
             "checkpoint": weights.name if weights else os.path.abspath(codec.checkpoint),

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from codectool.checkpoints import bundled
+from codectool.checkpoints import registry
 from codectool.checkpoints.native import read_native
 from codectool.codecs.hac.layers import PointwiseMLP, RunningScale
 from codectool.codecs.hac.model import HacCodec, fold
@@ -47,7 +47,7 @@ def test_unfolded_network_folds_to_the_same_codec(codec, calibrated):
 
 
 def test_bundled_weights_survive_unfolding():
-    _, state, config = read_native(bundled.default("hac").path)
+    _, state, config = read_native(registry.default("hac").locate())
     codec = HacCodec.from_state(state, config)
     folded = fold(unfolded(codec, noise(batch=2)))
     assert_same(codec, folded, noise(1.0, batch=1, seed=1))
