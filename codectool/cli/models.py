@@ -179,7 +179,9 @@ def add(source: str, as_json: bool, **options: Any) -> None:
 @json_option
 @debug_option
 def remove(names: tuple[str, ...], keep_file: bool, yes: bool, as_json: bool) -> None:
-    """Remove models from your registry; delete weights that codectool downloaded or copied.
+    """Remove models, and weights that codectool downloaded or copied.
+
+    Models are removed from your registry, `models.toml` in CODECTOOL_HOME.
 
     Files that you keep elsewhere are never deleted. Models that come with codectool stay known and
     can be downloaded again.
