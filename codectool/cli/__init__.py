@@ -39,6 +39,8 @@ COMMANDS = {
     "compare": "Compare two recordings.",
     "plot": "Plot learning curves of training runs.",
     "doctor": "Check this installation and this machine.",
+    "completion": "Print a completion script for a shell.",
+    "man": "Write manual pages.",
 }
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from codectool.cli.console import warn, working
-from codectool.cli.options import FILE, collect_options
+from codectool.cli.options import FILE, collect_options, complete_device
 from codectool.codecs.registry import FAMILIES
 from codectool.errors import CodectoolError, UsageError, WeightsMissingError
 
@@ -132,6 +132,7 @@ _CODEC_OPTIONS = (
         "--device",
         default="auto",
         metavar="DEVICE",
+        shell_complete=complete_device,
         help="cpu, cuda, cuda:N, mps or auto (the fastest available).",
     ),
     click.option(

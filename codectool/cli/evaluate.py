@@ -22,7 +22,14 @@ from codectool.cli.console import (
     warn_untaken,
     working,
 )
-from codectool.cli.options import FILE, PIPE, debug_option, metric_option
+from codectool.cli.options import (
+    FILE,
+    PIPE,
+    complete_device,
+    complete_file,
+    debug_option,
+    metric_option,
+)
 from codectool.cli.progress import evaluation_progress
 from codectool.codecs.registry import FAMILIES
 from codectool.errors import UsageError
@@ -52,9 +59,16 @@ def _list_metrics(ctx: click.Context, _param: click.Parameter, value: bool) -> N
     ctx.exit()
 
 
+def _complete_codec(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    codecs = ("opus@6", "codec2@1300", "speex@2", "amrnb@4.75", "amrwb@6.6", "gsm")
+    return [name for name in codecs if name.startswith(incomplete)]
+
+
 @click.command()
 @click.argument("references", metavar="WAV_DIR", type=FILE)
-@click.argument("folders", metavar="[[NAME=]DEGRADED_DIR]...", nargs=-1)
+@click.argument(
+    "folders", metavar="[[NAME=]DEGRADED_DIR]...", nargs=-1, shell_complete=complete_file
+)
 @click.option(
     "--model",
     "models",
@@ -68,6 +82,7 @@ def _list_metrics(ctx: click.Context, _param: click.Parameter, value: bool) -> N
     "checkpoints",
     multiple=True,
     metavar="[NAME=]PATH",
+    shell_complete=complete_file,
     help="Weights of a codectool codec to run. Repeatable.",
 )
 @click.option(
@@ -75,6 +90,7 @@ def _list_metrics(ctx: click.Context, _param: click.Parameter, value: bool) -> N
     "codecs",
     multiple=True,
     metavar="NAME",
+    shell_complete=_complete_codec,
     help="External codec to run: opus@6, codec2@1300, speex@2, speex@5wb, amrwb@6.6, gsm. "
     "Repeatable.",
 )
@@ -88,6 +104,7 @@ def _list_metrics(ctx: click.Context, _param: click.Parameter, value: bool) -> N
     "--device",
     default="auto",
     metavar="DEVICE",
+    shell_complete=complete_device,
     help="Device of codectool codecs.",
 )
 @metric_option

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 import click
+from click.shell_completion import CompletionItem
 from typing_extensions import override
 
 from codectool.cli.console import STDOUT, debug
@@ -38,6 +39,26 @@ class FilePath(click.Path):
 FILE = FilePath()
 
 
+def complete_file(
+    _ctx: click.Context, _param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Let the shell complete a file name where an option takes text."""
+    return [CompletionItem(incomplete, type="file")]
+
+
+def complete_metric(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """Complete the name of a metric."""
+    from codectool.evaluation.metrics.registry import METRIC_INFO
+
+    return [name for name in METRIC_INFO if name.startswith(incomplete)]
+
+
+def complete_device(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """Complete a device, whether or not this machine has it: asking takes seconds."""
+    devices = ("auto", "cpu", "cuda", "mps")
+    return [name for name in devices if name.startswith(incomplete)]
+
+
 debug_option = click.option(
     "--debug",
     is_flag=True,
@@ -50,6 +71,7 @@ metric_option = click.option(
     "metrics",
     multiple=True,
     metavar="NAME",
+    shell_complete=complete_metric,
     show_default="all whose packages are installed",
     help="Metric to compute. Repeatable.",
 )

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from codectool.cli.console import EXIT_INTERRUPTED, EXIT_TERMINATED, print_data, say, warn
-from codectool.cli.options import debug_option
+from codectool.cli.options import complete_device, debug_option
 from codectool.errors import UsageError
 
 if TYPE_CHECKING:
@@ -40,7 +40,13 @@ if TYPE_CHECKING:
     metavar="H",
     help="Stop after this many hours; schedules then follow wall-clock time.",
 )
-@click.option("--device", default="auto", metavar="DEVICE", help="cpu, cuda, cuda:N, mps or auto.")
+@click.option(
+    "--device",
+    default="auto",
+    metavar="DEVICE",
+    shell_complete=complete_device,
+    help="cpu, cuda, cuda:N, mps or auto.",
+)
 @click.option(
     "--precision",
     type=click.Choice(["fp32", "bf16", "fp16"]),

@@ -14,7 +14,8 @@ from typing import Any, Literal, Union, get_args, get_origin, get_type_hints
 import click
 import msgspec
 
-from codectool.cli import COMMANDS, codectool
+from codectool.cli import codectool
+from codectool.cli.man import walk
 from codectool.training.config import RunConfig
 
 FOLDER = Path(__file__).parent
@@ -23,31 +24,11 @@ FOLDER = Path(__file__).parent
 def cli() -> str:
     """Return cli.md: the ``--help`` text of every command."""
     root = click.Context(codectool, info_name="codectool", **codectool.context_settings)
-    parts = [
-        "# Command line\n\nGenerated from `--help` by `make reference`.\n",
-        _help("codectool", codectool.get_help(root)),
-    ]
-    for name in COMMANDS:
-        command = codectool.get_command(root, name)
-        assert command is not None
-        parts += _command(f"codectool {name}", command, root)
+    parts = ["# Command line\n\nGenerated from `--help` by `make reference`.\n"]
+    for context in walk(root):
+        text = context.command.get_help(context)
+        parts.append(f"## {context.command_path}\n\n```text\n{text}\n```\n")
     return "\n".join(parts)
-
-
-def _command(title: str, command: click.Command, parent: click.Context) -> Iterator[str]:
-    """Yield the help of a command and, for a group, of its commands."""
-    name = title.rpartition(" ")[2]
-    context = click.Context(command, info_name=name, parent=parent, max_content_width=100)
-    yield _help(title, command.get_help(context))
-    if isinstance(command, click.Group):
-        for inner in command.list_commands(context):
-            found = command.get_command(context, inner)
-            assert found is not None
-            yield from _command(f"{title} {inner}", found, context)
-
-
-def _help(title: str, text: str) -> str:
-    return f"## {title}\n\n```text\n{text}\n```\n"
 
 
 def config() -> str:
