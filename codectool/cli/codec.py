@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from codectool.cli.console import warn, working
-from codectool.cli.options import FILE, collect_options, complete_device
+from codectool.cli.options import FILE, collect_options, complete_device, complete_weights
 from codectool.codecs.registry import FAMILIES
 from codectool.errors import CodectoolError, UsageError, WeightsMissingError
 
@@ -119,6 +119,7 @@ _CODEC_OPTIONS = (
         "--checkpoint",
         type=FILE,
         metavar="PATH|NAME",
+        shell_complete=complete_weights,
         help="Weights: a file or folder from codectool or from the authors of the codec, or a name "
         "that `codectool models list` prints.",
     ),

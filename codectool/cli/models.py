@@ -17,7 +17,7 @@ from codectool.cli.console import (
     warn,
     working,
 )
-from codectool.cli.options import FILE, debug_option
+from codectool.cli.options import FILE, complete_file, complete_model, debug_option
 from codectool.cli.progress import ProgressBar
 from codectool.errors import CheckpointError, UsageError
 from codectool.messages import printable, to_json
@@ -86,7 +86,7 @@ def list_(as_json: bool) -> None:
 
 
 @models.command()
-@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=complete_model)
 @json_option
 @debug_option
 def show(names: tuple[str, ...], as_json: bool) -> None:
@@ -108,7 +108,7 @@ def show(names: tuple[str, ...], as_json: bool) -> None:
 
 
 @models.command()
-@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=complete_model)
 @json_option
 @debug_option
 def pull(names: tuple[str, ...], as_json: bool) -> None:
@@ -134,7 +134,7 @@ def pull(names: tuple[str, ...], as_json: bool) -> None:
 
 
 @models.command()
-@click.argument("source", metavar="SOURCE")
+@click.argument("source", metavar="SOURCE", shell_complete=complete_file)
 @click.option("--name", metavar="NAME", show_default="CODEC-FINGERPRINT", help="Name of the model.")
 @click.option(
     "--config",
@@ -173,7 +173,7 @@ def add(source: str, as_json: bool, **options: Any) -> None:
 
 
 @models.command()
-@click.argument("names", metavar="NAME...", nargs=-1, required=True)
+@click.argument("names", metavar="NAME...", nargs=-1, required=True, shell_complete=complete_model)
 @click.option("--keep-file", is_flag=True, help="Forget the model, but delete no file.")
 @yes_option
 @json_option
@@ -212,7 +212,7 @@ def remove(names: tuple[str, ...], keep_file: bool, yes: bool, as_json: bool) ->
 
 
 @models.command()
-@click.argument("names", metavar="[NAME...]", nargs=-1)
+@click.argument("names", metavar="[NAME...]", nargs=-1, shell_complete=complete_model)
 @json_option
 @debug_option
 def verify(names: tuple[str, ...], as_json: bool) -> None:

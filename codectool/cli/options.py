@@ -46,6 +46,21 @@ def complete_file(
     return [CompletionItem(incomplete, type="file")]
 
 
+def complete_model(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
+    """Complete the name of a model in the registry."""
+    from codectool.checkpoints.registry import entries
+
+    return [name for name in entries() if name.startswith(incomplete)]
+
+
+def complete_weights(
+    ctx: click.Context, param: click.Parameter, incomplete: str
+) -> list[CompletionItem]:
+    """Complete the name of a model in the registry, or a file name."""
+    names = complete_model(ctx, param, incomplete)
+    return [*complete_file(ctx, param, incomplete), *map(CompletionItem, names)]
+
+
 def complete_metric(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
     """Complete the name of a metric."""
     from codectool.evaluation.metrics.registry import METRIC_INFO

@@ -123,7 +123,7 @@ def _try_codec(device: str, value: str) -> Finding:
     try:
         numpy, loading = import_module("numpy"), import_module("codectool.loading")
         codec = loading.load(device=device)
-        loading.limit_threads(codec)
+        codec.runner.limit_threads()
         rate = codec.sample_rate
         samples = 0.1 * numpy.random.default_rng(0).normal(size=SECONDS * rate)
         codec.decode(codec.encode(samples[:rate], rate))

@@ -7,38 +7,68 @@ import os
 import tempfile
 from collections.abc import Iterator
 
-from codectool.checkpoints import bundled, registry
+from codectool.checkpoints import registry
+from codectool.checkpoints.registry import ModelEntry
 from codectool.doctor.finding import Finding, anonymous, reason
+from codectool.errors import CodectoolError
 
 
 def check_models() -> Iterator[Finding]:
-    """Check bundled weights and the checkpoint registry."""
-    for weights in bundled.all_bundled():
-        yield _bundled(weights)
+    """Check bundled weights, the model registry and the folder that it is in."""
+    own = []
+    for entry in registry.entries().values():
+        if (entry.source or "").startswith("repo:") or entry.remote:
+            yield _known(entry)
+        else:
+            own.append(entry)
+    if own:
+        yield _own(own)
+    yield _registry()
     yield _home()
 
 
-def _bundled(weights: bundled.BundledWeights) -> Finding:
-    """Check weights of this project against their checksum."""
-    label = f"{weights.name}, {weights.fingerprint}"
-    path = weights.find()
+def _known(entry: ModelEntry) -> Finding:
+    """Check weights that others have, too: those of this project against their checksum."""
+    path = entry.find()
     if path is None:
-        if weights == bundled.default(weights.family):
+        if entry == registry.default(entry.family) and not entry.remote:
             advice = "reinstall codectool: its package is incomplete"
-            return Finding("models", label, "missing", "error", advice)
-        return Finding("models", label, "previous weights, not on this machine", "ok")
+            return Finding("models", entry.name, "missing", "error", advice)
+        return Finding("models", entry.name, f"not on this machine: {entry.how_to_get()}", "note")
+    if not entry.is_bundled:
+        return Finding("models", entry.name, "on this machine")
     try:
-        data = path.read_bytes()
+        found = hashlib.sha256(path.read_bytes()).hexdigest()
     except OSError as error:
-        return Finding("models", label, reason(error), "error", "reinstall codectool")
-    if hashlib.sha256(data).hexdigest() != weights.sha256:
+        return Finding("models", entry.name, reason(error), "error", "reinstall codectool")
+    if found != entry.sha256:
         advice = "reinstall codectool, or run `git lfs pull` if this is a checkout"
-        return Finding("models", label, "damaged: wrong checksum", "error", advice)
-    return Finding("models", label, "bundled")
+        return Finding("models", entry.name, "damaged: wrong checksum", "error", advice)
+    return Finding("models", entry.name, f"bundled, {entry.fingerprint}")
+
+
+def _own(entries: list[ModelEntry]) -> Finding:
+    """Count the user's own models, whose names and folders are private."""
+    missing = sum(entry.find() is None for entry in entries)
+    value = f"{len(entries)} recorded on this machine"
+    if missing:
+        advice = "`codectool models list` shows which; `codectool models remove` forgets them"
+        return Finding("models", "others", f"{value}, {missing} missing", "note", advice)
+    return Finding("models", "others", value)
+
+
+def _registry() -> Finding:
+    """Check that the user's part of the registry can be read."""
+    try:
+        registry.entries(strict=True)
+    except (CodectoolError, OSError) as error:
+        advice = "correct or delete the file"
+        return Finding("models", "registry", reason(error), "warning", advice)
+    return Finding("models", "registry", "readable")
 
 
 def _home() -> Finding:
-    """Check that the folder of the checkpoint registry can be written."""
+    """Check that the folder of the registry and of downloads can be written."""
     home = registry.home()
     value = anonymous(str(home))
     if os.environ.get("CODECTOOL_HOME"):
@@ -54,5 +84,5 @@ def _home() -> Finding:
             "set CODECTOOL_HOME to a folder that can be written; without it, `decode` needs "
             "`--checkpoint` for weights that are not bundled"
         )
-        return Finding("models", "registry", f"{value}: {reason(error)}", "warning", advice)
-    return Finding("models", "registry", value)
+        return Finding("models", "home folder", f"{value}: {reason(error)}", "warning", advice)
+    return Finding("models", "home folder", value)

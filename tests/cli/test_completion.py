@@ -23,6 +23,8 @@ CASES = {
     "codectool decode a.hcd b.wav --format ": {"wav", "flac"},
     "codectool evaluate wavs --metric pesq": {"pesq_wb", "pesq_nb"},
     "codectool evaluate wavs --codec op": {"opus@6"},
+    "codectool encode --checkpoint hac-2": {"hac-2c307f6d"},
+    "codectool models show bigc": {"bigcodec"},
     "codectool train --device c": {"cpu", "cuda"},
     "codectool completion ": {"bash", "zsh", "fish"},
 }

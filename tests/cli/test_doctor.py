@@ -7,14 +7,14 @@ import json
 import os
 import subprocess
 import sys
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from codectool import cores
-from codectool.checkpoints import bundled
+from codectool.checkpoints import registry
 from codectool.doctor import machine, models, packages, programs
 from codectool.doctor.finding import Finding, anonymous
 from codectool.doctor.packages import Requirement
@@ -62,7 +62,7 @@ def test_doctor_survives_broken_packages(tmp_path: Path) -> None:
     assert found["soxr"]["state"] == found["resampling"]["state"] == "error"
     assert "wrong ABI" in found["resampling"]["value"]
     assert '"was ended by SIGSEGV after the start' in text
-    assert found["registry"]["state"] == "warning"
+    assert found["home folder"]["state"] == "warning"
     assert found["numpy"]["state"] == "ok"
 
 
@@ -126,12 +126,25 @@ def test_packages_that_are_missing_or_old_are_errors(monkeypatch: pytest.MonkeyP
 def test_damaged_and_missing_weights_are_errors(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:
-    good = bundled.all_bundled()[0]
-    monkeypatch.setattr(bundled, "all_bundled", lambda: (replace(good, sha256="0" * 64),))
+    good = registry.entries()["hac"]
+    monkeypatch.setattr(
+        registry, "entries", lambda strict=False: {"hac": replace(good, sha256="0" * 64)}
+    )
     assert next(models.check_models()).value == "damaged: wrong checksum"
-    monkeypatch.setattr(bundled, "PACKAGE_FOLDER", tmp_path)
-    monkeypatch.setattr(bundled, "CHECKOUT_FOLDER", tmp_path)
+    monkeypatch.setattr(registry, "REPOSITORY", tmp_path)
+    monkeypatch.setattr(registry, "entries", lambda strict=False: {"hac": good})
     assert next(models.check_models()).state == "error"
+
+
+def test_own_models_are_counted_and_not_named(own_home: Path, tmp_path: Path) -> None:
+    (own_home / "models.toml").write_text(
+        f'[secret]\nfamily = "hac"\npath = "{tmp_path}/gone.safetensors"\n'
+    )
+    found = {finding.name: finding for finding in models.check_models()}
+    assert found["others"].value == "1 recorded on this machine, 1 missing"
+    (own_home / "models.toml").write_text("not = [toml")
+    found = {finding.name: finding for finding in models.check_models()}
+    assert found["registry"].state == "warning"
 
 
 def test_missing_programs_are_notes(monkeypatch: pytest.MonkeyPatch) -> None:
