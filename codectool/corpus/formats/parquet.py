@@ -1,0 +1,160 @@
+"""Parquet, as `datasets` reads it: tokens are nested lists of integers."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import msgspec
+import numpy as np
+from typing_extensions import override
+
+from codectool.corpus.formats import missing_package
+from codectool.corpus.formats.base import (
+    METADATA_KEY,
+    Format,
+    Schema,
+    Write,
+    make_record,
+    parse_json,
+)
+from codectool.corpus.records import FIXED_COLUMNS, TOKENS, Record
+from codectool.errors import TokensError
+from codectool.files import atomic_output
+from codectool.messages import shorten
+
+if TYPE_CHECKING:
+    import pyarrow
+else:
+    try:
+        import pyarrow
+        import pyarrow.parquet
+    except ImportError as error:
+        raise missing_package("pyarrow") from error
+
+ROWS = 1000  # in a row group, at most
+IDS = 1 << 22
+
+
+class ParquetFormat(Format):
+    """Parquet."""
+
+    name = "parquet"
+    has_metadata = True
+    suffix = ".parquet"
+
+    @contextmanager
+    @override
+    def open_shard(self, path: Path, schema: Schema) -> Iterator[Write]:
+        arrow = _arrow_schema(schema)
+        waiting: list[Record] = []
+        size = 0
+        with (
+            atomic_output(path, overwrite=True) as file,
+            pyarrow.parquet.ParquetWriter(file, arrow, compression="zstd") as writer,
+        ):
+
+            def flush() -> None:
+                nonlocal size
+                writer.write_table(_table(waiting, schema, arrow))
+                waiting.clear()
+                size = 0
+
+            def write(record: Record) -> None:
+                nonlocal size
+                waiting.append(record)
+                size += record.tokens.size
+                if len(waiting) >= ROWS or size >= IDS:
+                    flush()
+
+            yield write
+            if waiting:
+                flush()
+
+    @override
+    def read_shard(self, path: Path) -> Iterator[Record]:
+        with _opened(path) as file:
+            if TOKENS not in file.schema_arrow.names:
+                raise TokensError(f"{path}: has no column `{TOKENS}`")
+            json_columns = {
+                field.name
+                for field in file.schema_arrow
+                if (field.metadata or {}).get(b"type") == b"json"
+            }
+            number = 0
+            for batch in file.iter_batches(batch_size=64):
+                for values in batch.to_pylist():
+                    number += 1
+                    where = f"{path}: row {number}"
+                    for name in json_columns & values.keys():
+                        if values[name] is not None:
+                            values[name] = msgspec.json.decode(values[name])
+                    values = {name: value for name, value in values.items() if value is not None}
+                    yield make_record(values.pop(TOKENS, None), values, where)
+
+    @override
+    def read_metadata(self, path: Path) -> Mapping[str, Any] | None:
+        with _opened(path) as file:
+            text = (file.schema_arrow.metadata or {}).get(METADATA_KEY.encode())
+        return None if text is None else parse_json(text, f"{path}: metadata")
+
+
+@contextmanager
+def _opened(path: Path) -> Iterator[Any]:
+    try:
+        with path.open("rb") as raw, pyarrow.parquet.ParquetFile(raw) as file:
+            yield file
+    except pyarrow.ArrowException as error:
+        reason = shorten(str(error).splitlines()[0])
+        raise TokensError(f"{path}: cannot be read as Parquet: {reason}") from error
+
+
+def _arrow_schema(schema: Schema) -> pyarrow.Schema:
+    kinds = {
+        "string": pyarrow.string(),
+        "int": pyarrow.int64(),
+        "float": pyarrow.float64(),
+        "bool": pyarrow.bool_(),
+        "json": pyarrow.string(),
+    }
+    ids = pyarrow.from_numpy_dtype(np.dtype(schema.dtype))
+    for size in reversed(schema.shape):
+        ids = pyarrow.list_(ids) if size is None else pyarrow.list_(ids, size)
+    fields = [pyarrow.field("id", kinds["string"]), pyarrow.field(TOKENS, ids)]
+    columns = {name: kind for name, kind in FIXED_COLUMNS.items() if name != "id"}
+    for name, kind in (columns | dict(schema.columns)).items():
+        fields.append(pyarrow.field(name, kinds[kind], metadata={"type": kind}))
+    metadata = {METADATA_KEY: msgspec.json.encode(schema.metadata)}
+    return pyarrow.schema(fields, metadata=metadata)
+
+
+def _table(records: Sequence[Record], schema: Schema, arrow: pyarrow.Schema) -> pyarrow.Table:
+    rows = [record.fixed_columns() | dict(record.columns) for record in records]
+    kinds = FIXED_COLUMNS | dict(schema.columns)
+    columns = []
+    for field in arrow:
+        if field.name == TOKENS:
+            columns.append(_token_lists([record.tokens for record in records], field.type))
+            continue
+        values = [row.get(field.name) for row in rows]
+        if kinds[field.name] == "json":
+            values = [msgspec.json.encode(value).decode() if value else None for value in values]
+        columns.append(pyarrow.array(values, field.type))
+    return pyarrow.Table.from_arrays(columns, schema=arrow)
+
+
+def _token_lists(arrays: Sequence[Any], kind: pyarrow.DataType) -> pyarrow.Array:
+    """Return a list per array, without making Python objects of its ids."""
+    if pyarrow.types.is_fixed_size_list(kind):  # (columns, time)
+        inner = _token_lists([row for array in arrays for row in array], kind.value_type)
+        return pyarrow.FixedSizeListArray.from_arrays(inner, type=kind)
+    offsets = np.cumsum([0, *(len(array) for array in arrays)], dtype=np.int32)
+    ids = pyarrow.array(np.concatenate([array.reshape(-1) for array in arrays]))
+    if pyarrow.types.is_fixed_size_list(kind.value_type):  # (time, columns)
+        ids = pyarrow.FixedSizeListArray.from_arrays(ids, type=kind.value_type)
+    return pyarrow.ListArray.from_arrays(offsets, ids, type=kind)
+
+
+FORMAT = ParquetFormat()
