@@ -34,16 +34,17 @@ def to_json(value: Any, indent: int | None = None) -> str:
         >>> print(to_json({"file": "\udcff.wav"}))
         {"file": "\\xff.wav"}
     """
-    return json.dumps(_encodable(value), indent=indent)
+    return json.dumps(encodable(value), indent=indent)
 
 
-def _encodable(value: Any) -> Any:
+def encodable(value: Any) -> Any:
+    r"""Return JSON values in which bytes of a file name that are not UTF-8 are ``\xNN``."""
     if isinstance(value, str):
         return SURROGATE.sub(lambda match: _escaped(match[0]), value)
     if isinstance(value, dict):
-        return {_encodable(key): _encodable(item) for key, item in value.items()}
+        return {encodable(key): encodable(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_encodable(item) for item in value]
+        return [encodable(item) for item in value]
     return value
 
 

@@ -170,6 +170,26 @@ class BatchProgress(ProgressBar):
         return "  ".join(parts)
 
 
+class FileProgress(ProgressBar):
+    """Files, speed and remaining time."""
+
+    def __init__(self, title: str, clock: Clock = time.monotonic) -> None:
+        super().__init__(title)
+        self._clock = clock
+        self._first: tuple[float, int] | None = None
+
+    def show(self, done: int, total: int) -> None:
+        """Show the number of files done; those of the first call took no time."""
+        now = self._clock()
+        self._first = self._first or (now, done)
+        started, skipped = self._first
+        status = f"{done:,}/{total:,} files"
+        if done > skipped and now > started:
+            rate = (done - skipped) / (now - started)
+            status += f"  {rate:,.0f} files/s  {_duration((total - done) / rate)} left"
+        self.update(done / max(1, total), status)
+
+
 @contextmanager
 def evaluation_progress() -> Iterator[ProgressCallback]:
     """Yield the callbacks that `codectool.evaluation.run.evaluate` reports to."""

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import click
 
+from codectool.cli.tokens_export import export
+
 
 @click.group()
 def tokens() -> None:
@@ -14,3 +16,6 @@ def tokens() -> None:
       codectool tokens export tokens/ dataset/ --format parquet --manifest metadata.csv
       codectool tokens import generated.jsonl decoded/
     """
+
+
+tokens.add_command(export)

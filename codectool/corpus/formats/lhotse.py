@@ -116,7 +116,7 @@ def _cut(record: Record, name: str, duration: float) -> dict[str, Any]:
         "channel": record.channel,
         **{key: columns.pop(key) for key in SUPERVISION if columns.get(key) is not None},
     }
-    return {
+    cut = {
         "id": name,
         "start": 0,
         "duration": duration,
@@ -125,6 +125,15 @@ def _cut(record: Record, name: str, duration: float) -> dict[str, Any]:
         "custom": record.fixed_columns() | columns,
         "type": "MonoCut",
     }
+    if record.sample_rate is not None:  # without it, cuts cannot be truncated
+        cut["recording"] = {
+            "id": name,
+            "sources": [{"type": "file", "channels": [record.channel], "source": ""}],
+            "sampling_rate": record.sample_rate,
+            "num_samples": round(duration * record.sample_rate),
+            "duration": duration,
+        }
+    return cut
 
 
 def _values(cut: Mapping[str, Any]) -> dict[str, Any]:
