@@ -63,6 +63,7 @@ class Codec:
         checkpoint: path of the weights.
         padding: how signals are extended to whole frames; see `codectool.loading.load`.
         codebooks: encode with only the first N codebooks; None for all.
+        converted_from: fingerprints of weights from which these were converted.
 
     Attributes:
         runner: runs the model on NumPy arrays, in PyTorch or in ONNX Runtime.
@@ -70,6 +71,7 @@ class Codec:
         layout: shape of its tokens.
         fingerprint: eight hexadecimal digits that name the weights.
         checkpoint: path of the weights.
+        converted_from: fingerprints of weights from which these were converted with other bits.
         padding: how signals are extended to whole frames; see `codectool.loading.load`.
     """
 
@@ -80,6 +82,7 @@ class Codec:
         checkpoint: Path,
         padding: Padding = "lossless",
         codebooks: int | None = None,
+        converted_from: Iterable[str] = (),
     ):
         if padding not in ("lossless", "reference"):
             raise UsageError(f"no padding is called `{padding}`; use lossless or reference")
@@ -96,6 +99,7 @@ class Codec:
         )
         self.fingerprint = fingerprint
         self.checkpoint = checkpoint
+        self.converted_from = set(converted_from) - {fingerprint}
         self.padding = padding
 
     @property
@@ -445,6 +449,12 @@ class Codec:
         first = mine.bits_per_codebook[: layout.num_codebooks]
         if layout != dataclasses.replace(mine, bits_per_codebook=first):
             raise FingerprintError(f"the tokens are {layout}; this checkpoint decodes {mine}")
+        if fingerprint in self.converted_from and not force:
+            raise FingerprintError(
+                f"the tokens were made with weights {fingerprint}, from which {self.checkpoint} "
+                "was converted with less precision; decode with nearly the same result with "
+                "`--force`, or pass the original weights with `--checkpoint`"
+            )
         if fingerprint != self.fingerprint and not force:
             raise FingerprintError(
                 f"the tokens were made with weights {fingerprint}, but {self.checkpoint} holds "

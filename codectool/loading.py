@@ -79,4 +79,6 @@ def load(
     with isolated(where.type, inference=False):
         loaded = load_model(Path(checkpoint), model, config)
         runner = TorchRunner(loaded.model, where, precision)
-        return Codec(runner, loaded.fingerprint, loaded.path, padding, codebooks)
+        return Codec(
+            runner, loaded.fingerprint, loaded.path, padding, codebooks, loaded.converted_from
+        )

@@ -109,6 +109,14 @@ def test_features_of_the_programs_guide(tmp_path: Path, monkeypatch: pytest.Monk
     assert names["latents"].shape == names["features"].shape == (2, 18, 38)
 
 
+def test_converting_guide_python_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(GOLDEN / "bigcodec_micro.pt", "bigcodec.pt")
+    (program,) = code_blocks("docs/guides/converting.md", "python")
+    exec(program, {})
+    assert codectool.load(checkpoint="bigcodec.safetensors", device="cpu").sample_rate == 16000
+
+
 def test_added_codec_encodes_and_decodes(tiny: Path, tmp_path: Path) -> None:
     codec = codectool.load("tiny", tiny, device="cpu")
     wave = np.random.default_rng(0).normal(0, 0.1, (2, 5000)).astype(np.float32)

@@ -34,7 +34,7 @@ LAYERS = {
         "filetypes",
         "tokens",
     },  # of codecs only what needs no torch
-    "checkpoints": {"codecs", "files", "filetypes", "messages", "nn", "schema"},
+    "checkpoints": {"_version", "codecs", "files", "filetypes", "messages", "nn", "schema"},
     "runner": {"codecs"},
     "torch_runner": {"codecs", "runner"},
     "onnx": {"schema", "tokens"},

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from codectool.checkpoints import registry
 from codectool.checkpoints.fingerprint import fingerprint
-from codectool.checkpoints.native import TENSORS_NAME, read_native
+from codectool.checkpoints.native import TENSORS_NAME, read_native, read_provenance
 from codectool.checkpoints.pickles import is_torch_file
 from codectool.checkpoints.published import (
     FILE_NAMES,
@@ -30,11 +30,19 @@ from codectool.schema import read_json
 
 @dataclass(frozen=True)
 class LoadedModel:
-    """A model with the fingerprint and the path of its weights."""
+    """A model with its weights.
+
+    Attributes:
+        model: the model for inference.
+        fingerprint: of the weights, eight hexadecimal digits.
+        path: of the checkpoint.
+        converted_from: fingerprints of the weights that these were converted from.
+    """
 
     model: CodecModel
     fingerprint: str
     path: Path
+    converted_from: tuple[str, ...] = ()
 
 
 def load_model(
@@ -63,11 +71,13 @@ def load_model(
         raise CheckpointError(
             f"{path}: is a {shorten(found)} checkpoint; use `--model {shorten(found)}`"
         )
-    if config is not None:
-        values = read_json(config) if isinstance(config, Path) else config
-        model_config = values["model"] if isinstance(values.get("model"), Mapping) else values
-    model = _build(path, found, state, model_config, config if isinstance(config, Path) else path)
-    return LoadedModel(model, fingerprint(found, model.hyper_parameters, state), path)
+    model = build_model(path, found, state, model_config, config)
+    return LoadedModel(
+        model,
+        fingerprint(found, model.hyper_parameters, state),
+        path,
+        tuple(str(entry.get("fingerprint")) for entry in read_provenance(path)),
+    )
 
 
 def read_weights(path: Path) -> tuple[str, dict[str, Tensor], Mapping[str, Any] | None]:
@@ -116,20 +126,37 @@ def locate(path: Path) -> Path:
     )
 
 
-def _build(
+def build_model(
     path: Path,
     family: str,
     state: Mapping[str, Tensor],
-    config: Mapping[str, Any] | None,
-    config_path: Path,
+    model_config: Mapping[str, Any] | None,
+    config: Path | Mapping[str, Any] | None = None,
 ) -> CodecModel:
+    """Build the model for inference of what `read_weights` returned.
+
+    Args:
+        path: of the checkpoint, for messages.
+        family: codec family.
+        state: tensors by canonical name.
+        model_config: hyper-parameters beside the tensors, if any.
+        config: hyper-parameters or a JSON file with them that replace these.
+
+    Raises:
+        CheckpointError: The tensors do not fit; the message names every wrong one.
+        ConfigError: The hyper-parameters are missing or invalid.
+    """
+    config_path = config if isinstance(config, Path) else path
+    if config is not None:
+        values = read_json(config) if isinstance(config, Path) else config
+        model_config = values["model"] if isinstance(values.get("model"), Mapping) else values
     for name, tensor in state.items():
         # NaN and infinity show in the extremes, which are faster to compute than `isfinite`.
         if tensor.numel() and not all(extreme.isfinite() for extreme in tensor.aminmax()):
             raise CheckpointError(f"{path}: tensor {shorten(name)} holds NaN or infinite values")
     named = {model_name(family, name): tensor for name, tensor in state.items()}
     try:
-        return get_family(family).model_class().from_state(named, config)
+        return get_family(family).model_class().from_state(named, model_config)
     except TensorMismatchError as error:
         text = error.describe(lambda name: canonical_name(family, name))
         raise CheckpointError(f"{path}: {text}") from error

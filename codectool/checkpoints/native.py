@@ -2,25 +2,25 @@
 
 A checkpoint is a folder with ``model.safetensors`` and ``config.json``, or one ``.safetensors``
 file with the same JSON in its metadata, under the key ``codectool``. The JSON is ``{"family":
-"hac", "model": {...}}``; other keys, such as a training config, are ignored.
+"hac", "model": {...}}``; ``provenance``, a list with an object per conversion, is optional. Other
+keys, such as a training config, are ignored.
 """
 
 from __future__ import annotations
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save
 from torch import Tensor
 
 from codectool.checkpoints.published import canonical_name
 from codectool.codecs.base import CodecModel
 from codectool.errors import CheckpointError, ConfigError
-from codectool.files import atomic_output
+from codectool.files import atomic_output, write_all
 from codectool.filetypes import START_BYTES, describe_foreign
 from codectool.messages import shorten
 from codectool.nn.loading import TensorMismatchError
@@ -29,7 +29,12 @@ from codectool.schema import parse_json, read_json
 TENSORS_NAME = "model.safetensors"
 CONFIG_NAME = "config.json"
 METADATA_KEY = "codectool"
-DTYPES = {"F64", "F32", "F16", "BF16"}
+DTYPES = {  # in the order in which the library stores their tensors
+    torch.float64: "F64",
+    torch.float32: "F32",
+    torch.bfloat16: "BF16",
+    torch.float16: "F16",
+}
 MAX_HEADER_BYTES = 1 << 23
 MAX_TENSORS = 1 << 16
 
@@ -86,11 +91,23 @@ def _check_dtypes(file: Path, dtypes: Mapping[str, str]) -> None:
     if len(dtypes) > MAX_TENSORS:
         raise CheckpointError(f"{file}: more than {MAX_TENSORS} tensors")
     for name, dtype in dtypes.items():
-        if dtype not in DTYPES:
+        if dtype not in DTYPES.values():
             raise CheckpointError(
                 f"{file}: tensor {shorten(name)} is {dtype}, not float32, float16, bfloat16 or "
                 "float64; convert it to float32"
             )
+
+
+def read_provenance(path: Path) -> list[dict[str, Any]]:
+    """Return the conversions that a checkpoint came from, oldest first; none for other layouts."""
+    file = path / TENSORS_NAME if path.is_dir() else path
+    try:
+        with safe_open(file, framework="pt", device="cpu") as tensors:
+            metadata = tensors.metadata() or {}
+        entries = parse_json(metadata.get(METADATA_KEY, "{}"), str(file)).get("provenance")
+    except (SafetensorError, OSError, ConfigError):
+        return []
+    return [dict(entry) for entry in entries or () if isinstance(entry, Mapping)]
 
 
 def write_native(
@@ -98,8 +115,9 @@ def write_native(
     family: str,
     model_config: Mapping[str, Any],
     state: Mapping[str, Tensor],
-    dtype: torch.dtype = torch.float32,
+    dtype: torch.dtype | None = torch.float32,
     overwrite: bool = False,
+    provenance: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """Write one self-contained ``.safetensors`` file.
 
@@ -108,16 +126,47 @@ def write_native(
         family: codec family.
         model_config: hyper-parameters, as `CodecModel.from_state` takes them.
         state: tensors by canonical name.
-        dtype: type of the stored values, float32 or bfloat16.
+        dtype: type of the stored values; None keeps the tensors' own.
         overwrite: replace an existing file.
+        provenance: see `read_provenance`.
 
     Raises:
         UsageError: The file exists or cannot be written.
     """
-    metadata = {METADATA_KEY: json.dumps({"family": family, "model": model_config})}
-    tensors = {name: tensor.detach().cpu().to(dtype).contiguous() for name, tensor in state.items()}
+    config: dict[str, Any] = {"family": family, "model": model_config}
+    if provenance:
+        config["provenance"] = list(provenance)
     with atomic_output(path, overwrite) as file:
-        file.write(save(tensors, metadata))
+        write_safetensors(file, state, dtype, {METADATA_KEY: json.dumps(config)})
+
+
+def write_safetensors(
+    file: BinaryIO,
+    state: Mapping[str, Tensor],
+    dtype: torch.dtype | None,
+    metadata: Mapping[str, str],
+) -> None:
+    """Write the bytes of `safetensors.torch.save` tensor by tensor, without two copies of all."""
+    dtypes = {name: dtype or tensor.dtype for name, tensor in state.items()}
+    order = list(DTYPES)
+    names = sorted(state, key=lambda name: (order.index(dtypes[name]), name))
+    header: dict[str, Any] = {"__metadata__": dict(metadata)}
+    end = 0
+    for name in names:
+        start, end = end, end + state[name].numel() * dtypes[name].itemsize
+        header[name] = {
+            "dtype": DTYPES[dtypes[name]],
+            "shape": list(state[name].shape),
+            "data_offsets": [start, end],
+        }
+    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+    text += b" " * (-len(text) % 8)
+    write_all(file, len(text).to_bytes(8, "little") + text)
+    for name in names:
+        tensor = state[name].detach().cpu().to(dtypes[name]).contiguous()
+        if tensor.numel():
+            # via uint8, because NumPy has no bfloat16; all supported machines are little-endian
+            write_all(file, tensor.view(-1).view(torch.uint8).numpy().data)
 
 
 def write_model(

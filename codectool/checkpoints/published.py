@@ -11,15 +11,23 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from codectool.checkpoints.pickles import read_torch_file
-from codectool.errors import CheckpointError
+from codectool.errors import CheckpointError, UsageError
+from codectool.files import atomic_output
 from codectool.messages import shorten
 from codectool.nn.weight_norm import to_new_name, to_old_name
 from codectool.schema import read_json
 
 State = dict[str, Tensor]
+
+
+class TrainingStateError(CheckpointError):
+    """The file is the state of a training run of codectool, not weights."""
+
+
 FILE_NAMES = "g_XXXXXXXX, bigcodec.pt"  # as `find_published` knows them, for messages
 
 
@@ -40,6 +48,7 @@ def read_published(path: Path) -> tuple[str, State, Mapping[str, Any] | None]:
 
     Raises:
         CheckpointError: The layout is unknown; the message names the top-level keys.
+        TrainingStateError: The file is the state of a training run.
     """
     content = read_torch_file(path)
     if {"CodecEnc", "generator"} <= content.keys():
@@ -51,6 +60,11 @@ def read_published(path: Path) -> tuple[str, State, Mapping[str, Any] | None]:
         beside = path.with_name("config.json")
         config = read_json(beside) if beside.is_file() else None
         return "supercodec", _tensors(path, content["generator"], ""), config
+    if "trainer" in content:
+        raise TrainingStateError(
+            f"{path}: is the state of a training run; name its folder, or get the weights of this "
+            "step with `codectool convert`"
+        )
     if "optim_g" in content:
         raise CheckpointError(
             f"{path}: holds a discriminator and optimizers; "
@@ -62,6 +76,47 @@ def read_published(path: Path) -> tuple[str, State, Mapping[str, Any] | None]:
         "(`CodecEnc` and `generator`, or Lightning's `state_dict`), SuperCodec (`generator`), and "
         "safetensors"
     )
+
+
+def write_published(
+    path: Path, family: str, state: Mapping[str, Tensor], overwrite: bool = False
+) -> None:
+    """Write a file that `read_published` reads: plain tensors in the layout of the authors.
+
+    A BigCodec file whose name ends in ``.ckpt`` gets the layout of Lightning.
+
+    Raises:
+        UsageError: The family has no such layout, or the file cannot be written.
+    """
+    check_published(family)
+    # torch.save writes the whole storage of a view
+    tensors = {name: tensor.contiguous() for name, tensor in state.items()}
+    for name, tensor in tensors.items():
+        if tensor.untyped_storage().nbytes() > tensor.numel() * tensor.element_size():
+            tensors[name] = tensor.clone()
+    content: dict[str, State]
+    if family == "supercodec":
+        content = {"generator": tensors}
+    elif family == "bigcodec" and path.suffix == ".ckpt":
+        content = {"state_dict": {f"model.{name}": tensor for name, tensor in tensors.items()}}
+    else:
+        content = {"CodecEnc": {}, "generator": {}}
+        for name, tensor in tensors.items():
+            section, _, key = name.partition(".")
+            content[section][key] = tensor
+    with atomic_output(path, overwrite) as file:
+        torch.save(content, file)
+
+
+def check_published(family: str) -> None:
+    """Raise a `UsageError` if no authors of this family published a layout."""
+    if family not in TENSOR_NAMES:
+        raise UsageError(f"{family} has no published layout; name a file that ends in .safetensors")
+
+
+def published_config_path(path: Path, family: str) -> Path:
+    """Return where the config of a published checkpoint is, if it needs one."""
+    return path.with_name("config.json") if family == "supercodec" else path.with_suffix(".json")
 
 
 def _lightning_tensors(path: Path, state: Any) -> State:

@@ -32,6 +32,7 @@ COMMANDS = {
     "info": "Show metadata of .hcd files or codecs.",
     "verify": "Check .hcd files for damage.",
     "models": "List, download, add and check model weights.",
+    "convert": "Convert checkpoints: other layouts, other types of values.",
     "tokens": "Tokens of corpora for language models.",
     "filelist": "List audio files for training.",
     "train": "Train a codec.",

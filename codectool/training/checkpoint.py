@@ -26,11 +26,12 @@ from torch import Tensor, nn
 
 from codectool.checkpoints.pickles import read_torch_file
 from codectool.checkpoints.published import canonical_name, model_name
+from codectool.codecs.registry import get_family
 from codectool.codecs.trainable import TrainableCodec
-from codectool.errors import CheckpointError
+from codectool.errors import CheckpointError, ConfigError, UsageError
 from codectool.files import atomic_output
 from codectool.messages import shorten_repr
-from codectool.nn.loading import TensorMismatchError
+from codectool.nn.loading import TensorMismatchError, copy_tensors, skip_init
 
 FORMAT = 2
 OLD_FORMAT = 1  # other names of the same
@@ -73,6 +74,37 @@ def read_checkpoint(path: Path) -> dict[str, Any]:
             f"this version of codectool reads format {FORMAT}"
         )
     return state
+
+
+def read_weights_of_run(path: Path) -> tuple[str, dict[str, Tensor], dict[str, Any]]:
+    """Read from a checkpoint of a run what `model.safetensors` holds at that step.
+
+    Returns:
+        Family, tensors by canonical name (averaged, if the run averages weights), and the model
+        config.
+
+    Raises:
+        CheckpointError: The file is damaged, no checkpoint of a run, or its tensors do not fit.
+        ConfigError: The config in it is invalid.
+    """
+    trainer = read_checkpoint(path)["trainer"]
+    config, state = trainer.get("config"), trainer.get("model")
+    average = (trainer.get("average") or {}).get("tensors") or {}
+    if not isinstance(config, Mapping) or not isinstance(state, Mapping):
+        raise CheckpointError(f"{path}: lacks the config or the weights of its model")
+    family, model_config = config.get("family"), config.get("model")
+    if not isinstance(family, str) or not isinstance(model_config, Mapping):
+        raise CheckpointError(f"{path}: its config lacks `family` or `model`")
+    state = {name: t for name, t in {**state, **average}.items() if isinstance(t, Tensor)}
+    try:
+        with skip_init(state):
+            model = get_family(family).trainable_class().from_config(model_config)
+        copy_tensors(model, state)
+    except (CheckpointError, ConfigError, UsageError) as error:  # no such family is a usage error
+        raise CheckpointError(f"{path}: {error}") from error
+    stored = model.stored_model()
+    tensors = {canonical_name(family, k): t.detach() for k, t in stored.state_dict().items()}
+    return family, tensors, stored.hyper_parameters
 
 
 def keep_checkpoint(folder: Path, step: int, count: int) -> None:

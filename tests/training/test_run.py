@@ -31,7 +31,7 @@ from codectool.errors import (
 from codectool.torch_runner import TorchRunner
 from codectool.training import metrics_log, stop_signals
 from codectool.training import run as running
-from codectool.training.checkpoint import BEST, LAST, read_checkpoint
+from codectool.training.checkpoint import BEST, LAST, read_checkpoint, read_weights_of_run
 from codectool.training.config import RunConfig, load, parse
 from codectool.training.metrics_log import StepMeter, read_metrics
 from codectool.training.run import Callbacks, RunResult, train
@@ -66,6 +66,15 @@ def assert_same_end(one: Path, other: Path) -> None:
     assert not small.differing(content(one), content(other))
     weights = [(folder / "model.safetensors").read_bytes() for folder in (one, other)]
     assert weights[0] == weights[1]
+
+
+def assert_same_weights(folder: Path) -> None:
+    """Assert that the last checkpoint of a run yields what its ``model.safetensors`` holds."""
+    family, state, config = read_weights_of_run(folder / LAST)
+    stored_family, stored, stored_config = read_weights(folder)
+    assert (family, config) == (stored_family, stored_config)
+    assert state.keys() == stored.keys()
+    assert all(torch.equal(state[name], tensor) for name, tensor in stored.items())
 
 
 def keep_only(folder: Path, step: int, into: Path) -> Path:
@@ -109,6 +118,7 @@ def test_resumed_run_is_bit_equal_to_uninterrupted_run(
     del one["trainer"]["config"], other["trainer"]["config"]
     assert not small.differing(one, other)
     assert other["trainer"]["discriminator_optimizer"]["state"]
+    assert_same_weights(tmp_path / "whole")
     weights = [load_file(f / "model.safetensors") for f in (tmp_path / "whole", resumed)]
     assert not small.differing(*weights)
 
