@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -11,7 +12,10 @@ from codectool.codec import Codec
 from codectool.codecs.registry import DEFAULT_FAMILY, get_family
 from codectool.deprecation import renamed_keywords
 from codectool.errors import UsageError, WeightsMissingError
+from codectool.onnx.load import is_export, load_exported
 from codectool.streaming import Padding
+
+RUNTIMES = {"torch": "torch", "onnx": "onnxruntime"}  # packages by runtime
 
 
 @renamed_keywords(quantizers="codebooks", framing="padding")
@@ -24,6 +28,7 @@ def load(
     precision: str = "fp32",
     padding: Padding = "lossless",
     codebooks: int | None = None,
+    runtime: str | None = None,
 ) -> Codec:
     """Load a codec.
 
@@ -43,20 +48,19 @@ def load(
             decodes to the exact length; ``"reference"`` does what the reference implementation
             does.
         codebooks: encode with only the first N codebooks; None for all.
+        runtime: ``"torch"``, or ``"onnx"`` for ONNX Runtime on the CPU, which takes models that
+            `codectool export` wrote and the bundled weights, and needs no PyTorch. None for
+            ``"onnx"`` if the checkpoint is an exported model or PyTorch is not installed.
 
     Raises:
         WeightsMissingError: the weights are not on this machine; ``model`` of the exception is
             what `codectool.models.pull` takes, if they can be downloaded.
         CheckpointError: the checkpoint cannot be used.
         ConfigError: the config of the model is missing or wrong.
-        UsageError: there is no such model, device, precision, padding or number of codebooks.
+        UsageError: there is no such model, device, precision, padding, runtime or number of
+            codebooks.
     """
-    from codectool.checkpoints.load import load_model
-    from codectool.codecs.isolation import isolated
-    from codectool.torch_runner import TorchRunner, find_device
-
     family = get_family(model or DEFAULT_FAMILY)
-    where = find_device(device)
     if checkpoint is None:
         if config is not None:
             raise UsageError("`--config` needs `--checkpoint`: default weights contain theirs")
@@ -74,11 +78,61 @@ def load(
                 "`--checkpoint PATH`",
                 entry.name if entry.remote else None,
             )
+    path = Path(checkpoint)
+    if choose_runtime(runtime, path) == "onnx":
+        _check_onnx_options(config, str(device), precision)
+        onnx_runner, fingerprint, path = load_exported(path, model)
+        return Codec(onnx_runner, fingerprint, path, padding, codebooks)
+
+    from codectool.checkpoints.load import load_model
+    from codectool.codecs.isolation import isolated
+    from codectool.torch_runner import TorchRunner, find_device
+
+    where = find_device(device)
     if isinstance(config, str):
         config = Path(config)
     with isolated(where.type, inference=False):
-        loaded = load_model(Path(checkpoint), model, config)
+        loaded = load_model(path, model, config)
         runner = TorchRunner(loaded.model, where, precision)
         return Codec(
             runner, loaded.fingerprint, loaded.path, padding, codebooks, loaded.converted_from
+        )
+
+
+def choose_runtime(runtime: str | None, checkpoint: Path) -> str:
+    """Return which runtime runs a checkpoint; see `load`.
+
+    Raises:
+        UsageError: it is unknown, cannot run the checkpoint, or is not installed.
+    """
+    if runtime not in (None, *RUNTIMES):
+        raise UsageError(f"no runtime is called `{runtime}`; use {' or '.join(RUNTIMES)}")
+    exported = is_export(checkpoint)
+    if runtime == "torch" and exported:
+        raise UsageError(
+            f"{checkpoint}: is an exported model, which ONNX Runtime runs; leave out `--runtime "
+            "torch`, or pass the checkpoint that it was exported from"
+        )
+    installed = {name: find_spec(package) is not None for name, package in RUNTIMES.items()}
+    chosen = runtime or ("torch" if installed["torch"] and not exported else "onnx")
+    if installed[chosen]:
+        return chosen
+    if chosen == "torch":
+        raise UsageError("PyTorch is not installed; run `pip install torch`")
+    if runtime is None and not exported:
+        raise UsageError(
+            "neither PyTorch nor ONNX Runtime is installed; run `pip install torch`, or "
+            "`pip install onnxruntime`"
+        )
+    raise UsageError("ONNX Runtime is not installed; run `pip install 'codectool[onnx]'`")
+
+
+def _check_onnx_options(config: object, device: str, precision: str) -> None:
+    if config is not None:
+        raise UsageError("`--config` needs PyTorch: an exported model contains its config")
+    if device not in ("auto", "cpu"):
+        raise UsageError(f"device {device}: ONNX Runtime runs on the CPU; use `--runtime torch`")
+    if precision != "fp32":
+        raise UsageError(
+            f"precision {precision}: ONNX Runtime computes in fp32; use `--runtime torch`"
         )

@@ -37,12 +37,17 @@ LAYERS = {
     "checkpoints": {"_version", "codecs", "files", "filetypes", "messages", "nn", "schema"},
     "runner": {"codecs"},
     "torch_runner": {"codecs", "runner"},
-    "onnx": {"schema", "tokens"},
+    "onnx": {
+        *("checkpoints", "codecs", "cores", "filetypes", "messages", "runner", "schema"),
+        *("segments", "tokens"),
+    },
     "segments": {"runner"},
     "streaming": {"audio", "codecs", "runner", "segments", "tokens"},
     "codec": {"audio", "codecs", "deprecation", "runner", "segments", "streaming", "tokens"},
     "models": {"checkpoints", "codec", "codecs", "files", "messages"},
-    "loading": {"checkpoints", "codec", "codecs", "deprecation", "streaming", "torch_runner"},
+    "loading": {
+        *("checkpoints", "codec", "codecs", "deprecation", "onnx", "streaming", "torch_runner"),
+    },
     "encoding": {"audio", "codec", "container", "files", "runner", "streaming", "tokens"},
     "decoding": {"audio", "codec", "codecs", "container", "files", "runner", "streaming"},
     "pipeline": {
@@ -69,6 +74,7 @@ EXTERNAL = {
     "torch": {"nn", "codecs", "checkpoints", "torch_runner", "training"},
     "torchaudio": {"training"},
     "transformers": {"training"},
+    "onnxruntime": {"onnx"},
     "ray": {"pipeline"},
     "matplotlib": {"evaluation", "plots", "training"},
     "pystoi": {"evaluation"},

@@ -28,6 +28,7 @@ class CodecOptions:
     config: Path | None
     device: str
     precision: str
+    runtime: str | None
     yes: bool
 
     def load(self) -> Codec:
@@ -142,6 +143,13 @@ _CODEC_OPTIONS = (
         default="fp32",
         help="Precision of matrix products. Only fp32 gives the tokens of the reference "
         "implementation.",
+    ),
+    click.option(
+        "--runtime",
+        type=click.Choice(["torch", "onnx"]),
+        show_default="torch if it is installed",
+        help="Run the model in PyTorch, or on the CPU in ONNX Runtime, which needs no PyTorch and "
+        "takes the bundled weights or a folder that `codectool export` wrote.",
     ),
     click.option("--yes", is_flag=True, help="Download missing weights without asking."),
 )

@@ -238,7 +238,7 @@ class _AudioOutput(Operation[Input, Decoded]):
     @property
     def _output_settings(self) -> dict[str, Any]:
         options = {**vars(self.options), "subtype": self._subtype}
-        return {"precision": self.codec.precision, **options}
+        return {"precision": self.codec.precision, **_runtime_settings(self.codec), **options}
 
     @override
     def pack(self, output: Decoded) -> tuple[memoryview, float]:
@@ -336,4 +336,10 @@ def _encoder_settings(codec: Codec) -> dict[str, Any]:
         "segment": codec.model.segment_frames,
         "padding": codec.padding,
         "precision": codec.precision,
+        **_runtime_settings(codec),
     }
+
+
+def _runtime_settings(codec: Codec) -> dict[str, Any]:
+    # not for PyTorch, so that journals of earlier versions stay valid
+    return {} if codec.runner.runtime == "torch" else {"runtime": codec.runner.runtime}

@@ -56,10 +56,12 @@ class OperationSpec:
         codec = operation.codec
         entry = registry.find(codec.fingerprint)
         weights = entry if entry is not None and entry.is_bundled else None
+        is_onnx = codec.runner.runtime == "onnx"
         arguments = {
             "model": codec.layout.family,
             "checkpoint": weights.name if weights else os.path.abspath(codec.checkpoint),
-            "config": None if weights else codec.model.hyper_parameters,
+            "config": None if weights or is_onnx else codec.model.hyper_parameters,
+            "runtime": codec.runner.runtime,
             "precision": codec.precision,
             "padding": codec.padding,
             "codebooks": codec.layout.num_codebooks,

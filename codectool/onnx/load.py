@@ -1,0 +1,100 @@
+"""Load exported models, and the bundled graphs with the weights of a checkpoint."""
+
+from __future__ import annotations
+
+from functools import partial
+from importlib.resources import files
+from pathlib import Path
+from typing import get_args
+
+from codectool.checkpoints import registry
+from codectool.checkpoints.stored import StoredWeights, fingerprint_stored, read_stored
+from codectool.errors import CheckpointError
+from codectool.messages import shorten
+from codectool.onnx.graph import Graph, Weights
+from codectool.onnx.metadata import Part
+from codectool.onnx.runner import OnnxRunner
+
+PARTS: tuple[str, ...] = get_args(Part)
+BUNDLED = Path(str(files("codectool") / "weights"))  # graphs without weights, FAMILY-PART.onnx
+TENSORS_NAME = "model.safetensors"
+
+
+def is_export(path: Path) -> bool:
+    """Return whether a path is a folder that `codectool export` wrote, or one of its graphs."""
+    return path.suffix == ".onnx" or any((path / f"{part}.onnx").is_file() for part in PARTS)
+
+
+def load_exported(path: Path, family: str | None = None) -> tuple[OnnxRunner, str, Path]:
+    """Load a model for ONNX Runtime.
+
+    Args:
+        path: a folder that `codectool export` wrote, a checkpoint that the bundled graphs fit, or
+            the name of one.
+        family: expected codec family; None accepts any.
+
+    Returns:
+        The runner, the fingerprint of the weights, and where they are.
+
+    Raises:
+        CheckpointError: it cannot be used.
+        WeightsMissingError: the model of this name is not on this machine.
+    """
+    if not path.exists() and (entry := registry.named(str(path))) is not None:
+        path = entry.locate()
+    if is_export(path):
+        path = path.parent if path.suffix == ".onnx" else path
+        graphs = {part: Graph(file) for part in PARTS if (file := path / f"{part}.onnx").is_file()}
+        fingerprint = _check_graphs(path, graphs)
+    else:
+        graphs, fingerprint = _bundled_graphs(path)
+    found = next(iter(graphs.values())).metadata.family
+    if family is not None and found != family:
+        raise CheckpointError(f"{path}: is a {found} model; use `--model {found}`")
+    return OnnxRunner(graphs), fingerprint, path
+
+
+def _check_graphs(folder: Path, graphs: dict[str, Graph]) -> str:
+    """Return the common fingerprint of graphs; raise if they do not belong together."""
+    for kind in ("encoder", "decoder"):
+        if not {kind, f"{kind}_step"} & graphs.keys():
+            raise CheckpointError(f"{folder}: {kind}.onnx is missing; export the model again")
+    found = set()
+    for part, graph in graphs.items():
+        metadata = graph.metadata
+        if metadata.part != part:
+            raise CheckpointError(f"{graph.path}: contains the part {metadata.part}; rename it")
+        if metadata.fingerprint is None:
+            raise CheckpointError(f"{graph.path}: has no weights; export the model again")
+        found.add((metadata.family, metadata.fingerprint, metadata.layout))
+    if len(found) > 1:
+        raise CheckpointError(f"{folder}: its graphs have different weights; export them again")
+    return found.pop()[1]
+
+
+def _bundled_graphs(path: Path) -> tuple[dict[str, Graph], str]:
+    """Return the bundled graphs with the weights of a checkpoint, and its fingerprint."""
+    advice = (
+        f"ONNX Runtime needs an exported model; run `codectool export {shorten(str(path))} FOLDER` "
+        "where PyTorch is installed, and pass `--checkpoint FOLDER`"
+    )
+    file = path / TENSORS_NAME if path.is_dir() else path
+    if not file.exists():
+        raise CheckpointError(f"{path}: no such file or folder")
+    if file.suffix != ".safetensors":
+        raise CheckpointError(f"{path}: {advice}")
+    stored = read_stored(file)
+    graphs = {
+        part: Graph(graph, partial(_read_weights, file))
+        for part in PARTS
+        if (graph := BUNDLED / f"{shorten(stored.family)}-{part}.onnx").is_file()
+    }
+    models = [graph.metadata.model for graph in graphs.values()]
+    if not models or any(model != stored.model for model in models):
+        raise CheckpointError(f"{path}: {advice}")
+    return graphs, fingerprint_stored(stored.family, models[0], stored.tensors)
+
+
+def _read_weights(path: Path) -> Weights:
+    stored: StoredWeights = read_stored(path)
+    return {name: tensor.to_float32() for name, tensor in stored.tensors.items()}
