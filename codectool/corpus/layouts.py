@@ -17,6 +17,7 @@ not depend on their number.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Annotated, Any, Literal, NamedTuple, get_args
 
@@ -462,6 +463,23 @@ class SequenceLayout(Config, frozen=True):
         elif array.ndim == 1:
             text += "; a single row is the layout `flat`"
         return TokensError(text)
+
+
+@dataclass(frozen=True)
+class LayoutOptions:
+    """Arguments of `SequenceLayout.make`, before the codec is known; kind None is ``frames``."""
+
+    kind: str | None = None
+    group_bits: int | None = None
+    offsets: bool = False
+    id_base: int = 0
+    pad_id: int | None = None
+    dtype: str | None = None
+
+    def make(self, bits_per_codebook: Sequence[int]) -> SequenceLayout:
+        """Return the layout for codes of these widths."""
+        options = vars(self) | {"kind": self.kind or "frames"}
+        return SequenceLayout.make(bits_per_codebook=bits_per_codebook, **options)
 
 
 def as_ids(values: npt.ArrayLike) -> Ids:

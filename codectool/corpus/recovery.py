@@ -125,7 +125,9 @@ def _strip(
     length = array.shape[axis]
     known = layout.is_code(array)
     special = np.isin(array, list(special_ids))
-    if array.size and not known.any() and not (special | (array == layout.pad_id)).all():
+    if (special | (array == layout.pad_id)).all():  # no frames
+        return array[..., :0], np.zeros(0, np.int64), {}
+    if not known.any():
         raise TokensError(
             f"none of the ids, such as {int(array.flat[0])}, is in the vocabulary "
             f"{layout.first_id}..{layout.end_id - 1} of the layout; is the id base right?"
