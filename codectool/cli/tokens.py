@@ -5,6 +5,7 @@ from __future__ import annotations
 import click
 
 from codectool.cli.tokens_export import export
+from codectool.cli.tokens_import import import_
 
 
 @click.group()
@@ -19,3 +20,4 @@ def tokens() -> None:
 
 
 tokens.add_command(export)
+tokens.add_command(import_)

@@ -15,6 +15,8 @@ from codectool.cli.codec import EncoderOptions, encoder_options
 from codectool.cli.console import count, note, print_data, say, warn
 from codectool.cli.options import FILE, PIPE, debug_option
 from codectool.cli.signals import stoppable_run
+from codectool.cli.tokens_layout import layout_options
+from codectool.corpus.layouts import LayoutOptions
 from codectool.errors import UsageError
 from codectool.messages import first_few, to_json
 
@@ -22,8 +24,6 @@ if TYPE_CHECKING:
     from codectool.corpus.export import ExportOptions, ExportReport
 
 FORMATS = ("parquet", "webdataset", "jsonl", "npy", "lhotse", "memmap")
-LAYOUTS = ("frames", "codebooks", "flat", "delay", "bits")
-DTYPES = ("uint8", "uint16", "int16", "int32", "uint32", "int64")
 UNITS = {"": 1, "k": 10**3, "m": 10**6, "g": 10**9}
 
 
@@ -68,35 +68,7 @@ class ShardSize(click.ParamType[tuple[int | None, int | None]]):
     is_flag=True,
     help="Fail if a file has no row or a row no file, and refuse truncated or damaged audio.",
 )
-@click.option(
-    "--layout",
-    type=click.Choice(LAYOUTS),
-    default="frames",
-    help="Arrangement of the ids: (frames, codebooks), (codebooks, frames), one sequence, delay "
-    "pattern, or (frames, bits).",
-)
-@click.option(
-    "--group",
-    "group_bits",
-    type=click.IntRange(1, 24),
-    metavar="BITS",
-    help="Most bits per id; wider codes are split. 9 makes two ids of HAC's 18 bits.",
-)
-@click.option("--offsets", is_flag=True, help="Give each codebook its own range of ids.")
-@click.option("--id-base", type=click.IntRange(0), default=0, metavar="N", help="First id.")
-@click.option(
-    "--pad-id",
-    type=int,
-    metavar="N",
-    show_default="the first id after the codes",
-    help="Id of the pads of a delay pattern.",
-)
-@click.option(
-    "--dtype",
-    type=click.Choice(DTYPES),
-    show_default="the smallest of uint8, uint16, int32 and int64",
-    help="Data type of the ids.",
-)
+@layout_options
 @click.option(
     "--files-from",
     type=FILE,
@@ -128,12 +100,7 @@ def export(
     format_name: str | None,
     manifests: tuple[Path, ...],
     strict: bool,
-    layout: str,
-    group_bits: int | None,
-    offsets: bool,
-    id_base: int,
-    pad_id: int | None,
-    dtype: str | None,
+    layout: LayoutOptions,
     files_from: Path | None,
     shard_size: tuple[int | None, int | None] | None,
     workers: int | None,
@@ -157,7 +124,7 @@ def export(
       codectool tokens export recordings/ dataset/ --format webdataset --shard-size 500MB
       codectool tokens export wavs/ cuts/ --format lhotse --manifest metadata.csv
     """
-    from codectool.corpus.export import ExportOptions, LayoutOptions
+    from codectool.corpus.export import ExportOptions
 
     if source == PIPE or target == PIPE:
         raise UsageError("an export needs files: name an INPUT and an OUTPUT")
@@ -165,7 +132,7 @@ def export(
     records, size = shard_size or (None, None)
     options = ExportOptions(
         format=format_name,
-        layout=LayoutOptions(layout, group_bits, offsets, id_base, pad_id, dtype),
+        layout=layout,
         files=files,
         manifests=manifests,
         shard_records=records,

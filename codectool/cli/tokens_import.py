@@ -134,7 +134,7 @@ def import_(
       codectool tokens import dataset/ tokens/
       codectool tokens import generated.npy speech.wav --like dataset/
       codectool tokens import ids.jsonl out/ --format wav --like dataset/ --realign
-      echo 32017 33530 32101 33041 | codectool tokens import - out.hcd \\
+      echo 32017 32530 32101 33000 | codectool tokens import - out.hcd \\
         --like speech.hcd --layout flat --group 9 --offsets --id-base 32000
     """
     from codectool.audio.sink import check_format
@@ -156,6 +156,8 @@ def import_(
         overwrite=overwrite,
         skip_existing=skip_existing,
     )
+    if target == PIPE and as_json:
+        raise UsageError("stdout is used for the tokens; name a file as OUTPUT for `--json`")
     if single:
         check_output(target, source, overwrite)
     elif target.exists() and not target.is_dir():

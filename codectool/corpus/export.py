@@ -32,7 +32,7 @@ from codectool.corpus.dataset import (
 )
 from codectool.corpus.formats import format_of, get_format
 from codectool.corpus.formats.base import METADATA_KEY, Format, Schema
-from codectool.corpus.layouts import SequenceLayout
+from codectool.corpus.layouts import LayoutOptions, SequenceLayout
 from codectool.corpus.manifest import Join, join_manifests
 from codectool.corpus.metadata import ExportMetadata
 from codectool.corpus.reading import Expected, Failure, Source, read_sources
@@ -52,23 +52,6 @@ PLAN_VERSION = 1  # of the hashes in names of shards
 
 
 @dataclass(frozen=True)
-class LayoutOptions:
-    """How codes become ids; see `SequenceLayout.make`."""
-
-    kind: str = "frames"
-    group_bits: int | None = None
-    offsets: bool = False
-    id_base: int = 0
-    pad_id: int | None = None
-    dtype: str | None = None
-
-    def make(self, bits_per_codebook: Sequence[int]) -> SequenceLayout:
-        """Return the layout for codes of these widths."""
-        options = dict(vars(self))
-        return SequenceLayout.make(options.pop("kind"), bits_per_codebook, **options)
-
-
-@dataclass(frozen=True)
 class ExportOptions:
     """What an export writes and how it is carried out.
 
@@ -85,7 +68,7 @@ class ExportOptions:
     """
 
     format: str | None = None
-    layout: LayoutOptions = LayoutOptions()
+    layout: LayoutOptions = field(default_factory=LayoutOptions)
     files: Sequence[str] | None = None
     manifests: Sequence[Path] = ()
     shard_records: int | None = None

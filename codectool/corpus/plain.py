@@ -29,6 +29,7 @@ from codectool.filetypes import START_BYTES, describe_foreign
 from codectool.messages import shorten
 
 COLUMNS = ("tokens", "ids", "input_ids", "codes")  # names of the list in an object
+JSON_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 BOM = b"\xef\xbb\xbf"
 MAX_EXPANSION = 64  # of a compressed array; ids of one codec do not repeat more
 FREE_BYTES = 1 << 24  # of an array that may be compressed further
@@ -129,7 +130,12 @@ def _read_npz(data: bytes, name: str, dimensions: int) -> Sequences:
                     content = file.read(limit + 1)
                 key = member.filename.removesuffix(".npy")
                 yield from _batch(parse_npy(content, where), dimensions, where, {"id": key})
-    except (zipfile.BadZipFile, zlib.error, NotImplementedError, RuntimeError, EOFError) as error:
+    except TokensError:
+        raise
+    except (
+        *(zipfile.BadZipFile, zlib.error, EOFError),
+        *(NotImplementedError, RuntimeError, ValueError, OSError),  # of zipfile, for wrong fields
+    ) as error:
         raise TokensError(f"{name}: is not a .npz file: {shorten(str(error))}") from error
 
 
@@ -139,7 +145,7 @@ def _read_json(
     first = first.removeprefix(BOM)
     try:
         msgspec.json.decode(first)
-    except (msgspec.DecodeError, RecursionError):  # a document of several lines
+    except JSON_ERRORS:  # a document of several lines
         yield from _from_json(_parse(first + file.read(), name), name, dimensions, column)
         return
     for number, line in enumerate(chain([first], iter(lambda: file.readline(MAX_LINE_BYTES), b""))):
@@ -151,7 +157,7 @@ def _read_json(
 def _parse(data: bytes, where: str) -> Any:
     try:
         return msgspec.json.decode(data)
-    except (msgspec.DecodeError, RecursionError, UnicodeDecodeError) as error:
+    except JSON_ERRORS as error:
         raise TokensError(f"{where}: is not JSON: {shorten(str(error))}") from error
 
 

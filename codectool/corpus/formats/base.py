@@ -6,6 +6,7 @@ import hashlib
 import io
 import re
 import tarfile
+import tokenize
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import AbstractContextManager, contextmanager
@@ -158,7 +159,10 @@ def parse_npy(data: bytes, where: str) -> npt.NDArray[Any]:
             raise ValueError("holds Python objects")
         array = np.frombuffer(data, dtype, offset=file.tell())
         return array.reshape(shape, order="F" if fortran_order else "C")
-    except (KeyError, ValueError, TypeError, OverflowError, RecursionError) as error:
+    except (
+        *(KeyError, ValueError, TypeError, OverflowError, RecursionError),
+        *(SyntaxError, tokenize.TokenError),  # of the header, which NumPy parses as Python
+    ) as error:
         raise TokensError(f"{where}: is not a .npy file: {shorten(str(error))}") from error
 
 
