@@ -4,7 +4,7 @@ PYTHON ?= python3
 BIN := .venv/bin
 CLIP := assets/speech_espeak.flac
 
-.PHONY: help install test test-fast lint types format reference docs docs-serve demo bench fuzz fuzz-container clean
+.PHONY: help install test test-fast lint types format reference docs docs-serve dist man demo bench fuzz fuzz-container clean
 
 help:  ## list the targets
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 16
@@ -46,6 +46,20 @@ docs: .venv/.docs  ## build the documentation site in site/
 docs-serve: .venv/.docs  ## show the documentation site while you edit it
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
 
+.venv/.release: .venv/.installed
+	$(BIN)/python -m pip install --quiet --editable '.[release]'
+	touch $@
+
+dist: .venv/.release  ## build and check wheel and sdist in dist/
+	rm -rf dist
+	$(BIN)/python -m build --outdir dist >/dev/null
+	$(BIN)/twine check --strict dist/*
+	$(BIN)/python .ci/check_dist.py dist
+
+MAN_DIR ?= man
+man: install  ## write manual pages to MAN_DIR
+	$(BIN)/codectool man $(MAN_DIR)
+
 demo: install  ## encode a bundled clip, show its metadata, verify and decode it
 	@mkdir -p demo
 	$(BIN)/codectool encode $(CLIP) demo/speech.hcd --tag "title=codectool demo" --overwrite
@@ -68,4 +82,4 @@ bench: install  ## print the tables of docs/design/performance.md (half an hour)
 	$(BIN)/python -m benchmarks codecs --clips 16 --json bench.json
 
 clean:  ## remove generated files
-	rm -rf .venv .fuzz demo site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf .venv demo man .fuzz site build dist *.egg-info .pytest_cache .mypy_cache .ruff_cache .hypothesis

@@ -1,0 +1,132 @@
+"""Check the wheel and the sdist: ``python .ci/check_dist.py dist``.
+
+The wheel is installed in a fresh environment that finds its dependencies in this one, and runs the
+commands that README.md shows, in another folder.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import sysconfig
+import tarfile
+import tempfile
+import venv
+import zipfile
+from pathlib import Path
+
+ROOT = Path(__file__).parents[1]
+MAX_WHEEL_BYTES = 9_000_000  # 7 MB are weights
+MAX_SDIST_BYTES = 14_000_000
+
+
+def main(folder: Path) -> None:
+    """Run all checks on the only wheel and the only sdist in a folder."""
+    (wheel,), (sdist,) = folder.glob("*.whl"), folder.glob("*.tar.gz")
+    check_wheel(wheel)
+    check_sdist(sdist)
+    check_reproducible(wheel, sdist)
+    check_installed(wheel)
+
+
+def tracked(*paths: str) -> set[str]:
+    """Return the files of the repository below some paths."""
+    command = ["git", "-C", str(ROOT), "ls-files", "-z", "--", *paths]
+    names = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+    return set(filter(None, names.split("\0")))
+
+
+def check_wheel(wheel: Path) -> None:
+    """The wheel holds the package as in the repository, and nothing else."""
+    with zipfile.ZipFile(wheel) as archive:
+        names = {name for name in archive.namelist() if ".dist-info/" not in name}
+        weights = archive.read("codectool/weights/hac.safetensors")
+    assert names == tracked("codectool"), names ^ tracked("codectool")
+    assert weights == (ROOT / "codectool/weights/hac.safetensors").read_bytes()
+    assert wheel.stat().st_size < MAX_WHEEL_BYTES, wheel.stat().st_size
+    print(f"{wheel.name}: {len(names)} files, {wheel.stat().st_size:,} bytes")
+
+
+def check_sdist(sdist: Path) -> None:
+    """The sdist holds what tests and documentation need, and no previous weights."""
+    with tarfile.open(sdist) as archive:
+        names = {name.partition("/")[2] for name in archive.getnames()}
+    expected = {n for n in tracked() if not n.startswith((".ci/", "assets/weights/"))}
+    assert names - {"PKG-INFO"} == expected, names ^ expected
+    assert sdist.stat().st_size < MAX_SDIST_BYTES, sdist.stat().st_size
+    print(f"{sdist.name}: {len(names)} files, {sdist.stat().st_size:,} bytes")
+
+
+def check_reproducible(*built: Path) -> None:
+    """A second build, at another time and with another umask, gives the same bytes."""
+    with tempfile.TemporaryDirectory() as folder:
+        before = os.umask(0o077)
+        subprocess.run(
+            [sys.executable, "-m", "build", "--outdir", folder, ROOT],
+            check=True,
+            stdout=subprocess.DEVNULL,
+        )
+        os.umask(before)
+        for path in built:
+            digests = [
+                hashlib.sha256(other.read_bytes()).hexdigest()
+                for other in (path, Path(folder, path.name))
+            ]
+            assert digests[0] == digests[1], f"{path.name}: differs between two builds"
+            print(f"{path.name}: sha256 {digests[0]}")
+
+
+def check_installed(wheel: Path) -> None:
+    """The installed wheel passes `pip check` and runs the commands of README.md."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        venv.create(folder / "env", with_pip=True)
+        binaries = folder / "env" / "bin"
+        run = [str(binaries / "python"), "-m", "pip", "--disable-pip-version-check"]
+        subprocess.run([*run, "install", "--quiet", "--no-deps", wheel], check=True)
+        (packages,) = (folder / "env").glob("lib/python*/site-packages")
+        (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+        subprocess.run([*run, "check"], check=True)
+        work = folder / "work"
+        (work / "recordings").mkdir(parents=True)
+        (work / "assets").mkdir()
+        for clip in (ROOT / "assets").glob("*.flac"):
+            shutil.copy(clip, work / "assets")
+            shutil.copy(clip, work / "recordings")
+        environ = {
+            **os.environ,
+            "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
+            "CODECTOOL_HOME": str(folder / "home"),
+        }
+        environ.pop("PYTHONPATH", None)
+        where = "import codectool; print(codectool.__file__)"
+        found = subprocess.run(
+            [binaries / "python", "-c", where],
+            cwd=work,
+            env=environ,
+            text=True,
+            capture_output=True,
+        ).stdout
+        assert str(packages.resolve()) in str(Path(found).resolve()), found
+        for command in [*readme_commands(), "codectool doctor"]:
+            print("$", command, flush=True)
+            subprocess.run(["bash", "-c", command], cwd=work, env=environ, check=True)
+
+
+def readme_commands() -> list[str]:
+    """Return the commands that README.md shows and this machine can run."""
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    commands = [
+        line.partition("  # ")[0] for line in re.findall(r"^\$ (codectool .*)$", text, re.M)
+    ]
+    assert len(commands) >= 5
+    programs = all(map(shutil.which, ("c2enc", "opusenc")))
+    return [command for command in commands if programs or "--codec" not in command]
+
+
+if __name__ == "__main__":
+    main(Path(sys.argv[1]))
