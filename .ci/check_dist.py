@@ -12,7 +12,6 @@ import re
 import shutil
 import subprocess
 import sys
-import sysconfig
 import tarfile
 import tempfile
 import venv
@@ -41,7 +40,7 @@ def tracked(*paths: str) -> set[str]:
 
 
 def check_wheel(wheel: Path) -> None:
-    """The wheel holds the package as in the repository, and nothing else."""
+    """Check that the wheel holds the package as in the repository, and nothing else."""
     with zipfile.ZipFile(wheel) as archive:
         names = {name for name in archive.namelist() if ".dist-info/" not in name}
         weights = archive.read("codectool/weights/hac.safetensors")
@@ -52,7 +51,7 @@ def check_wheel(wheel: Path) -> None:
 
 
 def check_sdist(sdist: Path) -> None:
-    """The sdist holds what tests and documentation need, and no previous weights."""
+    """Check that the sdist holds what tests and documentation need, and no previous weights."""
     with tarfile.open(sdist) as archive:
         names = {name.partition("/")[2] for name in archive.getnames()}
     expected = {n for n in tracked() if not n.startswith((".ci/", "assets/weights/"))}
@@ -62,13 +61,14 @@ def check_sdist(sdist: Path) -> None:
 
 
 def check_reproducible(*built: Path) -> None:
-    """A second build, at another time and with another umask, gives the same bytes."""
+    """Check that a second build, at another time and umask, gives the same bytes."""
     with tempfile.TemporaryDirectory() as folder:
+        print("building a second time", flush=True)
         before = os.umask(0o077)
         subprocess.run(
             [sys.executable, "-m", "build", "--outdir", folder, ROOT],
             check=True,
-            stdout=subprocess.DEVNULL,
+            capture_output=True,
         )
         os.umask(before)
         for path in built:
@@ -81,7 +81,7 @@ def check_reproducible(*built: Path) -> None:
 
 
 def check_installed(wheel: Path) -> None:
-    """The installed wheel passes `pip check` and runs the commands of README.md."""
+    """Check that the installed wheel passes `pip check` and runs the commands of README.md."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         venv.create(folder / "env", with_pip=True)
@@ -89,7 +89,8 @@ def check_installed(wheel: Path) -> None:
         run = [str(binaries / "python"), "-m", "pip", "--disable-pip-version-check"]
         subprocess.run([*run, "install", "--quiet", "--no-deps", wheel], check=True)
         (packages,) = (folder / "env").glob("lib/python*/site-packages")
-        (packages / "dependencies.pth").write_text(sysconfig.get_path("purelib"))
+        dependencies = [path for path in sys.path if path.endswith("site-packages")]
+        (packages / "dependencies.pth").write_text("\n".join(dependencies))
         subprocess.run([*run, "check"], check=True)
         work = folder / "work"
         (work / "recordings").mkdir(parents=True)
