@@ -111,10 +111,10 @@ def pull(name: str, on_progress: OnProgress | None = None) -> Path:
         DownloadError: They cannot be downloaded, or are not the expected ones.
         CheckpointError: The file is not a checkpoint that codectool can read.
     """
-    entry = get(name)
+    get(name)  # before a file is made for the lock
     with _locked(name):
-        path = entry.find()
-        if path is not None:
+        entry = get(name)
+        if (path := entry.find()) is not None:
             return path
         if entry.remote is None:
             raise DownloadError(f"{name}: {entry.how_to_get()}")

@@ -46,7 +46,7 @@ def canonical_source(source: str) -> str:
                 f"{shorten(source)}: is not of the form `hf://ORG/REPO/FILE` or "
                 "`hf://ORG/REPO/FILE@REVISION`"
             )
-        if any(part in ("", ".", "..") for part in match["file"].split("/")):
+        if {"", ".", ".."} & {*match["repo"].split("/"), *match["file"].split("/")}:
             raise UsageError(f"{shorten(source)}: the file must be a path inside the repository")
     elif not urlsplit(source).hostname:
         raise UsageError(f"{shorten(source)}: is not an address")
@@ -100,12 +100,12 @@ class _Limit:
 def _from_hub(source: str, limit: _Limit) -> Path:
     try:
         import huggingface_hub
-        from huggingface_hub import errors
+        from huggingface_hub import constants, errors
     except ImportError as error:
         raise _missing_package(source, "huggingface_hub") from error
     match = HUB_SOURCE.fullmatch(source)
     assert match is not None, "checked by canonical_source"
-    repo, page = match["repo"], f"{huggingface_hub.constants.ENDPOINT}/{match['repo']}"
+    repo, page = match["repo"], f"{constants.ENDPOINT}/{match['repo']}"
     revision = match["revision"] or match["early"]
     log = logging.getLogger("huggingface_hub")
     level = log.level
@@ -138,10 +138,10 @@ def _from_hub(source: str, limit: _Limit) -> Path:
             f"{source}: {page} answers with HTTP status {status}{login or '; try again later'}"
         ) from error
     except errors.LocalEntryNotFoundError as error:
-        if huggingface_hub.constants.HF_HUB_OFFLINE:
+        if constants.HF_HUB_OFFLINE:
             reason = "HF_HUB_OFFLINE is set, and the file is not in the cache of huggingface_hub"
         else:
-            reason = f"{huggingface_hub.constants.ENDPOINT} cannot be reached; check the connection"
+            reason = f"{constants.ENDPOINT} cannot be reached; check the connection"
         raise DownloadError(f"{source}: {reason}") from error
     except Exception as error:
         raise _failed(source, error) from error
