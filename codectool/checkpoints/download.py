@@ -194,23 +194,17 @@ def _from_url(source: str, folder: Path, limit: _Limit) -> Path:
             """Do nothing: the caller closes its progress bar."""
 
     def fetch(url: str, path: str, _: object) -> None:
-        HTTPDownloader(Meter(path), chunk_size=CHUNK_BYTES, timeout=TIMEOUT)(url, path, None)
+        try:
+            HTTPDownloader(Meter(path), chunk_size=CHUNK_BYTES, timeout=TIMEOUT)(url, path, None)
+        except requests.HTTPError as error:
+            assert error.response is not None, "raised for a status"
+            error.response.close()
+            raise _refused(source, error.response.status_code) from error
 
     name = safe_name(source)
     pooch.get_logger().setLevel(logging.ERROR)
     try:
         pooch.core.stream_download(source, folder / name, None, fetch, None, RETRIES)
-    except requests.HTTPError as error:
-        status = error.response.status_code if error.response is not None else 0
-        what = {404: "there is no such file", 410: "there is no such file"}.get(
-            status, f"the server answers with HTTP status {status}"
-        )
-        login = (
-            "; the address needs a login, so download it yourself and use `codectool models add`"
-        )
-        raise DownloadError(
-            f"{shorten(source)}: {what}{login if status in (401, 403) else ''}"
-        ) from error
     except requests.ConnectionError as error:
         raise DownloadError(
             f"{shorten(source)}: {urlsplit(source).netloc} cannot be reached; try again"
@@ -218,6 +212,20 @@ def _from_url(source: str, folder: Path, limit: _Limit) -> Path:
     except Exception as error:
         raise _failed(source, error) from error
     return folder / name
+
+
+def _refused(source: str, status: int) -> DownloadError:
+    """Return the error for a status with which a server refuses an address."""
+    if status in (404, 410):
+        what = "there is no such file"
+    elif status in (401, 403):
+        what = (
+            f"the server answers with HTTP status {status}: the address needs a login; download "
+            "the file yourself and use `codectool models add PATH`"
+        )
+    else:
+        what = f"the server answers with HTTP status {status}; try again later"
+    return DownloadError(f"{shorten(source)}: {what}")
 
 
 def safe_name(source: str) -> str:
