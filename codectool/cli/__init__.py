@@ -7,6 +7,8 @@ import sys
 from collections.abc import Sequence
 from contextlib import suppress
 from importlib import import_module
+from keyword import iskeyword
+from typing import ClassVar
 
 import click
 from typing_extensions import override
@@ -51,24 +53,33 @@ RENAMED |= {"whole": "lossless", "upstream": "reference"}
 
 
 class Commands(click.Group):
-    """A group that lists its commands without importing them."""
+    """A group that lists its commands without importing them.
+
+    Attributes:
+        summaries: a line about each command.
+        module: prefix of the modules of the commands.
+    """
+
+    summaries: ClassVar[dict[str, str]] = COMMANDS
+    module: ClassVar[str] = "codectool.cli."
 
     @override
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return list(self.summaries)
 
     @override
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
+        if cmd_name not in self.summaries:
             return None
-        command = getattr(import_module(f"codectool.cli.{cmd_name}"), cmd_name)
+        name = f"{cmd_name}_" if iskeyword(cmd_name) else cmd_name
+        command = getattr(import_module(self.module + cmd_name), name)
         assert isinstance(command, click.Command)
         return command
 
     @override
     def format_commands(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
         with formatter.section("Commands"):
-            formatter.write_dl(list(COMMANDS.items()))
+            formatter.write_dl(list(self.summaries.items()))
 
 
 @click.group(

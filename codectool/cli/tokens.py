@@ -2,13 +2,24 @@
 
 from __future__ import annotations
 
+from typing import ClassVar
+
 import click
 
-from codectool.cli.tokens_export import export
-from codectool.cli.tokens_import import import_
+from codectool.cli import Commands
 
 
-@click.group()
+class TokensCommands(Commands):
+    """The commands of `codectool tokens`."""
+
+    summaries: ClassVar[dict[str, str]] = {
+        "export": "Write tokens of .hcd files or audio as a data set.",
+        "import": "Turn ids into .hcd files or audio.",
+    }
+    module: ClassVar[str] = "codectool.cli.tokens_"
+
+
+@click.group(cls=TokensCommands)
 def tokens() -> None:
     """Tokens of whole corpora, in the formats that language models are trained on.
 
@@ -17,7 +28,3 @@ def tokens() -> None:
       codectool tokens export tokens/ dataset/ --format parquet --manifest metadata.csv
       codectool tokens import generated.jsonl decoded/
     """
-
-
-tokens.add_command(export)
-tokens.add_command(import_)
