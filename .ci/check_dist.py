@@ -84,14 +84,14 @@ def check_installed(wheel: Path) -> None:
     """Check that the installed wheel passes `pip check` and runs the commands of README.md."""
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
-        venv.create(folder / "env", with_pip=True)
+        venv.create(folder / "env")
         binaries = folder / "env" / "bin"
-        run = [str(binaries / "python"), "-m", "pip", "--disable-pip-version-check"]
-        subprocess.run([*run, "install", "--quiet", "--no-deps", wheel], check=True)
+        pip = [sys.executable, "-m", "pip", "--python", binaries / "python"]
+        subprocess.run([*pip, "install", "--quiet", "--no-deps", wheel], check=True)
         (packages,) = (folder / "env").glob("lib/python*/site-packages")
         dependencies = [path for path in sys.path if path.endswith("site-packages")]
         (packages / "dependencies.pth").write_text("\n".join(dependencies))
-        subprocess.run([*run, "check"], check=True)
+        subprocess.run([*pip, "check"], check=True)
         work = folder / "work"
         (work / "recordings").mkdir(parents=True)
         (work / "assets").mkdir()

@@ -34,6 +34,8 @@ def _known(entry: ModelEntry) -> Finding:
         if entry == registry.default(entry.family) and not entry.remote:
             advice = "reinstall codectool: its package is incomplete"
             return Finding("models", entry.name, "missing", "error", advice)
+        if not entry.remote:  # previous weights, in the repository only
+            return Finding("models", entry.name, "not on this machine")
         return Finding("models", entry.name, f"not on this machine: {entry.how_to_get()}", "note")
     if not entry.is_bundled:
         return Finding("models", entry.name, "on this machine")
