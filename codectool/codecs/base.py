@@ -45,6 +45,8 @@ class CodecModel(nn.Module, ABC):
         codebook_sizes: number of codes of each codebook.
         latent_channels: width D of the latents that are quantized.
         min_frames: shortest input in frames; shorter ones are padded with zeros.
+        min_padding: zeros that are appended at least to a signal before it is padded to whole
+            frames.
         extra_frames: frames of a signal beyond those that its samples fill.
         segment_frames: default length in frames of the segments of a model that sees a whole
             segment at once; None for other models.
@@ -63,6 +65,7 @@ class CodecModel(nn.Module, ABC):
     codebook_sizes: tuple[int, ...]
     latent_channels: int
     min_frames: int = 1
+    min_padding: int = 0
     extra_frames: int = 0
     segment_frames: int | None = None
     decode_context: Context
@@ -96,7 +99,8 @@ class CodecModel(nn.Module, ABC):
         """Return the number of frames that hold ``num_samples`` at the model's rate."""
         if num_samples == 0:
             return 0
-        return max(self.min_frames, -(-num_samples // self.hop_length)) + self.extra_frames
+        filled = -(-(num_samples + self.min_padding) // self.hop_length)
+        return max(self.min_frames, filled) + self.extra_frames
 
     def reference_frames(self, num_samples: int) -> int:
         """Return the number of frames that the reference implementation has for a signal."""

@@ -15,6 +15,7 @@ from codectool.tokens import TokenLayout
 
 if TYPE_CHECKING:
     from codectool.codecs.base import CodecModel
+    from codectool.codecs.exportable import ExportPart
     from codectool.codecs.trainable import TrainableCodec
 
 
@@ -76,6 +77,7 @@ class CodecFamily:
     Attributes:
         name: as in ``--model``: lower-case ASCII letters, digits, ``-``.
         model: path of the `CodecModel` subclass.
+        export: path of a function ``(model) -> list[ExportPart]``; None if it cannot be exported.
         trainable: path of the `TrainableCodec` subclass; None if codectool cannot train it.
         training_translator: path of a function that translates a training config in the layout of
             the model's authors: ``(values) -> dict``, or None if ``values`` have another layout.
@@ -88,6 +90,7 @@ class CodecFamily:
 
     name: str
     model: str
+    export: str | None = None
     trainable: str | None = None
     training_translator: str | None = None
     container_number: int | None = None
@@ -98,6 +101,16 @@ class CodecFamily:
     def model_class(self) -> type[CodecModel]:
         """Import the class of the model."""
         return cast("type[CodecModel]", import_object(self.model))
+
+    def export_parts(self, model: CodecModel) -> list[ExportPart]:
+        """Return the parts of a model that can be exported.
+
+        Raises:
+            UsageError: codectool cannot export this family.
+        """
+        if self.export is None:
+            raise UsageError(f"codectool cannot export {self.name}")
+        return cast("list[ExportPart]", import_object(self.export)(model))
 
     def trainable_class(self) -> type[TrainableCodec]:
         """Import the class for training.

@@ -8,6 +8,7 @@ _LAYOUT = TokenLayout("bigcodec", 16_000, 200, (13,))
 FAMILY = CodecFamily(
     name="bigcodec",
     model="codectool.codecs.bigcodec.model:BigCodec",
+    export="codectool.codecs.bigcodec.export:export_parts",
     trainable="codectool.codecs.bigcodec.trainable:TrainableBigCodec",
     container_number=2,
     profiles=(Profile(2, "bigcodec", _LAYOUT),),

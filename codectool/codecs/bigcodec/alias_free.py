@@ -61,11 +61,9 @@ class AliasFreeSnake(nn.Module):
         first = phases[..., :1, :1].expand(-1, -1, 2, REACH)
         last = phases[..., 1:, -1:].expand(-1, -1, 2, REACH)
         padded = torch.cat((first, phases, last), dim=-1)
-        taps = self.down_taps.view(TAPS)
-        down_kernel = torch.stack((F.pad(taps[1::2], (1, 0)), F.pad(taps[0::2], (0, 1))))
         return F.conv1d(
             padded.view(batch, 2 * channels, time + 2 * REACH),
-            down_kernel.repeat(channels, 1, 1).to(x.dtype),
+            self.down_kernel().repeat(channels, 1, 1).to(x.dtype),
             groups=channels,
         )
 
@@ -78,6 +76,11 @@ class AliasFreeSnake(nn.Module):
         flipped = self.up_taps.view(TAPS).flip(0)
         phases = (F.pad(flipped[0::2], (0, 1)), F.pad(flipped[1::2], (1, 0)))
         return 2 * torch.stack(phases).unsqueeze(1)
+
+    def down_kernel(self) -> Tensor:
+        """Return the polyphase form of the downsampling taps, ``(2, 7)``."""
+        taps = self.down_taps.view(TAPS)
+        return torch.stack((F.pad(taps[1::2], (1, 0)), F.pad(taps[0::2], (0, 1))))
 
 
 def streaming_snake(module: AliasFreeSnake) -> StreamingModule:

@@ -192,6 +192,7 @@ class BigCodec(CodecModel):
 
     family = "bigcodec"
     config: BigCodecConfig
+    min_padding = 1  # as in the reference implementation
 
     def __init__(self, config: BigCodecConfig) -> None:
         super().__init__()
@@ -228,13 +229,8 @@ class BigCodec(CodecModel):
         return model.eval()
 
     @override
-    def num_frames(self, num_samples: int) -> int:
-        """Return the frames of the reference implementation, whose padding is lossless."""
-        return self.reference_frames(num_samples) if num_samples else 0
-
-    @override
     def reference_frames(self, num_samples: int) -> int:
-        return num_samples // self.hop_length + 1  # the script always appends at least one sample
+        return num_samples // self.hop_length + 1
 
     @override
     @torch.no_grad()

@@ -8,6 +8,7 @@ _LAYOUT = TokenLayout("hac", 24_000, 320, (18,))
 FAMILY = CodecFamily(
     name="hac",
     model="codectool.codecs.hac.model:HacCodec",
+    export="codectool.codecs.hac.export:export_parts",
     trainable="codectool.codecs.hac.trainable:TrainableHac",
     container_number=1,
     profiles=(Profile(1, "hac", _LAYOUT),),

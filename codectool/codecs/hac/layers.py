@@ -96,7 +96,8 @@ def depthwise_conv(
     Returns:
         ``(B, T', C)`` with ``T' = (T - (k - 1) dilation - 1) // stride + 1``.
     """
-    if torch.compiler.is_compiling():  # the compiler fuses a sum of shifted signals
+    if torch.compiler.is_compiling() and not torch.compiler.is_exporting():
+        # The compiler fuses a sum of shifted signals.
         frames = x.shape[1] - (weight.shape[1] - 1) * dilation  # positions where the kernel fits
         total = x.new_zeros(()) if bias is None else bias
         for tap in range(weight.shape[1]):

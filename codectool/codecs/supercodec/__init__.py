@@ -8,6 +8,7 @@ _LAYOUT = TokenLayout("supercodec", 16_000, 320, (10, 10))
 FAMILY = CodecFamily(
     name="supercodec",
     model="codectool.codecs.supercodec.model:SuperCodec",
+    export="codectool.codecs.supercodec.export:export_parts",
     trainable="codectool.codecs.supercodec.trainable:TrainableSuperCodec",
     training_translator="codectool.codecs.supercodec.training_config:translate",
     container_number=3,

@@ -1,0 +1,207 @@
+"""Traced programs to ONNX graphs with operators of the standard domain only."""
+
+from __future__ import annotations
+
+import logging
+import warnings
+from collections import Counter
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import replace
+from typing import Any
+
+import torch
+from torch.export import ExportedProgram
+
+from codectool.codecs.exportable import ExportPart
+from codectool.codecs.family import import_object
+from codectool.codec import Codec
+from codectool.errors import UsageError
+from codectool.onnx.metadata import (
+    AUDIO,
+    CODES,
+    FORMAT_VERSION,
+    METADATA_KEY,
+    GraphMetadata,
+    StateTensor,
+    StepMetadata,
+)
+
+OPSET = 18  # the version that PyTorch's exporter implements; newer ones are converted from it
+INSTALL = "run `pip install 'codectool[export]'`"
+
+
+def describe(codec: Codec, part: ExportPart) -> GraphMetadata:
+    """Return the metadata of a graph of this part."""
+    model = codec.model
+    context, latency = model.decode_context, model.latency
+    step = None
+    if part.chunk_frames is not None:
+        step = StepMetadata(
+            chunk_frames=part.chunk_frames,
+            delay_frames=part.delay_frames,
+            states=tuple(
+                StateTensor(f"state.{name}", f"next_state.{name}", shape)
+                for name, shape in part.states.items()
+            ),
+        )
+    probe = 100 * model.hop_length + 1
+    drops = model.reference_frames(probe) < model.num_frames(probe)
+    return GraphMetadata(
+        format_version=FORMAT_VERSION,
+        part=part.name,
+        family=model.family,
+        fingerprint=codec.fingerprint,
+        model=model.hyper_parameters,
+        sample_rate=model.sample_rate,
+        hop_length=model.hop_length,
+        codebook_sizes=tuple(model.codebook_sizes),
+        min_frames=model.min_frames,
+        min_padding=model.min_padding,
+        extra_frames=model.extra_frames,
+        segment_frames=model.segment_frames,
+        reference_padding="drop" if drops else "same",
+        decode_context=(context.before, context.after),
+        latency=(latency.encoder, latency.decoder),
+        versions=_versions(),
+        step=step,
+    )
+
+
+def _versions() -> dict[str, str]:
+    from importlib.metadata import version
+
+    return {name: version(name) for name in ("torch", "onnx", "onnxscript")}
+
+
+def build_graph(program: ExportedProgram, part: ExportPart, metadata: GraphMetadata) -> Any:
+    """Translate a traced program to an `onnx_ir.Model`; its initializers are the model's tensors.
+
+    Raises:
+        UsageError: the package onnxscript is missing.
+    """
+    try:
+        import onnxscript  # noqa: F401
+        import onnxscript.optimizer as optimizer
+    except ImportError as error:
+        raise UsageError(f"ONNX graphs need the package onnxscript; {INSTALL}") from error
+    states = metadata.step.states if metadata.step else ()
+    x, y = (AUDIO, CODES) if part.is_encoder else (CODES, AUDIO)
+    with _quiet():
+        exported = torch.onnx.export(
+            program,
+            dynamo=True,
+            opset_version=OPSET,
+            input_names=[x, *(state.input for state in states)],
+            output_names=[y, *(state.output for state in states)],
+            custom_translation_table={
+                operator: import_object(path) for operator, path in part.translations.items()
+            },
+            optimize=False,
+            external_data=False,
+            verbose=False,
+        )
+    assert exported is not None
+    model = exported.model
+    with _weights_as_inputs(model.graph):
+        optimizer.optimize_ir(model)
+    _remove_traces(model)
+    _name_axes(model, x, y, metadata)
+    model.producer_name, model.producer_version = "codectool", None
+    model.metadata_props[METADATA_KEY] = metadata.to_text()
+    return model
+
+
+@contextmanager
+def _quiet() -> Iterator[None]:
+    """Hide messages about optional packages and internals of the exporter."""
+    logger = logging.getLogger("torch.onnx")
+    level = logger.level
+    logger.setLevel(logging.ERROR)
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            yield
+    finally:
+        logger.setLevel(level)
+
+
+@contextmanager
+def _weights_as_inputs(graph: Any) -> Iterator[None]:
+    """Turn initializers into inputs, so that the optimizer does not compute others from them."""
+    count = len(graph.inputs)
+    weights = {name: value.const_value for name, value in graph.initializers.items()}
+    values = list(graph.initializers.values())
+    graph.initializers.clear()
+    for value in values:
+        value.const_value = None
+        graph.inputs.append(value)
+    yield
+    del graph.inputs[count:]
+    for value in values:
+        if value.uses() or value.is_graph_output():
+            value.const_value = weights[value.name]
+            graph.initializers[value.name] = value
+
+
+def _remove_traces(model: Any) -> None:
+    """Remove the stack traces and internal names that the exporter stores with every node."""
+    model.metadata_props.clear()
+    model.doc_string = None
+    graph = model.graph
+    graph.metadata_props.clear()
+    graph.doc_string = None
+    for node in graph.all_nodes():
+        node.metadata_props.clear()
+        node.doc_string = None
+        for value in node.outputs:
+            value.metadata_props.clear()
+    for value in (*graph.inputs, *graph.initializers.values()):
+        value.metadata_props.clear()
+
+
+def _name_axes(model: Any, x: str, y: str, metadata: GraphMetadata) -> None:
+    """Name the dynamic axes of the input and the output."""
+    import onnx_ir as ir
+
+    samples = f"{metadata.hop_length}*frames"
+    for value, name in ((model.graph.inputs[0], x), (model.graph.outputs[0], y)):
+        axes = [1, 1, samples] if name == AUDIO else [1, len(metadata.codebook_sizes), "frames"]
+        value.shape = ir.Shape(axes)
+    for state, value in zip(
+        metadata.step.states if metadata.step else (), model.graph.outputs[1:], strict=True
+    ):
+        value.shape = ir.Shape(state.shape)
+
+
+def operators(model: Any) -> dict[str, int]:
+    """Return how often each operator occurs in a graph, by name; others with their domain."""
+    names = (
+        node.op_type if node.domain in ("", "ai.onnx") else f"{node.domain}::{node.op_type}"
+        for node in model.graph.all_nodes()
+    )
+    return dict(sorted(Counter(names).items()))
+
+
+def without_weights(model: Any, metadata: GraphMetadata, names: Mapping[str, Any]) -> Any:
+    """Make the initializers with these names external, so that the file does not contain them.
+
+    The graph then fits all weights of the same hyper-parameters; its fingerprint is null.
+    """
+    import onnx_ir as ir
+
+    for name, value in model.graph.initializers.items():
+        if name in names:
+            tensor = value.const_value
+            value.const_value = ir.ExternalTensor(
+                "weights", 0, tensor.nbytes, tensor.dtype, shape=tensor.shape, name=name
+            )
+    model.metadata_props[METADATA_KEY] = replace_fingerprint(metadata).to_text()
+    return model
+
+
+def replace_fingerprint(metadata: GraphMetadata) -> GraphMetadata:
+    """Return the metadata of a graph without weights."""
+    from msgspec.structs import replace as changed
+
+    return changed(metadata, fingerprint=None)
