@@ -37,10 +37,15 @@ LAYERS = {
     "checkpoints": {"_version", "codecs", "files", "filetypes", "messages", "nn", "schema"},
     "runner": {"codecs"},
     "torch_runner": {"codecs", "runner"},
+<<<<<<< HEAD
     "onnx": {
         *("checkpoints", "codecs", "cores", "filetypes", "messages", "runner", "schema"),
         *("segments", "tokens"),
     },
+=======
+    "onnx": {"schema", "tokens"},
+    "export": {"audio", "codec", "codecs", "files", "onnx", "runner", "segments"},
+>>>>>>> 101688c (Add codectool export, which writes ONNX graphs and torch.export programs and checks them)
     "segments": {"runner"},
     "streaming": {"audio", "codecs", "runner", "segments", "tokens"},
     "codec": {"audio", "codecs", "deprecation", "runner", "segments", "streaming", "tokens"},
@@ -71,7 +76,7 @@ FREE = ("__init__", "__main__", "cli")  # may import everything; nothing imports
 
 # Packages that only some parts may import.
 EXTERNAL = {
-    "torch": {"nn", "codecs", "checkpoints", "torch_runner", "training"},
+    "torch": {"nn", "codecs", "checkpoints", "export", "torch_runner", "training"},
     "torchaudio": {"training"},
     "transformers": {"training"},
     "onnxruntime": {"onnx"},
@@ -84,7 +89,11 @@ EXTERNAL = {
     "soundfile": {"audio"},
     "soxr": {"audio"},
     "construct": {"container"},
-    "msgspec": {"checkpoints", "schema", "codecs", "corpus", "onnx", "pipeline", "training"},
+    "msgspec": {
+        *("checkpoints", "codecs", "corpus", "export", "onnx", "pipeline", "schema", "training")
+    },
+    "onnxscript": {"export"},
+    "onnx_ir": {"export"},
     "click": {"cli"},
     "rich": {"cli"},
     "tqdm": {"cli"},

@@ -37,6 +37,7 @@ COMMANDS = {
     "convert": "Convert checkpoints: other layouts, other types of values.",
     "tokens": "Tokens of corpora for language models.",
     "filelist": "List audio files for training.",
+    "export": "Export a codec to ONNX or torch.export.",
     "train": "Train a codec.",
     "evaluate": "Measure the quality of codecs on a set of clips.",
     "compare": "Compare two recordings.",

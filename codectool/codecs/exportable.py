@@ -1,4 +1,4 @@
-"""Parts of codec models as `torch.export` and ONNX take them: plain modules without Python state."""
+"""`ExportPart`: a part of a codec model that can be traced for `torch.export` and ONNX."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ from typing import Any, Literal
 import torch
 from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
+from torch.fx.experimental import _config
 
 from codectool.nn.quantize import ResidualQuantizer
 
@@ -59,9 +60,10 @@ class ExportPart:
             dynamic = {2: frames}
         states = tuple(torch.zeros(shape) for shape in self.states.values())
         shapes = (dynamic, tuple(None for _ in states)) if states else (dynamic,)
-        return torch.export.export(
-            self.module.eval(), (example, *states), dynamic_shapes=shapes, strict=False
-        )
+        with _config.patch(backed_size_oblivious=True):  # a signal of one frame is not special
+            return torch.export.export(
+                self.module.eval(), (example, *states), dynamic_shapes=shapes, strict=False
+            )
 
 
 def lookup_present(quantizer: ResidualQuantizer, codes: Tensor) -> Tensor:

@@ -5,17 +5,18 @@ from __future__ import annotations
 import logging
 import warnings
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Container, Iterator
 from contextlib import contextmanager
-from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import torch
+from msgspec.structs import replace
 from torch.export import ExportedProgram
 
+from codectool.codec import Codec
 from codectool.codecs.exportable import ExportPart
 from codectool.codecs.family import import_object
-from codectool.codec import Codec
 from codectool.errors import UsageError
 from codectool.onnx.metadata import (
     AUDIO,
@@ -25,8 +26,10 @@ from codectool.onnx.metadata import (
     GraphMetadata,
     StateTensor,
     StepMetadata,
+    parse_metadata,
 )
 
+MAX_FILE_BYTES = 2_000_000_000  # of weights; protobuf ends at 2 GiB
 OPSET = 18  # the version that PyTorch's exporter implements; newer ones are converted from it
 INSTALL = "run `pip install 'codectool[export]'`"
 
@@ -87,7 +90,7 @@ def build_graph(program: ExportedProgram, part: ExportPart, metadata: GraphMetad
         raise UsageError(f"ONNX graphs need the package onnxscript; {INSTALL}") from error
     states = metadata.step.states if metadata.step else ()
     x, y = (AUDIO, CODES) if part.is_encoder else (CODES, AUDIO)
-    with _quiet():
+    with quiet():
         exported = torch.onnx.export(
             program,
             dynamo=True,
@@ -113,7 +116,7 @@ def build_graph(program: ExportedProgram, part: ExportPart, metadata: GraphMetad
 
 
 @contextmanager
-def _quiet() -> Iterator[None]:
+def quiet() -> Iterator[None]:
     """Hide messages about optional packages and internals of the exporter."""
     logger = logging.getLogger("torch.onnx")
     level = logger.level
@@ -166,7 +169,9 @@ def _name_axes(model: Any, x: str, y: str, metadata: GraphMetadata) -> None:
 
     samples = f"{metadata.hop_length}*frames"
     for value, name in ((model.graph.inputs[0], x), (model.graph.outputs[0], y)):
-        axes = [1, 1, samples] if name == AUDIO else [1, len(metadata.codebook_sizes), "frames"]
+        axes: list[Any] = (
+            [1, 1, samples] if name == AUDIO else [1, len(metadata.codebook_sizes), "frames"]
+        )
         value.shape = ir.Shape(axes)
     for state, value in zip(
         metadata.step.states if metadata.step else (), model.graph.outputs[1:], strict=True
@@ -183,7 +188,17 @@ def operators(model: Any) -> dict[str, int]:
     return dict(sorted(Counter(names).items()))
 
 
-def without_weights(model: Any, metadata: GraphMetadata, names: Mapping[str, Any]) -> Any:
+def save_graph(model: Any, path: Path, external_data: bool = False) -> None:
+    """Write a graph, with its weights beside it if they do not fit into the file."""
+    import onnx_ir as ir
+
+    initializers = model.graph.initializers.values()
+    size = sum(value.const_value.nbytes for value in initializers)
+    external = f"{path.name}.data" if external_data or size > MAX_FILE_BYTES else None
+    ir.save(model, path, external_data=external)
+
+
+def without_weights(model: Any, names: Container[str]) -> Any:
     """Make the initializers with these names external, so that the file does not contain them.
 
     The graph then fits all weights of the same hyper-parameters; its fingerprint is null.
@@ -196,12 +211,6 @@ def without_weights(model: Any, metadata: GraphMetadata, names: Mapping[str, Any
             value.const_value = ir.ExternalTensor(
                 "weights", 0, tensor.nbytes, tensor.dtype, shape=tensor.shape, name=name
             )
-    model.metadata_props[METADATA_KEY] = replace_fingerprint(metadata).to_text()
+    metadata = parse_metadata(model.metadata_props[METADATA_KEY], "graph")
+    model.metadata_props[METADATA_KEY] = replace(metadata, fingerprint=None).to_text()
     return model
-
-
-def replace_fingerprint(metadata: GraphMetadata) -> GraphMetadata:
-    """Return the metadata of a graph without weights."""
-    from msgspec.structs import replace as changed
-
-    return changed(metadata, fingerprint=None)

@@ -1,4 +1,8 @@
-"""BigCodec as modules for export: a whole signal at once."""
+"""BigCodec as modules for export: a whole signal at once.
+
+Tensors are copied to contiguous memory where it would otherwise depend on the number of frames
+whether they are contiguous, which a traced program would check.
+"""
 
 from __future__ import annotations
 
@@ -38,7 +42,7 @@ class SignalEncoder(nn.Module):
 
     @override
     def forward(self, audio: Tensor) -> Tensor:
-        residual = self.encoder(audio).mT
+        residual = self.encoder(audio).mT.clone(memory_format=torch.contiguous_format)
         codes = []
         for layer in self.quantizer.layers:
             stage = cast(FactorizedQuantizer, layer)
@@ -61,7 +65,9 @@ class SignalDecoder(nn.Module):
 
     @override
     def forward(self, codes: Tensor) -> Tensor:
-        audio: Tensor = self.decoder(lookup_present(self.quantizer, codes).mT)
+        audio: Tensor = self.decoder(
+            lookup_present(self.quantizer, codes).mT.clone(memory_format=torch.contiguous_format)
+        )
         return audio
 
 
@@ -121,7 +127,9 @@ class MarkedLSTM(nn.Module):
             lstm.bidirectional,
             True,
         )
-        return x + cast(Tensor, output).transpose(1, 2)
+        return (x + cast(Tensor, output).transpose(1, 2)).clone(
+            memory_format=torch.contiguous_format
+        )
 
 
 class ExportedSnake(nn.Module):

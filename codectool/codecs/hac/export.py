@@ -140,7 +140,8 @@ class MatrixSTFT(Block):
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         extended, state = append(state, x)
         frames = extended.squeeze(2).unfold(1, self.window, self.down)
-        return (frames @ self.matrix).unflatten(2, (self.window // 2, 2)), state
+        spectra = frames @ self.matrix
+        return spectra.reshape(*spectra.shape[:2], self.window // 2, 2), state
 
 
 class MatrixInverseSTFT(Block):
@@ -161,7 +162,7 @@ class MatrixInverseSTFT(Block):
 
     @override
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
-        hops = (x.flatten(2) @ self.matrix).unflatten(2, (self.overlap, self.up))
+        hops = (x.flatten(2) @ self.matrix).reshape(*x.shape[:2], self.overlap, self.up)
         extended, state = append(state, hops)
         return overlap_add(extended), state
 
