@@ -37,15 +37,11 @@ LAYERS = {
     "checkpoints": {"_version", "codecs", "files", "filetypes", "messages", "nn", "schema"},
     "runner": {"codecs"},
     "torch_runner": {"codecs", "runner"},
-<<<<<<< HEAD
     "onnx": {
         *("checkpoints", "codecs", "cores", "filetypes", "messages", "runner", "schema"),
         *("segments", "tokens"),
     },
-=======
-    "onnx": {"schema", "tokens"},
     "export": {"audio", "codec", "codecs", "files", "onnx", "runner", "segments"},
->>>>>>> 101688c (Add codectool export, which writes ONNX graphs and torch.export programs and checks them)
     "segments": {"runner"},
     "streaming": {"audio", "codecs", "runner", "segments", "tokens"},
     "codec": {"audio", "codecs", "deprecation", "runner", "segments", "streaming", "tokens"},

@@ -60,7 +60,8 @@ class ExportPart:
             dynamic = {2: frames}
         states = tuple(torch.zeros(shape) for shape in self.states.values())
         shapes = (dynamic, tuple(None for _ in states)) if states else (dynamic,)
-        with _config.patch(backed_size_oblivious=True):  # a signal of one frame is not special
+        # Do not treat signals of one frame as a special case, which others must not be.
+        with _config.patch(backed_size_oblivious=True):  # type: ignore[attr-defined]
             return torch.export.export(
                 self.module.eval(), (example, *states), dynamic_shapes=shapes, strict=False
             )

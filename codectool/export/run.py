@@ -30,7 +30,8 @@ from codectool.export.graphs import (
     save_graph,
 )
 from codectool.files import temporary_path
-from codectool.onnx.metadata import METADATA_KEY, GraphMetadata
+from codectool.onnx.graph import Graph
+from codectool.onnx.metadata import AUDIO, CODES, METADATA_KEY, GraphMetadata
 
 Format = Literal["onnx", "torch-export"]
 SUFFIXES: dict[Format, str] = {"onnx": ".onnx", "torch-export": ".pt2"}
@@ -147,16 +148,11 @@ def program_operators(program: ExportedProgram) -> dict[str, int]:
 
 def open_graph(path: Path) -> Run:
     """Load a graph in ONNX Runtime."""
-    import onnxruntime
-
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    names = [value.name for value in session.get_inputs()]
-
-    def run(inputs: Sequence[Any]) -> Sequence[Any]:
-        outputs: Sequence[Any] = session.run(None, dict(zip(names, inputs, strict=True)))
-        return outputs
-
-    return run
+    graph = Graph(path)
+    metadata = graph.metadata
+    states = metadata.step.states if metadata.step else ()
+    names = [AUDIO if metadata.part.startswith("encoder") else CODES, *(s.input for s in states)]
+    return lambda inputs: graph.run(1, dict(zip(names, inputs, strict=True)))
 
 
 def open_program(path: Path) -> Run:
