@@ -197,9 +197,11 @@ def _from_url(source: str, folder: Path, limit: _Limit) -> Path:
         try:
             HTTPDownloader(Meter(path), chunk_size=CHUNK_BYTES, timeout=TIMEOUT)(url, path, None)
         except requests.HTTPError as error:
-            assert error.response is not None, "raised for a status"
-            error.response.close()
-            raise _refused(source, error.response.status_code) from error
+            response = error.response
+            if response is None:
+                raise
+            response.close()
+            raise _refused(source, response.status_code) from error
 
     name = safe_name(source)
     pooch.get_logger().setLevel(logging.ERROR)

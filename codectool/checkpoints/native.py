@@ -17,7 +17,7 @@ import torch
 from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
-from codectool.checkpoints.published import canonical_name
+from codectool.checkpoints.published import canonical_name, read_port
 from codectool.codecs.base import CodecModel
 from codectool.errors import CheckpointError, ConfigError
 from codectool.files import atomic_output, write_all
@@ -39,11 +39,11 @@ MAX_HEADER_BYTES = 1 << 23
 MAX_TENSORS = 1 << 16
 
 
-def read_native(path: Path) -> tuple[str, dict[str, Tensor], Mapping[str, Any]]:
-    """Read a folder or a file.
+def read_native(path: Path) -> tuple[str, dict[str, Tensor], Mapping[str, Any] | None]:
+    """Read a folder or a file; also BigCodec's weights as others store them in safetensors.
 
     Returns:
-        Family, tensors by canonical name, and the model config.
+        Family, tensors by canonical name, and the model config; None for files of others.
 
     Raises:
         CheckpointError: The file is damaged or not a safetensors file.
@@ -67,6 +67,10 @@ def read_native(path: Path) -> tuple[str, dict[str, Tensor], Mapping[str, Any]]:
         config = parse_json(metadata[METADATA_KEY], source)
     elif beside.is_file():
         config, source = read_json(beside), str(beside)
+        if "family" not in config and (port := read_port(state)) is not None:
+            return port
+    elif (port := read_port(state)) is not None:
+        return port
     else:
         raise ConfigError(
             f"{file}: no hyper-parameters: neither {CONFIG_NAME} beside it nor the metadata "

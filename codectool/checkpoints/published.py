@@ -155,6 +155,36 @@ def _tensors(path: Path, state: Any, prefix: str) -> State:
     return {prefix + name: tensor for name, tensor in state.items()}
 
 
+# First parts of names in copies of BigCodec's weights as safetensors, and canonical ones
+PORT_PREFIXES = {
+    "CodecEnc": "CodecEnc.",
+    "encoder": "CodecEnc.",
+    "generator": "generator.",
+    "decoder": "generator.",
+    "quantizer": "generator.quantizer.",
+}
+
+
+def read_port(state: State) -> tuple[str, State, None] | None:
+    """Recognize BigCodec's weights that others stored as safetensors.
+
+    Such files, which `PyTorchModelHubMixin` writes, have the module names of the reference
+    implementation under ``encoder`` and ``decoder`` or its own names, and no config of codectool.
+
+    Returns:
+        Family, tensors by canonical name, and no config; None for other tensors.
+    """
+    found = {}
+    for name, tensor in state.items():
+        first, _, rest = name.removeprefix("module.").removeprefix("model.").partition(".")
+        if first not in PORT_PREFIXES:
+            return None
+        found[PORT_PREFIXES[first] + to_old_name(rest)] = tensor
+    parts = ("CodecEnc.block.0.", "generator.model.0.", "generator.quantizer.layers.0.")
+    complete = all(any(name.startswith(part) for name in found) for part in parts)
+    return ("bigcodec", found, None) if complete and len(found) == len(state) else None
+
+
 # Parts of names: canonical, and in the model. `nn.weight_norm` maps the names of weight norm.
 TENSOR_NAMES = {
     "bigcodec": [

@@ -14,10 +14,11 @@ import torch
 from safetensors.torch import save_file
 
 from codectool.checkpoints.fingerprint import fingerprint
-from codectool.checkpoints.load import load_model
+from codectool.checkpoints.load import load_model, read_weights
 from codectool.checkpoints.native import METADATA_KEY, read_native, write_model, write_native
 from codectool.checkpoints.published import canonical_name, model_name, read_published
 from codectool.errors import CheckpointError, ConfigError
+from codectool.nn.weight_norm import to_new_name
 from tests.conftest import GOLDEN
 from tests.hac_models import load_preset, untrained
 
@@ -350,4 +351,38 @@ def test_unknown_family_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "x.safetensors"
     write_native(path, "opus", {}, {"a": torch.zeros(1)})
     with pytest.raises(CheckpointError, match=r"x\.safetensors: no codec is called `opus`"):
+        load_model(path)
+
+
+@pytest.mark.parametrize("prefixes", [("CodecEnc", "generator"), ("encoder", "decoder")])
+@pytest.mark.parametrize("new_names", [False, True])
+@pytest.mark.parametrize("config", [None, {"sample_rate": 16000}])
+def test_bigcodec_as_safetensors_of_others_is_read(
+    tmp_path: Path, prefixes: tuple[str, str], new_names: bool, config: dict[str, int] | None
+) -> None:
+    """As `PyTorchModelHubMixin` pushes it: bare tensors, and a config that is not codectool's."""
+    _, state, _ = read_weights(BIGCODEC)
+    names = dict(zip(("CodecEnc", "generator"), prefixes, strict=True))
+    renamed = {}
+    for name, tensor in state.items():
+        first, _, rest = name.partition(".")
+        name = f"{names[first]}.{rest}"
+        if prefixes[0] == "encoder" and rest.startswith("quantizer."):
+            name = rest
+        renamed[to_new_name(name) if new_names else name] = tensor.contiguous()
+    folder = tmp_path / "repo"
+    folder.mkdir()
+    save_file(renamed, folder / "model.safetensors", {"format": "pt"})
+    if config is not None:
+        (folder / "config.json").write_text(json.dumps(config))
+    for path in (folder, folder / "model.safetensors"):
+        loaded = load_model(path)
+        assert loaded.model.family == "bigcodec"
+        assert loaded.fingerprint == load_model(BIGCODEC).fingerprint
+
+
+def test_other_safetensors_without_config_are_refused(tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    save_file({"encoder.block.0.weight": torch.zeros(2)}, path)
+    with pytest.raises(ConfigError, match="no hyper-parameters"):
         load_model(path)
