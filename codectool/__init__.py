@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from codectool import models
     from codectool.codec import Codec
     from codectool.container import read, write
-    from codectool.errors import CodectoolError, CodectoolWarning
+    from codectool.errors import CodectoolError, CodectoolWarning, WeightsMissingError
     from codectool.loading import load
     from codectool.tokens import TokenLayout, Tokens
 
@@ -31,6 +31,7 @@ __all__ = [
     "CodectoolWarning",
     "TokenLayout",
     "Tokens",
+    "WeightsMissingError",
     "__version__",
     "load",
     "models",
@@ -45,6 +46,7 @@ _MODULES = {
     "write": "container",
     "CodectoolError": "errors",
     "CodectoolWarning": "errors",
+    "WeightsMissingError": "errors",
     "TokenLayout": "tokens",
     "Tokens": "tokens",
 }

@@ -1,1 +1,1 @@
-"""Checkpoints: safe reading, fingerprints, bundled weights and the checkpoint registry."""
+"""Checkpoints: safe reading, fingerprints, the model registry and downloads."""
