@@ -70,6 +70,8 @@ def _as_array(samples: npt.ArrayLike) -> npt.NDArray[Any]:
             if tensor.is_floating_point():
                 tensor = tensor.float()  # NumPy has no bfloat16
             return np.asarray(tensor.numpy())
+        if type(samples) is np.ndarray:  # before `np.ma`, which is imported when it is used
+            return samples
         if isinstance(samples, np.ma.MaskedArray) and samples.dtype.kind == "f":
             return np.asarray(samples.filled(np.nan))  # refused as not finite
         return np.asarray(samples)

@@ -175,6 +175,12 @@ def _run(arguments: Sequence[str] | None) -> int:
     except (CodectoolError, OSError) as error:
         report_error(error)
         code = EXIT_BAD_INPUT
+    except ModuleNotFoundError as error:
+        if is_bug := error.name != "torch":
+            report_error(error, unexpected=True)
+        else:
+            report_error(UsageError("this needs PyTorch; run `pip install torch`"))
+        code = EXIT_BUG if is_bug else EXIT_BAD_INPUT
     except Exception as error:
         is_bug = memory_advice(error) is None
         report_error(error, unexpected=is_bug)

@@ -2,27 +2,25 @@
 
 from __future__ import annotations
 
-import os
+import re
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
-import numpy as np
 import numpy.typing as npt
 
+from codectool.checkpoints.stored import StoredTensor
 from codectool.errors import CheckpointError, UsageError, memory_advice
 from codectool.filetypes import ONNX_START, START_BYTES, describe_foreign
 from codectool.messages import shorten
 from codectool.onnx.metadata import METADATA_KEY, GraphMetadata, parse_metadata
+from codectool.onnx.protobuf import external_initializers, metadata_props
 
 Array = npt.NDArray[Any]
-Weights = Mapping[str, npt.NDArray[np.float32]]
 
 INSTALL = "run `pip install 'codectool[onnx]'`"
-MAX_METADATA_BYTES = 1 << 20
-METADATA_FIELD = 14  # of ModelProto: `metadata_props`, of which each has a key and a value
-VARINT, FIXED64, BYTES, FIXED32 = 0, 1, 2, 5
+ERROR_CODE = re.compile(r"^\[ONNXRuntimeError\] : \d+ : \w+ : ")
 
 
 class Graph:
@@ -30,17 +28,17 @@ class Graph:
 
     Args:
         path: the file.
-        read_weights: returns the initializers that are not in the file, by name.
+        weights: the initializers that are not in the file, by name.
 
     Attributes:
         path: the file.
         metadata: of the file.
     """
 
-    def __init__(self, path: Path, read_weights: Callable[[], Weights] | None = None) -> None:
+    def __init__(self, path: Path, weights: Mapping[str, StoredTensor] | None = None) -> None:
         self.path = path
         self.metadata: GraphMetadata = read_metadata(path)
-        self._read_weights = read_weights
+        self._weights = weights
         self._start()
 
     def _start(self) -> None:
@@ -77,10 +75,13 @@ class Graph:
         options.inter_op_num_threads = 1
         options.log_severity_level = 4  # what fails raises an exception, too
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        if self._read_weights is not None:
-            weights = self._read_weights()
-            values = map(onnxruntime.OrtValue.ortvalue_from_numpy, weights.values())
-            options.add_external_initializers(list(weights), list(values))
+        if self._weights is not None:
+            names = external_initializers(self.path)
+            values = [
+                onnxruntime.OrtValue.ortvalue_from_numpy(self._weights[name].to_float32())
+                for name in names
+            ]
+            options.add_external_initializers(names, values)
         with self._failing("is not a graph that ONNX Runtime can load"):
             return onnxruntime.InferenceSession(
                 str(self.path), options, providers=["CPUExecutionProvider"]
@@ -90,7 +91,7 @@ class Graph:
         return _Failing(f"{self.path}: {what}")
 
     def __getstate__(self) -> dict[str, Any]:
-        return {"path": self.path, "metadata": self.metadata, "_read_weights": self._read_weights}
+        return {"path": self.path, "metadata": self.metadata, "_weights": self._weights}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__ |= state
@@ -108,7 +109,7 @@ class _Failing:
 
     def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
         if isinstance(error, Exception) and memory_advice(error) is None:
-            reason = str(error).partition(" : ")[2] or str(error)
+            reason = ERROR_CODE.sub("", str(error))
             raise CheckpointError(f"{self._what} ({shorten(reason)})") from error
 
 
@@ -121,13 +122,12 @@ def read_metadata(path: Path) -> GraphMetadata:
         ConfigError: its metadata is damaged.
     """
     try:
-        with path.open("rb") as file:
-            start = file.read(START_BYTES)
-            size = os.fstat(file.fileno()).st_size
-            entries = dict(_metadata_entries(file, size))
+        entries = metadata_props(path)
     except OSError as error:
         raise CheckpointError(f"{path}: {(error.strerror or str(error)).lower()}") from error
     except ValueError as error:
+        with path.open("rb") as file:
+            start = file.read(START_BYTES)
         what = None if ONNX_START.match(start) else describe_foreign(start, "an ONNX graph")
         problem = f"is {what}" if what else "is not an ONNX graph, or is a damaged one"
         raise CheckpointError(f"{path}: {problem}") from error
@@ -137,38 +137,3 @@ def read_metadata(path: Path) -> GraphMetadata:
             "checkpoint with it"
         )
     return parse_metadata(entries[METADATA_KEY], f"{path} (metadata)")
-
-
-def _metadata_entries(file: BinaryIO, size: int) -> Iterator[tuple[str, str]]:
-    """Yield keys and values; skip the graph, which may be large. Raise `ValueError` if damaged."""
-    file.seek(0)
-    while file.tell() < size:
-        number, kind = divmod(_varint(file), 8)
-        if kind == VARINT:
-            _varint(file)
-            continue
-        length = _varint(file) if kind == BYTES else {FIXED32: 4, FIXED64: 8}.get(kind, size + 1)
-        stop = file.tell() + length
-        if not number or stop > size:
-            raise ValueError("damaged")
-        if number == METADATA_FIELD and kind == BYTES:
-            if length > MAX_METADATA_BYTES:
-                raise ValueError("damaged")
-            entry = {}
-            while file.tell() < stop:
-                key = _varint(file) // 8
-                entry[key] = file.read(min(_varint(file), stop - file.tell())).decode()
-            yield entry.get(1, ""), entry.get(2, "")
-        file.seek(stop)
-
-
-def _varint(file: BinaryIO) -> int:
-    value = 0
-    for shift in range(0, 70, 7):
-        byte = file.read(1)
-        if not byte:
-            break
-        value |= (byte[0] & 127) << shift
-        if byte[0] < 128:
-            return value
-    raise ValueError("damaged")

@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-from functools import partial
 from importlib.resources import files
 from pathlib import Path
 from typing import get_args
 
 from codectool.checkpoints import registry
-from codectool.checkpoints.stored import StoredWeights, fingerprint_stored, read_stored
+from codectool.checkpoints.stored import fingerprint_stored, read_stored
 from codectool.errors import CheckpointError
 from codectool.messages import shorten
-from codectool.onnx.graph import Graph, Weights
+from codectool.onnx.graph import Graph
 from codectool.onnx.metadata import Part
 from codectool.onnx.runner import OnnxRunner
 
@@ -85,7 +84,7 @@ def _bundled_graphs(path: Path) -> tuple[dict[str, Graph], str]:
         raise CheckpointError(f"{path}: {advice}")
     stored = read_stored(file)
     graphs = {
-        part: Graph(graph, partial(_read_weights, file))
+        part: Graph(graph, stored.tensors)
         for part in PARTS
         if (graph := BUNDLED / f"{shorten(stored.family)}-{part}.onnx").is_file()
     }
@@ -93,8 +92,3 @@ def _bundled_graphs(path: Path) -> tuple[dict[str, Graph], str]:
     if not models or any(model != stored.model for model in models):
         raise CheckpointError(f"{path}: {advice}")
     return graphs, fingerprint_stored(stored.family, models[0], stored.tensors)
-
-
-def _read_weights(path: Path) -> Weights:
-    stored: StoredWeights = read_stored(path)
-    return {name: tensor.to_float32() for name, tensor in stored.tensors.items()}

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,6 +67,8 @@ class SystemSpec:
     def on_cpu(self) -> bool:
         """Whether several processes can run the system at once."""
         if isinstance(self.codec, str) or self.codec.device == "cpu":
+            return True
+        if find_spec("torch") is None:  # ONNX Runtime
             return True
         from codectool.torch_runner import find_device
 
