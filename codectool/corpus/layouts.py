@@ -299,10 +299,12 @@ class SequenceLayout(Config, frozen=True):
             TokensError: ids are missing, not integers or not those of codes; the message says
                 where. `recover_codes` repairs what can be repaired.
         """
-        grid = self.to_grid(ids, channels)
+        array = self.to_sequence(ids)
+        grid = self.to_grid(array, channels, complete=False)
         bad = self.find_bad(grid)
         if bad.any():
             raise self.bad_id_error(grid, *np.argwhere(bad)[0].tolist())
+        self.to_grid(array, channels)  # raises for incomplete frames, whose cause is likely before
         return self.to_codes(grid, channels)
 
     def to_grid(self, ids: npt.ArrayLike, channels: int = 1, *, complete: bool = True) -> Ids:
@@ -402,10 +404,11 @@ class SequenceLayout(Config, frozen=True):
         if self.kind == "flat":
             position = frame * grid.shape[1] + index
             where = f"position {position if positions is None else positions[position]} ({where})"
-        if others:
+        if others and self.knows_columns:
+            remedy = ": see `--realign`" if self.kind == "flat" else ""
             return TokensError(
                 f"id {value} at {where} belongs to {others[0]}; ids are missing, added or in "
-                "another order: see `--realign`"
+                f"another order{remedy}"
             )
         return TokensError(
             f"id {value} at {where} is not in {column.first_id}..{column.last_id}; "
@@ -424,9 +427,10 @@ class SequenceLayout(Config, frozen=True):
     def _flat_to_grid(self, array: Ids, width: int, complete: bool) -> Ids:
         frames, rest = divmod(len(array), width)
         if rest and complete:
+            remedy = " and `--realign`" if self.knows_columns else ""
             raise TokensError(
                 f"{len(array)} ids are not whole frames of {width}: frame {frames} has only "
-                f"{rest}; see `--on-bad-id drop-frame` and `--realign`"
+                f"{rest}; see `--on-bad-id drop-frame`{remedy}"
             )
         return array[: frames * width].reshape(frames, width)
 

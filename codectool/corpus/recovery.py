@@ -98,9 +98,8 @@ def recover_codes(
     array, kept, counts = _strip(layout, layout.to_sequence(ids), special_ids)
     if realign:
         return _realign(layout, array, kept, on_bad_id, counts)
-    complete = on_bad_id == "error"
-    grid = layout.to_grid(array, channels, complete=complete)
-    dropped = 0 if complete else _incomplete_frames(layout, array, grid)
+    grid = layout.to_grid(array, channels, complete=False)
+    dropped = _incomplete_frames(layout, array, grid)
     bad = layout.find_bad(grid)
     clamped = 0
     if bad.any():
@@ -113,6 +112,8 @@ def recover_codes(
             keep = ~bad.any(axis=1)
             dropped += int((~keep).sum())
             grid = grid[keep]
+    if on_bad_id == "error":
+        layout.to_grid(array, channels)  # raises for incomplete frames
     codes = layout.to_codes(grid, channels)
     return Recovered(codes, **counts, clamped=clamped, dropped_frames=dropped)
 

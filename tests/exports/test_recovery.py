@@ -200,3 +200,14 @@ def test_realign_says_what_it_cannot_do(layout: SequenceLayout, options: Any, me
 def test_ids_of_other_shapes_are_refused(ids: Any, realign: bool) -> None:
     with pytest.raises(TokensError):
         recover_codes(FLAT, ids, realign=realign)
+
+
+def test_an_id_that_is_missing_is_found_where_it_is_missing() -> None:
+    ids = flat_ids()
+    del ids[3]
+    for read in (FLAT.from_ids, lambda ids: recover_codes(FLAT, ids)):
+        with pytest.raises(TokensError, match=r"id 103 at position 3 \(frame 1, codebook 1\)"):
+            read(ids)
+    ids = PLAIN.to_ids(CODES).tolist()
+    with pytest.raises(TokensError, match=r"7 ids are not whole frames of 2.*drop-frame`$"):
+        PLAIN.from_ids(ids[1:])
