@@ -22,8 +22,8 @@ import os
 import posixpath
 import unicodedata
 import zlib
-from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, cast
 
@@ -64,12 +64,14 @@ class Row:
         ids: names that its file may have, the most likely first.
         paths: paths of its file.
         values: its columns.
+        typed: whether numbers are written in another way than texts, as in JSON.
     """
 
     where: str
     ids: Sequence[str]
     paths: Sequence[str]
     values: Mapping[str, Value]
+    typed: bool = True
 
     @property
     def name(self) -> str:
@@ -139,6 +141,7 @@ def join_manifests(manifests: Sequence[Path], folder: Path, names: Sequence[str]
     """
     join = Join()
     finder = _Finder(folder, names)
+    untyped: set[str] = set()
     for manifest in manifests:
         first: dict[str, Row] = {}
         for row in read_manifest(manifest):
@@ -156,9 +159,11 @@ def join_manifests(manifests: Sequence[Path], folder: Path, names: Sequence[str]
                     "a file has one row"
                 )
             join.rows.setdefault(name, {}).update(row.values)
+            if not row.typed:
+                untyped |= row.values.keys()
     join.unmatched_files = [name for name in names if name not in join.rows]
     _check_ids(join, names)
-    join.columns = _type_columns(join.rows)
+    join.columns = _type_columns(join.rows, untyped)
     return join
 
 
@@ -234,7 +239,8 @@ def _read_table(lines: Iterator[tuple[str, str]], name: str, lower_name: str) ->
         if len(fields) > len(names):
             raise ConfigError(f"{where}: has {len(fields)} columns, but the header {len(names)}")
         if any(fields):
-            yield _make_row(where, dict(zip(names, fields, strict=False)), roles)
+            row = _make_row(where, dict(zip(names, fields, strict=False)), roles)
+            yield replace(row, typed=False)
 
 
 def _chain(first: tuple[str, str], lines: Iterator[tuple[str, str]]) -> Iterator[tuple[str, str]]:
@@ -330,14 +336,18 @@ def _make_row(where: str, values: dict[str, Any], roles: Mapping[str, str]) -> R
     found: dict[str, Value] = {}
     for role, title in roles.items():
         value = values.pop(title, None)
-        if value not in (None, ""):
-            found[role] = str(value) if role != "duration" else value
+        if value in (None, ""):
+            found[role] = None
+        else:
+            found[role] = value if role == "duration" else str(value)
     path = found.pop("path", None)
     for title, value in values.items():
         if title:
             reserved = title in FIXED_COLUMNS or title in (TOKENS, *found)
             found[f"manifest_{title}" if reserved else title] = None if value == "" else value
     identifier = found.get("id")
+    if identifier is None:
+        found.pop("id", None)
     ids = [] if identifier is None else [str(identifier)]
     if not ids and path is None:
         raise ConfigError(f"{where}: has neither an id nor a path")
@@ -490,8 +500,13 @@ def _check_ids(join: Join, names: Sequence[str]) -> None:
 # Columns
 
 
-def _type_columns(rows: Mapping[str, dict[str, Value]]) -> dict[str, ColumnType]:
-    """Return the type of each column, and convert its values to it."""
+def _type_columns(
+    rows: Mapping[str, dict[str, Value]], untyped: Collection[str]
+) -> dict[str, ColumnType]:
+    """Return the type of each column, and convert its values to it.
+
+    Texts become numbers only in columns of tables, ``untyped``.
+    """
     kinds: dict[str, set[ColumnType]] = {}
     for row in rows.values():
         for name, value in row.items():
@@ -502,8 +517,8 @@ def _type_columns(rows: Mapping[str, dict[str, Value]]) -> dict[str, ColumnType]
     for name, kind in columns.items():
         if name in ALWAYS_TEXT:
             columns[name] = "string"
-        elif kind == "string" and kinds[name] == {"string"}:
-            columns[name] = _number_type([cast(str, row.get(name)) for row in rows.values()])
+        elif kind == "string" and kinds[name] and name in untyped:
+            columns[name] = _number_type(row.get(name) for row in rows.values())
     for row in rows.values():
         for name, kind in columns.items():
             row[name] = _convert(row.get(name), kind)
@@ -529,12 +544,13 @@ def _common(kinds: set[ColumnType]) -> ColumnType:
     return "json" if "json" in kinds else "string"
 
 
-def _number_type(texts: Iterable[str | None]) -> ColumnType:
+def _number_type(values: Iterable[Value]) -> ColumnType:
     """Return the type of a column of texts that are all written as numbers, else ``"string"``."""
     kind: ColumnType = "int"
-    for text in texts:
-        if text is None:
+    for value in values:
+        if value is None:
             continue
+        text = str(value)
         if kind == "int" and not _is_int(text):
             kind = "float"
         if kind == "float" and not _is_float(text):

@@ -1,5 +1,5 @@
-"""The command line as a function; see `tests/cli/conftest.py`."""
+"""The command line as a function, and audio codecs; see `tests/cli/conftest.py`."""
 
-from tests.cli.conftest import run
+from tests.cli.conftest import hac, run
 
-__all__ = ["run"]
+__all__ = ["hac", "run"]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -84,15 +85,18 @@ class ParquetFormat(Format):
                 if (field.metadata or {}).get(b"type") == b"json"
             }
             number = 0
+            others = [name for name in file.schema_arrow.names if name != TOKENS]
             for batch in file.iter_batches(batch_size=64):
-                for values in batch.to_pylist():
+                arrays = _arrays(batch.column(TOKENS))
+                rows = batch.select(others).to_pylist()
+                for tokens, values in zip(arrays, rows, strict=True):
                     number += 1
                     where = f"{path}: row {number}"
                     for name in json_columns & values.keys():
                         if values[name] is not None:
                             values[name] = msgspec.json.decode(values[name])
                     values = {name: value for name, value in values.items() if value is not None}
-                    yield make_record(values.pop(TOKENS, None), values, where)
+                    yield make_record(tokens, values, where)
 
     @override
     def read_metadata(self, path: Path) -> Mapping[str, Any] | None:
@@ -143,6 +147,34 @@ def _table(records: Sequence[Record], schema: Schema, arrow: pyarrow.Schema) -> 
             values = [msgspec.json.encode(value).decode() if value else None for value in values]
         columns.append(pyarrow.array(values, field.type))
     return pyarrow.Table.from_arrays(columns, schema=arrow)
+
+
+def _arrays(column: Any) -> list[Any]:
+    """Return the arrays of lists; undo `_token_lists`."""
+    kind = column.type
+    if column.null_count or not _is_list(kind):
+        return list(column.to_pylist())
+    if pyarrow.types.is_fixed_size_list(kind):
+        rows = _arrays(column.flatten())
+        size = kind.list_size
+        return [np.array(rows[first : first + size]) for first in range(0, len(rows), size)]
+    values = column.values
+    shape: tuple[int, ...] = (-1,)
+    if pyarrow.types.is_fixed_size_list(kind.value_type):
+        values, shape = values.values, (-1, kind.value_type.list_size)
+    if values.null_count or _is_list(values.type):
+        return list(column.to_pylist())
+    offsets = column.offsets.to_numpy()
+    ids = values.to_numpy().reshape(shape)
+    return [ids[start:stop] for start, stop in pairwise(offsets)]
+
+
+def _is_list(kind: pyarrow.DataType) -> bool:
+    return bool(
+        pyarrow.types.is_list(kind)
+        or pyarrow.types.is_large_list(kind)
+        or pyarrow.types.is_fixed_size_list(kind)
+    )
 
 
 def _token_lists(arrays: Sequence[Any], kind: pyarrow.DataType) -> pyarrow.Array:
