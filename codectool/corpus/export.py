@@ -39,7 +39,7 @@ from codectool.corpus.reading import Expected, Failure, Source, read_sources
 from codectool.corpus.records import Value
 from codectool.errors import ContainerError, UsageError
 from codectool.files import atomic_output, check_writable
-from codectool.messages import encodable, first_few, to_json
+from codectool.messages import encodable, first_few, shorten, to_json
 from codectool.tokens import TokenLayout
 
 if TYPE_CHECKING:
@@ -176,6 +176,7 @@ def export_tokens(
         no_row: dict[str, Value] = dict.fromkeys(join.columns)
         sources = [replace(s, row=join.rows.get(s.name, no_row)) for s in sources]
         report.join = join
+    _check_ids(sources)
     schema = Schema(
         metadata,
         dtype=layout.dtype,
@@ -491,6 +492,18 @@ def _stat(folder: Path, names: Sequence[str], failures: dict[str, str]) -> list[
         else:
             sources.append(Source(name, status.st_size, status.st_mtime_ns))
     return sources
+
+
+def _check_ids(sources: Sequence[Source]) -> None:
+    """Raise if two files have the same id."""
+    owners: dict[str, str] = {}
+    for source in sources:
+        other = owners.setdefault(source.id, source.name)
+        if other != source.name:
+            raise UsageError(
+                f"{source.name} and {other} would both have the id {shorten(source.id)}; "
+                "ids must differ"
+            )
 
 
 def _read_first(

@@ -136,8 +136,7 @@ def join_manifests(manifests: Sequence[Path], folder: Path, names: Sequence[str]
 
     Raises:
         UsageError: a manifest cannot be opened.
-        ConfigError: a manifest cannot be read, several rows belong to one file, or two files have
-            one id.
+        ConfigError: a manifest cannot be read, or several rows belong to one file.
     """
     join = Join()
     finder = _Finder(folder, names)
@@ -162,7 +161,6 @@ def join_manifests(manifests: Sequence[Path], folder: Path, names: Sequence[str]
             if not row.typed:
                 untyped |= row.values.keys()
     join.unmatched_files = [name for name in names if name not in join.rows]
-    _check_ids(join, names)
     join.columns = _type_columns(join.rows, untyped)
     return join
 
@@ -482,19 +480,6 @@ def _stem(name: str) -> str:
     """Return a name without suffix, in the Unicode form of most systems but macOS."""
     stem = strip_suffix(posixpath.normpath(name.strip().replace("\\", "/")), SUFFIXES)
     return unicodedata.normalize("NFC", stem)
-
-
-def _check_ids(join: Join, names: Sequence[str]) -> None:
-    """Raise if two files have the same id."""
-    owners: dict[str, str] = {}
-    for name in names:
-        row = join.rows.get(name, {})
-        identifier = str(row.get("id") or name.rpartition(".")[0])
-        other = owners.setdefault(identifier, name)
-        if other != name:
-            raise ConfigError(
-                f"{name} and {other} would both have the id {shorten(identifier)}; ids must differ"
-            )
 
 
 # Columns

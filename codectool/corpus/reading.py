@@ -44,6 +44,12 @@ class Source:
     mtime_ns: int
     row: Mapping[str, Value] | None = None
 
+    @property
+    def id(self) -> str:
+        """Return the id of the row, or else the name without suffix."""
+        listed = None if self.row is None else self.row.get("id")
+        return str(encodable(listed or self.name[: -len(SUFFIX)]))
+
 
 @dataclass(frozen=True)
 class Failure:
@@ -168,14 +174,14 @@ def _read_records(
             "must mean the same; export them apart, with `--files-from`"
         )
     columns = dict(source.row or {})
-    name = columns.pop("id", None) or source.name[: -len(SUFFIX)]
+    columns.pop("id", None)
     listed = columns.pop("duration", None)
     warning = None
     if isinstance(listed, int | float) and abs(listed - tokens.duration) > MAX_DIFFERENCE:
         warning = f"{source.name}: {tokens.duration:.2f} s, in the manifest {listed:.2f} s"
     records = [
         Record(
-            id=encodable(str(name)),
+            id=source.id,
             tokens=layout.to_ids(codes),
             num_samples=tokens.num_samples,
             sample_rate=tokens.sample_rate,

@@ -14,7 +14,7 @@ import pytest
 
 from codectool.corpus import ExportOptions, export_tokens, open_dataset
 from codectool.corpus.manifest import Join, join_manifests, read_manifest
-from codectool.errors import CodectoolError, ConfigError
+from codectool.errors import CodectoolError, ConfigError, UsageError
 from tests.cli.conftest import Run
 from tests.exports.trees import NAMES, make_tree
 
@@ -216,8 +216,6 @@ def test_lhotse_manifests(tmp_path: Path) -> None:
         ("m.csv", "id,text,text\none,a,b\n", "names the column text twice"),
         ("m.csv", "id,path,text\n,,b\n", "line 2: has neither an id nor a path"),
         ("m.csv", "id,text\none,a\na/one,b\n", "line 3: belongs to a/one.hcd, as does line 2"),
-        ("m.csv", "path,id\na/one,x\na/two,x\n", "would both have the id x"),
-        ("m.csv", "path,id\na/one,b/three\n", "would both have the id b/three"),
         ("m.txt", "one|a|b\ntwo|a\n", "line 2: has 2 columns instead of id|text|normalized_text"),
         ("m.jsonl", '{"id": "one"\n', "line 1: is not JSON"),
         ("m.jsonl", "[1]\n", "line 1: is not a JSON object"),
@@ -248,6 +246,15 @@ def test_compressed_manifests_cannot_fill_memory(tmp_path: Path) -> None:
     path.write_bytes(line)
     with pytest.raises(ConfigError, match="is not gzip"):
         list(read_manifest(path))
+
+
+@pytest.mark.parametrize("rows", ["p253/one,x\np253/two,x", "p253/one,p300/three"])
+def test_ids_must_differ(rows: str, tmp_path: Path) -> None:
+    make_tree(tmp_path / "tokens")
+    (tmp_path / "m.csv").write_text(f"path,id\n{rows}\n")
+    options = ExportOptions(manifests=[tmp_path / "m.csv"])
+    with pytest.raises(UsageError, match="would both have the id"):
+        export_tokens(tmp_path / "tokens", tmp_path / "out.bin", options)
 
 
 def test_repeated_equal_rows_are_one(join: Joined) -> None:
