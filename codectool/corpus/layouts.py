@@ -1,7 +1,8 @@
 """`SequenceLayout`: codes as ids for a language model, and back.
 
 The ids of a frame are its columns: channel by channel, in a channel codebook by codebook, as in a
-`.hcd` file. With ``group_bits`` each codebook is several columns, its most significant bits first.
+`.hcd` file. With ``group_bits`` a codebook may be several columns of about equal width, its most
+significant bits first.
 For C channels with U columns each and F frames:
 
     kind        shape             order
@@ -517,10 +518,12 @@ def _split(
     """Return codebook, shift, bits and part of each column of a channel."""
     columns = []
     for codebook, bits in enumerate(bits_per_codebook):
-        step = group_bits or bits
-        for part, top in enumerate(range(bits, 0, -step)):
-            width = min(step, top)
-            columns.append((codebook, top - width, width, part))
+        parts = -(-bits // (group_bits or bits))
+        shift = bits
+        for part in range(parts):
+            width = bits // parts + (part < bits % parts)
+            shift -= width
+            columns.append((codebook, shift, width, part))
     return columns
 
 

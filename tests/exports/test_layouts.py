@@ -92,6 +92,14 @@ def test_groups_split_the_18_bits_of_hac_in_two_ids_of_512() -> None:
     assert SequenceLayout.make("frames", [18]).dtype == "int32"
 
 
+@pytest.mark.parametrize(
+    ("bits", "group", "widths"), [(13, 9, [7, 6]), (18, 7, [6, 6, 6]), (10, 9, [5, 5]), (9, 9, [9])]
+)
+def test_groups_have_about_equal_widths(bits: int, group: int, widths: list[int]) -> None:
+    layout = SequenceLayout.make("flat", [bits], group_bits=group)
+    assert [column.bits for column in layout.columns] == widths
+
+
 LAYOUTS_OF_ANY_KIND = st.fixed_dictionaries(
     {
         "kind": st.sampled_from(layouts.LAYOUTS),
