@@ -11,7 +11,7 @@ from codectool.checkpoints import registry
 from codectool.codec import Codec
 from codectool.codecs.registry import DEFAULT_FAMILY, get_family
 from codectool.deprecation import renamed_keywords
-from codectool.errors import UsageError, WeightsMissingError
+from codectool.errors import CheckpointError, UsageError, WeightsMissingError
 from codectool.onnx.load import is_export, load_exported
 from codectool.streaming import Padding
 
@@ -61,6 +61,7 @@ def load(
             codebooks.
     """
     family = get_family(model or DEFAULT_FAMILY)
+    entry = None
     if checkpoint is None:
         if config is not None:
             raise UsageError("`--config` needs `--checkpoint`: default weights contain theirs")
@@ -71,17 +72,21 @@ def load(
                 f"no weights for {family.name}; pass `--checkpoint PATH` ({hint}see "
                 "docs/guides/models.md)"
             )
-        checkpoint, config = entry.find(), entry.config
-        if checkpoint is None:
+        if entry.find() is None:
             raise WeightsMissingError(
                 f"no weights for {family.name} on this machine; {entry.how_to_get()}, or pass "
                 "`--checkpoint PATH`",
                 entry.name if entry.remote else None,
             )
-    path = Path(checkpoint)
+    elif not Path(checkpoint).exists():
+        entry = registry.named(str(checkpoint))
+    path = Path(checkpoint or "") if entry is None else entry.locate()
+    expected = entry.fingerprint if entry is not None and config is None else None
+    config = entry.config if entry is not None and config is None else config
     if choose_runtime(runtime, path) == "onnx":
         _check_onnx_options(config, str(device), precision)
         onnx_runner, fingerprint, path = load_exported(path, model)
+        _check_fingerprint(expected, fingerprint, path)
         return Codec(onnx_runner, fingerprint, path, padding, codebooks)
 
     from codectool.checkpoints.load import load_model
@@ -93,9 +98,19 @@ def load(
         config = Path(config)
     with isolated(where.type, inference=False):
         loaded = load_model(path, model, config)
+        _check_fingerprint(expected, loaded.fingerprint, loaded.path)
         runner = TorchRunner(loaded.model, where, precision)
         return Codec(
             runner, loaded.fingerprint, loaded.path, padding, codebooks, loaded.converted_from
+        )
+
+
+def _check_fingerprint(expected: str | None, found: str, path: Path) -> None:
+    """Raise if the weights at the place of a model are not those of the registry."""
+    if expected not in (None, found):
+        raise CheckpointError(
+            f"{path}: has the fingerprint {found}, not {expected} as in the model registry; "
+            "restore the file, or add it under another name with `codectool models add`"
         )
 
 

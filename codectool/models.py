@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from codectool.checkpoints import registry
 from codectool.checkpoints.download import OnProgress, canonical_source, download, safe_name
@@ -37,6 +37,9 @@ from codectool.checkpoints.registry import (
 from codectool.errors import CheckpointError, CodectoolError, DownloadError, UsageError
 from codectool.files import atomic_output
 from codectool.messages import shorten
+
+if TYPE_CHECKING:
+    from codectool.tokens import TokenLayout
 
 __all__ = [
     "ModelEntry",
@@ -176,7 +179,8 @@ def add(
             config=settings,
             sha256=sha256,
         )
-        found = _fetch(draft, on_progress)
+        with _locked(draft.name):
+            found = _fetch(draft, on_progress)
         origin: str = address
     else:
         path = Path(source)
@@ -316,7 +320,9 @@ def _new(entry: ModelEntry | None, found: _Found) -> dict[str, Any]:
 
 
 def _hash(path: Path) -> _Found:
-    """Return size and SHA-256 of a file."""
+    """Return size and SHA-256 of a file; None for a folder."""
+    if path.is_dir():
+        return _Found(path, None, None, None, None, None, None)
     with path.open("rb") as file:
         digest = hashlib.sha256()
         while chunk := file.read(1 << 20):
@@ -326,7 +332,17 @@ def _hash(path: Path) -> _Found:
 
 
 def _inspect(path: Path, config: Path | None, skipped: list[str] | None = None) -> _Found:
-    """Return everything about a checkpoint; without PyTorch, only what needs none."""
+    """Return everything about a checkpoint or an exported model.
+
+    Args:
+        path: file or folder.
+        config: JSON file with the model config, if the checkpoint does not contain it.
+        skipped: gets what could not be computed because PyTorch is missing; None raises instead.
+    """
+    from codectool.onnx.load import is_export
+
+    if is_export(path):
+        return _inspect_export(path)
     if skipped is not None and find_spec("torch") is None:
         skipped.append("the fingerprint was not checked, which needs PyTorch")
         return _hash(path)
@@ -336,17 +352,22 @@ def _inspect(path: Path, config: Path | None, skipped: list[str] | None = None) 
 
     with isolated("cpu", inference=False):
         loaded = load_model(path, config=config)
-    hashed = _hash(loaded.path) if loaded.path.is_file() else None
-    layout = model_layout(loaded.model)
-    return _Found(
-        path,
-        hashed.size if hashed else None,
-        hashed.sha256 if hashed else None,
-        layout.family,
-        loaded.fingerprint,
-        layout.sample_rate,
-        layout.bit_rate,
-    )
+    return _described(path, loaded.path, loaded.fingerprint, model_layout(loaded.model))
+
+
+def _inspect_export(path: Path) -> _Found:
+    from codectool.codec import model_layout
+    from codectool.onnx.load import load_exported
+
+    runner, fingerprint, _ = load_exported(path)
+    return _described(path, path, fingerprint, model_layout(runner.model))
+
+
+def _described(path: Path, file: Path, fingerprint: str, layout: TokenLayout) -> _Found:
+    """Add size and SHA-256 to what is known about a model; folders of several files have none."""
+    hashed = _hash(file)
+    about = (layout.family, fingerprint, layout.sample_rate, layout.bit_rate)
+    return _Found(path, hashed.size, hashed.sha256, *about)
 
 
 def _copy(path: Path, name: str) -> Path:

@@ -45,7 +45,7 @@ LAYERS = {
     "segments": {"runner"},
     "streaming": {"audio", "codecs", "runner", "segments", "tokens"},
     "codec": {"audio", "codecs", "deprecation", "runner", "segments", "streaming", "tokens"},
-    "models": {"checkpoints", "codec", "codecs", "files", "messages"},
+    "models": {"checkpoints", "codec", "codecs", "files", "messages", "onnx", "tokens"},
     "loading": {
         *("checkpoints", "codec", "codecs", "deprecation", "onnx", "streaming", "torch_runner"),
     },

@@ -54,17 +54,14 @@ def load_model(
         path: a published checkpoint, a file or folder written by codectool, or the name of a model
             of the registry.
         family: expected codec family; None accepts any.
-        config: hyper-parameters or a JSON file with them; None takes those of the registry or
-            beside the checkpoint, or derives them from the shapes of the tensors.
+        config: hyper-parameters or a JSON file with them; None takes those beside the checkpoint
+            or derives them from the shapes of the tensors.
 
     Raises:
         CheckpointError: The file cannot be used; the message names every wrong tensor.
         WeightsMissingError: The model of this name is not on this machine.
         ConfigError: The hyper-parameters are missing or invalid.
     """
-    entry = None if path.exists() else registry.named(str(path))
-    if entry is not None and entry.config and config is None:
-        config = Path(entry.config)
     path = locate(path)
     found, state, model_config = read_weights(path)
     if family is not None and found != family:

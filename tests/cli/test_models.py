@@ -7,6 +7,7 @@ import os
 import pty
 import subprocess
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -330,3 +331,30 @@ def test_question_is_asked_on_a_real_terminal_only(
     piped = subprocess.run(command, input=b"y\n", capture_output=True, timeout=60)
     assert piped.returncode == 2
     assert b"give `--yes`" in piped.stderr
+
+
+def test_other_weights_at_the_place_of_a_model_are_refused(
+    run: Run, tmp_path: Path, speech: Path, checkpoints: dict[str, Path]
+) -> None:
+    path = tmp_path / "mine.safetensors"
+    path.write_bytes(checkpoints["hac"].read_bytes())
+    assert run("models", "add", path, "--name", "mine").code == 0
+    path.write_bytes(registry.named("hac").locate().read_bytes())  # type: ignore[union-attr]
+    result = run("encode", speech, "--checkpoint", "mine", *CPU)
+    assert_refused(result, str(path), "has the fingerprint 7391a4ee, not ", "models add")
+
+
+def test_weights_are_pulled_without_torch(
+    run: Run, server: WeightServer, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Size and SHA-256 are recorded; the fingerprint follows with `verify`."""
+    monkeypatch.setattr(models, "find_spec", lambda name: None)
+    assert run("models", "pull", "bigcodec").code == 0
+    entry = models.get("bigcodec")
+    assert (entry.size, entry.fingerprint) == (MICRO.stat().st_size, None)
+    result = run("models", "verify", "bigcodec")
+    assert result.code == 0
+    assert "the fingerprint was not checked, which needs PyTorch" in result.err
+    monkeypatch.setattr(models, "find_spec", find_spec)
+    assert run("models", "verify", "bigcodec").code == 0
+    assert models.get("bigcodec").fingerprint == FINGERPRINT
