@@ -72,9 +72,9 @@ def export(
     from codectool.loading import load
 
     if model in FAMILIES and not Path(model).exists():
-        codec = load(model, config=config, device="cpu")
+        codec = load(model, config=config, device="cpu", runtime="torch")
     else:
-        codec = load(checkpoint=model, config=config, device="cpu")
+        codec = load(checkpoint=model, config=config, device="cpu", runtime="torch")
     from tqdm import tqdm
 
     with tqdm(unit="file", disable=None, leave=False) as bar:

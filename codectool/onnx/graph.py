@@ -75,14 +75,12 @@ class Graph:
         options.inter_op_num_threads = 1
         options.log_severity_level = 4  # what fails raises an exception, too
         options.add_session_config_entry("session.force_spinning_stop", "1")
-        if self._weights is not None:
-            names = external_initializers(self.path)
-            values = [
-                onnxruntime.OrtValue.ortvalue_from_numpy(self._weights[name].to_float32())
-                for name in names
-            ]
-            options.add_external_initializers(names, values)
         with self._failing("is not a graph that ONNX Runtime can load"):
+            if self._weights is not None:
+                names = external_initializers(self.path)
+                arrays = [self._weights[name].to_float32() for name in names]
+                values = list(map(onnxruntime.OrtValue.ortvalue_from_numpy, arrays))
+                options.add_external_initializers(names, values)
             return onnxruntime.InferenceSession(
                 str(self.path), options, providers=["CPUExecutionProvider"]
             )

@@ -41,6 +41,8 @@ def load_exported(path: Path, family: str | None = None) -> tuple[OnnxRunner, st
     """
     if not path.exists() and (entry := registry.named(str(path))) is not None:
         path = entry.locate()
+    if not path.exists():
+        raise CheckpointError(f"{path}: no such file or folder")
     if is_export(path):
         path = path.parent if path.suffix == ".onnx" else path
         graphs = {part: Graph(file) for part in PARTS if (file := path / f"{part}.onnx").is_file()}
@@ -78,9 +80,7 @@ def _bundled_graphs(path: Path) -> tuple[dict[str, Graph], str]:
         "where PyTorch is installed, and pass `--checkpoint FOLDER`"
     )
     file = path / TENSORS_NAME if path.is_dir() else path
-    if not file.exists():
-        raise CheckpointError(f"{path}: no such file or folder")
-    if file.suffix != ".safetensors":
+    if file.suffix != ".safetensors" or not file.is_file():
         raise CheckpointError(f"{path}: {advice}")
     stored = read_stored(file)
     graphs = {

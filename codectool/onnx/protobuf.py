@@ -20,7 +20,10 @@ def metadata_props(path: Path) -> dict[str, str]:
     """Return the metadata of an ONNX file; raise `ValueError` if the file is not one."""
     entries = {}
     with path.open("rb") as file:
-        for number, stop in _fields(file, os.fstat(file.fileno()).st_size):
+        size = os.fstat(file.fileno()).st_size
+        if not size:
+            raise ValueError("empty")
+        for number, stop in _fields(file, size):
             if number == METADATA_PROPS:
                 entry = {key: _text(file, end) for key, end in _fields(file, stop)}
                 entries[entry.get(KEY, "")] = entry.get(VALUE, "")
