@@ -41,7 +41,7 @@ LAYERS = {
         *("checkpoints", "codecs", "cores", "filetypes", "messages", "runner", "schema"),
         *("segments", "tokens"),
     },
-    "export": {"audio", "codec", "codecs", "files", "onnx", "runner", "segments"},
+    "export": {"audio", "codec", "codecs", "files", "loading", "onnx", "runner", "segments"},
     "segments": {"runner"},
     "streaming": {"audio", "codecs", "runner", "segments", "tokens"},
     "codec": {"audio", "codecs", "deprecation", "runner", "segments", "streaming", "tokens"},

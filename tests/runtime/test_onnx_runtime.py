@@ -6,6 +6,7 @@ import dataclasses
 import importlib.util
 import json
 import pickle
+import re
 import shutil
 import subprocess
 import sys
@@ -219,6 +220,16 @@ def test_tokens_of_other_weights_are_refused(onnx: Codec) -> None:
     tokens = onnx.encode(speechlike(0.1, 24000), 24000)
     with pytest.raises(CheckpointError, match="were made with weights 00000000"):
         onnx.decode(dataclasses.replace(tokens, fingerprint="00000000"))
+
+
+def test_documented_packages_are_the_dependencies_without_torch() -> None:
+    root = Path(__file__).parents[2]
+    page = (root / "docs/guides/without-pytorch.md").read_text("utf-8")
+    (line,) = (line for line in page.splitlines() if line.startswith("    pip install numpy"))
+    project = (root / "pyproject.toml").read_text("utf-8")
+    core = project.partition("dependencies = [")[2].partition("\n]")[0]
+    names = set(re.findall(r'^    "([a-z-]+)[^;\n]*$', core, re.MULTILINE))
+    assert set(line.split()[2:]) == names - {"torch", "torchaudio"} | {"onnxruntime"}
 
 
 # Damaged graphs
