@@ -56,14 +56,17 @@ class ProgressBar:
             self._bar.stop()
             self._bar = None
 
-    def update(self, share: float, status: str, title: str | None = None) -> None:
-        """Set the completed share of the work, 0 to 1, and the text after and before the bar."""
+    def update(self, share: float | None, status: str, title: str | None = None) -> None:
+        """Set the completed share of the work, 0 to 1, and the text after and before the bar.
+
+        Share None is unknown.
+        """
         if self._bar is not None:
             from rich.markup import escape
 
             self._bar.update(
                 self._task,
-                total=1.0,
+                total=None if share is None else 1.0,
                 completed=share,
                 status=printable(status),
                 description=None if title is None else escape(printable(title)),

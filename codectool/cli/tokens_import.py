@@ -137,7 +137,9 @@ def import_(
       echo 32017 32530 32101 33000 | codectool tokens import - out.hcd \\
         --like speech.hcd --layout flat --group 9 --offsets --id-base 32000
     """
+    from codectool.audio.discovery import AUDIO_SUFFIXES
     from codectool.audio.sink import check_format
+    from codectool.cli.progress import ProgressBar
     from codectool.corpus.importing import ImportOptions, import_folder, open_importable
 
     suffix = target.suffix.lower()
@@ -160,6 +162,8 @@ def import_(
         raise UsageError("stdout is used for the tokens; name a file as OUTPUT for `--json`")
     if single:
         check_output(target, source, overwrite)
+    elif suffix in AUDIO_SUFFIXES and not target.is_dir():
+        raise UsageError(f"{target}: only .hcd, .wav and .flac can be written; rename it")
     elif target.exists() and not target.is_dir():
         raise UsageError(f"{target}: is not a folder; name a folder, or a .hcd, .wav or .flac file")
     given = None if layout == LayoutOptions() else layout
@@ -173,8 +177,14 @@ def import_(
         if single:
             report = _import_file(opened, target, options, codec)
         else:
-            with stoppable_run(), working(f"importing {opened.name}"):
-                report = import_folder(opened, target, options, codec)
+            with stoppable_run(), ProgressBar("import") as bar:
+                report = import_folder(
+                    opened,
+                    target,
+                    options,
+                    codec,
+                    lambda n: bar.update(None, count(n, "recording")),
+                )
     _print_report(report, opened, target)
     if as_json:
         print_data(to_json(report.to_json()))

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import errno
 import io
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, BinaryIO
@@ -278,21 +278,24 @@ def open_importable(
     dimensions = 1 if metadata.layout.kind == "flat" else 2
     if dataset is not None and dataset.format.name not in ("jsonl", "npy"):
         return Importable(name, metadata, dataset)
-    return Importable(name, metadata, _read_plain(source, name, dimensions, column))
-
-
-def _read_plain(
-    source: Path | BinaryIO, name: str, dimensions: int, column: str | None
-) -> Iterator[Record]:
     if not isinstance(source, Path):
-        yield from read_plain(source, name, dimensions, column)
-        return
-    try:
-        file = source.open("rb")
-    except OSError as error:
-        raise UsageError(f"{source}: {(error.strerror or str(error)).lower()}") from error
-    with file:
-        yield from read_plain(file, name, dimensions, column)
+        return Importable(name, metadata, read_plain(source, name, dimensions, column))
+    files = [source] if dataset is None else dataset.shards
+    folder = source if source.is_dir() else source.parent
+    return Importable(name, metadata, _read_files(files, folder, dimensions, column))
+
+
+def _read_files(
+    files: Iterable[Path], folder: Path, dimensions: int, column: str | None
+) -> Iterator[Record]:
+    for path in files:
+        stem = path.relative_to(folder).with_suffix("").as_posix()
+        try:
+            file = path.open("rb")
+        except OSError as error:
+            raise UsageError(f"{path}: {(error.strerror or str(error)).lower()}") from error
+        with file:
+            yield from read_plain(file, str(path), dimensions, column, stem)
 
 
 def read_metadata(like: Path, layout: LayoutOptions | None = None) -> ExportMetadata:
@@ -323,6 +326,7 @@ def import_folder(
     folder: Path,
     options: ImportOptions | None = None,
     codec: Codec | None = None,
+    on_progress: Callable[[int], object] = lambda _done: None,
 ) -> ImportReport:
     """Write a file per recording, named by its id.
 
@@ -333,6 +337,7 @@ def import_folder(
         folder: made if it does not exist.
         options: see there.
         codec: decodes audio; needed unless the format is `hcd`.
+        on_progress: called with the number of recordings done.
 
     Returns:
         Totals and failures; a record that fails does not stop the import.
@@ -343,7 +348,8 @@ def import_folder(
     """
     options, report = options or ImportOptions(), ImportReport()
     written: set[Path] = set()
-    for channels in source.recordings():
+    for done, channels in enumerate(source.recordings()):
+        on_progress(done)
         record = channels[0].id
         path = folder / f"{file_name(record)}.{options.format}"
         if path in written:

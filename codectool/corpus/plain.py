@@ -16,11 +16,11 @@ import zipfile
 import zlib
 from collections.abc import Iterator, Mapping
 from itertools import chain
-from pathlib import PurePath
 from typing import Any, BinaryIO, TypeAlias
 
 import msgspec
 import numpy as np
+import numpy.typing as npt
 
 from codectool.corpus.formats.base import MAX_LINE_BYTES, make_record, parse_npy
 from codectool.corpus.records import Record
@@ -29,6 +29,7 @@ from codectool.filetypes import START_BYTES, describe_foreign
 from codectool.messages import shorten
 
 COLUMNS = ("tokens", "ids", "input_ids", "codes")  # names of the list in an object
+WORDS_AT_ONCE = 1 << 20  # of a line of text
 JSON_ERRORS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 BOM = b"\xef\xbb\xbf"
 MAX_EXPANSION = 64  # of a compressed array; ids of one codec do not repeat more
@@ -39,23 +40,27 @@ Sequences: TypeAlias = Iterator[Sequence]
 
 
 def read_plain(
-    file: BinaryIO, name: str, dimensions: int, column: str | None = None
+    file: BinaryIO,
+    name: str,
+    dimensions: int,
+    column: str | None = None,
+    stem: str = "tokens",
 ) -> Iterator[Record]:
     """Yield a record for each sequence of ids in a file.
 
-    A record is named by the key ``id`` of its object, or after the file, with a number if there
-    are several.
+    A record is named by the key ``id`` of its object, or ``stem``, with a number if there are
+    several.
 
     Args:
         file: the file, or a pipe.
         name: its name in messages.
         dimensions: of the ids of a sequence, 1 or 2.
         column: key of the ids in objects; None for any of `COLUMNS`.
+        stem: name of records without one.
 
     Raises:
         TokensError: the file is nothing of the above, or is damaged.
     """
-    stem = PurePath(name).stem if name[:1] != "<" else "tokens"
     sequences = _sequences(file, name, dimensions, column)
     held = next(sequences, None)
     if held is None:
@@ -175,13 +180,13 @@ def _from_json(value: Any, where: str, dimensions: int, column: str | None) -> S
 
 
 def _read_text(lines: Iterator[bytes], name: str, dimensions: int) -> Sequences:
-    rows: list[list[int]] = []
+    rows: list[npt.NDArray[np.int64]] = []
     start = 0
     for number, line in enumerate(chain(lines, [b""]), 1):
         row = _parse_row(line, f"{name}: line {number}")
-        if dimensions == 1 and row:
+        if dimensions == 1 and row.size:
             yield f"{name}: line {number}", row, {}
-        elif row:
+        elif row.size:
             start = start or number
             rows.append(row)
         elif rows:
@@ -189,9 +194,15 @@ def _read_text(lines: Iterator[bytes], name: str, dimensions: int) -> Sequences:
             rows, start = [], 0
 
 
-def _parse_row(line: bytes, where: str) -> list[int]:
-    try:
-        return [int(word) for word in line.removeprefix(BOM).replace(b",", b" ").split()]
-    except ValueError as error:
-        shown = shorten(line[:60].decode("utf-8", "replace").strip(), 40)
-        raise TokensError(f"{where}: `{shown}` is not ids separated by spaces") from error
+def _parse_row(line: bytes, where: str) -> npt.NDArray[np.int64]:
+    """Parse ids, some at a time: words take many times the memory of the ids."""
+    rest = line.removeprefix(BOM).replace(b",", b" ")
+    parts = []
+    while rest:
+        *words, rest = [*rest.split(None, WORDS_AT_ONCE), b""][: WORDS_AT_ONCE + 1]
+        try:
+            parts.append(np.array([int(word) for word in words], np.int64))
+        except (ValueError, OverflowError) as error:
+            shown = shorten(line[:60].decode("utf-8", "replace").strip(), 40)
+            raise TokensError(f"{where}: `{shown}` is not ids separated by spaces") from error
+    return np.concatenate(parts) if parts else np.zeros(0, np.int64)

@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 import torch
 
+from codectool.corpus import plain
 from codectool.corpus.plain import read_plain
 from codectool.errors import TokensError
 
 
 def read(data: bytes, dimensions: int = 1, name: str = "ids.bin", **options: Any) -> dict[str, Any]:
     """Ids by the name of their record."""
-    records = read_plain(io.BytesIO(data), name, dimensions, **options)
+    records = read_plain(io.BytesIO(data), name, dimensions, stem="ids", **options)
     return {record.id: np.asarray(record.tokens).tolist() for record in records}
 
 
@@ -91,8 +92,11 @@ def test_other_keys_of_objects_are_kept() -> None:
     assert record.columns == {"text": "hi"}
 
 
-def test_stdin_names_records_tokens() -> None:
-    assert read(b"1 2", name="<stdin>") == {"tokens": [1, 2]}
+def test_long_lines_are_parsed_in_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(plain, "WORDS_AT_ONCE", 3)
+    for number in range(1, 11):
+        words = list(range(number))
+        assert read(b" ".join(b"%d" % word for word in words) + b" \n") == {"ids": words}
 
 
 def torch_file() -> bytes:
@@ -126,6 +130,7 @@ def declared(shape: tuple[int, ...]) -> bytes:
         ("1 2".encode("utf-16"), "is UTF-16 text"),
         (b"\xff\x00\x01", "is not ids"),
         (b"9" * 5000, "is not ids"),
+        (b"9" * 30, "is not ids"),
         (b"[1, 2", "is not JSON"),
         (b"[1, 2]\n[3,\n", "line 2: is not JSON"),
         (b"[" * 100_000, "is not JSON"),
