@@ -1,7 +1,7 @@
 """Check the wheel and the sdist: ``python .ci/check_dist.py dist``.
 
 The wheel is installed in a fresh environment that finds its dependencies in this one, and runs the
-commands that README.md shows, in another folder.
+commands that README.md shows, in another folder. A second environment has no PyTorch.
 """
 
 from __future__ import annotations
@@ -16,11 +16,13 @@ import tarfile
 import tempfile
 import venv
 import zipfile
+from importlib import metadata
 from pathlib import Path
 
 ROOT = Path(__file__).parents[1]
 MAX_WHEEL_BYTES = 9_000_000  # 7 MB are weights
 MAX_SDIST_BYTES = 14_000_000
+PIP = (sys.executable, "-m", "pip")
 
 
 def main(folder: Path) -> None:
@@ -29,7 +31,9 @@ def main(folder: Path) -> None:
     check_wheel(wheel)
     check_sdist(sdist)
     check_reproducible(wheel, sdist)
-    check_installed(wheel)
+    with tempfile.TemporaryDirectory() as name:
+        written = check_installed(wheel, Path(name))
+        check_without_torch(wheel, Path(name), written)
 
 
 def tracked(*paths: str) -> set[str]:
@@ -80,42 +84,76 @@ def check_reproducible(*built: Path) -> None:
             print(f"{path.name}: sha256 {digests[0]}")
 
 
-def check_installed(wheel: Path) -> None:
-    """Check that the installed wheel passes `pip check` and runs the commands of README.md."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        venv.create(folder / "env")
-        binaries = folder / "env" / "bin"
-        pip = [sys.executable, "-m", "pip", "--python", binaries / "python"]
-        subprocess.run([*pip, "install", "--quiet", "--no-deps", wheel], check=True)
-        (packages,) = (folder / "env").glob("lib/python*/site-packages")
-        dependencies = [path for path in sys.path if path.endswith("site-packages")]
-        (packages / "dependencies.pth").write_text("\n".join(dependencies))
-        subprocess.run([*pip, "check"], check=True)
-        work = folder / "work"
-        (work / "recordings").mkdir(parents=True)
-        (work / "assets").mkdir()
-        for clip in (ROOT / "assets").glob("*.flac"):
-            shutil.copy(clip, work / "assets")
-            shutil.copy(clip, work / "recordings")
-        environ = {
-            **os.environ,
-            "PATH": f"{binaries}{os.pathsep}{os.environ['PATH']}",
-            "CODECTOOL_HOME": str(folder / "home"),
-        }
-        environ.pop("PYTHONPATH", None)
-        where = "import codectool; print(codectool.__file__)"
-        found = subprocess.run(
-            [binaries / "python", "-c", where],
-            cwd=work,
-            env=environ,
-            text=True,
-            capture_output=True,
-        ).stdout
-        assert str(packages.resolve()) in str(Path(found).resolve()), found
-        for command in [*readme_commands(), "codectool doctor"]:
-            print("$", command, flush=True)
-            subprocess.run(["bash", "-c", command], cwd=work, env=environ, check=True)
+def check_installed(wheel: Path, folder: Path) -> Path:
+    """Check that the installed wheel passes `pip check` and runs the commands of README.md.
+
+    Returns:
+        The `.hcd` file that the first command writes.
+    """
+    python = install(wheel, folder / "env")
+    (packages,) = (folder / "env").glob("lib/python*/site-packages")
+    dependencies = [path for path in sys.path if path.endswith("site-packages")]
+    (packages / "dependencies.pth").write_text("\n".join(dependencies))
+    subprocess.run([*PIP, "--python", python, "check"], check=True)
+    work = folder / "work"
+    (work / "recordings").mkdir(parents=True)
+    (work / "assets").mkdir()
+    for clip in (ROOT / "assets").glob("*.flac"):
+        shutil.copy(clip, work / "assets")
+        shutil.copy(clip, work / "recordings")
+    where = run_in(python, work, "python -c 'import codectool; print(codectool.__file__)'")
+    assert str(packages.resolve()) in str(Path(where).resolve()), where
+    for command in [*readme_commands(), "codectool doctor"]:
+        print("$", command, flush=True)
+        print(run_in(python, work, command), end="")
+    return work / "speech.hcd"
+
+
+def check_without_torch(wheel: Path, folder: Path, expected: Path) -> None:
+    """Check that ``--runtime onnx`` writes the same file where there is no PyTorch."""
+    python = install(wheel, folder / "small")
+    requirements = [
+        text
+        for text in metadata.requires("codectool") or []
+        if "extra ==" not in text and not text.startswith("torch")
+    ]
+    subprocess.run(
+        [*PIP, "--python", python, "install", "--quiet", *requirements, "onnxruntime"], check=True
+    )
+    work = folder / "work"
+    encode, *_ = readme_commands()
+    command = encode.replace("speech.hcd", "small.hcd") + " --runtime onnx"
+    print("$", command, "(without PyTorch)", flush=True)
+    run_in(python, work, command)
+    assert (work / "small.hcd").read_bytes() == expected.read_bytes()
+    run_in(python, work, "codectool decode small.hcd small.wav --runtime onnx")
+    assert "ModuleNotFoundError" in run_in(python, work, "python -c 'import torch' 2>&1 || true")
+
+
+def install(wheel: Path, folder: Path) -> Path:
+    """Install the wheel without dependencies in a new environment; return its interpreter."""
+    venv.create(folder)
+    python = folder / "bin" / "python"
+    subprocess.run([*PIP, "--python", python, "install", "--quiet", "--no-deps", wheel], check=True)
+    return python
+
+
+def run_in(python: Path, work: Path, command: str) -> str:
+    """Run a command of an environment in a folder and return what it prints."""
+    environ = {
+        **os.environ,
+        "PATH": f"{python.parent}{os.pathsep}{os.environ['PATH']}",
+        "CODECTOOL_HOME": str(work / "home"),
+    }
+    environ.pop("PYTHONPATH", None)
+    return subprocess.run(
+        ["bash", "-c", command],
+        cwd=work,
+        env=environ,
+        check=True,
+        text=True,
+        stdout=subprocess.PIPE,
+    ).stdout
 
 
 def readme_commands() -> list[str]:
