@@ -28,6 +28,16 @@ from benchmarks.timing import machine
 
 RUNTIMES = ("torch", "onnx")
 RATE = 24_000
+# Runs a command and prints the peak memory in kB, which `wait4` confuses with that of the parent.
+COMMAND = """
+import sys
+from pathlib import Path
+from codectool.cli import main
+try:
+    main(sys.argv[1:])
+finally:
+    print(Path("/proc/self/status").read_text().partition("VmHWM:")[2].split()[0])
+"""
 # Prints seconds of computation per second of audio of encode and decode.
 CHILD = """
 import json, sys, time
@@ -49,7 +59,7 @@ print(json.dumps({name: min(all_[1:]) * rate / len(wave) for name, all_ in times
 
 
 def run(arguments: Sequence[object], count: int, output: Path) -> dict[str, float]:
-    """Run Python with ``count`` threads; return wall time, processor time and peak memory."""
+    """Run Python with ``count`` threads; return wall time and processor time in seconds."""
     environment = {**os.environ, "OMP_NUM_THREADS": str(count), "MKL_NUM_THREADS": str(count)}
     command = [sys.executable, *map(str, arguments)]
     start = time.perf_counter()
@@ -64,8 +74,7 @@ def run(arguments: Sequence[object], count: int, output: Path) -> dict[str, floa
     if status:
         raise SystemExit(f"failed: {' '.join(command[1:])}")
     seconds = time.perf_counter() - start
-    cpu = usage.ru_utime + usage.ru_stime
-    return {"wall": seconds, "cpu": cpu, "memory": usage.ru_maxrss / 1000}
+    return {"wall": seconds, "cpu": usage.ru_utime + usage.ru_stime}
 
 
 def measure(
@@ -81,8 +90,9 @@ def measure(
     for turn in range(turns):
         for runtime in RUNTIMES if turn % 2 else RUNTIMES[::-1]:
             options = ["--checkpoint", paths[runtime], "--runtime", runtime, "--overwrite"]
-            command = ["-m", "codectool", "encode", short_clip, packed, *options]
+            command = ["-c", COMMAND, "encode", short_clip, packed, *options]
             values = run(command, count, printed)
+            values["memory"] = int(printed.read_text()) / 1000
             run(["-c", CHILD, paths[runtime], runtime, long_clip, 2], count, printed)
             found[runtime].append({**values, **json.loads(printed.read_text())})
     medians = {

@@ -9,10 +9,11 @@ work=$(mktemp -d)
 trap 'rm -rf "$work"' EXIT
 python3 -m venv "$work/venv"
 bin=$work/venv/bin
+unset PYTHONPATH
 # The command of docs/guides/without-pytorch.md, which a test keeps complete.
-packages=$(sed -n 's/^    pip install \(numpy .*\)$/\1/p' "$root/docs/guides/without-pytorch.md")
-"$bin/pip" install --quiet --no-deps "$package"
+packages=$(sed -n 's/^    pip install \(numpy .*\) &&.*$/\1/p' "$root/docs/guides/without-pytorch.md")
 "$bin/pip" install --quiet $packages
+"$bin/pip" install --quiet --no-deps "$package"
 cd "$work"
 export CODECTOOL_HOME="$work/home"
 if "$bin/python" -c "import torch" 2>/dev/null; then
