@@ -88,7 +88,7 @@ class ExportReport:
         shards: number of shards.
         kept: number of shards that were already complete and current.
         records: number of records written now.
-        seconds: length of their audio, per channel.
+        seconds: length of their audio, added up over channels.
         ids: number of their ids.
         bytes: size of the data set.
         failures: name of each file that is not in the data set, and the reason in one line.

@@ -105,13 +105,14 @@ class Join:
     def problems(self) -> list[str]:
         """Return a sentence for rows without a file and one for files without a row."""
         sentences = []
-        for items, what in (
-            (self.unmatched_rows, "rows of the manifest have no file"),
-            (self.unmatched_files, "files have no row in the manifest"),
+        for items, one, many in (
+            (self.unmatched_rows, "row has no file", "rows have no file"),
+            (self.unmatched_files, "file has no row", "files have no row"),
         ):
             if items:
                 shown = "; ".join(first_few(items, see="`--json`"))
-                sentences.append(f"{len(items)} {what}: {shown}")
+                what = one if len(items) == 1 else many
+                sentences.append(f"manifest: {len(items):,} {what}: {shown}")
         return sentences
 
     def check(self, strict: bool) -> None:

@@ -27,7 +27,7 @@ from codectool.corpus import (
 )
 from codectool.corpus.formats import FORMATS
 from codectool.corpus.records import group_channels
-from codectool.errors import CodectoolError, UsageError
+from codectool.errors import CodectoolError, TokensError, UsageError
 from tests.cli.conftest import Options, Run
 from tests.exports.trees import NAMES, SUPERCODEC, make_tokens, make_tree
 
@@ -469,6 +469,17 @@ def test_damaged_data_sets_raise_errors_of_codectool(name: str, tree: Path) -> N
                 list(open_dataset(target))
         file.write_bytes(data)
     assert len(list(open_dataset(target))) == 3
+
+
+def test_parquet_cannot_fill_memory(tmp_path: Path) -> None:
+    pyarrow = pytest.importorskip("pyarrow")
+    path = tmp_path / "bomb.parquet"
+    ids = pyarrow.array(np.zeros(1 << 25, np.int32))
+    row = pyarrow.ListArray.from_arrays([0, len(ids)], ids)
+    pyarrow.parquet.write_table(pyarrow.table({"id": ["x"], "tokens": row}), path)
+    assert path.stat().st_size < 10_000
+    with pytest.raises(TokensError, match="33,554,432 ids in a row group are too many"):
+        list(open_dataset(path))
 
 
 def test_files_of_other_programs_are_read(tmp_path: Path) -> None:

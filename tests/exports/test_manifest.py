@@ -274,9 +274,9 @@ def test_export_counts_and_names_what_does_not_match(tmp_path: Path, run: Run) -
     report = json.loads(result.out)["manifest"]
     assert (report["rows"], report["matched"]) == (2, 1)
     assert report["unmatched_files"] == ["p253/two.hcd", "p300/three.hcd"]
-    assert "1 rows of the manifest have no file" in result.err
+    assert "manifest: 1 row has no file: " in result.err
     assert "m.csv: line 3 (no.wav)" in result.err
-    assert "2 files have no row in the manifest: p253/two.hcd; p300/three.hcd" in result.err
+    assert "manifest: 2 files have no row: p253/two.hcd; p300/three.hcd" in result.err
     assert "p253/one.hcd: 0.27 s, in the manifest 9.50 s" in result.err
     columns = [record.columns for record in open_dataset(tmp_path / "out")]
     assert columns == [{"text": "Hi"}, {"text": None}, {"text": None}]

@@ -37,6 +37,8 @@ else:
 
 ROWS = 1000  # in a row group, at most
 IDS = 1 << 22
+MAX_IDS_PER_BYTE = 64  # of a row group in a file; ids of speech do not repeat more
+FREE_IDS = 1 << 24
 
 
 class ParquetFormat(Format):
@@ -85,6 +87,7 @@ class ParquetFormat(Format):
                 if (field.metadata or {}).get(b"type") == b"json"
             }
             number = 0
+            _check_expansion(path, file.metadata)
             others = [name for name in file.schema_arrow.names if name != TOKENS]
             for batch in file.iter_batches(batch_size=64):
                 arrays = _arrays(batch.column(TOKENS))
@@ -113,6 +116,17 @@ def _opened(path: Path) -> Iterator[Any]:
     except pyarrow.ArrowException as error:
         reason = shorten(str(error).splitlines()[0])
         raise TokensError(f"{path}: cannot be read as Parquet: {reason}") from error
+
+
+def _check_expansion(path: Path, metadata: Any) -> None:
+    """Raise if ids would take far more memory than the file: repeated ones take almost none."""
+    limit = FREE_IDS + MAX_IDS_PER_BYTE * path.stat().st_size
+    for group in range(metadata.num_row_groups):
+        row_group = metadata.row_group(group)
+        for number in range(row_group.num_columns):
+            column = row_group.column(number)
+            if column.path_in_schema.split(".")[0] == TOKENS and column.num_values > limit:
+                raise TokensError(f"{path}: {column.num_values:,} ids in a row group are too many")
 
 
 def _arrow_schema(schema: Schema) -> pyarrow.Schema:
