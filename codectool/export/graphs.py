@@ -86,6 +86,7 @@ def build_graph(program: ExportedProgram, part: ExportPart, metadata: GraphMetad
     try:
         import onnxscript  # noqa: F401
         import onnxscript.optimizer as optimizer
+        from onnx_ir.passes.common import IdentityEliminationPass
     except ImportError as error:
         raise UsageError(f"ONNX graphs need the package onnxscript; {INSTALL}") from error
     states = metadata.step.states if metadata.step else ()
@@ -107,7 +108,11 @@ def build_graph(program: ExportedProgram, part: ExportPart, metadata: GraphMetad
     assert exported is not None
     model = exported.model
     with _weights_as_inputs(model.graph):
-        optimizer.optimize_ir(model)
+        # Folding first leaves few nodes, which the patterns of the optimizer are matched against.
+        optimizer.fold_constants_ir(model)
+        optimizer.remove_unused_nodes(model)
+        optimizer.optimize_ir(model, num_iterations=1)
+        IdentityEliminationPass()(model)
     _remove_traces(model)
     _name_axes(model, x, y, metadata)
     model.producer_name, model.producer_version = "codectool", None
