@@ -22,8 +22,8 @@ from codectool.cli.options import (
 from codectool.cli.signals import stoppable_run
 from codectool.cli.tokens_layout import layout_options
 from codectool.corpus.layouts import LayoutOptions
-from codectool.errors import UsageError
-from codectool.messages import first_few, to_json
+from codectool.errors import UsageError, naming
+from codectool.messages import first_few, printable, to_json
 
 if TYPE_CHECKING:
     from codectool.codec import Codec
@@ -210,7 +210,11 @@ def _import_file(
         report.skipped = 1
         return report
     imported = import_file(source, options)
-    with working(f"importing {source.name}"), open_output(target, options.overwrite) as file:
+    with (
+        naming(f"{source.name}: record {printable(imported.id)}"),
+        working(f"importing {source.name}"),
+        open_output(target, options.overwrite) as file,
+    ):
         write_tokens(file, imported.tokens, options, codec)
     report.add(imported)
     return report

@@ -20,7 +20,7 @@ from codectool.corpus.metadata import ExportMetadata
 from codectool.corpus.plain import read_plain
 from codectool.corpus.records import Record, group_channels
 from codectool.corpus.recovery import recover_codes
-from codectool.errors import DamagedError, TokensError, UsageError, naming
+from codectool.errors import AudioError, ContainerError, TokensError, UsageError, naming
 from codectool.files import atomic_output
 from codectool.messages import printable
 from codectool.tokens import Tokens
@@ -368,7 +368,7 @@ def import_folder(
             path.parent.mkdir(parents=True, exist_ok=True)
             with atomic_output(path, options.overwrite) as file:
                 write_tokens(file, imported.tokens, options, codec)
-        except (UsageError, DamagedError, OSError) as error:
+        except (UsageError, ContainerError, AudioError, OSError) as error:
             if isinstance(error, OSError) and error.errno in DISK_ERRORS:
                 raise
             report.fail(record, str(error))

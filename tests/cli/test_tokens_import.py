@@ -359,3 +359,29 @@ def test_a_folder_of_arrays_without_metadata(run: Run, tmp_path: Path, like: Pat
     assert (result.code, result.err) == (0, "")
     assert (tmp_path / "o" / "a.hcd").is_file()
     assert (tmp_path / "o" / "sub" / "a.hcd").is_file()
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"sample_rate": 10_000_000},
+        {"sample_rate": 10**12},
+        {"num_samples": 10**30},
+        {"segment_frames": 10**30},
+        {"tags": {"a": "x" * 100_000}},
+        {"tags": {"a\ud800": "x"}},
+        {"num_channels": 2},
+        {"channel": 1, "num_channels": 2},
+    ],
+)
+@pytest.mark.parametrize("target", ["o.hcd", "folder"])
+def test_impossible_values_of_records_are_refused(
+    run: Run, tmp_path: Path, like: Path, values: dict[str, Any], target: str
+) -> None:
+    source = lines(tmp_path / "ids.jsonl", [{"id": "r", "ids": [10, 1034], **values}])
+    result = run("tokens", "import", source, tmp_path / target, "--like", like, *FLAT)
+    assert result.code in (1, 2)
+    assert result.err.count("\n") == 1
+    assert "ids.jsonl: " in result.err
+    assert not list(tmp_path.rglob("o.hcd"))
+    assert not list(tmp_path.rglob("r.hcd"))

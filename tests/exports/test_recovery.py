@@ -211,3 +211,31 @@ def test_an_id_that_is_missing_is_found_where_it_is_missing() -> None:
     ids = PLAIN.to_ids(CODES).tolist()
     with pytest.raises(TokensError, match=r"7 ids are not whole frames of 2.*drop-frame`$"):
         PLAIN.from_ids(ids[1:])
+
+
+@settings(max_examples=150, deadline=None)
+@given(
+    st.sampled_from(["flat", "frames", "codebooks", "delay", "bits"]),
+    st.lists(st.integers(1, 4), min_size=1, max_size=3),
+    st.booleans(),
+    st.sampled_from(["error", "clamp", "drop-frame"]),
+    st.booleans(),
+    st.data(),
+)
+def test_any_integers_give_codes_or_one_clear_error(
+    kind: str, bits: list[int], offsets: bool, on_bad_id: str, realign: bool, data: st.DataObject
+) -> None:
+    layout = SequenceLayout.make(kind, bits, offsets=offsets and kind != "bits", id_base=3)
+    width, length = data.draw(st.sampled_from([(1, 0), (2, 0), (layout.ids_per_frame, 1)]))
+    shape = data.draw(st.permutations([width, data.draw(st.integers(0, 9))]))
+    ids = data.draw(st.lists(st.integers(0, layout.vocabulary_size + 2), min_size=40, max_size=40))
+    array = np.resize(ids, shape[:1] if length == 0 and width == 1 else shape)
+    try:
+        recovered = recover_codes(
+            layout, array, on_bad_id=on_bad_id, realign=realign, special_ids=[1]
+        )
+    except (TokensError, UsageError):
+        return
+    assert recovered.codes.shape[:2] == (1, len(bits))
+    again = layout.to_ids(recovered.codes)
+    assert np.array_equal(layout.from_ids(again), recovered.codes)
