@@ -204,6 +204,8 @@ def _from_url(source: str, folder: Path, limit: _Limit) -> Path:
             raise _refused(source, response.status_code) from error
 
     name = safe_name(source)
+    for stale in folder.glob("tmp*"):  # of a process that was killed; the caller holds a lock
+        stale.unlink()
     pooch.get_logger().setLevel(logging.ERROR)
     try:
         pooch.core.stream_download(source, folder / name, None, fetch, None, RETRIES)

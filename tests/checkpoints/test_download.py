@@ -4,7 +4,11 @@ from __future__ import annotations
 
 import errno
 import hashlib
+import os
+import signal
+import subprocess
 import sys
+import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
@@ -361,3 +365,55 @@ def test_added_address_is_downloaded_and_named(serving: Serve, kind: str, own_ho
 def test_a_library_error_is_no_bug() -> None:
     assert isinstance(download._failed("x", ValueError("a\nb")), CheckpointError)
     assert "\n" not in str(download._failed("x", ValueError("a\nb")))
+
+
+def start_pull(home: Path, server: WeightServer, *arguments: str, **variables: str) -> Any:
+    """Start `codectool models pull micro` in another process, with the Hub at the server."""
+    environment = {**os.environ, "CODECTOOL_HOME": str(home), "HF_HOME": str(home / "hf")}
+    environment |= {"HF_ENDPOINT": server.url, **variables}
+    return subprocess.Popen(
+        [sys.executable, "-m", "codectool", "models", "pull", "micro", *arguments],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def test_processes_and_variables_of_the_environment(own_home: Path) -> None:
+    with serve(CONTENT) as server:
+        registry.record("micro", family="bigcodec", source="hf://org/repo/x.pt@v1")
+        offline = start_pull(own_home, server, HF_HUB_OFFLINE="1")
+        _, err = offline.communicate(timeout=120)
+        assert offline.returncode == 2
+        assert err.count("\n") == 1
+        assert "HF_HUB_OFFLINE is set" in err
+        assert server.requests == []
+        pair = [start_pull(own_home, server, HF_TOKEN="hf_secret") for _ in range(2)]
+        printed = [process.communicate(timeout=120) for process in pair]
+        assert [process.returncode for process in pair] == [0, 0], printed
+        assert printed[0] == printed[1]
+        assert printed[0][1] == ""
+        assert server.ranges() == [None]
+        assert server.requests[0][1] == "/org/repo/resolve/v1/x.pt"
+        assert server.tokens == {"Bearer hf_secret"}
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
+def test_stopped_download_leaves_nothing_in_the_way(own_home: Path, number: int) -> None:
+    with serve(CONTENT, "stall") as server:
+        source = f"{server.url}/x.pt"
+        registry.record("micro", family="bigcodec", source=source)
+        process = start_pull(own_home, server)
+        deadline = time.monotonic() + 60
+        while not server.ranges() and time.monotonic() < deadline:
+            time.sleep(0.05)
+        time.sleep(0.3)
+        process.send_signal(number)
+        process.communicate(timeout=60)
+        assert process.returncode == (130 if number == signal.SIGINT else -number)
+        assert (leftovers(own_home) == []) == (number == signal.SIGINT)
+        assert registry.named("micro").find() is None  # type: ignore[union-attr]
+        server.behavior = "ok"
+        models.pull("micro")
+    assert leftovers(own_home) == ["x.pt"]

@@ -23,11 +23,13 @@ class WeightServer:
         behavior: "ok", "cut" (each connection ends after a third of the file), "endless",
             "redirect" (once, to another path), "stall" or a key of `STATUS`.
         requests: method, path and `Range` of each request.
+        tokens: `Authorization` of each request.
     """
 
     content: bytes
     behavior: str = "ok"
     requests: list[tuple[str, str, str | None]] = field(default_factory=list)
+    tokens: set[str | None] = field(default_factory=set)
     url: str = ""
     release: threading.Event = field(default_factory=threading.Event)
 
@@ -55,6 +57,7 @@ def _handler(server: WeightServer) -> type[BaseHTTPRequestHandler]:
                 self.send_error(404)
                 return
             server.requests.append((self.command, self.path, span))
+            server.tokens.add(self.headers.get("Authorization"))
             if server.behavior in STATUS:
                 self.send_response(STATUS[server.behavior])
                 codes = {
