@@ -11,6 +11,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from codectool.audio.loudness import amplify, find_gain
 from codectool.audio.samples import LevelCheck, Samples, as_channels, resample
 from codectool.codecs.properties import ModelProperties
 from codectool.deprecation import renamed_keywords, warn_renamed
@@ -41,12 +42,14 @@ class PreparedClip:
         sample_rate: sampling rate of the input in Hz.
         num_samples: samples per channel at that rate that decoding returns.
         tags: text metadata.
+        gain_db: gain that was applied to the samples.
     """
 
     samples: Samples
     sample_rate: int
     num_samples: int
     tags: Mapping[str, str]
+    gain_db: float = 0.0
 
     @property
     def seconds(self) -> float:
@@ -141,7 +144,12 @@ class Codec:
     # Encoding
 
     def encode(
-        self, samples: npt.ArrayLike, sample_rate: int, tags: Mapping[str, str] | None = None
+        self,
+        samples: npt.ArrayLike,
+        sample_rate: int,
+        tags: Mapping[str, str] | None = None,
+        *,
+        normalize: float | None = None,
     ) -> Tokens:
         """Encode audio of any sampling rate and channel count; channels are independent.
 
@@ -150,6 +158,9 @@ class Codec:
                 A peak above 1 gives a `CodectoolWarning`, a peak above 4 an error.
             sample_rate: sampling rate of the audio in Hz.
             tags: text metadata to store with the tokens.
+            normalize: bring the loudness to this value in LUFS (ITU-R BS.1770-4) with one gain for
+                all channels, which `decode` undoes. No sample is made to exceed full scale; what
+                is below -70 LUFS keeps its level.
 
         Returns:
             Tokens with codes ``(C, K, F)``.
@@ -160,7 +171,15 @@ class Codec:
             TokensError: the rate is not an integer in 1..10,000,000, or a tag is not text.
         """
         wave = as_channels(samples)
-        return self.encode_chunks([wave], sample_rate, len(wave), tags)
+        if normalize is None:
+            return self.encode_chunks([wave], sample_rate, len(wave), tags)
+        self.check_rate(sample_rate)
+        LevelCheck("samples", warn_samples)(wave)
+        gain_db = find_gain(wave, sample_rate, normalize)
+        chunks = [amplify(wave, gain_db)]
+        return self.encode_chunks(
+            chunks, sample_rate, len(wave), tags, checked=True, gain_db=gain_db
+        )
 
     def encode_chunks(
         self,
@@ -170,10 +189,12 @@ class Codec:
         tags: Mapping[str, str] | None = None,
         *,
         checked: bool = False,
+        gain_db: float = 0.0,
     ) -> Tokens:
         """Encode audio given in chunks ``(C, N)``; see `encode`. Only the codes are kept.
 
-        ``checked`` chunks come from an `AudioSource`, which has checked their samples.
+        ``checked`` chunks come from an `AudioSource`, which has checked their samples. ``gain_db``
+        has been applied to them, and is undone by `decode`.
         """
         encoder = self._encoder(sample_rate, channels, checked=checked)
         codes = [*map(encoder.push, chunks), encoder.flush()]
@@ -183,6 +204,7 @@ class Codec:
             encoder.num_samples,
             encoder.segment_frames,
             tags,
+            gain_db,
         )
 
     def prepare(
@@ -192,6 +214,7 @@ class Codec:
         tags: Mapping[str, str] | None = None,
         *,
         checked: bool = False,
+        normalize: float | None = None,
     ) -> PreparedClip:
         """Check audio as `encode` does, convert it to the model's rate and pad it.
 
@@ -202,12 +225,13 @@ class Codec:
         if not checked:
             LevelCheck("samples", warn_samples)(wave)
         num_samples = wave.shape[1]
-        wave = resample(wave, sample_rate, self.sample_rate)
+        gain_db = 0.0 if normalize is None else find_gain(wave, sample_rate, normalize)
+        wave = resample(amplify(wave, gain_db), sample_rate, self.sample_rate)
         frames = padded_frames(self.model, wave.shape[1], self.padding, self._segment_frames)
         if self.padding == "reference":
             num_samples = frames * self.hop_length * sample_rate // self.sample_rate
         wave = pad_or_trim(wave, frames * self.hop_length)
-        return PreparedClip(wave, sample_rate, num_samples, dict(tags or {}))
+        return PreparedClip(wave, sample_rate, num_samples, dict(tags or {}), gain_db)
 
     def encode_clips(self, clips: Sequence[PreparedClip]) -> list[Tokens]:
         """Encode several clips as one batch; each gets the tokens that it gets alone.
@@ -228,6 +252,7 @@ class Codec:
                 clip.num_samples,
                 None if segment is None or item.shape[-1] <= segment else segment,
                 clip.tags,
+                clip.gain_db,
             )
             for clip, item in zip(clips, codes, strict=True)
         ]
@@ -239,6 +264,7 @@ class Codec:
         num_samples: int,
         segment_frames: int | None = None,
         tags: Mapping[str, str] | None = None,
+        gain_db: float = 0.0,
     ) -> Tokens:
         """Return codes ``(C, K, F)`` of this codec as `Tokens`."""
         return Tokens(
@@ -249,11 +275,19 @@ class Codec:
             num_samples=num_samples,
             segment_frames=segment_frames,
             tags=dict(tags or {}),
+            gain_db=gain_db,
         )
 
     # Decoding
 
-    def decode(self, tokens: Tokens, *, native_rate: bool = False, force: bool = False) -> Samples:
+    def decode(
+        self,
+        tokens: Tokens,
+        *,
+        native_rate: bool = False,
+        force: bool = False,
+        keep_loudness: bool = False,
+    ) -> Samples:
         """Decode tokens to audio of the rate and length that was encoded.
 
         Args:
@@ -261,6 +295,7 @@ class Codec:
             native_rate: return audio at the model's sampling rate instead.
             force: decode even if the tokens were made with different weights (the output is
                 meaningless unless the codecs match).
+            keep_loudness: do not undo the gain that was applied before encoding.
 
         Returns:
             float32 ``(C, N)``.
@@ -271,7 +306,9 @@ class Codec:
         """
         self.check_compatible(tokens.layout, tokens.fingerprint, force)
         wave = self.decode_clips([tokens])[0]
-        return self.resample_output(tokens, wave, native_rate=native_rate)
+        return self.resample_output(
+            tokens, wave, native_rate=native_rate, keep_loudness=keep_loudness
+        )
 
     def decode_clips(self, clips: Sequence[Tokens]) -> list[Samples]:
         """Decode several clips as one batch; each gets the audio that it gets alone, to rounding.
@@ -292,13 +329,19 @@ class Codec:
         return [np.concatenate([next(rows) for _ in clip.codes]) for clip in clips]
 
     def resample_output(
-        self, tokens: Tokens, wave: Samples, *, native_rate: bool = False
+        self,
+        tokens: Tokens,
+        wave: Samples,
+        *,
+        native_rate: bool = False,
+        keep_loudness: bool = False,
     ) -> Samples:
         """Convert audio from `decode_clips` to the rate and length of its tokens; see `decode`."""
         rate, length = tokens.sample_rate, tokens.num_samples
         if native_rate:
             rate, length = self.sample_rate, self.layout.model_samples(length, rate)
-        return pad_or_trim(resample(wave, self.sample_rate, rate), length)
+        wave = pad_or_trim(resample(wave, self.sample_rate, rate), length)
+        return wave if keep_loudness else amplify(wave, -tokens.gain_db)
 
     # Streams
 

@@ -16,6 +16,7 @@ from typing import BinaryIO, cast
 
 import numpy as np
 
+from codectool.audio.loudness import amplify
 from codectool.audio.samples import Samples, margin_samples
 from codectool.audio.sink import open_sink
 from codectool.codec import Codec
@@ -148,6 +149,7 @@ class Decoding:
         native_rate: return audio at the model's sampling rate.
         force: decode tokens of different weights.
         chunk_frames: frames computed at once; see `Codec.stream_decoder`.
+        keep_loudness: do not undo the gain that was applied before encoding.
 
     Attributes:
         sample_rate: sampling rate of the audio in Hz.
@@ -170,6 +172,7 @@ class Decoding:
         native_rate: bool = False,
         force: bool = False,
         chunk_frames: int | None = None,
+        keep_loudness: bool = False,
     ) -> None:
         header = reader.header
         with naming(reader.name):
@@ -180,6 +183,7 @@ class Decoding:
         self._codec = codec
         self._reader = reader
         self._chunk_frames = chunk_frames
+        self._gain_db = 0.0 if keep_loudness else -reader.gain_db
         self._start_seconds, self._seconds = start_seconds, seconds
         if reader.file_size is not None:
             reader.scan()
@@ -205,7 +209,7 @@ class Decoding:
             chunks = self._decode_in_groups(groups)
         with naming(self._reader.name):
             for chunk in chunks:
-                yield self._conceal(chunk, position)
+                yield self._conceal(amplify(chunk, self._gain_db), position)
                 position += chunk.shape[1]
         self.damage += [str(problem) for problem in self._reader.problems]
 
@@ -337,6 +341,7 @@ def decode_file(
     native_rate: bool = False,
     force: bool = False,
     conceal: bool = False,
+    keep_loudness: bool = False,
     overwrite: bool = False,
     check: Callable[[], None] | None = None,
 ) -> Decoding:
@@ -351,6 +356,7 @@ def decode_file(
         native_rate: write audio at the model's sampling rate.
         force: decode tokens of different weights.
         conceal: write silence for damaged blocks instead of refusing the file.
+        keep_loudness: do not undo the gain that was applied before encoding.
         overwrite: replace an existing target.
         check: called after each chunk; may raise to stop.
 
@@ -364,7 +370,9 @@ def decode_file(
         raise ContainerError(f"{source}: {error.strerror or error}") from error
     with file:
         reader = Reader(cast(BinaryIO, file), str(source), damaged="keep" if conceal else "raise")
-        decoding = Decoding(codec, reader, native_rate=native_rate, force=force)
+        decoding = Decoding(
+            codec, reader, native_rate=native_rate, force=force, keep_loudness=keep_loudness
+        )
         with atomic_output(target, overwrite) as output:
             write_audio(output, decoding, container, subtype, check)
     return decoding

@@ -11,6 +11,7 @@ from typing import BinaryIO, cast
 
 import numpy as np
 
+from codectool.audio.loudness import LoudnessMeter, amplify
 from codectool.audio.samples import Samples
 from codectool.audio.source import AudioSource, PcmSource, check_intact, open_audio
 from codectool.codec import Codec
@@ -34,12 +35,14 @@ class Encoded:
         sample_rate: in Hz.
         num_bytes: size of the `.hcd` file.
         warnings: one sentence for each fault of the audio that was read anyway.
+        gain_db: gain that was applied; see `Tokens`.
     """
 
     num_samples: int
     sample_rate: int
     num_bytes: int
     warnings: tuple[str, ...] = ()
+    gain_db: float = 0.0
 
     @property
     def seconds(self) -> float:
@@ -55,6 +58,7 @@ def encode_file(
     tags: Mapping[str, str] | None = None,
     block_frames: int | None = None,
     exact: bool = False,
+    normalize: float | None = None,
     overwrite: bool = False,
     strict: bool = False,
     check: Callable[[], None] | None = None,
@@ -69,6 +73,8 @@ def encode_file(
         block_frames: frames per block of the file; None is about 24 s.
         exact: encode the whole signal as one segment, whatever its length, if the model has
             segments. The source is then read several times.
+        normalize: loudness in LUFS to which the audio is brought; see `Codec.encode`. The source
+            is then read twice.
         overwrite: replace an existing target.
         strict: raise instead of returning warnings.
         check: called before each chunk; may raise to stop.
@@ -80,9 +86,19 @@ def encode_file(
     """
     source, target = Path(source), Path(target)
     with open_audio(source, str(source)) as audio, atomic_output(target, overwrite) as file:
-        tokens = encode_source(codec, audio, tags=tags, exact=exact, strict=strict, check=check)
+        tokens = encode_source(
+            *(codec, audio),
+            tags=tags,
+            exact=exact,
+            normalize=normalize,
+            strict=strict,
+            check=check,
+        )
         num_bytes = write(file, tokens, block_frames=block_frames)
-        return Encoded(tokens.num_samples, tokens.sample_rate, num_bytes, tuple(audio.warnings))
+        return Encoded(
+            *(tokens.num_samples, tokens.sample_rate, num_bytes, tuple(audio.warnings)),
+            tokens.gain_db,
+        )
 
 
 def encode_source(
@@ -91,6 +107,7 @@ def encode_source(
     *,
     tags: Mapping[str, str] | None = None,
     exact: bool = False,
+    normalize: float | None = None,
     strict: bool = False,
     check: Callable[[], None] | None = None,
 ) -> Tokens:
@@ -121,20 +138,39 @@ def encode_source(
                     f"{audio.name}: `--exact` reads its input several times, which a pipe cannot "
                     "do; give a file"
                 )
-            codes, num_samples = encode_whole_signal(codec.runner, read, rate, channels)
+            gain_db = _find_gain(audio, read, normalize)
+            codes, num_samples = encode_whole_signal(
+                *(codec.runner, lambda: (amplify(chunk, gain_db) for chunk in read())),
+                *(rate, channels),
+            )
             codes = codes[:, : codec.layout.num_codebooks]
-            return codec.make_tokens(codes, rate, num_samples, tags=tags)
+            return codec.make_tokens(codes, rate, num_samples, tags=tags, gain_db=gain_db)
         groups = channel_groups(codec.model, channels)
-        with _rereadable(read, audio, len(groups)) as reread:
+        times = len(groups) + (normalize is not None)
+        with _rereadable(read, audio, times) as reread:
+            gain_db = _find_gain(audio, reread, normalize)
             parts = [
                 codec.encode_chunks(
-                    (chunk[group] for chunk in reread()),
+                    (amplify(chunk[group], gain_db) for chunk in reread()),
                     *(rate, group.stop - group.start, tags),
                     checked=True,
+                    gain_db=gain_db,
                 )
                 for group in groups
             ]
         return replace(parts[0], codes=np.concatenate([part.codes for part in parts]))
+
+
+def _find_gain(
+    audio: AudioSource, read: Callable[[], Iterator[Samples]], normalize: float | None
+) -> float:
+    """Return the gain in dB that brings a source to a loudness in LUFS; None changes nothing."""
+    if normalize is None:
+        return 0.0
+    meter = LoudnessMeter(audio.sample_rate, audio.channels)
+    for chunk in read():
+        meter.push(chunk)
+    return meter.gain_to(normalize)
 
 
 @contextmanager

@@ -18,6 +18,7 @@ MAX_CODEBOOKS = 64
 MAX_CODEBOOK_BITS = 24
 MAX_SAMPLE_RATE = 10_000_000
 MAX_LENGTH = (1 << 63) - 1  # in samples or frames
+MAX_GAIN_DB = 120.0
 
 
 @dataclass(frozen=True)
@@ -103,6 +104,8 @@ class Tokens:
         num_samples: samples per channel at ``sample_rate`` that decoding returns.
         segment_frames: frames per independently encoded segment; None if there is only one.
         tags: text metadata, for example ``{"speaker": "p253"}``.
+        gain_db: gain in dB that was applied before encoding and is undone after decoding; files
+            store two decimals.
     """
 
     codes: npt.NDArray[np.int32]
@@ -112,6 +115,7 @@ class Tokens:
     num_samples: int
     segment_frames: int | None = None
     tags: Mapping[str, str] = field(default_factory=dict)
+    gain_db: float = 0.0
 
     def __post_init__(self) -> None:
         codes = np.asarray(self.codes)
@@ -128,6 +132,7 @@ class Tokens:
         for key, value in self.tags.items():
             if not isinstance(key, str) or not isinstance(value, str):
                 raise TokensError(f"tag {key!r:.40} must map text to text, not to {value!r:.40}")
+        check_gain(self.gain_db)
         object.__setattr__(self, "codes", codes.astype(np.int32, copy=False))
 
     def __repr__(self) -> str:
@@ -182,6 +187,14 @@ def check_fingerprint(fingerprint: str) -> None:
     """Raise a `TokensError` if ``fingerprint`` is not eight hexadecimal digits."""
     if not re.fullmatch(r"[0-9a-f]{8}", fingerprint):
         raise TokensError(f"fingerprint {fingerprint!r} is not eight hexadecimal digits")
+
+
+def check_gain(gain_db: float) -> None:
+    """Raise a `TokensError` if a gain is not a number of dB in -120..120."""
+    if not isinstance(gain_db, int | float | np.floating) or not abs(gain_db) <= MAX_GAIN_DB:
+        raise TokensError(
+            f"gain must be in -{MAX_GAIN_DB:g}..{MAX_GAIN_DB:g} dB, not {gain_db!r:.40}"
+        )
 
 
 def check_integer(name: str, value: object, low: int, high: int) -> None:

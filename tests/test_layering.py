@@ -25,7 +25,7 @@ LAYERS = {
     "doctor": {"_version", "checkpoints", "cores", "messages"},  # imports the others by name
     "nn": {"messages"},
     "tokens": {"deprecation", "messages"},
-    "audio": {"files", "filetypes", "messages"},
+    "audio": {"chunking", "files", "filetypes", "messages"},
     "codecs": {"chunking", "messages", "nn", "schema", "tokens"},
     "container": {
         "chunking",

@@ -101,7 +101,8 @@ def decode(
             from codectool.pipeline.operations import DecodeOperation, DecodeOptions
 
             options = DecodeOptions(
-                audio.container or "wav", audio.subtype, audio.native_rate, force, conceal
+                *(audio.container or "wav", audio.subtype, audio.native_rate, force, conceal),
+                audio.keep_loudness,
             )
             return DecodeOperation(_load_for_folder(selected, folder, files), options)
 
@@ -128,6 +129,7 @@ def decode(
             native_rate=audio.native_rate,
             force=force,
             chunk_frames=header.block_frames if short and is_pipe(files.source, file) else None,
+            keep_loudness=audio.keep_loudness,
         )
         with working(f"decoding {name}"), open_output(target, files.overwrite) as output:
             samples = write_audio(output, decoding, container, subtype)

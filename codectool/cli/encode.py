@@ -13,7 +13,14 @@ from typing_extensions import Self
 from codectool.cli.batch import FileOptions, file_options, run_folder, strict_option
 from codectool.cli.codec import EncoderOptions, encoder_options
 from codectool.cli.console import note, warn, working
-from codectool.cli.options import finite, is_pipe, open_input, open_output
+from codectool.cli.options import (
+    NormalizeCommand,
+    finite,
+    is_pipe,
+    normalize_option,
+    open_input,
+    open_output,
+)
 from codectool.cli.signals import ENDING, handling
 from codectool.errors import UsageError
 
@@ -41,8 +48,9 @@ def _parse_tags(
     return table
 
 
-@click.command()
+@click.command(cls=NormalizeCommand)
 @encoder_options
+@normalize_option
 @click.option(
     "--tag",
     "tags",
@@ -89,6 +97,7 @@ def _parse_tags(
 @file_options(output_required=False)
 def encode(
     selected: EncoderOptions,
+    normalize: float | None,
     tags: dict[str, str],
     block_seconds: float | None,
     exact: bool,
@@ -111,10 +120,14 @@ def encode(
     If INPUT is a folder, all audio files below it are encoded to the same tree under OUTPUT. To
     continue an interrupted run, repeat the command: finished files are skipped.
 
+    --normalize reads INPUT twice; a pipe is kept in a temporary file. Silence and what is below
+    -70 LUFS keep their level, and no sample is made to exceed full scale.
+
     \b
     Examples:
       codectool encode in.wav out.hcd
       codectool encode talk.flac --checkpoint runs/supercodec/ --tag speaker=p253
+      codectool encode quiet.wav quiet.hcd --normalize
       codectool encode recordings/ tokens/ --report report.jsonl
       sox in.wav -t wav - | codectool encode - - --checkpoint bigcodec.pt > out.hcd
       arecord -q -f S16_LE -r 24000 | codectool encode - - --live | codectool decode - - | aplay
@@ -123,6 +136,8 @@ def encode(
     padded = selected.padding == "reference"
     if live and (exact or padded):
         raise UsageError("`--live` cannot be combined with `--exact` or `--padding reference`")
+    if live and normalize is not None:
+        raise UsageError("`--normalize` needs the whole input, so it cannot be used with `--live`")
     if files.is_folder_run():
         if live or any(raw):
             raise UsageError(
@@ -134,7 +149,7 @@ def encode(
 
             codec = selected.load()
             block_frames = _block_frames(codec, block_seconds)
-            return EncodeOperation(codec, EncodeOptions(tags, block_frames, exact))
+            return EncodeOperation(codec, EncodeOptions(tags, block_frames, exact, normalize))
 
         run_folder(files, selected, make_operation, strict)
     target = files.choose_output(".hcd")
@@ -148,7 +163,7 @@ def encode(
         streamed = live or (
             is_pipe(files.source, file)
             and is_pipe(target)
-            and not (padded or exact)
+            and not (padded or exact or normalize is not None)
             and len(channel_groups(codec.model, audio.channels)) == 1
         )
         if streamed and block_seconds is None:
@@ -172,11 +187,14 @@ def encode(
                 )
         else:
             with working(f"encoding {name}"):
-                tokens = encode_source(codec, audio, tags=tags, exact=exact, strict=strict)
+                tokens = encode_source(
+                    codec, audio, tags=tags, exact=exact, normalize=normalize, strict=strict
+                )
             with open_output(target, files.overwrite) as output:
                 num_bytes = write(output, tokens, block_frames=block_frames)
             encoded = Encoded(
-                tokens.num_samples, tokens.sample_rate, num_bytes, tuple(audio.warnings)
+                *(tokens.num_samples, tokens.sample_rate, num_bytes, tuple(audio.warnings)),
+                tokens.gain_db,
             )
     seconds = time.perf_counter() - started
     for sentence in encoded.warnings:
@@ -186,6 +204,7 @@ def encode(
             f"{name}: {encoded.seconds:.2f} s -> {target}: {encoded.num_bytes} bytes, "
             f"{8 * encoded.num_bytes / encoded.seconds / 1000:.3f} kbps, "
             f"RTF {seconds / encoded.seconds:.3f}"
+            + (f", gain {encoded.gain_db:+.2f} dB" if normalize is not None else "")
         )
 
 

@@ -134,6 +134,7 @@ def _describe_file(source: Path) -> dict[str, Any]:
         "overhead_bytes": file_bytes - token_bytes,
         "token_kbps": 8 * token_bytes / seconds / 1000 if seconds else 0.0,
         "bit_rate_kbps": 8 * file_bytes / seconds / 1000 if seconds else 0.0,
+        "gain_db": reader.gain_db,
         "tags": reader.tags,
     }
 
@@ -199,4 +200,6 @@ def _file_rows(data: dict[str, Any], model: str, bits: str) -> dict[str, str]:
     }
     if data["segment_frames"]:
         rows["segments"] = f"of {data['segment_frames']} frames"
+    if data["gain_db"]:
+        rows["gain"] = f"{data['gain_db']:+.2f} dB before encoding; `decode` undoes it"
     return rows | {f"tag {key}": value for key, value in data["tags"].items()}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -123,6 +124,7 @@ class AudioOptions:
     native_rate: bool
     container: str | None
     subtype: str | None
+    keep_loudness: bool
 
     def container_for(self, target: Path | None) -> str:
         """Return ``--format``, by default the audio format for the suffix of OUTPUT."""
@@ -152,6 +154,44 @@ audio_options = collect_options(
         show_default="PCM_16",
         help="Sample format: PCM_16, PCM_24, FLOAT or another one of libsndfile.",
     ),
+    click.option(
+        "--keep-loudness",
+        is_flag=True,
+        help="Keep the loudness that `--normalize` gave the audio before encoding.",
+    ),
+)
+
+
+class NormalizeCommand(click.Command):
+    """A command with `--normalize [LUFS]`, whose value may be left out before other arguments."""
+
+    @override
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        joined: list[str] = []
+        given = iter(args)
+        for argument in given:
+            if joined[-1:] == ["--normalize"]:
+                number = re.fullmatch(r"[-+]?\d+(\.\d*)?", argument, re.ASCII)
+                joined[-1] = f"--normalize={argument}" if number else DEFAULT
+                if number:
+                    continue
+            joined.append(argument)
+            if argument == "--":
+                joined += given
+        if joined[-1:] == ["--normalize"]:
+            joined[-1] = DEFAULT
+        return super().parse_args(ctx, joined)
+
+
+DEFAULT = "--normalize=-23"  # EBU R 128
+
+normalize_option = click.option(
+    "--normalize",
+    type=click.FloatRange(-70.0, 0.0),
+    metavar="[LUFS]",
+    show_default="off; -23 without a number",
+    help="Bring the loudness (ITU-R BS.1770) to this value before encoding; `decode` undoes the "
+    "gain.",
 )
 
 

@@ -9,20 +9,32 @@ import click
 from codectool.cli.batch import FileOptions, file_options, run_folder, strict_option
 from codectool.cli.codec import EncoderOptions, encoder_options
 from codectool.cli.console import note, warn, working
-from codectool.cli.options import PIPE, AudioOptions, audio_options, is_pipe
+from codectool.cli.options import (
+    PIPE,
+    AudioOptions,
+    NormalizeCommand,
+    audio_options,
+    is_pipe,
+    normalize_option,
+)
 from codectool.errors import UsageError, naming
 
 if TYPE_CHECKING:
     from codectool.pipeline.operations import ReconstructOperation
 
 
-@click.command()
+@click.command(cls=NormalizeCommand)
 @encoder_options
+@normalize_option
 @audio_options
 @strict_option
 @file_options(output_required=True)
 def reconstruct(
-    selected: EncoderOptions, audio: AudioOptions, strict: bool, files: FileOptions
+    selected: EncoderOptions,
+    normalize: float | None,
+    audio: AudioOptions,
+    strict: bool,
+    files: FileOptions,
 ) -> None:
     """Encode and decode INPUT, an audio file, to OUTPUT, a wav or flac file.
 
@@ -45,8 +57,10 @@ def reconstruct(
     def make_operation(selected: EncoderOptions, *_: object) -> ReconstructOperation:
         from codectool.pipeline.operations import DecodeOptions, ReconstructOperation
 
-        options = DecodeOptions(container, audio.subtype, audio.native_rate)
-        return ReconstructOperation(selected.load(), options)
+        options = DecodeOptions(
+            container, audio.subtype, audio.native_rate, keep_loudness=audio.keep_loudness
+        )
+        return ReconstructOperation(selected.load(), options, normalize)
 
     if folder:
         run_folder(files, selected, make_operation, strict)

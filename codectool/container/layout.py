@@ -15,6 +15,7 @@ from construct import (
     Flag,
     If,
     Int8ub,
+    Int16sl,
     Int16ul,
     Int32ul,
     Nibble,
@@ -125,6 +126,7 @@ FIELDS = Struct(
     "block_frames" / If(this.flags.block_length, VARINT),
 )
 
+GAIN_VALUE = Int16sl  # in steps of 0.01 dB
 CHECK32 = Int32ul
 CHECK16 = Int16ul
 CRC16_START = 0xFFFF  # of the CRC-16 (CCITT) of all header bytes before it
@@ -132,6 +134,8 @@ CRC16_START = 0xFFFF  # of the CRC-16 (CCITT) of all header bytes before it
 # Sections are stored between header and blocks.
 SECTIONS_END = 0
 TEXT_TAGS = 1
+GAIN = 2
+GAIN_STEPS = 100  # per dB
 MUST_UNDERSTAND = 0x80
 SECTION_START = Struct("type" / Int8ub, "length" / If(this.type != SECTIONS_END, VARINT))
 TEXT_TAG = Struct("key" / PascalString(VARINT, "utf8"), "value" / PascalString(VARINT, "utf8"))

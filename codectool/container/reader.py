@@ -30,7 +30,7 @@ from codectool.container.layout import (
     MAX_VARINT_BYTES,
     checksum_error,
 )
-from codectool.container.sections import parse_sections
+from codectool.container.sections import Sections, parse_sections
 from codectool.container.source import ByteSource, RecordingReader
 from codectool.errors import ContainerError, DamagedError, TruncatedError
 from codectool.tokens import Tokens
@@ -77,6 +77,8 @@ class Reader:
         name: name in error messages.
         header: description of the tokens.
         tags: text tags.
+        gain_db: gain in dB that was applied before encoding.
+        unknown_sections: number of sections of unknown types, which were skipped.
         num_frames: frames per channel in the file; None while a stream has not reached its end.
         num_samples: samples per channel that they decode to; None as for `num_frames`.
         truncated: why the end is missing, with ``damaged="keep"``; None if it is not.
@@ -96,15 +98,17 @@ class Reader:
     ) -> None:
         self.truncated: ContainerError | None = None
         self.problems: list[ContainerError] = []
-        self.tags: dict[str, str] = {}
         self.name = name
         self._keep = damaged == "keep"
         self._source = source = ByteSource(file)
         self.header, has_sections, self._fields, self._first_check = parse_header(source, name)
+        sections, damage = Sections(), None
         if has_sections:
-            self.tags, damage = parse_sections(source, name, self._first_check, self._keep)
-            if damage is not None:
-                self.problems.append(damage)
+            sections, damage = parse_sections(source, name, self._first_check, self._keep)
+        if damage is not None:
+            self.problems.append(damage)
+        self.tags, self.gain_db = dict(sections.tags), sections.gain_db
+        self.unknown_sections = sections.unknown
         self.num_samples = self.header.num_samples
         self.num_frames = self.header.num_frames
         self._start = source.position
@@ -474,6 +478,7 @@ def read(source: str | os.PathLike[str] | BinaryIO) -> Tokens:
         num_samples=cast(int, reader.num_samples),
         segment_frames=reader.header.segment_frames,
         tags=reader.tags,
+        gain_db=reader.gain_db,
     )
 
 

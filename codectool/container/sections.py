@@ -1,4 +1,4 @@
-"""Optional sections between header and blocks; the only known type holds text tags."""
+"""Optional sections between header and blocks: text tags, and the gain."""
 
 from __future__ import annotations
 
@@ -6,12 +6,15 @@ import io
 import struct
 import zlib
 from collections.abc import Mapping
-from typing import cast
+from dataclasses import dataclass, field
 
 from construct import ConstructError, StreamError
 
 from codectool.container.layout import (
     CHECK32,
+    GAIN,
+    GAIN_STEPS,
+    GAIN_VALUE,
     MAX_SECTION_BYTES,
     MAX_SECTIONS,
     MAX_SECTIONS_BYTES,
@@ -23,15 +26,53 @@ from codectool.container.layout import (
     checksum_error,
 )
 from codectool.container.source import ByteSource, RecordingReader
-from codectool.errors import ContainerError, DamagedError, TruncatedError, UnsupportedError
+from codectool.errors import (
+    ContainerError,
+    DamagedError,
+    TokensError,
+    TruncatedError,
+    UnsupportedError,
+)
+from codectool.tokens import check_gain
 
 
-def build_sections(tags: Mapping[str, str], first_check: int) -> bytes:
-    """Return the section of text tags and the byte that ends the sections.
+@dataclass(frozen=True)
+class Sections:
+    """Contents of the sections of a file.
+
+    Attributes:
+        tags: text tags.
+        gain_db: gain in dB that was applied before encoding; two decimals are stored.
+        unknown: number of sections that were skipped because their types are unknown.
+    """
+
+    tags: Mapping[str, str] = field(default_factory=dict)
+    gain_db: float = 0.0
+    unknown: int = 0
+
+    def __bool__(self) -> bool:
+        return bool(self.tags or round(self.gain_db * GAIN_STEPS))
+
+
+def build_sections(sections: Sections, first_check: int) -> bytes:
+    """Return the sections and the byte that ends them.
 
     Raises:
         ContainerError: a tag cannot be written as UTF-8, has no name, or the tags are too long.
     """
+    parts = []
+    if sections.tags:
+        parts.append((TEXT_TAGS, _build_tags(sections.tags)))
+    if steps := round(sections.gain_db * GAIN_STEPS):
+        parts.append((GAIN, GAIN_VALUE.build(steps)))
+    data = b""
+    for kind, payload in parts:
+        start = SECTION_START.build({"type": kind, "length": len(payload)})
+        data += start + payload + CHECK32.build(section_check(first_check, start, payload))
+    return data + bytes([SECTIONS_END])
+
+
+def _build_tags(tags: Mapping[str, str]) -> bytes:
     try:
         pairs = sorted((key.encode(), value.encode()) for key, value in tags.items())
     except UnicodeEncodeError as error:
@@ -45,14 +86,12 @@ def build_sections(tags: Mapping[str, str], first_check: int) -> bytes:
         raise ContainerError(
             f"the tags take {len(payload)} bytes; the limit is {MAX_SECTION_BYTES}"
         )
-    start = SECTION_START.build({"type": TEXT_TAGS, "length": len(payload)})
-    check = CHECK32.build(section_check(first_check, start, payload))
-    return cast(bytes, start + payload + check + bytes([SECTIONS_END]))
+    return payload
 
 
 def parse_sections(
     source: ByteSource, name: str, first_check: int, keep: bool
-) -> tuple[dict[str, str], DamagedError | None]:
+) -> tuple[Sections, DamagedError | None]:
     """Read all sections and the byte that ends them, and no byte more.
 
     Args:
@@ -62,7 +101,7 @@ def parse_sections(
         keep: skip damaged sections instead of raising, unless their type must be understood.
 
     Returns:
-        The text tags, and the first damage that was skipped.
+        The sections, and the first damage that was skipped.
 
     Raises:
         UnsupportedError: a section of unknown type that must be understood.
@@ -70,6 +109,8 @@ def parse_sections(
         TruncatedError: the data end early.
     """
     tags: dict[str, str] | None = None
+    gain_db: float | None = None
+    unknown = 0
     damage: DamagedError | None = None
     total = 0
     for number in range(MAX_SECTIONS + 1):
@@ -82,7 +123,7 @@ def parse_sections(
             raise DamagedError(f"{name}: the length of section {number}: {error}") from error
         kind, start, length = fields.type, bytes(recorder.data), fields.length
         if kind == SECTIONS_END:
-            return tags or {}, damage
+            return Sections(tags or {}, gain_db or 0.0, unknown), damage
         total += len(start) + length + 4
         if length > MAX_SECTION_BYTES or total > MAX_SECTIONS_BYTES:
             raise DamagedError(
@@ -100,6 +141,12 @@ def parse_sections(
                 if tags is not None:
                     raise DamagedError(f"{name}: section {number} holds text tags again")
                 tags = _parse_tags(payload, name)
+            elif kind == GAIN:
+                if gain_db is not None:
+                    raise DamagedError(f"{name}: section {number} holds a gain again")
+                gain_db = _parse_gain(payload, name)
+            else:
+                unknown += 1
         except DamagedError as error:
             if not keep or kind & MUST_UNDERSTAND:
                 raise
@@ -116,6 +163,17 @@ def parse_sections(
 def section_check(first_check: int, start: bytes, payload: bytes) -> int:
     """Return the CRC-32 of a section; ``start`` is its type and length as stored."""
     return zlib.crc32(payload, zlib.crc32(struct.pack("<I", first_check) + start))
+
+
+def _parse_gain(payload: bytes, name: str) -> float:
+    try:
+        gain_db = float(GAIN_VALUE.parse(payload)) / GAIN_STEPS
+        check_gain(gain_db)
+    except (ConstructError, TokensError) as error:
+        raise DamagedError(f"{name}: the gain cannot be read: {error}") from error
+    if len(payload) != GAIN_VALUE.sizeof():
+        raise DamagedError(f"{name}: the gain cannot be read: it has {len(payload)} bytes")
+    return gain_db
 
 
 def _parse_tags(payload: bytes, name: str) -> dict[str, str]:

@@ -23,10 +23,10 @@ from codectool.container.layout import (
     FINAL_RECORD,
     FULL_BLOCK,
 )
-from codectool.container.sections import build_sections
+from codectool.container.sections import Sections, build_sections
 from codectool.errors import ContainerError
 from codectool.files import atomic_output, write_all
-from codectool.tokens import Tokens, check_codes
+from codectool.tokens import Tokens, check_codes, check_gain
 
 
 class Writer:
@@ -41,6 +41,7 @@ class Writer:
         header: description of the tokens. If ``num_samples`` is None, the length is passed to
             `close` and the file is a stream.
         tags: text tags to store.
+        gain_db: gain that was applied before encoding, to store.
 
     Attributes:
         header: as given, or with the length if the file ended within its first block.
@@ -52,15 +53,19 @@ class Writer:
     """
 
     def __init__(
-        self, file: BinaryIO, header: Header, tags: Mapping[str, str] | None = None
+        self,
+        file: BinaryIO,
+        header: Header,
+        tags: Mapping[str, str] | None = None,
+        gain_db: float = 0.0,
     ) -> None:
         self.header = header
         self.num_frames = 0
         self.num_bytes = 0
         self._file = file
-        self._tags = dict(tags or {})
-        if self._tags:
-            build_sections(self._tags, 0)  # raise for bad tags before anything is written
+        check_gain(gain_db)
+        self._sections = Sections(dict(tags or {}), gain_db)
+        build_sections(self._sections, 0)  # raise for bad tags before anything is written
         self._fields = b""
         self._first_check = 0
         self._num_blocks = 0
@@ -157,12 +162,12 @@ class Writer:
         payload = final + pack_codes(codes, layout.bits_per_codebook)
         marker = FULL_BLOCK if self.header.num_samples is None and not final else b""
         if self._num_blocks == 0:
-            self._fields = build_fields(self.header, sections=bool(self._tags))
+            self._fields = build_fields(self.header, sections=bool(self._sections))
             self._first_check = block_check(self._fields, 0, 0, payload)
             head = self._fields + CHECK32.build(self._first_check)
             head += CHECK16.build(crc_hqx(head, CRC16_START))
-            if self._tags:
-                head += build_sections(self._tags, self._first_check)
+            if self._sections:
+                head += build_sections(self._sections, self._first_check)
             data = head + marker + payload
         else:
             check = block_check(self._fields, self._first_check, self._num_blocks, payload)
@@ -216,7 +221,7 @@ def write(
         header = dataclasses.replace(header, num_samples=tokens.num_samples, extra_frames=extra)
     except ValueError as error:
         raise ContainerError(str(error)) from error
-    writer = Writer(target, header, tokens.tags)
+    writer = Writer(target, header, tokens.tags, tokens.gain_db)
     writer.write(tokens.codes)
     writer.close()
     return writer.num_bytes

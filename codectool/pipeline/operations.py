@@ -45,11 +45,13 @@ class EncodeOptions:
         tags: text metadata for every file.
         block_frames: frames per checked block; None for about 24 s.
         exact: encode each file as one segment, whatever its length.
+        normalize: loudness in LUFS to which each file is brought; None keeps it.
     """
 
     tags: Mapping[str, str] = field(default_factory=dict)
     block_frames: int | None = None
     exact: bool = False
+    normalize: float | None = None
 
 
 @dataclass(frozen=True)
@@ -62,6 +64,7 @@ class DecodeOptions:
         native_rate: keep the sampling rate of the model.
         force: decode even if the tokens were made with different weights.
         conceal: write silence for damaged blocks instead of rejecting the file.
+        keep_loudness: do not undo gains that were applied before encoding.
     """
 
     container: str = "wav"
@@ -69,6 +72,7 @@ class DecodeOptions:
     native_rate: bool = False
     force: bool = False
     conceal: bool = False
+    keep_loudness: bool = False
 
 
 @dataclass(frozen=True)
@@ -167,10 +171,14 @@ class Operation(ABC, Generic[Input, Output]):
         """
 
     def _load_clip(
-        self, source: Path, tags: Mapping[str, str], warnings: list[str]
+        self,
+        source: Path,
+        tags: Mapping[str, str],
+        normalize: float | None,
+        warnings: list[str],
     ) -> PreparedClip:
         samples, rate = read_audio(source, str(source), warnings)
-        return self.codec.prepare(samples, rate, tags, checked=True)
+        return self.codec.prepare(samples, rate, tags, checked=True, normalize=normalize)
 
 
 AnyOperation: TypeAlias = Operation[Any, Any]
@@ -190,7 +198,8 @@ class EncodeOperation(Operation[PreparedClip, Tokens]):
     @property
     @override
     def settings(self) -> dict[str, Any]:
-        return {"operation": self.name, **_encoder_settings(self.codec), **vars(self.options)}
+        options = _option_settings(self.options)
+        return {"operation": self.name, **_encoder_settings(self.codec), **options}
 
     @override
     def fits_batch(self, seconds: float, channels: int) -> bool:
@@ -203,7 +212,7 @@ class EncodeOperation(Operation[PreparedClip, Tokens]):
 
     @override
     def load(self, source: Path, warnings: list[str]) -> PreparedClip:
-        return self._load_clip(source, self.options.tags, warnings)
+        return self._load_clip(source, self.options.tags, self.options.normalize, warnings)
 
     @override
     def compute(self, inputs: Sequence[PreparedClip]) -> list[Tokens]:
@@ -237,14 +246,16 @@ class _AudioOutput(Operation[Input, Decoded]):
 
     @property
     def _output_settings(self) -> dict[str, Any]:
-        options = {**vars(self.options), "subtype": self._subtype}
+        options = {**_option_settings(self.options), "subtype": self._subtype}
         return {"precision": self.codec.precision, **_runtime_settings(self.codec), **options}
 
     @override
     def pack(self, output: Decoded) -> tuple[memoryview, float]:
         tokens, wave = output
         codec, options = self.codec, self.options
-        samples = codec.resample_output(tokens, wave, native_rate=options.native_rate)
+        samples = codec.resample_output(
+            tokens, wave, native_rate=options.native_rate, keep_loudness=options.keep_loudness
+        )
         rate = codec.sample_rate if options.native_rate else tokens.sample_rate
         return audio_bytes(samples, rate, options.container, options.subtype), tokens.duration
 
@@ -303,15 +314,23 @@ class ReconstructOperation(_AudioOutput[PreparedClip]):
 
     name = "reconstruct"
 
+    def __init__(
+        self, codec: Codec, options: DecodeOptions, normalize: float | None = None
+    ) -> None:
+        super().__init__(codec, options)
+        self._normalize = normalize
+
     @property
     @override
     def settings(self) -> dict[str, Any]:
         encoder = _encoder_settings(self.codec)
+        if self._normalize is not None:
+            encoder["normalize"] = self._normalize
         return {"operation": self.name, **encoder, **self._output_settings}
 
     @override
     def load(self, source: Path, warnings: list[str]) -> PreparedClip:
-        return self._load_clip(source, {}, warnings)
+        return self._load_clip(source, {}, self._normalize, warnings)
 
     @override
     def compute(self, inputs: Sequence[PreparedClip]) -> list[Decoded]:
@@ -324,9 +343,20 @@ class ReconstructOperation(_AudioOutput[PreparedClip]):
     ) -> Processed:
         with tempfile.TemporaryDirectory(prefix="codectool-") as folder:
             packed = Path(folder, "tokens.hcd")
-            encoded = encode_file(self.codec, source, packed, strict=strict, check=check)
+            encoded = encode_file(
+                *(self.codec, source, packed),
+                normalize=self._normalize,
+                strict=strict,
+                check=check,
+            )
             decoded = DecodeOperation(self.codec, self.options).run_single(packed, target, check)
             return replace(decoded, warnings=encoded.warnings)
+
+
+def _option_settings(options: EncodeOptions | DecodeOptions) -> dict[str, Any]:
+    """Return options without new ones that are off, so that journals of earlier versions hold."""
+    off = {"normalize": None, "keep_loudness": False}
+    return {name: v for name, v in vars(options).items() if name not in off or v != off[name]}
 
 
 def _encoder_settings(codec: Codec) -> dict[str, Any]:

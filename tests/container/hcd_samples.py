@@ -21,10 +21,12 @@ def random_codes(layout, channels, frames, seed=0):
     return np.stack(codes, axis=1).astype(np.int32)
 
 
-def write(header, codes, tags=None, num_samples=None, extra_frames=0, chunk_frames=None):
+def write(
+    header, codes, tags=None, num_samples=None, extra_frames=0, chunk_frames=None, gain_db=0.0
+):
     """Return the bytes of a file whose codes are written in chunks of ``chunk_frames`` frames."""
     file = io.BytesIO()
-    writer = Writer(file, header, tags)
+    writer = Writer(file, header, tags, gain_db)
     chunk_frames = chunk_frames or max(1, codes.shape[2])
     for start in range(0, codes.shape[2], chunk_frames):
         writer.write(codes[:, :, start : start + chunk_frames])
@@ -40,6 +42,7 @@ class Sample:
     num_samples: int
     extra_frames: int = 0
     tags: dict = field(default_factory=dict)
+    gain_db: float = 0.0
 
     def __post_init__(self):
         frames = self.header.frames_for(self.num_samples, self.extra_frames)
@@ -48,12 +51,12 @@ class Sample:
             end = (self.num_samples, self.extra_frames)
         else:
             end = (None, 0)
-        self.data = write(self.header, self.codes, self.tags, *end)
+        self.data = write(self.header, self.codes, self.tags, *end, gain_db=self.gain_db)
 
 
-def known(layout, rate, num_samples, tags=None, **fields):
+def known(layout, rate, num_samples, tags=None, gain_db=0.0, **fields):
     header = Header(layout, "0123abcd", rate, num_samples=num_samples, **fields)
-    return Sample(header, num_samples, header.extra_frames, tags or {})
+    return Sample(header, num_samples, header.extra_frames, tags or {}, gain_db)
 
 
 def stream(layout, rate, num_samples, extra_frames=0, tags=None, **fields):
@@ -69,6 +72,8 @@ SAMPLES = {
     "supercodec-24k": known(SUPERCODEC_24K, 48_000, 5_000, block_frames=8),
     "custom": known(ONE_CODEBOOK, 16_000, 6_400, block_frames=7, extra_frames=1),
     "odd": known(ODD, 12_345, 3_000, tags=TAGS, block_frames=5, channels=2, extra_frames=5),
+    "gain": known(HAC, 24_000, 2_000, gain_db=27.34),
+    "tags and gain": known(ODD, 12_345, 3_000, tags=TAGS, gain_db=-6.5),
     "tags": known(BIGCODEC, 16_000, 2_000, tags=TAGS, block_frames=4),
     "many channels": known(SUPERCODEC, 8_000, 500, channels=17, block_frames=3),
     "one sample": known(BIGCODEC, 192_000, 1),

@@ -100,17 +100,21 @@ def read_hcd(data):
     s0 = number(4)
     assert binascii.crc_hqx(data[: file.tell()], 0xFFFF) == number(2), "header check"
 
-    tags, kinds, sections_start = {}, [], file.tell()
+    tags, gain, kinds, sections_start = {}, 0, [], file.tell()
     while flags & 2 and (kind := number()):
         start, kinds = file.tell() - 1, [*kinds, kind]
         assert kind < 128, "critical section"
-        assert kinds.count(1) <= 1, "tags again"
+        assert kind > 2 or kinds.count(kind) == 1, "tags or gain again"
         assert len(kinds) <= 256, "number of sections"
         size = varint()
         assert size <= 65_536, "size of section"
         payload, end = io.BytesIO(take(size)), file.tell()
         assert zlib.crc32(s0.to_bytes(4, "little") + data[start:end]) == number(4), "section check"
         assert file.tell() - sections_start <= 1_048_576, "size of sections"
+        if kind == 2:
+            gain = int.from_bytes(payload.getvalue(), "little", signed=True)
+            assert size == 2, "size of gain"
+            assert abs(gain) <= 12_000, "gain"
         last = b""
         while kind == 1 and payload.tell() < size:
             key, value = text_of(payload), text_of(payload)
@@ -163,5 +167,6 @@ def read_hcd(data):
     return {
         "family": family, "model_rate": model_rate, "hop": hop, "bits_per_codebook": widths,
         "fingerprint": fingerprint, "input_rate": rate, "samples": samples, "extra": extra,
-        "segment": segment, "block": block, "tags": tags, "codes": codes,
+        "segment": segment, "block": block, "tags": tags, "gain": gain / 100,
+        "codes": codes,
     }  # fmt: skip

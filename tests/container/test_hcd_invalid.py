@@ -139,8 +139,9 @@ def with_sections(*sections, end=b"\0"):
 
 def test_unknown_sections_are_skipped_or_rejected_by_type():
     tags = (1, b"\x01a\x01b")
-    reader = Reader(io.BytesIO(with_sections((0x02, b"xyz"), tags, (0x7F, b""))))
+    reader = Reader(io.BytesIO(with_sections((0x03, b"xyz"), tags, (0x7F, b""))))
     assert reader.tags == {"a": "b"}
+    assert reader.unknown_sections == 2
     kind, message = rejection(with_sections((MUST_UNDERSTAND, b"")))
     assert kind is UnsupportedError
     assert "0x80" in message
@@ -156,9 +157,13 @@ def test_unknown_sections_are_skipped_or_rejected_by_type():
         (with_sections((1, b"\x05a\x00")), "cannot be read"),
         (with_sections((1, b"\xff\xff\xff\xff\xff\xff\xff\xff\x7fa\x00")), "cannot be read"),
         (with_sections((1, b""), (1, b"")), "again"),
-        (with_sections((2, bytes(65_537))), "exceeds the 65536"),
-        (with_sections(*[(2, bytes(65_530))] * 17), "1048576 bytes of all"),
-        (with_sections(*[(2, b"")] * 257), "more than 256 sections"),
+        (with_sections((3, bytes(65_537))), "exceeds the 65536"),
+        (with_sections(*[(3, bytes(65_530))] * 17), "1048576 bytes of all"),
+        (with_sections(*[(3, b"")] * 257), "more than 256 sections"),
+        (with_sections((2, b"\x00\x00"), (2, b"\x00\x00")), "a gain again"),
+        (with_sections((2, b"\x00")), "the gain cannot be read"),
+        (with_sections((2, b"\x00\x00\x00")), "it has 3 bytes"),
+        (with_sections((2, b"\xff\x7f")), "must be in -120..120 dB"),
         (with_sections(end=b"\x02\x80\x00"), "shortest form"),
     ],
 )

@@ -76,6 +76,7 @@ def test_independent_reader_reads_what_was_written(sample):
         "segment": header.segment_frames,
         "block": header.block_frames,
         "tags": sample.tags,
+        "gain": sample.gain_db,
         "codes": sample.codes.tolist(),
     }
 
@@ -84,7 +85,8 @@ def test_independent_reader_reads_what_was_written(sample):
 @pytest.mark.parametrize("chunk_frames", [1, 2, 3, 1000])
 def test_bytes_do_not_depend_on_chunking(sample, chunk_frames):
     end = (sample.num_samples, sample.extra_frames)
-    assert write(sample.header, sample.codes, sample.tags, *end, chunk_frames) == sample.data
+    data = write(sample.header, sample.codes, sample.tags, *end, chunk_frames, sample.gain_db)
+    assert data == sample.data
 
 
 def test_bytes_do_not_depend_on_the_order_of_tags():

@@ -364,13 +364,14 @@ def change_sections(parts: Parts, rng: random.Random) -> None:
     set_field(parts, "flags", bytes([parts.flags | SECTIONS]))
     sections, choice = parts.sections, rng.random()
     if choice < 0.3:
-        sections.append(Section(1, any_tags(rng)))
+        gain = Section(2, rng.randbytes(rng.choice([1, 2, 2, 2, 3])))
+        sections.append(rng.choice([Section(1, any_tags(rng)), gain]))
     elif choice < 0.5:
         kind = rng.choice([2, 3, 127, 128, 255, rng.randint(1, 255)])
         size = rng.choice([0, 1, 100, 65_535, 65_536, 65_537]) if rng.random() < 0.1 else 3
         sections.insert(0, Section(kind, rng.randbytes(size)))
     elif choice < 0.6:
-        parts.sections = [Section(2, b"")] * rng.choice([0, 2, 255, 256, 257])
+        parts.sections = [Section(3, b"")] * rng.choice([0, 2, 255, 256, 257])
     elif choice < 0.65:
         parts.sections = [Section(9, bytes(65_530))] * rng.choice([15, 16, 17])
     elif choice < 0.7:
@@ -482,6 +483,7 @@ def compare(data: bytes, through_pipe: bool = False) -> str:
         "segment": header.segment_frames,
         "block": header.block_frames,
         "tags": reader.tags,
+        "gain": reader.gain_db,
         "codes": codes.tolist(),
     }
     assert found == expected
