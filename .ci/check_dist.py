@@ -140,6 +140,7 @@ def check_without_torch(wheel: Path, folder: Path, expected: Path) -> None:
     run_in(python, work, command)
     assert (work / "small.hcd").read_bytes() == expected.read_bytes()
     run_in(python, work, "codectool decode small.hcd small.wav --runtime onnx")
+    assert "ONNX Runtime" in run_in(python, work, "codectool doctor")
     assert "ModuleNotFoundError" in run_in(python, work, "python -c 'import torch' 2>&1 || true")
 
 

@@ -22,7 +22,7 @@ def check_devices() -> Iterator[Finding]:
     """Check PyTorch, and try the bundled codec on each device."""
     version = version_of("torch")
     if version is None:
-        yield _without_torch()
+        yield from _without_torch()
         return
     try:
         torch = import_module("torch")
@@ -40,13 +40,15 @@ def check_devices() -> Iterator[Finding]:
     yield from _devices(torch)
 
 
-def _without_torch() -> Finding:
+def _without_torch() -> Iterator[Finding]:
     runtime = version_of("onnxruntime")
     if runtime is None:
-        return Finding("devices", "torch", "not installed", "error", "run `pip install codectool`")
-    value = f"not installed; ONNX Runtime {runtime} is"
-    advice = "only `--runtime onnx` works; run `pip install torch` for everything else"
-    return Finding("devices", "torch", value, "note", advice)
+        advice = "run `pip install torch`, or `pip install onnxruntime` for `--runtime onnx`"
+        yield Finding("devices", "torch", "not installed", "error", advice)
+        return
+    advice = "HAC and exported models run with `--runtime onnx`; other commands need torch"
+    yield Finding("devices", "torch", "not installed", "note", advice)
+    yield _try_codec("cpu", f"ONNX Runtime {runtime}", runtime="onnx")
 
 
 def _torch(torch: Any) -> Finding:
@@ -118,11 +120,11 @@ def _devices(torch: Any) -> Iterator[Finding]:
         yield _try_codec(device, value)
 
 
-def _try_codec(device: str, value: str) -> Finding:
+def _try_codec(device: str, value: str, **options: str) -> Finding:
     """Encode and decode on a device with the bundled codec."""
     try:
         numpy, loading = import_module("numpy"), import_module("codectool.loading")
-        codec = loading.load(device=device)
+        codec = loading.load(device=device, **options)
         codec.runner.limit_threads()
         rate = codec.sample_rate
         samples = 0.1 * numpy.random.default_rng(0).normal(size=SECONDS * rate)
@@ -134,7 +136,7 @@ def _try_codec(device: str, value: str) -> Finding:
         decoded = time.perf_counter()
     except Exception as error:
         advice = (
-            "reinstall torch and codectool"
+            "reinstall codectool and torch or onnxruntime"
             if device == "cpu"
             else "use `--device cpu`, or install a torch that supports this GPU"
         )

@@ -11,7 +11,7 @@ from codectool._version import __version__
 from codectool.doctor.finding import Finding, reason
 
 HIDDEN_EXTRAS = ("dev", "docs", "fuzz", "release")  # for work on codectool itself
-IMPORTED_ELSEWHERE = ("torch", "torchaudio")  # they have a check of their own
+OWN_CHECK = ("torch", "torchaudio")  # whether they are there and can be imported
 
 
 def check_packages() -> Iterator[Finding]:
@@ -27,7 +27,8 @@ def check_packages() -> Iterator[Finding]:
     yield Finding("packages", "codectool", __version__)
     required = [requirement for requirement in requirements if _applies(requirement)]
     for requirement in required:
-        yield _check(requirement)
+        if requirement.name not in OWN_CHECK or version_of(requirement.name) is not None:
+            yield _check(requirement)
     for extra in extras:
         if extra not in HIDDEN_EXTRAS:
             added = [r for r in requirements if r not in required and _applies(r, extra)]
@@ -57,7 +58,7 @@ def _check(requirement: Requirement) -> Finding:
     if not limits.contains(version, prereleases=True):
         advice = f"run `pip install '{name}{limits}'`"
         return Finding("packages", name, f"{version}, needed: {limits}", "error", advice)
-    if name not in IMPORTED_ELSEWHERE:
+    if name not in OWN_CHECK:
         try:
             import_module(name.replace("-", "_"))
         except Exception as error:
