@@ -20,6 +20,8 @@ if "$bin/python" -c "import torch" 2>/dev/null; then
     echo "PyTorch is installed"
     exit 1
 fi
+"$bin/codectool" doctor > doctor.txt || { cat doctor.txt; exit 1; }
+grep "ONNX Runtime" doctor.txt
 speech=$root/assets/speech_espeak.flac
 "$bin/codectool" encode "$speech" speech.hcd
 "$bin/codectool" info speech.hcd
