@@ -26,6 +26,14 @@ def test_links_lead_to_files_of_the_repository(document: Path) -> None:
         assert (document.parent / target).exists(), target
 
 
+def test_readme_links_all_guides_and_reference_pages() -> None:
+    readme = (ROOT / "README.md").read_text(encoding="utf-8")
+    pages = [*ROOT.glob("docs/guides/*.md"), *ROOT.glob("docs/reference/*.md")]
+    names = {page.relative_to(ROOT).as_posix() for page in pages}
+    missing = {name for name in names if f"({name})" not in readme}
+    assert missing == {"docs/reference/docstrings.md"}  # in python-api.md
+
+
 @pytest.fixture(scope="module")
 def site(tmp_path_factory: pytest.TempPathFactory) -> Path:
     if find_spec("material") is None or find_spec("mkdocstrings") is None:
