@@ -43,7 +43,7 @@ reference: install  ## regenerate docs/reference/cli.md and config.md
 	touch $@
 
 docs: .venv/.docs  ## build the documentation site in site/
-	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --quiet
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build
 
 docs-serve: .venv/.docs  ## show the documentation site while you edit it
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs serve
