@@ -9,6 +9,7 @@ import subprocess
 import sys
 from email.message import Message
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -16,7 +17,7 @@ from msgspec.structs import replace
 
 from codectool import cores
 from codectool.checkpoints import registry
-from codectool.doctor import machine, models, packages, programs
+from codectool.doctor import devices, machine, models, packages, programs
 from codectool.doctor.finding import Finding, anonymous
 from codectool.doctor.run import CHECKS
 
@@ -113,6 +114,86 @@ def test_codectool_that_is_not_installed_is_a_warning(monkeypatch: pytest.Monkey
 
     monkeypatch.setattr(packages.metadata, "requires", requires)
     assert [finding.state for finding in packages.check_packages()] == ["warning"]
+
+
+def fake_torch(**cuda: Any) -> SimpleNamespace:
+    gpu = SimpleNamespace(name="Test GPU", total_memory=80e9, major=9, minor=0)
+    return SimpleNamespace(
+        __version__="2.99.0",
+        version=SimpleNamespace(cuda="13.0", hip=None, debug=False),
+        cuda=SimpleNamespace(
+            **{"device_count": lambda: 1, "get_device_properties": lambda _: gpu} | cuda
+        ),
+        backends=SimpleNamespace(
+            cpu=SimpleNamespace(get_cpu_capability=lambda: "AVX512"),
+            mps=SimpleNamespace(is_available=lambda: False),
+        ),
+        get_num_threads=lambda: 4096,
+    )
+
+
+@pytest.fixture
+def tried(monkeypatch: pytest.MonkeyPatch) -> list[str]:
+    """Devices that the codec is tried on."""
+    names: list[str] = []
+
+    def try_codec(device: str, value: str) -> Finding:
+        names.append(device)
+        return Finding("devices", device, value)
+
+    monkeypatch.setattr(devices, "_try_codec", try_codec)
+    return names
+
+
+def check_devices(monkeypatch: pytest.MonkeyPatch, torch: Any) -> dict[str, Finding]:
+    def import_module(name: str) -> Any:
+        if name == "torch":
+            return torch
+        raise OSError("undefined symbol")
+
+    monkeypatch.setattr(devices, "import_module", import_module)
+    monkeypatch.setattr(devices, "version_of", lambda _: "2.99.0")
+    return {finding.name: finding for finding in devices.check_devices()}
+
+
+def test_gpus_are_named_and_tried(monkeypatch: pytest.MonkeyPatch, tried: list[str]) -> None:
+    found = check_devices(monkeypatch, fake_torch())
+    assert found["cuda:0"].value == "Test GPU, 80 GB, compute capability 9.0"
+    assert tried == ["cpu", "cuda:0"]
+    assert "install torch 2.14 or earlier" in str(found["torchaudio"].advice)
+    assert found["threads"].state == "warning"
+
+
+def test_driver_that_is_too_old_is_a_warning(
+    monkeypatch: pytest.MonkeyPatch, tried: list[str]
+) -> None:
+    def device_count() -> int:
+        raise RuntimeError("The NVIDIA driver on your system is too old")
+
+    found = check_devices(monkeypatch, fake_torch(device_count=device_count))
+    assert found["cuda"].state == "warning"
+    assert tried == ["cpu"]
+
+
+def test_slow_builds_of_torch_are_warnings(
+    monkeypatch: pytest.MonkeyPatch, tried: list[str]
+) -> None:
+    torch = fake_torch()
+    torch.backends.cpu.get_cpu_capability = lambda: "DEFAULT"
+    assert "no vector instructions" in str(check_devices(monkeypatch, torch)["torch"].advice)
+    torch.version.debug = True
+    assert "debug build" in str(check_devices(monkeypatch, torch)["torch"].advice)
+
+
+def test_missing_torch_is_an_error_without_onnx_runtime(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(devices, "version_of", lambda _: None)
+    assert [finding.state for finding in devices.check_devices()] == ["error"]
+    versions = {"onnxruntime": "1.32.0"}
+    monkeypatch.setattr(devices, "version_of", versions.get)
+    monkeypatch.setattr(devices, "_try_codec", lambda *a, **k: Finding("devices", "cpu", str(k)))
+    found = list(devices.check_devices())
+    assert [finding.state for finding in found] == ["note", "ok"]
+    assert found[1].value == "{'runtime': 'onnx'}"
 
 
 def test_damaged_and_missing_weights_are_errors(
