@@ -54,7 +54,7 @@ docs-serve: .venv/.docs  ## show the documentation site while you edit it
 
 dist: .venv/.release  ## build and check wheel and sdist in dist/
 	rm -rf dist
-	$(BIN)/python -m build --outdir dist >/dev/null 2>&1
+	$(BIN)/python -m build --outdir dist
 	$(BIN)/twine check --strict dist/*
 	$(BIN)/python .ci/check_dist.py dist
 
