@@ -24,7 +24,7 @@ from codectool.segments import decode_segments, encode_segments
 Array = npt.NDArray[Any]
 ArrayStream = ChunkStream[Array, Any]
 
-MAX_WHOLE_SECONDS = 60  # of a signal that is processed at once, which takes memory for each second
+MAX_WHOLE_SECONDS = 30  # of a signal that is processed at once: BigCodec needs 0.1 GB for each
 
 
 class ExportedModel:

@@ -299,5 +299,5 @@ def test_bundled_graphs_hold_no_weights_but_name_them() -> None:
 
 
 def test_signal_longer_than_the_limit_names_it(onnx: Codec) -> None:
-    with pytest.raises(AudioError, match="longer than the 60 s that hac processes at once"):
-        onnx.runner._check_length(60 * 75 + 1)  # type: ignore[attr-defined]
+    with pytest.raises(AudioError, match="longer than the 30 s that hac processes at once"):
+        onnx.runner._check_length(30 * 75 + 1)  # type: ignore[attr-defined]

@@ -95,7 +95,7 @@ def test_copy_of_stream_continues_like_the_original(
 
 def test_copied_streams_of_channels_share_their_work_arrays(own_codec: Codec) -> None:
     encoder = by_pickle(own_codec.stream_encoder(RATE, 3))
-    first, *others = encoder._streams
+    first, *others = encoder._stream._streams
     assert all(stream._step is first._step for stream in others)
 
 
