@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from codectool.cli.console import count, note, print_data, warn, working
-from codectool.cli.options import FILE, PIPE, debug_option
+from codectool.cli.options import FILE, PIPE, complete_weights, debug_option
 from codectool.errors import UsageError
 from codectool.messages import printable, to_json
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("source", metavar="SRC", type=FILE)
+@click.argument("source", metavar="SRC", type=FILE, shell_complete=complete_weights)
 @click.argument("target", metavar="[DST]", type=FILE, required=False)
 @click.option(
     "--to",

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from codectool.cli.console import print_data
-from codectool.cli.options import debug_option
+from codectool.cli.options import complete_weights, debug_option
 from codectool.messages import printable, to_json
 
 if TYPE_CHECKING:
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 @click.command()
-@click.argument("model", metavar="MODEL")
+@click.argument("model", metavar="MODEL", shell_complete=complete_weights)
 @click.argument("output", metavar="OUT", type=click.Path(path_type=Path))
 @click.option(
     "--format",

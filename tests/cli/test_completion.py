@@ -25,6 +25,8 @@ CASES = {
     "codectool evaluate wavs --codec op": {"opus@6"},
     "codectool encode --checkpoint hac-2": {"hac-2c307f6d"},
     "codectool models show bigc": {"bigcodec"},
+    "codectool export hac-": {"hac-2c307f6d"},
+    "codectool tokens export a b --layout f": {"frames", "flat"},
     "codectool train --device c": {"cpu", "cuda"},
     "codectool completion ": {"bash", "zsh", "fish"},
 }
