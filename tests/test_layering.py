@@ -51,7 +51,9 @@ LAYERS = {
     },
     "encoding": {"audio", "codec", "container", "files", "runner", "streaming", "tokens"},
     "decoding": {"audio", "codec", "codecs", "container", "files", "runner", "streaming"},
+    "thinning": {"container", "files", "runner"},
     "pipeline": {
+        "thinning",
         *("audio", "checkpoints", "codec", "container", "cores", "decoding", "deprecation"),
         *("encoding", "files", "loading", "messages", "streaming", "tokens"),
     },

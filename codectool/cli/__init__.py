@@ -34,6 +34,7 @@ COMMANDS = {
     "info": "Show metadata of .hcd files or codecs.",
     "verify": "Check .hcd files for damage.",
     "models": "List, download, add and check model weights.",
+    "thin": "Keep fewer codebooks of .hcd files.",
     "convert": "Convert checkpoints: other layouts, other types of values.",
     "tokens": "Tokens of corpora for language models.",
     "filelist": "List audio files for training.",

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from codectool.pipeline.operations import AnyOperation
     from codectool.pipeline.report import Result
 
-Selected = TypeVar("Selected", bound=CodecOptions)
+Selected = TypeVar("Selected", bound=CodecOptions | None)
 
 
 @dataclass(frozen=True)
@@ -45,14 +45,14 @@ class FileOptions:
     overwrite: bool
     files_from: Path | None
     workers: int | None
-    batch_seconds: float | None
     report: Path | None
     verify_inputs: bool
-    profile: bool
     as_json: bool
-    engine: str | None
-    ray_address: str | None
-    ray_actors: int | None
+    batch_seconds: float | None = None
+    profile: bool = False
+    engine: str | None = None
+    ray_address: str | None = None
+    ray_actors: int | None = None
 
     def is_folder_run(self) -> bool:
         """Return whether INPUT is a folder; raise if it is not, but an option needs one."""
@@ -73,45 +73,18 @@ class FileOptions:
         return target
 
 
-_OPTIONS = (
-    click.option(
-        "--files-from",
-        type=FILE,
-        metavar="LIST",
-        help="Folders: process only the files in this list (as `filelist` writes them, or one "
-        "path per line); `-` is stdin.",
-    ),
-    click.option(
-        "--workers",
-        type=click.IntRange(1, 256),
-        metavar="N",
-        show_default="one per core, at most 8",
-        help="Folders: number of reader threads and of writer threads.",
-    ),
-    click.option(
-        "--batch-seconds",
-        type=click.FloatRange(0.0, min_open=True),
-        callback=finite,
-        metavar="S",
-        show_default="40, on a GPU 400",
-        help="Folders: maximum seconds of audio per batch; longer files are streamed.",
-    ),
-    click.option(
-        "--report",
-        type=FILE,
-        metavar="JSONL",
-        help="Folders: file to write, with a line of JSON per input.",
-    ),
-    click.option(
-        "--verify-inputs",
-        is_flag=True,
-        help="Folders: compare checksums of the inputs with the journal, instead of size "
-        "and times only.",
-    ),
-    click.option(
-        "--profile", is_flag=True, help="Folders: report how long the model waited for I/O."
-    ),
-    click.option("--json", "as_json", is_flag=True, help="Folders: print totals as JSON."),
+_BATCH_SECONDS = click.option(
+    "--batch-seconds",
+    type=click.FloatRange(0.0, min_open=True),
+    callback=finite,
+    metavar="S",
+    show_default="40, on a GPU 400",
+    help="Folders: maximum seconds of audio per batch; longer files are streamed.",
+)
+_PROFILE = click.option(
+    "--profile", is_flag=True, help="Folders: report how long the model waited for I/O."
+)
+_RAY = (
     click.option(
         "--engine",
         type=click.Choice(["local", "ray"]),
@@ -131,6 +104,39 @@ _OPTIONS = (
         show_default="one per GPU, or as many as fit on the CPUs",
         help="With --engine ray: number of processes.",
     ),
+)
+_MODEL_OPTIONS = (_BATCH_SECONDS, _PROFILE, *_RAY)  # make no difference without a model
+_OPTIONS = (
+    click.option(
+        "--files-from",
+        type=FILE,
+        metavar="LIST",
+        help="Folders: process only the files in this list (as `filelist` writes them, or one "
+        "path per line); `-` is stdin.",
+    ),
+    click.option(
+        "--workers",
+        type=click.IntRange(1, 256),
+        metavar="N",
+        show_default="one per core, at most 8",
+        help="Folders: number of reader threads and of writer threads.",
+    ),
+    _BATCH_SECONDS,
+    click.option(
+        "--report",
+        type=FILE,
+        metavar="JSONL",
+        help="Folders: file to write, with a line of JSON per input.",
+    ),
+    click.option(
+        "--verify-inputs",
+        is_flag=True,
+        help="Folders: compare checksums of the inputs with the journal, instead of size "
+        "and times only.",
+    ),
+    _PROFILE,
+    click.option("--json", "as_json", is_flag=True, help="Folders: print totals as JSON."),
+    *_RAY,
     click.option("--overwrite", is_flag=True, help="Replace existing outputs."),
     debug_option,
 )
@@ -143,8 +149,9 @@ strict_option = click.option(
 )
 
 
-def file_options(output_required: bool) -> Decorator:
+def file_options(output_required: bool, uses_model: bool = True) -> Decorator:
     """Return a decorator that adds INPUT, OUTPUT and the options of `FileOptions`."""
+    options = [option for option in _OPTIONS if uses_model or option not in _MODEL_OPTIONS]
     return collect_options(
         "files",
         FileOptions,
@@ -155,7 +162,7 @@ def file_options(output_required: bool) -> Decorator:
             type=FILE,
             required=output_required,
         ),
-        *_OPTIONS,
+        *options,
     )
 
 
@@ -167,8 +174,8 @@ def run_folder(
 ) -> NoReturn:
     """Run an operation on a folder and exit with its exit code.
 
-    ``make_operation`` gets the codec, the folder (`-` with a list is the current directory) and the
-    files of the list. With ``strict``, files fail whose audio gives a warning.
+    ``make_operation`` gets the codec, if one is needed, the folder (`-` with a list is the current
+    directory) and the files of the list. With ``strict``, files fail whose audio gives a warning.
     """
     from codectool.audio.discovery import describe_untaken
     from codectool.cli.progress import BatchProgress
@@ -199,6 +206,7 @@ def run_folder(
         from codectool.pipeline.ray.engine import on_ray
 
         import_ray()  # fails before the codec is loaded
+        assert selected is not None, "without a model there is no `--engine`"
         engine = on_ray(files.ray_address, files.ray_actors, selected.device)
         selected = replace(selected, device="cpu")  # this process only reads metadata of the codec
     elif files.ray_address is not None or files.ray_actors is not None:

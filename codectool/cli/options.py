@@ -106,7 +106,8 @@ def collect_options(argument: str, cls: type, *options: Decorator) -> Decorator:
     def decorate(function: Callable[..., Any]) -> Callable[..., Any]:
         @functools.wraps(function)
         def command(**values: Any) -> Any:
-            collected = cls(**{field.name: values.pop(field.name) for field in fields(cls)})
+            given = (field.name for field in fields(cls) if field.name in values)
+            collected = cls(**{name: values.pop(name) for name in list(given)})
             return function(**{argument: collected}, **values)
 
         decorated: Callable[..., Any] = command

@@ -103,7 +103,7 @@ class LocalEngine:
 
     def __init__(self, operation: AnyOperation, model_threads: int, workers: int) -> None:
         self.width = model_threads
-        self.batch_seconds = default_batch_seconds(operation.codec.runner.device_type)
+        self.batch_seconds = default_batch_seconds(operation.device_type)
         self.timing = Timing()
         self._operation = operation
         self._workers = workers
@@ -126,7 +126,7 @@ class LocalEngine:
             threading.Thread(target=self._run_model, name=f"model-{number}", daemon=True)
             for number in range(width)
         ]
-        with self._operation.codec.runner.sharing_threads(width):
+        with self._operation.sharing_threads(width):
             try:
                 for thread in threads:
                     thread.start()

@@ -1,4 +1,4 @@
-"""The three operations on folders: encode, decode, and reconstruct, which does both.
+"""The operations on folders: encode, decode, reconstruct, which does both, and thin.
 
 `measure`, `load` and `pack` run beside the model, in any thread; `compute` and `run_single` run the
 model. Operations know nothing about other files, journals or threads.
@@ -10,6 +10,7 @@ import io
 import tempfile
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Generic, TypeAlias, TypeVar, cast
@@ -27,6 +28,7 @@ from codectool.decoding import decode_file
 from codectool.encoding import encode_file
 from codectool.errors import CodectoolError, ContainerError
 from codectool.streaming import channel_groups
+from codectool.thinning import thin_file
 from codectool.tokens import Tokens
 
 Input = TypeVar("Input")
@@ -112,6 +114,15 @@ class Operation(ABC, Generic[Input, Output]):
     output_suffix: str
     codec: Codec
     options: Any
+
+    @property
+    def device_type(self) -> str:
+        """Type of the device that computes, for example ``"cpu"``."""
+        return self.codec.runner.device_type
+
+    def sharing_threads(self, workers: int) -> AbstractContextManager[None]:
+        """Return a context in which ``workers`` threads that compute share the cores."""
+        return self.codec.runner.sharing_threads(workers)
 
     def target_name(self, source_name: str) -> str:
         """Return the name of the output of an input."""
@@ -275,14 +286,7 @@ class DecodeOperation(_AudioOutput[Tokens]):
 
     @override
     def measure(self, source: Path) -> tuple[float, int] | None:
-        try:
-            with source.open("rb") as file:
-                reader = Reader(cast(BinaryIO, file), str(source))
-                reader.scan()  # the length of a stream stands at its end
-                seconds = cast(int, reader.num_samples) / reader.header.sample_rate
-                return seconds, reader.header.channels
-        except (CodectoolError, OSError):
-            return None
+        return _measure_tokens(source)
 
     @override
     def load(self, source: Path, warnings: list[str]) -> Tokens:
@@ -351,6 +355,66 @@ class ReconstructOperation(_AudioOutput[PreparedClip]):
             )
             decoded = DecodeOperation(self.codec, self.options).run_single(packed, target, check)
             return replace(decoded, warnings=encoded.warnings)
+
+
+class ThinOperation(Operation[None, None]):
+    """`.hcd` to `.hcd` with fewer codebooks; every file is streamed, and there is no codec."""
+
+    name = "thin"
+    has_bitrate = True
+    input_suffixes = frozenset({".hcd"})
+    output_suffix = ".hcd"
+    device_type = "cpu"
+
+    def __init__(self, codebooks: int) -> None:
+        self._codebooks = codebooks
+
+    @property
+    @override
+    def settings(self) -> dict[str, Any]:
+        return {"operation": self.name, "codebooks": self._codebooks}
+
+    @override
+    def sharing_threads(self, workers: int) -> AbstractContextManager[None]:
+        return nullcontext()
+
+    @override
+    def measure(self, source: Path) -> tuple[float, int] | None:
+        return _measure_tokens(source)
+
+    @override
+    def fits_batch(self, seconds: float, channels: int) -> bool:
+        return False
+
+    @override
+    def load(self, source: Path, warnings: list[str]) -> None:
+        raise NeedsStreaming
+
+    @override
+    def compute(self, inputs: Sequence[None]) -> list[None]:
+        raise NeedsStreaming
+
+    @override
+    def pack(self, output: None) -> tuple[memoryview, float]:
+        raise NeedsStreaming
+
+    @override
+    def run_single(
+        self, source: Path, target: Path, check: Check | None = None, strict: bool = False
+    ) -> Processed:
+        thinned = thin_file(source, target, self._codebooks, overwrite=True, check=check)
+        return Processed(thinned.seconds, warnings=thinned.warnings)
+
+
+def _measure_tokens(source: Path) -> tuple[float, int] | None:
+    try:
+        with source.open("rb") as file:
+            reader = Reader(cast(BinaryIO, file), str(source))
+            reader.scan()  # the length of a stream stands at its end
+            seconds = cast(int, reader.num_samples) / reader.header.sample_rate
+            return seconds, reader.header.channels
+    except (CodectoolError, OSError):
+        return None
 
 
 def _option_settings(options: EncodeOptions | DecodeOptions) -> dict[str, Any]:
