@@ -171,6 +171,7 @@ def to_tokens(
             sample_rate=rate,
             num_samples=num_samples,
             segment_frames=first.segment_frames or None,
+            gain_db=float(first.gain_db),
             tags=first.tags,
         )
     return Imported(first.id, tokens, [*changes, *change], dropped, clamped)

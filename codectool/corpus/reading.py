@@ -188,6 +188,7 @@ def _read_records(
             channel=channel,
             num_channels=tokens.num_channels,
             segment_frames=tokens.segment_frames,
+            gain_db=tokens.gain_db,
             tags=tokens.tags,
             columns=columns,
         )

@@ -9,6 +9,8 @@ from typing import Any, Literal, TypeAlias
 import numpy as np
 import numpy.typing as npt
 
+from codectool.tokens import check_gain
+
 Value: TypeAlias = bool | int | float | str | list[Any] | dict[str, Any] | None
 ColumnType: TypeAlias = Literal["string", "int", "float", "bool", "json"]
 
@@ -21,6 +23,7 @@ FIXED_COLUMNS: dict[str, ColumnType] = {
     "channel": "int",
     "num_channels": "int",
     "segment_frames": "int",
+    "gain_db": "float",
     "tags": "json",
 }
 TOKENS = "tokens"  # name of the column with the array
@@ -38,6 +41,7 @@ class Record:
         channel: number of the channel, from 0.
         num_channels: number of channels of the recording.
         segment_frames: frames per independently encoded segment; None if there is one segment.
+        gain_db: gain in dB that was applied before encoding; decoding undoes it.
         tags: text tags of the `.hcd` file.
         columns: values from the manifest, such as ``text`` and ``speaker``.
     """
@@ -49,6 +53,7 @@ class Record:
     channel: int = 0
     num_channels: int = 1
     segment_frames: int | None = None
+    gain_db: float = 0.0
     tags: Mapping[str, str] = field(default_factory=dict)
     columns: Mapping[str, Value] = field(default_factory=dict)
 
@@ -84,6 +89,7 @@ class Record:
         for name, value in fixed.items():
             if FIXED_COLUMNS[name] == "int" and (type(value) is not int or value < 0):
                 raise ValueError(f"{name} is {value!r:.40}, not a number of 0 or more")
+        check_gain(fixed.get("gain_db", 0.0))
         tags = fixed.get("tags", {})
         if not isinstance(tags, Mapping) or not all(isinstance(v, str) for v in tags.values()):
             raise TypeError("tags are not texts by name")
