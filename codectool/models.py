@@ -231,10 +231,12 @@ def remove(name: str, delete: bool = True) -> Path | None:
         The deleted file, if any.
 
     Raises:
-        UsageError: There is no such model.
+        UsageError: There is no such model, or only in the package.
         OSError: The file cannot be deleted.
     """
     entry = get(name)
+    if not registry.is_recorded(name):
+        raise UsageError(f"{name}: comes with codectool; there is nothing to remove")
     path = owned_file(entry) if delete else None
     with _locked(name):
         if path is not None:

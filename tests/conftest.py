@@ -92,7 +92,6 @@ SLOW_FILES = frozenset(
         *("test_training_benchmark.py", "test_workers.py"),
         *("test_memory.py", "test_names.py", "test_standard_streams.py", "test_wrong_files.py"),
         *("test_processes.py", "test_torch_settings.py", "test_exported_models.py"),
-        *("test_processes.py", "test_torch_settings.py"),
         *("test_download.py",),
     }
 )

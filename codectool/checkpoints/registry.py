@@ -240,6 +240,11 @@ def record(name: str, **values: str | int | float | bool | None) -> None:
         tables[name] = {key: value for key, value in table.items() if value is not None}
 
 
+def is_recorded(name: str) -> bool:
+    """Return whether the user's file has a table for a model."""
+    return name in _user_tables(strict=False)
+
+
 def forget(name: str) -> None:
     """Remove a model from the user's file; errors as for `record`."""
     with _updating() as tables:

@@ -200,7 +200,7 @@ def remove(names: tuple[str, ...], keep_file: bool, yes: bool, as_json: bool) ->
             question = f"Delete {printable(str(path))} ({size:.1f} MB)?"
             if not _can_ask():
                 raise UsageError(f"{path}: would be deleted; give `--yes` or `--keep-file`")
-            if not confirm(question):
+            if not confirm(question, default=False):
                 raise UsageError(f"{name}: not removed")
         deleted = remove(name, delete=path is not None)
         if as_json:
@@ -262,9 +262,9 @@ def pull_with_progress(name: str) -> Path:
         return pull(name, _on_progress(bar))
 
 
-def confirm(question: str) -> bool:
+def confirm(question: str, default: bool = True) -> bool:
     """Ask a question on a terminal; without one, or if the user says no, return False."""
-    return _can_ask() and click.confirm(printable_lines(question), default=True, err=True)
+    return _can_ask() and click.confirm(printable_lines(question), default=default, err=True)
 
 
 def printable_lines(text: str) -> str:

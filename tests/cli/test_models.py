@@ -242,6 +242,11 @@ def test_removed_model_of_the_package_stays_known(run: Run, server: WeightServer
     assert registry.named("bigcodec").find() is None  # type: ignore[union-attr]
 
 
+def test_model_of_the_package_cannot_be_removed(run: Run) -> None:
+    result = run("models", "remove", "hac", "--yes")
+    assert_refused(result, "hac: comes with codectool; there is nothing to remove")
+
+
 def test_verify_checks_everything_on_this_machine(run: Run, tmp_path: Path) -> None:
     copy = tmp_path / "mine.pt"
     copy.write_bytes(MICRO.read_bytes())
@@ -327,7 +332,7 @@ def test_question_is_asked_on_a_real_terminal_only(
         os.close(secondary)
     assert done.returncode == 2
     assert "Delete " in shown
-    assert "[Y/n]" in shown
+    assert "[y/N]" in shown
     piped = subprocess.run(command, input=b"y\n", capture_output=True, timeout=60)
     assert piped.returncode == 2
     assert b"give `--yes`" in piped.stderr
