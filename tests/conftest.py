@@ -92,6 +92,7 @@ SLOW_FILES = frozenset(
         *("test_training_benchmark.py", "test_workers.py"),
         *("test_memory.py", "test_names.py", "test_standard_streams.py", "test_wrong_files.py"),
         *("test_processes.py", "test_torch_settings.py", "test_exported_models.py"),
+        *("test_completion.py", "test_doctor.py", "test_site.py"),
         *("test_download.py",),
     }
 )
