@@ -80,7 +80,12 @@ def codec(request: pytest.FixtureRequest, codecs: dict[str, Codec]) -> Codec:
 SLOW_FILES = frozenset(
     {
         *("test_archive_bombs.py", "test_pickle_bombs.py"),
-        *("test_graphs.py", "test_programs.py", "test_export_command.py"),
+        *(
+            "test_graphs.py",
+            "test_programs.py",
+            "test_export_command.py",
+            "test_deployment_guide.py",
+        ),
         *("test_bad_input.py", "test_channels.py", "test_codec_benchmark.py", "test_data.py"),
         *("test_decoding.py", "test_directories.py", "test_evaluate.py"),
         *("test_evaluate_command.py", "test_evaluate_tokens.py", "test_folders.py"),
