@@ -33,7 +33,7 @@ from codectool.corpus.dataset import (
 from codectool.corpus.formats import format_of, get_format
 from codectool.corpus.formats.base import METADATA_KEY, Format, Schema
 from codectool.corpus.layouts import LayoutOptions, SequenceLayout
-from codectool.corpus.manifest import Join, join_manifests
+from codectool.corpus.manifest import Join, join_manifests, read_manifest
 from codectool.corpus.metadata import ExportMetadata
 from codectool.corpus.reading import Expected, Failure, Source, read_sources
 from codectool.corpus.records import Value
@@ -216,10 +216,17 @@ def export_audio(
     """
     from codectool.pipeline.run import Callbacks, RunOptions, encode_tree
 
+    started = time.perf_counter()
     source, target, options = Path(source), Path(target), options or ExportOptions()
     _, single = choose_format(target, options.format)
+    if not source.exists():
+        raise UsageError(f"{source}: there is no such file or folder")
     if single:
         check_writable(target, options.overwrite)
+    options.layout.make(codec.layout.bits_per_codebook)  # fails before anything is encoded
+    for manifest in options.manifests:
+        for _ in read_manifest(manifest):
+            pass
     work = target.with_name(f".{target.name}{SUFFIX}") if single else target / SUFFIX
     folder = source if source.is_dir() else source.parent
     files = options.files if source.is_dir() else [source.name]
@@ -238,16 +245,24 @@ def export_audio(
 
     run_options = RunOptions(files, options.workers, strict=options.strict)
     extended = replace(given, on_result=on_result)
-    encode_tree(codec, folder, work, run_options=run_options, callbacks=extended)
-    if not encoded:
-        reasons = [f"{folder / name}: {reason}" for name, reason in failures.items()]
-        raise UsageError(f"{source}: nothing could be encoded: {'; '.join(first_few(reasons))}")
+    is_new = not work.exists()
+    try:
+        encode_tree(codec, folder, work, run_options=run_options, callbacks=extended)
+        if not encoded:
+            reasons = [f"{folder / name}: {reason}" for name, reason in failures.items()]
+            raise UsageError(f"{source}: nothing could be encoded: {'; '.join(first_few(reasons))}")
+    finally:
+        if is_new and not encoded:
+            shutil.rmtree(work, ignore_errors=True)
+            with suppress(OSError):
+                target.rmdir()  # unless it was there before, with other files
     options = replace(options, files=encoded)
     report = export_tokens(work, target, options, on_progress, root=folder)
     report.failures = failures | report.failures
     report.warnings = warnings + report.warnings
     if single:
         shutil.rmtree(work)
+    report.wall_seconds = time.perf_counter() - started
     return report
 
 

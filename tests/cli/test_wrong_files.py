@@ -32,6 +32,9 @@ COMMANDS = (
     "evaluate DIR DIR --metric si_sdr_db --files-from BAD",
     "evaluate BAD --tokens",
     "plot BAD",
+    "tokens export BAD NEW.jsonl HAC",
+    "tokens export DIR NEW.jsonl HAC --files-from BAD",
+    "tokens export DIR NEW.jsonl HAC --manifest BAD",
 )
 
 
@@ -88,7 +91,7 @@ def test_wrong_file_is_named(
         bad = good / "bad"
     KINDS[kind](bad)
     places: dict[str, object] = {"BAD": bad, "GOOD": good, "DIR": good.parent, "NEW": new}
-    places |= {f"NEW.{suffix}": new.with_suffix(f".{suffix}") for suffix in ("hcd", "wav")}
+    places |= {f"NEW.{suffix}": new.with_suffix(f".{suffix}") for suffix in ("hcd", "wav", "jsonl")}
     arguments: list[object] = []
     for word in command.split():
         arguments += hac if word == "HAC" else [places.get(word, word)]
