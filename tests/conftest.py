@@ -96,9 +96,9 @@ SLOW_FILES = frozenset(
         *("test_supercodec_chunked.py", "test_supercodec_quantizer.py", "test_train.py"),
         *("test_training_benchmark.py", "test_workers.py"),
         *("test_memory.py", "test_names.py", "test_standard_streams.py", "test_wrong_files.py"),
-        *("test_processes.py", "test_torch_settings.py", "test_exported_models.py"),
+        *("test_processes.py", "test_torch_settings.py"),
         *("test_completion.py", "test_doctor.py", "test_site.py"),
-        *("test_download.py",),
+        *("test_download.py", "test_exported_models.py"),
     }
 )
 

@@ -15,48 +15,42 @@ from codectool.decoding import decode_file
 from codectool.encoding import encode_file
 from codectool.errors import AudioError, CheckpointError, UsageError
 from codectool.onnx.runner import OnnxRunner
+from tests.export.conftest import Exported
 from tests.signals import speechlike, split_randomly
 
-pytest.importorskip("onnxruntime")
-pytest.importorskip("onnxscript")
+
+@pytest.fixture
+def originals(graphs: Exported) -> dict[str, Codec]:
+    """Codecs that were exported, by family."""
+    return {family: codec for family, (codec, _, _) in graphs.items()}
 
 
-@pytest.fixture(scope="module")
-def exports(tmp_path_factory: pytest.TempPathFactory, codecs: dict[str, Codec]) -> dict[str, Path]:
-    """Exported models by family."""
-    from codectool.codecs.registry import get_family
-    from codectool.export.graphs import build_graph, describe, save_graph
-    from codectool.export.run import trace
-
-    folders = {}
-    for family in ("supercodec", "bigcodec"):
-        folders[family] = tmp_path_factory.mktemp(family)
-        for part in get_family(family).export_parts(codecs[family].model):
-            graph = build_graph(trace(codecs[family], part), part, describe(codecs[family], part))
-            save_graph(graph, folders[family] / f"{part.name}.onnx", False)
-    return folders
+@pytest.fixture
+def exports(graphs: Exported) -> dict[str, Path]:
+    """Folders of exported models by family."""
+    return {family: folder for family, (_, folder, _) in graphs.items()}
 
 
 @pytest.mark.parametrize("family", ["supercodec", "bigcodec"])
 def test_tokens_equal_those_of_torch(
-    codecs: dict[str, Codec], exports: dict[str, Path], family: str
+    originals: dict[str, Codec], exports: dict[str, Path], family: str
 ) -> None:
     codec = codectool.load(checkpoint=exports[family])  # an exported model selects the runtime
     assert codec.runner.runtime == "onnx"
     for seconds in (0.0, 0.001, 1.1):
         wave = speechlike(seconds, 22050, 2)
-        tokens, expected = codec.encode(wave, 22050), codecs[family].encode(wave, 22050)
+        tokens, expected = codec.encode(wave, 22050), originals[family].encode(wave, 22050)
         assert tokens.fingerprint == expected.fingerprint
         assert np.mean(tokens.codes == expected.codes) > 0.99 if seconds else not tokens.codes.size
         decoded = codec.decode(expected)
-        np.testing.assert_allclose(decoded, codecs[family].decode(expected), atol=1e-4)
+        np.testing.assert_allclose(decoded, originals[family].decode(expected), atol=1e-4)
     with pytest.raises(CheckpointError, match=f"is a {family} model; use `--model {family}`"):
         codectool.load("hac", exports[family])
 
 
 @pytest.mark.parametrize("family", ["supercodec", "bigcodec"])
 def test_files_and_streams(
-    codecs: dict[str, Codec], exports: dict[str, Path], tmp_path: Path, family: str
+    originals: dict[str, Codec], exports: dict[str, Path], tmp_path: Path, family: str
 ) -> None:
     codec = codectool.load(checkpoint=exports[family])
     wave = speechlike(0.9, 16000)
@@ -68,15 +62,17 @@ def test_files_and_streams(
     encode_file(codec, audio, packed)
     decode_file(codec, packed, back)
     assert len(soundfile.read(back)[0]) == wave.shape[1]
-    encode_file(codecs[family], audio, tmp_path / "torch.hcd")
+    encode_file(originals[family], audio, tmp_path / "torch.hcd")
     found, expected = codectool.read(packed), codectool.read(tmp_path / "torch.hcd")
     assert np.mean(found.codes == expected.codes) > 0.99
 
 
-def test_segments_equal_those_of_torch(codecs: dict[str, Codec], exports: dict[str, Path]) -> None:
+def test_segments_equal_those_of_torch(
+    originals: dict[str, Codec], exports: dict[str, Path]
+) -> None:
     codec = codectool.load(checkpoint=exports["supercodec"])
     wave = speechlike(0.9, 16000)
-    streams = [item.stream_encoder(chunk_frames=100) for item in (codec, codecs["supercodec"])]
+    streams = [item.stream_encoder(chunk_frames=100) for item in (codec, originals["supercodec"])]
     found, expected = (
         np.concatenate([stream.push(wave), stream.flush()], axis=2) for stream in streams
     )
@@ -84,19 +80,21 @@ def test_segments_equal_those_of_torch(codecs: dict[str, Codec], exports: dict[s
     assert np.mean(found == expected) > 0.99
 
 
-def test_first_codebook_of_an_export(codecs: dict[str, Codec], exports: dict[str, Path]) -> None:
+def test_first_codebook_of_an_export(originals: dict[str, Codec], exports: dict[str, Path]) -> None:
     wave = speechlike(0.5, 16000)
     tokens = codectool.load(checkpoint=exports["supercodec"], codebooks=1).encode(wave, 16000)
     assert tokens.codes.shape[1] == 1
     found = codectool.load(checkpoint=exports["supercodec"]).decode(tokens)
-    np.testing.assert_allclose(found, codecs["supercodec"].decode(tokens), atol=1e-4)
+    np.testing.assert_allclose(found, originals["supercodec"].decode(tokens), atol=1e-4)
 
 
 @pytest.mark.parametrize("family", ["supercodec", "bigcodec"])
-def test_padding_reference(codecs: dict[str, Codec], exports: dict[str, Path], family: str) -> None:
+def test_padding_reference(
+    originals: dict[str, Codec], exports: dict[str, Path], family: str
+) -> None:
     codec = codectool.load(checkpoint=exports[family], padding="reference")
     tokens = codec.encode(speechlike(0.777, 16000), 16000)
-    frames = codecs[family].model.reference_frames(round(0.777 * 16000))
+    frames = originals[family].model.reference_frames(round(0.777 * 16000))
     assert tokens.num_frames == frames
 
 
