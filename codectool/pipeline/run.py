@@ -216,12 +216,12 @@ def __getattr__(name: str) -> Any:
     return Callbacks
 
 
-def model_threads(operation: AnyOperation) -> int:
+def model_threads(device_type: str) -> int:
     """Return how many batches to compute at once: on a CPU one per core.
 
     Threads that share one batch would wait for each other after every operation.
     """
-    if operation.device_type != "cpu":
+    if device_type != "cpu":
         return 1
     requested = os.environ.get("OMP_NUM_THREADS", "")
     return max(1, int(requested) if requested.isdecimal() else cores())
@@ -236,7 +236,7 @@ def settings_hash(settings: Mapping[str, Any]) -> str:
 def _local_engine(workers: int) -> EngineFactory:
     @contextmanager
     def start(operation: AnyOperation) -> Iterator[Engine]:
-        yield LocalEngine(operation, model_threads(operation), workers)
+        yield LocalEngine(operation, model_threads(operation.device_type), workers)
 
     return start
 

@@ -108,7 +108,7 @@ def test_hac_outputs_do_not_depend_on_batches_or_threads(
         [("1", 40.0, 1), ("3", 40.0, 4), ("2", 0.5, 2), ("1", 0.01, 1)]
     ):
         monkeypatch.setenv("OMP_NUM_THREADS", threads)
-        assert model_threads(hac) == int(threads)
+        assert model_threads(hac.runner.device_type) == int(threads)
         out = tmp_path / str(number)
         encode_tree(hac, in_dir, out, run_options=RunOptions(None, workers, seconds))
         trees.append(contents(out))
@@ -119,9 +119,9 @@ def test_model_threads_is_one_per_core_on_a_cpu(
     codec: Codec, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("OMP_NUM_THREADS", "5")
-    assert model_threads(codec) == 5
+    assert model_threads(codec.runner.device_type) == 5
     monkeypatch.setattr(codec.runner, "device_type", "cuda")
-    assert model_threads(codec) == 1
+    assert model_threads(codec.runner.device_type) == 1
 
 
 def test_second_run_skips_complete_outputs(codec: Codec, in_dir: Path, out_dir: Path) -> None:
