@@ -16,10 +16,8 @@ install: .venv/.installed  ## create .venv with codectool and everything its tes
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
 	touch $@
 
-# A test that fails while others use the same machine gets a second chance alone.
 test: install  ## run all tests, on all cores
-	$(BIN)/python -m pytest -n auto --dist loadfile || \
-		$(BIN)/python -m pytest --last-failed --last-failed-no-failures none
+	$(BIN)/python -m pytest -n auto --dist loadfile
 
 test-fast: install  ## run the tests that are not marked slow, on all cores
 	$(BIN)/python -m pytest -m "not slow" -n auto

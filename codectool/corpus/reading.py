@@ -179,11 +179,6 @@ def _read_records(
     warning = None
     if isinstance(listed, int | float) and abs(listed - tokens.duration) > MAX_DIFFERENCE:
         warning = f"{source.name}: {tokens.duration:.2f} s, in the manifest {listed:.2f} s"
-    elif tokens.gain_db:
-        warning = (
-            f"{source.name}: its gain of {tokens.gain_db:+.2f} dB (`encode --normalize`) is not "
-            "exported; audio from the ids keeps the normalized loudness"
-        )
     records = [
         Record(
             id=source.id,

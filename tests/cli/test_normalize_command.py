@@ -92,16 +92,6 @@ def test_folders_and_reconstruct(run: Run, hac: Options, quiet: Path, tmp_path: 
     assert codectool.read(tmp_path / "out" / "a.hcd").gain_db == 0.0
 
 
-def test_tokens_export_warns_that_it_leaves_out_the_gain(
-    run: Run, hac: Options, quiet: Path, tmp_path: Path
-) -> None:
-    (tmp_path / "in").mkdir()
-    assert run("encode", quiet, tmp_path / "in" / "a.hcd", "--normalize", *hac).code == 0
-    done = run("tokens", "export", tmp_path / "in", tmp_path / "out.jsonl")
-    assert done.code == 0, done.err
-    assert "a.hcd: its gain of +" in done.err
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
