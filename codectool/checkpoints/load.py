@@ -11,7 +11,7 @@ from torch import Tensor
 
 from codectool.checkpoints import registry
 from codectool.checkpoints.fingerprint import fingerprint
-from codectool.checkpoints.native import TENSORS_NAME, read_native, read_provenance
+from codectool.checkpoints.native import read_native, read_provenance
 from codectool.checkpoints.pickles import is_torch_file
 from codectool.checkpoints.published import (
     FILE_NAMES,
@@ -20,6 +20,7 @@ from codectool.checkpoints.published import (
     model_name,
     read_published,
 )
+from codectool.checkpoints.stored import TENSORS_NAME
 from codectool.codecs.base import CodecModel
 from codectool.codecs.registry import get_family
 from codectool.errors import CheckpointError, ConfigError, UsageError

@@ -18,25 +18,22 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from codectool.checkpoints.published import canonical_name, read_port
+from codectool.checkpoints.stored import METADATA_KEY, TENSORS_NAME, check_dtypes, check_start
 from codectool.codecs.base import CodecModel
 from codectool.errors import CheckpointError, ConfigError
 from codectool.files import atomic_output, write_all
-from codectool.filetypes import START_BYTES, describe_foreign
+from codectool.filetypes import START_BYTES
 from codectool.messages import shorten
 from codectool.nn.loading import TensorMismatchError
 from codectool.schema import parse_json, read_json
 
-TENSORS_NAME = "model.safetensors"
 CONFIG_NAME = "config.json"
-METADATA_KEY = "codectool"
 DTYPES = {  # in the order in which the library stores their tensors
     torch.float64: "F64",
     torch.float32: "F32",
     torch.bfloat16: "BF16",
     torch.float16: "F16",
 }
-MAX_HEADER_BYTES = 1 << 23
-MAX_TENSORS = 1 << 16
 
 
 def read_native(path: Path) -> tuple[str, dict[str, Tensor], Mapping[str, Any] | None]:
@@ -52,11 +49,11 @@ def read_native(path: Path) -> tuple[str, dict[str, Tensor], Mapping[str, Any] |
     file = path / TENSORS_NAME if path.is_dir() else path
     try:
         with file.open("rb") as opened:
-            _check_start(file, opened.read(START_BYTES))
+            check_start(file, opened.read(START_BYTES))
         with safe_open(file, framework="pt", device="cpu") as tensors:
             metadata = tensors.metadata() or {}
             names = list(tensors.keys())
-            _check_dtypes(file, {name: tensors.get_slice(name).get_dtype() for name in names})
+            check_dtypes(file, {name: tensors.get_slice(name).get_dtype() for name in names})
             state = {name: tensors.get_tensor(name) for name in names}
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
@@ -80,26 +77,6 @@ def read_native(path: Path) -> tuple[str, dict[str, Tensor], Mapping[str, Any] |
     if not isinstance(family, str) or not isinstance(model, Mapping):
         raise ConfigError(f"{source}: must hold `family` (a name) and `model` (an object)")
     return family, state, model
-
-
-def _check_start(file: Path, start: bytes) -> None:
-    if (what := describe_foreign(start)) is not None:
-        raise CheckpointError(f"{file}: is {what}")
-    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") > MAX_HEADER_BYTES:
-        raise CheckpointError(
-            f"{file}: not a safetensors file, or its header is larger than {MAX_HEADER_BYTES} bytes"
-        )
-
-
-def _check_dtypes(file: Path, dtypes: Mapping[str, str]) -> None:
-    if len(dtypes) > MAX_TENSORS:
-        raise CheckpointError(f"{file}: more than {MAX_TENSORS} tensors")
-    for name, dtype in dtypes.items():
-        if dtype not in DTYPES.values():
-            raise CheckpointError(
-                f"{file}: tensor {shorten(name)} is {dtype}, not float32, float16, bfloat16 or "
-                "float64; convert it to float32"
-            )
 
 
 def read_provenance(path: Path) -> list[dict[str, Any]]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, cast
@@ -13,10 +13,14 @@ import numpy as np
 import numpy.typing as npt
 
 from codectool.errors import CheckpointError, ConfigError
+from codectool.filetypes import START_BYTES, describe_foreign
 from codectool.messages import shorten
 from codectool.schema import parse_json
 
+TENSORS_NAME = "model.safetensors"
 METADATA_KEY = "codectool"
+MAX_HEADER_BYTES = 1 << 23
+MAX_TENSORS = 1 << 16
 FINGERPRINT_BYTES = 4
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
@@ -64,26 +68,47 @@ def read_stored(path: Path) -> StoredWeights:
     from safetensors import SafetensorError, deserialize, safe_open
 
     try:
+        data = path.read_bytes()
+        check_start(path, data[:START_BYTES])
         with safe_open(path, framework="numpy") as file:
             metadata = file.metadata() or {}
-        entries = cast(Any, deserialize)(path.read_bytes())
+        entries = cast(Any, deserialize)(data)
     except (SafetensorError, OSError) as error:
         raise CheckpointError(
             f"{path}: not a safetensors file, or a damaged one ({shorten(str(error))})"
         ) from error
+    check_dtypes(path, {name: entry["dtype"] for name, entry in entries})
     config = parse_json(metadata.get(METADATA_KEY, "{}"), f"{path} (metadata)")
     family, model = config.get("family"), config.get("model")
     if not isinstance(family, str) or not isinstance(model, Mapping):
         raise ConfigError(f"{path}: no config in its metadata (key `{METADATA_KEY}`)")
-    return StoredWeights(family, model, dict(_tensors(path, entries)))
+    tensors = {
+        name: StoredTensor(DTYPES[entry["dtype"]], tuple(entry["shape"]), entry["data"])
+        for name, entry in entries
+    }
+    return StoredWeights(family, model, tensors)
 
 
-def _tensors(path: Path, entries: Any) -> Iterator[tuple[str, StoredTensor]]:
-    for name, entry in entries:
-        dtype = DTYPES.get(entry["dtype"])
-        if dtype is None:
-            raise CheckpointError(f"{path}: tensor {shorten(name)} is {shorten(entry['dtype'])}")
-        yield name, StoredTensor(dtype, tuple(entry["shape"]), entry["data"])
+def check_start(file: Path, start: bytes) -> None:
+    """Raise a `CheckpointError` if the first bytes are those of another kind of file."""
+    if (what := describe_foreign(start)) is not None:
+        raise CheckpointError(f"{file}: is {what}")
+    if start[8:9] == b"{" and int.from_bytes(start[:8], "little") > MAX_HEADER_BYTES:
+        raise CheckpointError(
+            f"{file}: not a safetensors file, or its header is larger than {MAX_HEADER_BYTES} bytes"
+        )
+
+
+def check_dtypes(file: Path, dtypes: Mapping[str, str]) -> None:
+    """Raise a `CheckpointError` for too many tensors, or types that are not in `DTYPES`."""
+    if len(dtypes) > MAX_TENSORS:
+        raise CheckpointError(f"{file}: more than {MAX_TENSORS} tensors")
+    for name, dtype in dtypes.items():
+        if dtype not in DTYPES:
+            raise CheckpointError(
+                f"{file}: tensor {shorten(name)} is {dtype}, not float32, float16, bfloat16 or "
+                "float64; convert it to float32"
+            )
 
 
 def fingerprint_stored(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import get_args
 
 from codectool.checkpoints import registry
-from codectool.checkpoints.stored import fingerprint_stored, read_stored
+from codectool.checkpoints.stored import TENSORS_NAME, fingerprint_stored, read_stored
 from codectool.errors import CheckpointError
 from codectool.messages import shorten
 from codectool.onnx.graph import Graph
@@ -16,7 +16,6 @@ from codectool.onnx.runner import OnnxRunner
 
 PARTS: tuple[str, ...] = get_args(Part)
 BUNDLED = Path(str(files("codectool") / "weights"))  # graphs without weights, FAMILY-PART.onnx
-TENSORS_NAME = "model.safetensors"
 
 
 def is_export(path: Path) -> bool:

@@ -19,8 +19,9 @@ from torch import Tensor
 import codectool
 from codectool._version import __version__
 from codectool.checkpoints.convert import plan, read
-from codectool.checkpoints.native import METADATA_KEY, read_provenance, write_safetensors
+from codectool.checkpoints.native import read_provenance, write_safetensors
 from codectool.checkpoints.published import read_published
+from codectool.checkpoints.stored import METADATA_KEY
 from codectool.codec import Codec
 from codectool.errors import CheckpointError, ConfigError, FingerprintError, UsageError
 from tests.conftest import GOLDEN, shared

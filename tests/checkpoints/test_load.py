@@ -15,8 +15,9 @@ from safetensors.torch import save_file
 
 from codectool.checkpoints.fingerprint import fingerprint
 from codectool.checkpoints.load import load_model, read_weights
-from codectool.checkpoints.native import METADATA_KEY, read_native, write_model, write_native
+from codectool.checkpoints.native import read_native, write_model, write_native
 from codectool.checkpoints.published import canonical_name, model_name, read_published
+from codectool.checkpoints.stored import METADATA_KEY
 from codectool.errors import CheckpointError, ConfigError
 from codectool.nn.weight_norm import to_new_name
 from tests.conftest import GOLDEN
