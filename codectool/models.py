@@ -35,7 +35,7 @@ from codectool.checkpoints.registry import (
     record,
 )
 from codectool.errors import CheckpointError, CodectoolError, DownloadError, UsageError
-from codectool.files import atomic_output
+from codectool.files import atomic_output, file_sha256
 from codectool.messages import shorten
 
 if TYPE_CHECKING:
@@ -325,12 +325,7 @@ def _hash(path: Path) -> _Found:
     """Return size and SHA-256 of a file; None for a folder."""
     if path.is_dir():
         return _Found(path, None, None, None, None, None, None)
-    with path.open("rb") as file:
-        digest = hashlib.sha256()
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-        size = file.tell()
-    return _Found(path, size, digest.hexdigest(), None, None, None, None)
+    return _Found(path, path.stat().st_size, file_sha256(path), None, None, None, None)
 
 
 def _inspect(path: Path, config: Path | None, skipped: list[str] | None = None) -> _Found:

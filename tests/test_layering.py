@@ -22,7 +22,13 @@ LAYERS = {
     "chunking": set(),
     "schema": {"filetypes", "messages"},
     "plots": {"audio"},
-    "doctor": {"_version", "checkpoints", "cores", "messages"},  # imports the others by name
+    "doctor": {
+        "_version",
+        "checkpoints",
+        "cores",
+        "files",
+        "messages",
+    },  # imports the others by name
     "nn": {"messages"},
     "tokens": {"deprecation", "messages"},
     "audio": {"chunking", "files", "filetypes", "messages"},

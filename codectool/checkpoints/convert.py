@@ -6,7 +6,6 @@ same, and files made with the weights decode with the converted ones.
 
 from __future__ import annotations
 
-import hashlib
 import json
 import re
 from collections.abc import Mapping, Sequence
@@ -21,7 +20,6 @@ from codectool._version import __version__
 from codectool.checkpoints.fingerprint import fingerprint
 from codectool.checkpoints.load import build_model, locate, read_weights
 from codectool.checkpoints.native import (
-    TENSORS_NAME,
     read_provenance,
     write_native,
 )
@@ -30,8 +28,9 @@ from codectool.checkpoints.published import (
     published_config_path,
     write_published,
 )
+from codectool.checkpoints.stored import TENSORS_NAME
 from codectool.errors import CheckpointError, ConfigError, UsageError
-from codectool.files import atomic_output, check_writable
+from codectool.files import atomic_output, check_writable, file_sha256
 from codectool.messages import shorten
 
 Layout = Literal["safetensors", "published"]
@@ -206,7 +205,7 @@ def plan(
         raise UsageError(f"{target}: is the source itself; name another file")
     check_writable(target, overwrite)
     weights = source if dtype is None else source.cast(DTYPES[dtype])
-    digest = sha256(source.path)
+    digest = file_sha256(source.path)
     config_path, provenance = None, source.provenance
     if layout == "published":
         check_published(source.family)
@@ -244,12 +243,3 @@ def _reads_as(weights: Weights, target: Path, config: Path | None) -> bool:
     except (CheckpointError, ConfigError):
         return False
     return model.hyper_parameters == weights.config
-
-
-def sha256(path: Path) -> str:
-    """Return the SHA-256 of a file."""
-    digest = hashlib.sha256()
-    with path.open("rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import os
 import tempfile
 from collections.abc import Iterator
@@ -11,6 +10,7 @@ from codectool.checkpoints import registry
 from codectool.checkpoints.registry import ModelEntry
 from codectool.doctor.finding import Finding, anonymous, reason
 from codectool.errors import CodectoolError
+from codectool.files import file_sha256
 
 
 def check_models() -> Iterator[Finding]:
@@ -40,7 +40,7 @@ def _known(entry: ModelEntry) -> Finding:
     if not entry.is_bundled:
         return Finding("models", entry.name, "on this machine")
     try:
-        found = hashlib.sha256(path.read_bytes()).hexdigest()
+        found = file_sha256(path)
     except OSError as error:
         return Finding("models", entry.name, reason(error), "error", "reinstall codectool")
     if found != entry.sha256:
