@@ -508,5 +508,5 @@ class Codec:
 
 def model_layout(model: ModelProperties) -> TokenLayout:
     """Return the layout of a model's tokens with all its codebooks."""
-    bits = tuple(max(1, (size - 1).bit_length()) for size in model.codebook_sizes)
-    return TokenLayout(model.family, model.sample_rate, model.hop_length, bits)
+    sizes = model.codebook_sizes
+    return TokenLayout.of_sizes(model.family, model.sample_rate, model.hop_length, sizes)

@@ -48,6 +48,14 @@ class TokenLayout:
         for bits in self.bits_per_codebook:
             check_integer("bits per token", bits, 1, MAX_CODEBOOK_BITS)
 
+    @classmethod
+    def of_sizes(
+        cls, family: str, sample_rate: int, hop_length: int, codebook_sizes: Sequence[int]
+    ) -> TokenLayout:
+        """Return the layout of codebooks with these numbers of codes."""
+        bits = tuple(max(1, (size - 1).bit_length()) for size in codebook_sizes)
+        return cls(family, sample_rate, hop_length, bits)
+
     def __str__(self) -> str:
         """Return for example ``bigcodec at 16000 Hz, hop 200, 13 bits per frame``."""
         bits = "+".join(map(str, self.bits_per_codebook))

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from codectool.codecs.properties import Context, Latency
+from codectool.codecs.properties import Context, Latency, count_frames
 from codectool.codecs.stream import ChunkStream
 from codectool.schema import to_json
 
@@ -97,10 +97,9 @@ class CodecModel(nn.Module, ABC):
 
     def num_frames(self, num_samples: int) -> int:
         """Return the number of frames that hold ``num_samples`` at the model's rate."""
-        if num_samples == 0:
-            return 0
-        filled = -(-(num_samples + self.min_padding) // self.hop_length)
-        return max(self.min_frames, filled) + self.extra_frames
+        return count_frames(
+            num_samples, self.hop_length, self.min_frames, self.min_padding, self.extra_frames
+        )
 
     def reference_frames(self, num_samples: int) -> int:
         """Return the number of frames that the reference implementation has for a signal."""

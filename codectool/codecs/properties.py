@@ -33,6 +33,16 @@ class Latency:
     decoder: int | None
 
 
+def count_frames(
+    num_samples: int, hop_length: int, min_frames: int, min_padding: int, extra_frames: int
+) -> int:
+    """Return the number of frames that hold a signal; see the attributes of `CodecModel`."""
+    if num_samples == 0:
+        return 0
+    filled = -(-(num_samples + min_padding) // hop_length)
+    return max(min_frames, filled) + extra_frames
+
+
 class ModelProperties(Protocol):
     """Properties of a codec model; see `codectool.codecs.base.CodecModel`."""
 

@@ -11,6 +11,7 @@ from typing import Annotated, Any, Literal
 
 from msgspec import Meta
 
+from codectool.codecs.properties import count_frames
 from codectool.errors import UnsupportedError
 from codectool.schema import Config, PositiveInt, from_json, parse_json, to_json
 from codectool.tokens import MAX_CODEBOOK_BITS, MAX_CODEBOOKS, MAX_SAMPLE_RATE, TokenLayout
@@ -108,15 +109,14 @@ class GraphMetadata(Config, frozen=True):
     @property
     def layout(self) -> TokenLayout:
         """Shape of the tokens."""
-        bits = tuple(max(1, (size - 1).bit_length()) for size in self.codebook_sizes)
-        return TokenLayout(self.family, self.sample_rate, self.hop_length, bits)
+        sizes = self.codebook_sizes
+        return TokenLayout.of_sizes(self.family, self.sample_rate, self.hop_length, sizes)
 
     def num_frames(self, num_samples: int) -> int:
         """Return the number of frames that hold ``num_samples`` at the model's rate."""
-        if num_samples == 0:
-            return 0
-        filled = -(-(num_samples + self.min_padding) // self.hop_length)
-        return max(self.min_frames, filled) + self.extra_frames
+        return count_frames(
+            num_samples, self.hop_length, self.min_frames, self.min_padding, self.extra_frames
+        )
 
     def reference_frames(self, num_samples: int) -> int:
         """Return the number of frames that the reference implementation has for a signal."""
