@@ -273,7 +273,7 @@ def printable_lines(text: str) -> str:
 
 
 def _can_ask() -> bool:
-    """Whether somebody can answer: both stdin and stderr are terminals, and stdin is no data."""
+    """Whether a user can answer: stdin and stderr are terminals, and stdin is not data."""
     return at_terminal() and sys.stdin is not None and sys.stdin.isatty()
 
 

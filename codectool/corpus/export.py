@@ -35,7 +35,7 @@ from codectool.corpus.formats.base import METADATA_KEY, Format, Schema
 from codectool.corpus.layouts import LayoutOptions, SequenceLayout
 from codectool.corpus.manifest import Join, join_manifests, read_manifest
 from codectool.corpus.metadata import ExportMetadata
-from codectool.corpus.reading import Expected, Failure, Source, read_sources
+from codectool.corpus.reading import SUFFIX, Expected, Failure, Source, read_sources
 from codectool.corpus.records import Value
 from codectool.errors import ContainerError, UsageError
 from codectool.files import atomic_output, check_writable
@@ -47,7 +47,6 @@ if TYPE_CHECKING:
     from codectool.pipeline.report import Result
     from codectool.pipeline.run import Callbacks
 
-SUFFIX = ".hcd"
 PLAN_VERSION = 1  # of the hashes in names of shards
 
 

@@ -18,6 +18,7 @@ from codectool.corpus.formats.base import file_name
 from codectool.corpus.layouts import LayoutOptions
 from codectool.corpus.metadata import ExportMetadata
 from codectool.corpus.plain import read_plain
+from codectool.corpus.reading import SUFFIX
 from codectool.corpus.records import Record, group_channels
 from codectool.corpus.recovery import recover_codes
 from codectool.errors import AudioError, ContainerError, TokensError, UsageError, naming
@@ -28,7 +29,6 @@ from codectool.tokens import Tokens
 if TYPE_CHECKING:
     from codectool.codec import Codec
 
-SUFFIX = ".hcd"
 # More frames than this beyond `num_samples` are not padding; the longest is that of SuperCodec.
 MAX_PADDING = 16
 DISK_ERRORS = (errno.ENOSPC, errno.EROFS, errno.EDQUOT)  # the next file would meet them, too

@@ -236,7 +236,7 @@ class SequenceLayout(Config, frozen=True):
 
     @property
     def knows_columns(self) -> bool:
-        """Whether an id tells its column: the columns have ranges of ids that do not overlap."""
+        """Whether an id determines its column: the ranges of the columns do not overlap."""
         ranges = sorted((column.first_id, column.last_id) for column in self.columns)
         return all(last < first for (_, last), (first, _) in pairwise(ranges))
 

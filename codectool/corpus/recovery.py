@@ -81,7 +81,7 @@ def recover_codes(
             of another codebook); ``"drop-frame"``. Incomplete frames at the end are dropped by
             both.
         realign: find the codebooks again where a flat sequence lost or gained ids; the frames
-            concerned are dropped. The layout needs offsets, so that an id tells its codebook.
+            concerned are dropped. The layout needs offsets, so that an id determines its codebook.
         special_ids: ids outside the vocabulary to remove anywhere in the sequence.
 
     Raises:
@@ -172,7 +172,7 @@ def _check_realignable(layout: SequenceLayout, channels: int, on_bad_id: str) ->
     if layout.kind != "flat":
         raise UsageError(
             f"`--realign` is for flat sequences; in the layout `{layout.kind}` the place of an id "
-            "tells its codebook"
+            "determines its codebook"
         )
     if not layout.knows_columns:
         raise UsageError(

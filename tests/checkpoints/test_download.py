@@ -94,7 +94,7 @@ def test_pull_downloads_checks_and_records(
         assert seen == sorted(seen)
         assert path.is_relative_to(tmp_path / "hub" if kind == "hub" else own_home / "models")
         asked = len(server.requests)
-        assert models.pull("micro") == path  # and asks nobody
+        assert models.pull("micro") == path  # without a question
         assert len(server.requests) == asked
     if kind == "hub":
         assert COMMIT in path.parts
