@@ -11,7 +11,7 @@ from typing import Annotated, Any, ClassVar
 from msgspec import Meta
 
 from codectool.errors import ConfigError
-from codectool.schema import TaggedConfig, from_json
+from codectool.schema import Config, TaggedConfig, from_json
 from codectool.tokens import MAX_CODEBOOK_BITS, MAX_SAMPLE_RATE
 
 # The limits are far above anything sensible: a config from elsewhere must not exhaust memory.
@@ -22,7 +22,42 @@ NumBits = Annotated[int, Meta(ge=1, le=MAX_CODEBOOK_BITS)]
 SampleRate = Annotated[int, Meta(ge=1, le=MAX_SAMPLE_RATE)]
 
 
-class HacConfig(TaggedConfig, tag="waveform", frozen=True):
+class SourceConfig(Config, frozen=True):
+    """Source of harmonics and noise for the upper band of the decoder.
+
+    Attributes:
+        stage: decoder stage, counted from 0, whose output controls the source.
+        cutoff: limit in Hz of the band that the network makes alone.
+        pitch_hidden: width of the network that predicts the pitch.
+        pitch_kernel: frames that each of its convolutions sees.
+        pitch_bins: pitches that it tells apart, from 60 Hz on, 24 per octave.
+        hidden: width of the layer that predicts the gains.
+        bands: number of bands, evenly spaced on a mel-like scale.
+        fft_size: size of the FFT of the filters in samples; a frame of the stage is shorter.
+        filter_delay: delay of the filters in samples, so that they can respond ahead of a segment.
+        context: width of a residual unit that lets the gains depend on earlier frames; 0 for none.
+        context_kernel: frames that it sees.
+        sharpening: factor of the deviations of the levels from levels smoothed over frequency that
+            is added to the levels.
+        phase_advance: samples from the start of a frame to where its tracked phase belongs.
+    """
+
+    stage: Annotated[int, Meta(ge=0, le=15)]
+    cutoff: Annotated[float, Meta(gt=0)]
+    pitch_hidden: Size
+    pitch_kernel: Annotated[int, Meta(ge=2, le=65_536)]
+    pitch_bins: Annotated[int, Meta(ge=5, le=1024)]
+    hidden: Size
+    bands: Annotated[int, Meta(ge=2, le=1024)]
+    fft_size: Annotated[int, Meta(ge=4, le=65_536, multiple_of=2)]
+    filter_delay: Annotated[int, Meta(ge=0, le=65_536)]
+    context: Annotated[int, Meta(ge=0, le=65_536)] = 0
+    context_kernel: Annotated[int, Meta(ge=2, le=64)] = 7
+    sharpening: Annotated[float, Meta(ge=0, le=10)] = 0.0
+    phase_advance: Annotated[int, Meta(ge=-65_536, le=65_536)] = 0
+
+
+class HacConfig(TaggedConfig, tag="waveform", frozen=True, omit_defaults=True):
     """HAC on samples: 75 tokens of 18 bits per second in the published presets.
 
     Encoder stages are listed from the stem to the tokens, decoder stages from the tokens to the
@@ -42,6 +77,7 @@ class HacConfig(TaggedConfig, tag="waveform", frozen=True):
         decoder_channels: width of each stage.
         decoder_hidden: width inside the residual units of each stage.
         decoder_dilations: dilations of the residual units of each stage.
+        source: source of the upper band, which the network makes itself if there is none.
     """
 
     extra_frames: ClassVar[int] = 0  # tokens needed beyond those that the samples fill
@@ -59,6 +95,7 @@ class HacConfig(TaggedConfig, tag="waveform", frozen=True):
     decoder_channels: Sizes
     decoder_hidden: Sizes
     decoder_dilations: Annotated[tuple[Sizes, ...], Meta(max_length=16)]
+    source: SourceConfig | None = None
 
     def __post_init__(self) -> None:
         names = ["channels", "hidden", "dilations"]
@@ -67,6 +104,30 @@ class HacConfig(TaggedConfig, tag="waveform", frozen=True):
             "strides",
             *(f"{part}_{name}" for part in ("encoder", "decoder") for name in names),
         )
+        if self.source is not None:
+            self._check_source(self.source)
+
+    def _check_source(self, source: SourceConfig) -> None:
+        if source.stage >= len(self.strides) - 1:
+            raise ConfigError(
+                f"source.stage {source.stage} is not below {len(self.strides) - 1}, the last stage"
+            )
+        frame = self.source_frame
+        if frame % 2 or not frame < source.fft_size <= 16 * frame:
+            raise ConfigError(
+                f"source.fft_size {source.fft_size} does not suit the frames of stage "
+                f"{source.stage}, {frame} samples: frames must be even, the FFT longer"
+            )
+        if 3 * source.cutoff >= self.sample_rate:
+            raise ConfigError(
+                f"source.cutoff {source.cutoff:g} is too high for {self.sample_rate} Hz"
+            )
+
+    @property
+    def source_frame(self) -> int:
+        """Samples per frame of the stage that controls the source."""
+        assert self.source is not None
+        return math.prod(self.strides[: len(self.strides) - self.source.stage])
 
     @property
     def hop_length(self) -> int:

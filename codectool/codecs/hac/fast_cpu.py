@@ -28,6 +28,7 @@ from torch.nn import Module
 from codectool.codecs.hac.activations import Snake
 from codectool.codecs.hac.blocks import Block, OutputProjection, ResidualUnit, Stack, TokenMixer
 from codectool.codecs.hac.layers import Pointwise
+from codectool.codecs.hac.voice import VoiceTail
 from codectool.codecs.hac.waveform import Downsample, Head, Shift, Stem, Upsample
 
 Array = npt.NDArray[np.float32]
@@ -65,9 +66,9 @@ class Executor:
         with np.errstate(all="ignore"):  # infinite values pass without a warning, as in torch
             for (_, run, history), before, out in zip(operations, state, outputs, strict=True):
                 if history:
-                    np.copyto(history.past, before)
+                    history.load(before)
                 run(out)
-                new_state.append(history.end.copy() if history else before)
+                new_state.append(history.save() if history else before)
         return y, new_state
 
 
@@ -82,7 +83,7 @@ class Operation(NamedTuple):
 
     input_buffer: Buffer
     run: Callable[[Buffer], object]
-    history: History | None = None
+    history: History | JoinedHistory | None = None
 
 
 def compile_stack(stack: Stack) -> list[CompiledBlock]:
@@ -140,11 +141,53 @@ class History:
         self.chunk = Buffer(self._rows[reach:])
         self.end: Array = self._rows[frames:].numpy()
 
+    def load(self, state: Array) -> None:
+        """Set the past."""
+        np.copyto(self.past, state)
+
+    def save(self) -> Array:
+        """Return the past of the next chunk."""
+        end: Array = self.end.copy()
+        return end
+
     def windows(self, taps: int, dilation: int = 1, stride: int = 1) -> Buffer:
         """Return a view ``(T / stride, taps, C)``: the frames that each output frame sees."""
         channels = self._rows.shape[1]
         size = (self._frames // stride, taps, channels)
         return Buffer(self._rows.as_strided(size, (stride * channels, dilation * channels, 1)))
+
+
+class JoinedHistory:
+    """Histories of the blocks of a `VoiceTail`, whose state is one vector.
+
+    Attributes:
+        kept: states of the blocks that run as modules, by block.
+    """
+
+    def __init__(self, tail: VoiceTail, histories: dict[Block, History | None]) -> None:
+        self._tail, self._histories = tail, histories
+        self.kept: dict[Block, Tensor] = {}
+
+    def load(self, state: Array) -> None:
+        """Set the past of all blocks."""
+        parts = self._tail.split_state(torch.from_numpy(state)[None])
+        for block, part in parts.items():
+            history = self._histories.get(block)
+            if history is not None:
+                history.load(part[0].numpy())
+            else:
+                self.kept[block] = part
+
+    def save(self) -> Array:
+        """Return the past of the next chunk."""
+        parts = []
+        for block in self._tail.parts():
+            history = self._histories.get(block)
+            parts.append(
+                self.kept[block].numpy().ravel() if history is None else history.end.ravel()
+            )
+        joined: Array = np.concatenate(parts)
+        return joined
 
 
 class Affine:
@@ -331,6 +374,56 @@ def _head(block: Head) -> Bind:
     return bind
 
 
+def _voice_tail(tail: VoiceTail) -> Bind:
+    middle = compile_stack(tail.middle)
+    last = compile_stack(Stack({**tail.last.blocks, "head": tail.head}))
+    stem = _frames_product(tail.stem)
+
+    def bind(frames: int, workspace: Workspace) -> Operation:
+        # the features outlive the operations inside
+        x = Buffer(torch.empty(frames, tail.in_channels, dtype=torch.float32, device="cpu"))
+        first, rows = allocate(middle, frames)
+        stem_operation = stem(frames * tail.up, workspace)
+        second, _ = allocate(last, rows)
+        hidden = Buffer(torch.empty_like(second[0].input_buffer.tensor))
+        added = Buffer(torch.empty_like(hidden.tensor))
+        blocks = (*tail.middle.blocks.values(), *tail.last.blocks.values(), tail.head)
+        histories = {
+            block: cast("History | None", operation.history)
+            for block, operation in zip(blocks, (*first, *second), strict=True)
+        }
+        histories[tail.stem] = cast("History", stem_operation.history)
+        joined = JoinedHistory(tail, histories)
+
+        def module(block: Block, value: Tensor) -> Tensor:
+            y: Tensor
+            y, joined.kept[block] = block(value, joined.kept[block])
+            return y
+
+        def run(out: Buffer) -> None:
+            features = x.tensor[None]
+            upper = module(tail.source, torch.cat([features, module(tail.pitch, features)], -1))
+            np.copyto(first[0].input_buffer.array, x.array)
+            run_all(first, hidden)
+            stem_operation.input_buffer.tensor.copy_(upper[0])
+            stem_operation.run(added)
+            np.add(hidden.array, added.array, out=second[0].input_buffer.array)
+            run_all(second, out)
+            filtered = module(tail.low_pass, out.tensor[None])
+            torch.add(filtered[0], upper[0], out=out.tensor)
+
+        return Operation(x, run, joined)
+
+    return bind
+
+
+def run_all(operations: Sequence[Operation], out: Buffer) -> None:
+    """Run operations whose input and past are set, one after the other."""
+    outputs = [*(operation.input_buffer for operation in operations[1:]), out]
+    for operation, result in zip(operations, outputs, strict=True):
+        operation.run(result)
+
+
 Bind = Callable[[int, Workspace], Operation]
 CompiledBlock = tuple[Block, Bind]
 
@@ -343,4 +436,5 @@ COMPILE: dict[type[Block], Callable[[Any], Bind]] = {
     OutputProjection: _activated_pointwise,
     Upsample: _upsample,
     Head: _head,
+    VoiceTail: _voice_tail,
 }

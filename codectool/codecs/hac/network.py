@@ -26,7 +26,8 @@ from codectool.codecs.hac.spectral import (
     spectral_decoder,
     spectral_encoder,
 )
-from codectool.codecs.hac.waveform import WaveNorm, wave_decoder, wave_encoder
+from codectool.codecs.hac.voice import wave_decoder
+from codectool.codecs.hac.waveform import WaveNorm, wave_encoder
 
 
 @dataclass(frozen=True)

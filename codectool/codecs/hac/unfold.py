@@ -24,7 +24,7 @@ from codectool.codecs.hac.layers import PointwiseMLP, RunningScale, ScaledLayer
 from codectool.codecs.hac.model import fold
 from codectool.codecs.hac.network import HacNetwork
 from codectool.codecs.hac.spectral import BinGain
-from codectool.codecs.hac.waveform import Head, Shift, Stem, WaveNorm
+from codectool.codecs.hac.waveform import OutputBlock, Shift, Stem, WaveNorm
 from codectool.nn.loading import copy_tensors
 
 # Batches that the running averages are said to contain, so that the next one changes them little.
@@ -107,10 +107,10 @@ def calibrate_(network: HacNetwork, waves: Tensor) -> None:
 
 
 def _calibrate_wave_norm(network: HacNetwork, norm: WaveNorm, waves: Tensor) -> None:
-    stem, head = network.encoder.blocks["stem"], network.decoder.blocks["head"]
+    stem, (*_, last) = network.encoder.blocks["stem"], network.decoder.blocks.values()
     assert isinstance(stem, Stem)
-    assert isinstance(head, Head)
+    assert isinstance(last, OutputBlock)
     variance = (waves - norm.mean).square().mean()
     norm.variance.copy_(torch.where(variance > 1e-8, variance, 1.0))
     stem.transform.weight.mul_(norm.deviation())
-    head.entry.pointwise.weight.div_(norm.deviation())
+    last.scale_output_(1 / norm.deviation())

@@ -6,6 +6,8 @@ signs -> decoder -> undo normalisation -> samples
 
 from __future__ import annotations
 
+from abc import abstractmethod
+
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
@@ -16,7 +18,6 @@ from codectool.codecs.hac.blocks import (
     OutputProjection,
     ResidualUnit,
     Stack,
-    TokenMixer,
     append,
     overlap_add,
 )
@@ -38,29 +39,15 @@ def wave_encoder(config: HacConfig) -> Stack:
             blocks[f"down{stage}"] = Downsample(
                 widths[stage - 1], widths[stage], config.strides[stage]
             )
-        blocks |= _residual_units(stage, widths[stage], hidden[stage], config.kernel, dilations)
+        blocks |= residual_units(stage, widths[stage], hidden[stage], config.kernel, dilations)
     blocks["project"] = OutputProjection(Snake, widths[-1], config.num_bits)
     return Stack(blocks)
 
 
-def wave_decoder(config: HacConfig) -> Stack:
-    """Build the decoder: signs ``(B, T, num_bits)`` to normalised samples ``(B, T hop, 1)``."""
-    widths, hidden = config.decoder_channels, config.decoder_hidden
-    strides = config.strides[::-1]
-    blocks: dict[str, Block] = {
-        "first": TokenMixer(config.num_bits, widths[0], config.token_kernel)
-    }
-    for stage, dilations in enumerate(config.decoder_dilations):
-        if stage > 0:
-            blocks[f"up{stage}"] = Upsample(widths[stage - 1], widths[stage], strides[stage - 1])
-        blocks |= _residual_units(stage, widths[stage], hidden[stage], config.kernel, dilations)
-    blocks["head"] = Head(widths[-1], strides[-1], config.taps)
-    return Stack(blocks)
-
-
-def _residual_units(
+def residual_units(
     stage: int, width: int, hidden: int, kernel: int, dilations: tuple[int, ...]
 ) -> dict[str, Block]:
+    """Build the residual units of a stage by name."""
     return {
         f"unit{stage}_{number}": ResidualUnit(width, Snake(hidden), hidden, kernel, dilation)
         for number, dilation in enumerate(dilations)
@@ -134,7 +121,15 @@ class Upsample(Block):
         return y.flatten(1, 2), state
 
 
-class Head(Block):
+class OutputBlock(Block):
+    """Base of the last blocks of a decoder."""
+
+    @abstractmethod
+    def scale_output_(self, factor: Tensor) -> None:
+        """Multiply all samples by a factor, by way of the weights."""
+
+
+class Head(OutputBlock):
     """Features ``(B, T, C)`` to samples ``(B, T stride, 1)``: the transposed lapped transform.
 
     Each frame contributes to ``taps`` strides of samples, from its own onward. Computed in float32
@@ -156,6 +151,10 @@ class Head(Block):
         with torch.autocast(x.device.type, enabled=False):
             extended, state = append(state, self.entry(x.float()))
         return overlap_add(extended.reshape(*extended.shape[:2], self.taps, self.up)), state
+
+    @override
+    def scale_output_(self, factor: Tensor) -> None:
+        self.entry.pointwise.weight.mul_(factor)
 
 
 class WaveNorm(RunningNorm):
@@ -194,9 +193,9 @@ class WaveNorm(RunningNorm):
         of the *normalised* signal.
         """
         assert isinstance(first, Stem)
-        assert isinstance(last, Head)
+        assert isinstance(last, OutputBlock)
         first.transform.weight.div_(self.deviation())
-        last.entry.pointwise.weight.mul_(self.deviation())
+        last.scale_output_(self.deviation())
         return Shift(-self.mean), Shift(self.mean)
 
 

@@ -3,6 +3,7 @@
 A new loss takes one file and one member of `AnyLossConfig`.
 """
 
+from codectool.training.losses.energy_distance import EnergyDistanceLossConfig
 from codectool.training.losses.envelope import EnvelopeLossConfig
 from codectool.training.losses.mel import MelLossConfig
 from codectool.training.losses.phase_coherence import PhaseCoherenceLossConfig
@@ -17,4 +18,5 @@ AnyLossConfig = (
     | EnvelopeLossConfig
     | WaveformLossConfig
     | WhisperLossConfig
+    | EnergyDistanceLossConfig
 )

@@ -29,6 +29,14 @@ class Loss(nn.Module):
         with torch.autocast(output.device.type, enabled=False):
             return self.distance(output.squeeze(1).float(), target.detach().squeeze(1).float())
 
+    def compare(self, outputs: Sequence[Tensor], target: Tensor) -> Tensor:
+        """Compare one or more outputs ``(B, 1, N)`` of the same tokens with the target; a scalar.
+
+        Most losses use the first output only.
+        """
+        value: Tensor = self(outputs[0], target)
+        return value
+
     def distance(self, output: Tensor, target: Tensor) -> Tensor:
         """Compare ``(B, N)`` with ``(B, N)``; return a scalar."""
         raise NotImplementedError
@@ -83,9 +91,14 @@ class ReconstructionLoss(nn.Module):
         self.losses = nn.ModuleList(config.build(sample_rate) for config in configs)
 
     def forward(
-        self, output: Tensor, target: Tensor
+        self, output: Tensor, target: Tensor, *others: Tensor
     ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
         """Compare ``(B, 1, N)`` with ``(B, 1, N)``.
+
+        Args:
+            output: of the model.
+            target: what the model coded.
+            others: outputs of the same tokens with other noise, for models with noise.
 
         Returns:
             The losses and the weighted losses, each summed over the configs of a kind.
@@ -93,7 +106,8 @@ class ReconstructionLoss(nn.Module):
         plain: dict[str, Tensor] = {}
         weighted: dict[str, Tensor] = {}
         for config, loss in zip(self.configs, self.losses, strict=True):
-            value, kind = loss(output, target), config.kind
+            assert isinstance(loss, Loss)
+            value, kind = loss.compare([output, *others], target), config.kind
             scaled = config.weight * value
             plain[kind] = plain[kind] + value if kind in plain else value
             weighted[kind] = weighted[kind] + scaled if kind in weighted else scaled

@@ -1,0 +1,315 @@
+"""A source of harmonics and noise beside the decoder's network.
+
+Tokens code the phase of a voice up to about 1 kHz. Above it, a network without a source repeats the
+same samples for each token: every sound is a comb of lines at multiples of the token rate. Here the
+upper band is a pulse train and noise instead, filtered by gains that a small network predicts:
+
+    features -> pitch, voicing, phase -> accumulated phase -> pulses  -> gains in bands -+-> samples
+             |                                                noise   -> gains in bands -+
+             +--------------------------------------------------------------^
+
+The phase accumulates at the predicted frequency and is drawn to the predicted phase. The noise is a
+function of the number of the sample, so that decoding is deterministic.
+
+After the source-filter models of DDSP (arXiv 2001.04643) and NSF (arXiv 1904.12088).
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, cast
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from typing_extensions import override
+
+from codectool.codecs.hac.activations import Snake
+from codectool.codecs.hac.blocks import Block, append
+from codectool.codecs.hac.config import SourceConfig
+from codectool.codecs.hac.layers import Pointwise, depthwise_conv
+
+Array = npt.NDArray[np.floating[Any]]
+
+LOWEST_PITCH, BINS_PER_OCTAVE = 60.0, 24
+LOCK_GAIN = 0.25  # share of the phase error that a frame corrects
+MAX_DETUNING = 0.25  # largest relative change of the frequency by the correction
+HIGHEST_HARMONIC = 0.49  # times the sampling rate
+FRAMES_PER_RESET = 2**22  # float32 counts exactly up to four times this number
+
+
+class PitchTracker(Block):
+    """Features ``(B, T, C)`` to ``(B, T, 3)``: phase, frequency, voicing.
+
+    The phase, in turns, and the frequency, in turns per sample, belong to the first sample of a
+    frame; voicing is 0 to 1.
+    """
+
+    def __init__(self, config: SourceConfig, channels: int, frame: int, sample_rate: int) -> None:
+        super().__init__()
+        hidden, kernel = config.pitch_hidden, config.pitch_kernel
+        self.frame, self.sample_rate, self.bins = frame, sample_rate, config.pitch_bins
+        self.reach = kernel - 1
+        self.state_shape = (2 * self.reach * hidden + 1,)
+        self.macs = hidden * (channels + 2 * kernel + 2 * hidden + config.pitch_bins + 3)
+        self.entry = Pointwise(channels, hidden)
+        self.kernels = nn.ParameterList(
+            nn.Parameter(torch.randn(hidden, kernel) * kernel**-0.5) for _ in range(2)
+        )
+        self.mix = nn.ModuleList(Pointwise(hidden, hidden) for _ in range(2))
+        self.out = Pointwise(hidden, config.pitch_bins + 3)
+
+    def predict(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logits of pitch, logit of voicing, cosine and sine of the phase, and the state."""
+        past = state.reshape(len(state), 2, self.reach, -1).unbind(1)
+        x, after = F.silu(self.entry(x)), []
+        for kernel, mix, before in zip(self.kernels, self.mix, past, strict=True):
+            extended, kept = append(before, x)
+            x = x + F.silu(mix(depthwise_conv(extended, kernel)))
+            after.append(kept)
+        return self.out(x), torch.stack(after, 1).flatten(1)
+
+    @override
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.autocast(x.device.type, enabled=False):
+            out, past = self.predict(x.float(), state[:, :-1])
+            values = torch.cat([self.frequency(out), out[..., -3:]], -1)
+        rows, phases = [], []
+        starts = state[:, -1].tolist()
+        for item, start in zip(values.detach().double().cpu().numpy(), starts, strict=True):
+            row, after = lock_phase(item, start, self.frame)
+            rows.append(row)
+            phases.append(after)
+        track = torch.from_numpy(np.stack(rows)).to(x.device)
+        phase = torch.tensor(phases, dtype=torch.float32, device=x.device)
+        return track, torch.cat([past, phase[:, None]], 1)
+
+    def frequency(self, out: Tensor) -> Tensor:
+        """Return the mean frequency around the likeliest bin, ``(B, T, 1)``, turns per sample."""
+        share = torch.softmax(out[..., : self.bins], -1)
+        number = torch.arange(self.bins, device=out.device)
+        near = (number - share.argmax(-1, keepdim=True)).abs() <= 2
+        share = share * near
+        centre = (share * number).sum(-1, keepdim=True) / share.sum(-1, keepdim=True)
+        return LOWEST_PITCH / self.sample_rate * torch.exp2(centre / BINS_PER_OCTAVE)
+
+
+def lock_phase(values: Array, phase: float, frame: int) -> tuple[npt.NDArray[np.float32], float]:
+    """Accumulate the phase over frames, drawn to the predicted phase.
+
+    Args:
+        values: ``(T, 4)``: frequency in turns per sample, logit of voicing, cosine and sine of the
+            phase, whose size says how sure it is.
+        phase: in turns, at the first frame.
+        frame: samples per frame.
+
+    Returns:
+        Phase, frequency and voicing ``(T, 3)``, and the phase of the frame that follows.
+    """
+    frequency, logit, cosine, sine = values.T
+    voicing = 1 / (1 + np.exp(-logit))
+    strength = LOCK_GAIN / frame * voicing * np.minimum(np.hypot(cosine, sine), 1)
+    aim = np.arctan2(sine, cosine) / (2 * math.pi)
+    limits = np.outer((1 - MAX_DETUNING, 1 + MAX_DETUNING), frequency)
+    phases, frequencies = [], []
+    for target, pull, plain, low, high in zip(
+        aim.tolist(), strength.tolist(), frequency.tolist(), *limits.tolist(), strict=True
+    ):
+        error = target - phase
+        locked = min(max(plain + pull * (error - math.floor(error + 0.5)), low), high)
+        phases.append(phase)
+        frequencies.append(locked)
+        phase += frame * locked
+        phase -= math.floor(phase)
+    return np.stack([phases, frequencies, voicing], 1).astype(np.float32), phase
+
+
+class HarmonicNoise(Block):
+    """Features and pitch ``(B, T, C + 3)`` to samples ``(B, T frame, 1)``.
+
+    Both sources are cut into overlapping segments of half a frame, which are filtered in the
+    frequency domain: the gains change twice per frame.
+    """
+
+    def __init__(self, config: SourceConfig, channels: int, frame: int, sample_rate: int) -> None:
+        super().__init__()
+        self.up, self.hop, self.fft, self.bands = frame, frame // 2, config.fft_size, config.bands
+        self.advance = config.phase_advance
+        self.tail = -(-self.fft // self.hop) * self.hop - self.hop  # samples after a segment's hop
+        self.context = GainContext(config) if config.context else None
+        reach = self.context.reach * config.hidden if self.context is not None else 0
+        # counter of frames, half a frame of both sources, the samples of earlier segments, and the
+        # past of the context
+        self.sizes = [1, 2 * self.hop, self.tail, reach]
+        self.state_shape = (sum(self.sizes),)
+        self.macs = config.hidden * (channels + 4 * config.bands)
+        if self.context is not None:
+            self.macs += config.hidden * (2 * config.context + config.context_kernel)
+        self.widen = Pointwise(channels, config.hidden)
+        self.activation = Snake(config.hidden)
+        self.gains = Pointwise(config.hidden, 4 * config.bands)
+        bins = np.arange(self.fft // 2 + 1, dtype=np.int64)
+        self.matrix = nn.Buffer(
+            _interpolation(config.bands, bins, sample_rate / self.fft), persistent=False
+        )
+        self.window = nn.Buffer(torch.hann_window(2 * self.hop), persistent=False)
+        sharpening = _sharpening(config, sample_rate) if config.sharpening else None
+        self.register_buffer("sharpening", sharpening, persistent=False)
+        self.sharpening: Tensor | None
+        # filters have no phase, so segments are delayed: their responses begin before them
+        turns = torch.from_numpy(bins * config.filter_delay / self.fft)
+        self.delay = nn.Buffer(
+            torch.exp(-2j * math.pi * turns).to(torch.complex64), persistent=False
+        )
+
+    def scale_output_(self, factor: Tensor) -> None:
+        """Multiply all samples by a factor."""
+        assert self.gains.bias is not None
+        self.gains.bias.add_(factor.log())
+
+    @override
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.autocast(x.device.type, enabled=False):
+            counter, before, rest, past = torch.split(state, self.sizes, 1)
+            features, (phase, frequency, voicing) = (
+                x[..., :-3].float(),
+                x[..., -3:].float().unbind(-1),
+            )
+            hidden = self.activation(self.widen(features))
+            if self.context is not None:
+                hidden, past = self.context(hidden, past)
+            gains = self.gains(hidden).unflatten(-1, (2, 2, self.bands)).flatten(1, 2)
+            if self.sharpening is not None:
+                audible = (
+                    gains[:, :, 0] + voicing.clamp(1e-3).log().repeat_interleave(2, 1)[..., None]
+                )
+                level = 0.5 * torch.logaddexp(2 * audible, 2 * gains[:, :, 1])
+                gains = gains + (level @ self.sharpening)[:, :, None]
+            sources = torch.stack(
+                [self.pulses(phase, frequency, voicing), self.noise(counter, x.shape[1])], 1
+            )
+            extended = torch.cat([before.reshape(-1, 2, self.hop), sources], 2)
+            segments = extended.unfold(2, 2 * self.hop, self.hop) * self.window
+            spectra = torch.fft.rfft(segments, self.fft).transpose(1, 2)
+            weights = torch.exp((gains @ self.matrix).clamp(-16, 3))
+            rows = torch.fft.irfft((spectra * weights).sum(2) * self.delay, self.fft)
+            samples = self._overlap_add(rows, rest)
+            count = torch.remainder(counter + x.shape[1], FRAMES_PER_RESET)
+            kept = extended[:, :, -self.hop :].flatten(1)
+            split = 2 * self.hop * x.shape[1]
+            state = torch.cat([count, kept, samples[:, split:], past], 1)
+            return samples[:, :split, None], state
+
+    def pulses(self, phase: Tensor, frequency: Tensor, voicing: Tensor) -> Tensor:
+        """Return band-limited pulses of unit power times voicing, ``(B, T frame)``.
+
+        The sum of K cosines is ``sin((2 K + 1) pi phase) / (2 sin(pi phase)) - 1 / 2``.
+        """
+        offsets = torch.arange(self.up, device=phase.device) + self.advance
+        angle = phase[..., None] + frequency[..., None] * offsets
+        angle = math.pi * (angle - torch.floor(angle))
+        count = torch.floor(HIGHEST_HARMONIC / frequency)[..., None]
+        half = torch.sin(angle)
+        near = half.abs() < 1e-3
+        total = torch.sin((2 * count + 1) * angle) / (2 * torch.where(near, 1.0, half)) - 0.5
+        pulses = torch.where(near, count, total) * (2 / count).sqrt() * voicing[..., None]
+        return pulses.flatten(1)
+
+    def noise(self, counter: Tensor, frames: int) -> Tensor:
+        """Return uniform white noise of unit power, ``(B, T frame)``, a hash of sample numbers."""
+        first = counter.to(torch.int64) * self.up
+        x = first + torch.arange(frames * self.up, device=counter.device)
+        x = (x * 0x9E3779B1) & 0xFFFFFFFF  # without it, distant samples correlate
+        for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+            x = ((x ^ (x >> shift)) * factor) & 0xFFFFFFFF
+        x = x ^ (x >> 16)
+        return (x.to(torch.float32) * 2.0**-31 - 1) * math.sqrt(3)
+
+    def _overlap_add(self, rows: Tensor, rest: Tensor) -> Tensor:
+        hops = F.pad(rows, (0, -self.fft % self.hop)).reshape(*rows.shape[:2], -1, self.hop)
+        count, parts = hops.shape[1:3]
+        total: Tensor = hops.new_zeros(len(rows), count + parts - 1, self.hop)
+        total[:, : parts - 1] = rest.reshape(len(rest), -1, self.hop)
+        for part in range(parts):
+            total[:, part : part + count] += hops[:, :, part]
+        return total.flatten(1)
+
+
+class GainContext(nn.Module):
+    """Residual unit that lets the gains depend on the last frames, at first zero."""
+
+    def __init__(self, config: SourceConfig) -> None:
+        super().__init__()
+        self.reach = config.context_kernel - 1
+        self.kernel = nn.Parameter(
+            torch.randn(config.hidden, config.context_kernel) * config.context_kernel**-0.5
+        )
+        self.widen = Pointwise(config.hidden, config.context)
+        self.activation = Snake(config.context)
+        self.narrow = Pointwise(config.context, config.hidden, bias=False)
+        nn.init.zeros_(self.narrow.weight)
+
+    @override
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        extended, state = append(state.reshape(len(x), self.reach, -1), x)
+        moved = depthwise_conv(extended, self.kernel)
+        y = x + self.narrow(self.activation(self.widen(moved)))
+        return y, state.flatten(1)
+
+
+def _interpolation(bands: int, bins: npt.NDArray[np.int64], spacing: float) -> Tensor:
+    """Return the weights ``(bands, bins)`` of bands evenly spaced on a mel-like scale."""
+    scale = np.log1p(bins * spacing / 700.0)
+    position = scale / scale[-1] * (bands - 1)
+    weights = np.maximum(0, 1 - np.abs(position - np.arange(bands)[:, None]))
+    return torch.from_numpy(weights).float()
+
+
+def _sharpening(config: SourceConfig, sample_rate: int) -> Tensor:
+    """Return ``(bands, bands)``: the share of the levels less the smoothed ones that is added.
+
+    Predicted levels are too smooth over frequency, since they are means. The band that the network
+    makes alone is left as it is.
+    """
+    number = np.arange(config.bands)
+    width = config.bands / 10
+    smooth = np.exp(-0.5 * ((number[:, None] - number) / width) ** 2)
+    smooth /= smooth.sum(0)
+    centres = 700.0 * np.expm1(number / (config.bands - 1) * math.log1p(sample_rate / 1400.0))
+    share = config.sharpening * np.clip((centres / config.cutoff - 1) * 4, 0, 1)
+    return torch.from_numpy((np.eye(config.bands) - smooth) * share).float()
+
+
+class LowPass(Block):
+    """Causal filter of samples ``(B, N, 1)``, at first a minimum-phase low-pass."""
+
+    def __init__(self, cutoff: float, sample_rate: int) -> None:
+        super().__init__()
+        taps = torch.from_numpy(minimum_phase_low_pass(cutoff / sample_rate)).float()
+        self.taps = nn.Parameter(taps)
+        self.state_shape = (len(taps) - 1, 1)
+        self.macs = len(taps)
+
+    @override
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        with torch.autocast(x.device.type, enabled=False):
+            extended, state = append(state, x.float())
+            return F.conv1d(extended.mT, self.taps.flip(0)[None, None]).mT, state
+
+
+def minimum_phase_low_pass(cutoff: float, taps: int = 96) -> Array:
+    """Design a low-pass with its energy as early as possible; ``cutoff`` in cycles per sample.
+
+    The phase follows from the logarithm of the magnitude, by way of the real cepstrum.
+    """
+    size = 8192
+    time = np.arange(-taps + 1, taps)
+    linear = 2 * cutoff * np.sinc(2 * cutoff * time) * np.kaiser(2 * taps - 1, 6.0)
+    magnitude = np.abs(np.fft.rfft(linear, size))
+    cepstrum = np.fft.irfft(np.log(np.maximum(magnitude, 1e-3)))
+    cepstrum[1 : size // 2] *= 2
+    cepstrum[size // 2 + 1 :] = 0
+    response = np.fft.irfft(np.exp(np.fft.rfft(cepstrum)))[:taps]
+    return cast("Array", response / response.sum())

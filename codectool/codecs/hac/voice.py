@@ -1,0 +1,133 @@
+"""Decoders of the HAC presets at 1.35 kbps, with or without a source for the upper band."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+from torch import Tensor, nn
+from typing_extensions import override
+
+from codectool.codecs.hac.blocks import Block, Stack, TokenMixer
+from codectool.codecs.hac.config import HacConfig
+from codectool.codecs.hac.source import HarmonicNoise, LowPass, PitchTracker
+from codectool.codecs.hac.waveform import Head, OutputBlock, Stem, Upsample, residual_units
+
+
+def wave_decoder(config: HacConfig) -> Stack:
+    """Build the decoder: signs ``(B, T, num_bits)`` to normalised samples ``(B, T hop, 1)``."""
+    widths, hidden = config.decoder_channels, config.decoder_hidden
+    strides = config.strides[::-1]
+    blocks: dict[str, Block] = {
+        "first": TokenMixer(config.num_bits, widths[0], config.token_kernel)
+    }
+    stages = []  # number of blocks at the end of each stage
+    for stage, dilations in enumerate(config.decoder_dilations):
+        if stage > 0:
+            blocks[f"up{stage}"] = Upsample(widths[stage - 1], widths[stage], strides[stage - 1])
+        blocks |= residual_units(stage, widths[stage], hidden[stage], config.kernel, dilations)
+        stages.append(len(blocks))
+    head = Head(widths[-1], strides[-1], config.taps)
+    if config.source is None:
+        return Stack({**blocks, "head": head})
+    items = list(blocks.items())
+    split, rate = stages[config.source.stage], len(items) - len(config.decoder_dilations[-1])
+    middle, last = Stack(dict(items[split:rate])), Stack(dict(items[rate:]))
+    return Stack({**dict(items[:split]), "tail": VoiceTail(config, middle, last, head)})
+
+
+class VoiceTail(OutputBlock):
+    """Features ``(B, T, C)`` of a stage to samples ``(B, T frame, 1)``.
+
+        features -> middle (up to the last rate) -> + stem(source) -> last -> head -> low-pass -> +
+            +-> pitch -> source ------------------------------------------------------------------^
+
+    The state is the states of all blocks, joined.
+
+    Args:
+        config: hyper-parameters with a source.
+        middle: blocks from the stage to the rate of the head.
+        last: residual units before the head.
+        head: the head.
+    """
+
+    def __init__(self, config: HacConfig, middle: Stack, last: Stack, head: Head) -> None:
+        super().__init__()
+        source, rate = config.source, config.sample_rate
+        assert source is not None
+        channels, frame = config.decoder_channels[source.stage], config.source_frame
+        self.up, self.in_channels = frame, channels
+        self.pitch = PitchTracker(source, channels, frame, rate)
+        self.source = HarmonicNoise(source, channels, frame, rate)
+        self.middle = middle
+        self.stem = Stem(config.decoder_channels[-1], config.strides[0], config.taps)
+        nn.init.zeros_(self.stem.transform.weight)
+        self.last = last
+        self.head = head
+        self.low_pass = LowPass(source.cutoff, rate)
+        self.state_shape = (sum(math.prod(block.state_shape) for block in self.parts()),)
+        inner = Stack({**middle.blocks, **last.blocks, "head": head})
+        beside = self.pitch.macs + self.source.macs
+        self.macs = round(inner.macs_per_second(1)) + beside
+        self.macs += frame * (self.low_pass.macs + self.stem.macs // self.stem.down)
+
+    def parts(self) -> Iterator[Block]:
+        """Yield all blocks, in the order of their states."""
+        yield self.pitch
+        yield self.source
+        yield from self.middle.blocks.values()
+        yield self.stem
+        yield from self.last.blocks.values()
+        yield self.head
+        yield self.low_pass
+
+    def split_state(self, state: Tensor) -> dict[Block, Tensor]:
+        """Return the states of the blocks, views of the joint state ``(B, S)``."""
+        blocks = list(self.parts())
+        parts = torch.split(state, [math.prod(block.state_shape) for block in blocks], 1)
+        return {
+            block: part.reshape(len(state), *block.state_shape)
+            for block, part in zip(blocks, parts, strict=True)
+        }
+
+    @override
+    def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        states = self.split_state(state)
+
+        def run(block: Block, value: Tensor) -> Tensor:
+            y: Tensor
+            y, states[block] = block(value, states[block])
+            return y
+
+        pitch = run(self.pitch, x)
+        upper = run(self.source, torch.cat([x.float(), pitch], -1))
+        for block in self.middle.blocks.values():
+            x = run(block, x)
+        x = x + run(self.stem, upper)
+        for block in self.last.blocks.values():
+            x = run(block, x)
+        y = run(self.low_pass, run(self.head, x)) + upper
+        return y, torch.cat([part.flatten(1) for part in states.values()], 1)
+
+    @override
+    def first_input(self, frame: int) -> int:
+        """Return the earliest input that the network depends on.
+
+        The phase of the harmonics depends on all frames since the start.
+        """
+        last = frame // self.up
+        first = frame - self.low_pass.state_shape[0]
+        for block in (self.head, *reversed(self.last.blocks.values())):
+            first = block.first_input(first)
+        for block in reversed(self.middle.blocks.values()):
+            first = block.first_input(first)
+        context = self.source.context
+        reach = max(2 * self.pitch.reach, 0 if context is None else context.reach)
+        return min(first, last - reach - 2)
+
+    @override
+    def scale_output_(self, factor: Tensor) -> None:
+        self.head.scale_output_(factor)
+        self.source.scale_output_(factor)
+        self.stem.transform.weight.div_(factor)

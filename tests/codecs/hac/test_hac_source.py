@@ -1,0 +1,210 @@
+"""The source of harmonics and noise: phase, noise, filters, and the decoder that has one."""
+
+import numpy as np
+import pytest
+import torch
+
+from codectool.codecs.hac.config import parse_config
+from codectool.codecs.hac.model import run_chunk
+from codectool.codecs.hac.network import HacNetwork
+from codectool.codecs.hac.source import (
+    LOWEST_PITCH,
+    HarmonicNoise,
+    PitchTracker,
+    lock_phase,
+    minimum_phase_low_pass,
+)
+from codectool.codecs.hac.unfold import calibrate_, load_folded_
+from codectool.errors import ConfigError
+from codectool.schema import to_json
+from tests.hac_models import load_preset, untrained
+
+RATE, FRAME = 24000, 160
+SOURCE = {"stage": 1, "cutoff": 600.0, "pitch_hidden": 16, "pitch_kernel": 3, "pitch_bins": 76}
+SOURCE |= {"hidden": 16, "bands": 20, "fft_size": 256, "filter_delay": 48, "context": 8}
+
+
+def config(**changes):
+    return parse_config(to_json(load_preset("hac-tiny")) | {"source": SOURCE | changes})
+
+
+@pytest.fixture(scope="module")
+def codec():
+    codec = untrained(config())
+    torch.manual_seed(1)
+    torch.nn.init.normal_(codec.decoder.blocks["tail"].source.context.narrow.weight, std=0.1)
+    return codec
+
+
+@pytest.fixture(scope="module")
+def codes():
+    return torch.randint(2**18, (1, 200), generator=torch.Generator().manual_seed(0))
+
+
+def source(channels=4, **changes):
+    torch.manual_seed(0)
+    return HarmonicNoise(config(**changes).source, channels, FRAME, RATE)
+
+
+def tracks(frames, pitch, voicing=1.0):
+    steps = torch.arange(frames) * FRAME * pitch / RATE
+    track = torch.stack(
+        [steps % 1, torch.full((frames,), pitch / RATE), torch.full((frames,), voicing)]
+    )
+    return track.T[None].float()
+
+
+@torch.no_grad()
+def render(block, frames, pitch, voicing, gains):
+    """Run the source with constant gains of harmonics and noise."""
+    block.gains.weight.zero_()
+    block.gains.bias.copy_(torch.tensor(gains).repeat_interleave(block.bands).repeat(2))
+    x = torch.cat([torch.zeros(1, frames, 4), tracks(frames, pitch, voicing)], -1)
+    y, _ = block(x, torch.zeros(1, *block.state_shape))
+    return y[0, :, 0]
+
+
+def test_harmonics_have_unit_power_at_multiples_of_the_pitch():
+    y = render(source(), 300, 200.0, 1.0, [0.0, -16.0])[4800:]
+    spectrum = torch.fft.rfft(y * torch.hann_window(len(y))).abs()
+    peaks = spectrum > 0.5 * spectrum.max()
+    frequencies = torch.fft.rfftfreq(len(y), 1 / RATE)[peaks]
+    assert frequencies.remainder(200).minimum(200 - frequencies.remainder(200)).max() < 2
+    assert len(frequencies.div(200).round().unique()) > 50
+    assert y.square().mean() == pytest.approx(1, abs=0.05)
+
+
+def test_noise_is_white_and_of_unit_power():
+    block = source()
+    noise = block.noise(torch.zeros(1, 1), 600)[0]
+    assert noise.square().mean() == pytest.approx(1, abs=0.02)
+    assert noise.mean() == pytest.approx(0, abs=0.02)
+    spectrum = torch.fft.rfft(noise.unflatten(0, (-1, 480))).abs().square().mean(0)[1:-1]
+    assert spectrum.max() < 1.6 * spectrum.mean()
+    correlation = torch.fft.irfft(torch.fft.rfft(noise, 2 * len(noise)).abs().square())
+    assert correlation[1:50_000].abs().max() < 0.03 * correlation[0]
+
+
+def test_noise_depends_on_the_number_of_the_sample_only():
+    block = source()
+    whole = block.noise(torch.zeros(1, 1), 10)
+    assert torch.equal(block.noise(torch.full((1, 1), 4.0), 6), whole[:, 4 * FRAME :])
+
+
+def test_phase_accumulates_and_is_drawn_to_the_prediction():
+    pitch = 150 / RATE
+    aim = 2 * np.pi * ((np.arange(200) * FRAME * pitch + 0.3) % 1)
+    sure = np.stack([np.full(200, pitch), np.full(200, 9.0), np.cos(aim), np.sin(aim)], 1)
+    track, phase = lock_phase(sure, 0.0, FRAME)
+    error = np.abs((track[:, 0] - aim / (2 * np.pi) + 0.5) % 1 - 0.5)
+    assert error[0] == pytest.approx(0.3)
+    assert error[60:].max() < 1e-3
+    steps = (track[:-1, 0] + FRAME * track[:-1, 1]) % 1
+    assert np.abs((steps - track[1:, 0] + 0.5) % 1 - 0.5).max() < 1e-4  # no jumps
+    unsure = sure * [1, 1, 0, 0]
+    assert np.allclose(lock_phase(unsure, 0.0, FRAME)[0][:, 1], pitch)
+    assert 0 <= phase < 1
+
+
+def test_pitch_is_the_mean_around_the_likeliest_bin():
+    tracker = PitchTracker(config().source, 4, FRAME, RATE)
+    logits = torch.full((1, 1, 79), -20.0)
+    logits[..., 24] = logits[..., 25] = 5.0
+    expected = LOWEST_PITCH * 2 ** (24.5 / 24) / RATE
+    assert tracker.frequency(logits).item() == pytest.approx(expected, rel=1e-4)
+
+
+def test_low_pass_is_early_and_passes_only_low_frequencies():
+    taps = minimum_phase_low_pass(600 / RATE)
+    response = np.abs(np.fft.rfft(taps, 2400))  # bins of 10 Hz
+    assert response[:30] == pytest.approx(1, abs=0.1)
+    assert response[200:].max() < 0.02
+    assert np.argmax(np.abs(taps)) < 40
+
+
+@pytest.mark.parametrize("chunk", [1, 7, 75, 100])
+def test_streams_agree_with_files(codec, codes, chunk):
+    whole = codec.decode([codes])[0]
+    stream = codec.stream_decoder(chunk).run(codes[None])[0]
+    if chunk == 75:
+        assert torch.equal(stream, whole)
+    # other chunks round differently, which the phase accumulates
+    assert torch.allclose(stream, whole, atol=5e-3 * whole.abs().max().item())
+
+
+def test_pushes_of_any_size_give_the_same_samples(codec, codes):
+    whole = codec.decode([codes])[0]
+    stream, parts = codec.stream_decoder(), []
+    for part in torch.split(codes[None], [3, 80, 1, 116], dim=2):
+        parts.append(stream.push(part))
+    assert torch.equal(torch.cat([*parts, stream.flush()], dim=-1)[0], whole)
+
+
+def test_modules_and_batches_agree_with_the_fast_path(codec, codes):
+    fast = codec.decode([codes])[0]
+    tolerance = 5e-3 * fast.abs().max().item()
+    assert torch.allclose(codec.decode_batched([codes, codes[:, :50]])[0], fast, atol=tolerance)
+    codec.cpu_fast_path = False
+    try:
+        assert torch.allclose(codec.decode([codes])[0], fast, atol=tolerance)
+    finally:
+        codec.cpu_fast_path = True
+
+
+def test_sharpening_raises_peaks_of_the_upper_band_and_keeps_flat_levels():
+    sharpening = source(sharpening=0.5).sharpening
+    assert torch.allclose(torch.ones(20) @ sharpening, torch.zeros(20), atol=1e-6)
+    levels = torch.zeros(20)
+    levels[12] = 1.0  # about 4 kHz
+    change = levels @ sharpening
+    assert 0.3 < change[12] < 0.5
+    assert change[11] < 0
+    assert not sharpening[:, :3].any()  # below 600 Hz
+
+
+@torch.no_grad()
+def test_gains_depend_on_the_last_frames():
+    block = source()
+    torch.nn.init.normal_(block.context.narrow.weight)
+    hidden = torch.randn(1, 20, 16)
+    past = torch.zeros(1, block.sizes[-1])
+    whole, _ = block.context(hidden, past)
+    moved, _ = block.context(hidden.index_add(1, torch.tensor([8]), torch.ones(1, 1, 16)), past)
+    changed = (moved - whole).abs().amax((0, 2)).nonzero().flatten()
+    assert changed.tolist() == list(range(8, 15))  # a kernel of 7 frames
+    first, past = block.context(hidden[:, :9], past)
+    second, _ = block.context(hidden[:, 9:], past)
+    assert torch.allclose(torch.cat([first, second], 1), whole, atol=1e-5)
+
+
+@torch.no_grad()
+def test_chunks_of_modules_continue_the_state(codec):
+    signs = torch.randn(2, 60, 18).sign()
+    whole, _ = codec.decoder(signs)
+    state, parts = None, []
+    for chunk in torch.split(signs, [1, 30, 29], dim=1):
+        y, state = run_chunk(codec.decoder, chunk, state)
+        parts.append(y)
+    assert torch.allclose(torch.cat(parts, 1), whole, atol=5e-3 * whole.abs().max().item())
+
+
+def test_loading_folded_weights_keeps_the_function(codec, codes):
+    network = HacNetwork(config())
+    load_folded_(network, codec.state_dict())
+    calibrate_(network, 0.1 * torch.randn(2, 1, 20 * 320))
+    again = type(codec)(network.config, *network.fold()).decode([codes])[0]
+    reference = codec.decode([codes])[0]
+    assert torch.allclose(again, reference, atol=1e-2 * reference.abs().max().item())
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"stage": 3}, "source.stage 3 is not below 3"),
+        ({"fft_size": 128}, "source.fft_size 128 does not suit the frames of stage 1, 160 samples"),
+        ({"cutoff": 9000.0}, "source.cutoff 9000 is too high for 24000 Hz"),
+    ],
+)
+def test_source_that_does_not_fit_is_refused(changes, message):
+    with pytest.raises(ConfigError, match=message):
+        config(**changes)
