@@ -60,6 +60,30 @@ def log_mel(
     return amplitude_to_db(magnitudes @ mel_filterbank(window, bands, rate).T)
 
 
+def mel_power(wave: Array, window: int, bands: int, hop: int, rate: int) -> Array:
+    """Return a mel power spectrogram, as librosa's ``feature.melspectrogram`` does by default.
+
+    Frames are centred at multiples of the hop; the signal is padded with zeros. Bands are Slaney's,
+    from 0 to half the rate, each of unit area.
+
+    Args:
+        wave: ``(N,)``.
+        window: window length, in samples.
+        bands: number of bands.
+        hop: samples between frames.
+        rate: sampling rate, in Hz.
+
+    Returns:
+        ``(1 + (N + 2 * (window // 2) - window) // hop, bands)``.
+    """
+    scale = np.hanning(window + 1)[:-1].sum() / 2  # of a sine in the unscaled spectrum
+    magnitudes = scale * stft_magnitudes(np.pad(wave, window // 2), window, hop)
+    corners = mel_frequencies(rate / 2, bands)
+    bins = np.arange(window // 2 + 1) * rate / window
+    filters = triangular_filters(bins, corners) * 2 / (corners[2:] - corners[:-2])[:, None]
+    return np.asarray(magnitudes**2 @ filters.T)
+
+
 @cache
 def mel_filterbank(window: int, bands: int, rate: int = RATE) -> Array:
     """Return triangular filters from 0 to half the rate, each normalized to sum to 1.

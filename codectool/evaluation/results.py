@@ -86,11 +86,18 @@ class Evaluation:
     systems: tuple[SystemResult, ...]
     left_out: tuple[str, ...] = ()  # one line for each metric that could not be computed here
     problems: tuple[Problem, ...] = ()
+    # values of the recordings themselves, of metrics without reference; None without such metrics
+    originals: SystemResult | None = None
 
     @property
     def clips_without_speech(self) -> tuple[str, ...]:
         """Names of the clips that are left out of the means of metrics that need speech."""
         return tuple(clip.name for clip in self.clips if not clip.speech.is_speech)
+
+    @property
+    def columns(self) -> tuple[SystemResult, ...]:
+        """The originals, if they have values, and all systems."""
+        return self.systems if self.originals is None else (self.originals, *self.systems)
 
 
 def summarise(

@@ -27,6 +27,7 @@ from codectool.evaluation.systems.system import CodecCost
 from codectool.evaluation.tasks import correlate_files, measure_clip, run_codec, score_files
 from codectool.evaluation.workers import Workers
 
+ORIGINALS = "originals"  # name of the recordings among the systems
 Align = Literal["system", "clip", "off"]
 Key = tuple[str, str]  # names of a system (empty for the reference itself) and a clip
 Result = TypeVar("Result")
@@ -93,8 +94,9 @@ def evaluate(
     """
     outputs = Path(outputs)
     names = [spec.name for spec in config.systems] + [name for name, _ in config.folders]
-    check_names(names)
     metrics, infos = config.selection.metrics, config.selection.infos
+    without_reference = [info for info in infos if not info.needs_reference]
+    check_names([*names, ORIGINALS] if without_reference else names)
     with Workers(jobs or cores()) as workers:
         runner = _TaskRunner(workers, progress or ProgressCallback())
         clips = _find_clips(config, outputs, runner)
@@ -108,6 +110,12 @@ def evaluate(
             ((system, clip), partial(score_files, clip, *pair, metrics, delays[system]))
             for (system, clip), pair in pairs.items()
         ]
+        if without_reference:
+            of_originals = [m for m in metrics if m.names() & {i.name for i in without_reference}]
+            tasks += [
+                ((ORIGINALS, name), partial(score_files, name, path, path, of_originals, 0.0))
+                for name, path in references.items()
+            ]
         scores = dict(runner.run("scoring", tasks))
     reasons = {(problem.system, problem.clip): problem.reason for problem in runner.problems}
 
@@ -126,8 +134,12 @@ def evaluate(
         )
         for system in names
     ]
-    left_out = config.selection.left_out
-    return Evaluation(tuple(clips), infos, tuple(systems), left_out, tuple(runner.problems))
+    originals = None
+    if without_reference:
+        own = [score((ORIGINALS, clip.name)) for clip in clips]
+        originals = summarise(ORIGINALS, clips, own, without_reference, None)
+    left_out, problems = config.selection.left_out, tuple(runner.problems)
+    return Evaluation(tuple(clips), infos, tuple(systems), left_out, problems, originals)
 
 
 class _TaskRunner:

@@ -29,20 +29,21 @@ Rows = Sequence[Sequence[str]]
 def table(evaluation: Evaluation) -> Rows:
     """Make a table with a column per system and a row per metric.
 
-    Cells show the mean, half of its 95 % interval and the worst clip. The best mean has a star.
+    Cells show the mean, half of its 95 % interval and the worst clip. The best mean has a star. If
+    a metric needs no reference, the first column is for the originals.
     """
     metrics = []
     for metric in evaluation.metrics:
         best = best_systems(evaluation, metric)
-        cells = [_cell(system, metric, system.name in best) for system in evaluation.systems]
+        cells = [_cell(system, metric, system.name in best) for system in evaluation.columns]
         if set(cells) != {NO_VALUE}:
             metrics.append([f"{metric.heading} {ARROWS[metric.better]}", *cells])
     costs = [
-        [heading, *(_cost(getattr(system, name), digits) for system in evaluation.systems)]
+        [heading, *(_cost(getattr(system, name), digits) for system in evaluation.columns)]
         for name, heading, digits in COSTS
     ]
     return [
-        ["", *(system.name for system in evaluation.systems)],
+        ["", *(system.name for system in evaluation.columns)],
         *costs[:2],
         *metrics,
         *costs[2:],
@@ -88,11 +89,13 @@ def remarks(evaluation: Evaluation) -> Iterator[str]:
         have, are = ("has", "is") if len(speechless) == 1 else ("have", "are")
         counted = f"{len(speechless)} of {len(evaluation.clips)} clips {have} no speech and {are}"
         yield f"{counted} left out of {', '.join(left_out)}: {_listed(speechless)}"
-    for system in evaluation.systems:
+    for system in evaluation.columns:
         scored = [score for score in system.scores if score.problem is None]
         # metrics that are undefined for the same clips for the same reasons share a line
         titles: dict[tuple[str, ...], list[str]] = {}
         for metric in evaluation.metrics:
+            if metric.needs_reference and system is evaluation.originals:
+                continue
             clips_without = tuple(
                 f"{score.clip} ({score.notes.get(metric.name, 'no value')})"
                 for score in scored
@@ -129,6 +132,7 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
         ],
         "clips_without_speech": list(evaluation.clips_without_speech),
         "metrics": [dataclasses.asdict(metric) for metric in evaluation.metrics],
+        "originals": evaluation.originals and _system_json(evaluation.originals),
         "systems": [_system_json(system) for system in evaluation.systems],
         "left_out": list(evaluation.left_out),
         "problems": [
@@ -139,14 +143,14 @@ def to_json(evaluation: Evaluation) -> dict[str, Any]:
 
 
 def to_csv(evaluation: Evaluation) -> str:
-    """Format all values as CSV with a line per clip and system."""
+    """Format all values as CSV with a line per clip and system, originals included."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     names = [metric.name for metric in evaluation.metrics]
     costs = ["payload_bits", "file_bytes", "encode_seconds", "decode_seconds"]
     writer.writerow(["system", "clip", "seconds", *names, "delay_ms", *costs, "problem"])
     seconds = {clip.name: clip.seconds for clip in evaluation.clips}
-    for system in evaluation.systems:
+    for system in evaluation.columns:
         for score in system.scores:
             values = [score.values.get(name) for name in names]
             cost = [getattr(score, name) for name in costs]

@@ -29,6 +29,8 @@ class MetricInfo:
         range: lowest and highest possible value; None where unbounded.
         about: definition and source, in one sentence.
         needs_speech: whether the value is defined only for references that contain speech.
+        needs_reference: whether the value compares two signals; otherwise it depends only on the
+            degraded one, and originals have a value too.
     """
 
     name: str
@@ -39,6 +41,7 @@ class MetricInfo:
     range: tuple[float | None, float | None]
     about: str
     needs_speech: bool = False
+    needs_reference: bool = True
 
     @property
     def heading(self) -> str:
@@ -59,11 +62,13 @@ class Metric(ABC):
         outputs: descriptions of the values that `compute` returns, in order.
         rate: sampling rate of the signals that `compute` takes, in Hz.
         packages: import names of optional packages that it needs.
+        install: arguments of `pip install` that install them.
     """
 
     outputs: ClassVar[tuple[MetricInfo, ...]]
     rate: ClassVar[int]
     packages: ClassVar[tuple[str, ...]] = ()
+    install: ClassVar[str] = "'codectool[eval]'"
 
     def __init__(self) -> None:
         with warnings.catch_warnings():

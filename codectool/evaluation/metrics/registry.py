@@ -8,9 +8,14 @@ from importlib.util import find_spec
 
 from codectool.errors import UsageError
 from codectool.evaluation.metrics.base import Metric, MetricInfo
+from codectool.evaluation.metrics.distillmos import DistillMos
+from codectool.evaluation.metrics.dnsmos import Dnsmos
+from codectool.evaluation.metrics.periodicity import TokenPeriodicity
 from codectool.evaluation.metrics.pesq import PesqNarrowband, PesqWideband
 from codectool.evaluation.metrics.pitch import PitchError, VoicingError
+from codectool.evaluation.metrics.plcmos import Plcmos
 from codectool.evaluation.metrics.si_sdr import SiSdr
+from codectool.evaluation.metrics.speaker import SpeakerSimilarity
 from codectool.evaluation.metrics.spectral import LogSpectralDistance, MelDistance
 from codectool.evaluation.metrics.stoi import Stoi
 from codectool.evaluation.metrics.visqol import Visqol, VisqolPolynomial
@@ -23,11 +28,16 @@ METRICS: tuple[type[Metric], ...] = (
     Visqol,
     VisqolPolynomial,
     WarpQ,
+    DistillMos,
+    Dnsmos,
+    Plcmos,
     MelDistance,
     LogSpectralDistance,
     SiSdr,
     PitchError,
     VoicingError,
+    SpeakerSimilarity,
+    TokenPeriodicity,
 )
 METRIC_INFO = {info.name: info for metric in METRICS for info in metric.outputs}
 
@@ -74,7 +84,7 @@ def select_metrics(
     # Metrics that compute nothing but requested values come first.
     for metric in sorted(metrics, key=lambda metric: not metric.names() <= wanted):
         if wanted & metric.names() - computed:
-            problem = _problem(metric)
+            problem = unusable(metric)
             if problem:
                 problems[metric] = problem
             else:
@@ -94,11 +104,11 @@ def select_metrics(
     return Selection(ordered, tuple(infos), tuple(left_out))
 
 
-def _problem(metric: type[Metric]) -> str:
+def unusable(metric: type[Metric]) -> str:
     """Return why a metric cannot be used; empty if it can."""
     missing = [name for name in metric.packages if find_spec(name) is None]
     if missing:
-        return f"package `{missing[0]}` is missing; run `pip install 'codectool[eval]'`"
+        return f"package `{missing[0]}` is missing; run `pip install {metric.install}`"
     try:
         metric()
     except Exception as error:  # a package built for another NumPy may raise anything

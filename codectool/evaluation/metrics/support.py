@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
 import math
 import os
 import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +26,12 @@ def require_sound(reference: Wave, degraded: Wave) -> None:
             raise MetricUndefinedError(f"the {name} is silent")
 
 
+def require_seconds(wave: Wave, rate: int, seconds: float = 0.5) -> None:
+    """Raise `MetricUndefinedError` if a signal ``(N,)`` is shorter than ``seconds``."""
+    if len(wave) < seconds * rate:
+        raise MetricUndefinedError(f"shorter than {seconds} s")
+
+
 def is_constant(wave: Wave) -> bool:
     """Return whether all samples of ``(N,)`` are equal."""
     return not (wave != wave[0]).any()
@@ -33,6 +42,28 @@ def split_pair(reference: Wave, degraded: Wave, max_samples: float) -> list[tupl
     parts = math.ceil(len(reference) / max_samples)
     pair = (np.array_split(wave, parts) for wave in (reference, degraded))
     return list(zip(*pair, strict=True))
+
+
+def package_file(package: str, name: str) -> Path:
+    """Return the path of a file in an installed package, without importing the package.
+
+    Raises:
+        ModuleNotFoundError: the package is not installed.
+    """
+    spec = importlib.util.find_spec(package)
+    if spec is None or spec.origin is None:
+        raise ModuleNotFoundError(f"No module named {package!r}")
+    return Path(spec.origin).parent / name
+
+
+def onnx_session(package: str, name: str) -> Any:
+    """Open an ONNX model that an installed package contains, to run on one CPU thread."""
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = options.inter_op_num_threads = 1
+    path = str(package_file(package, name))
+    return onnxruntime.InferenceSession(path, options, ["CPUExecutionProvider"])
 
 
 @contextmanager

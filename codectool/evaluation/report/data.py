@@ -28,6 +28,7 @@ def page_data(evaluation: Evaluation, audio_url: str | None) -> str:
         "audio_url": audio_url,
         "metrics": [asdict(metric) for metric in evaluation.metrics],
         "clips": [{"name": clip.name, "seconds": clip.seconds} for clip in evaluation.clips],
+        "originals": evaluation.originals and _system(evaluation.originals),
         "systems": [_system(system) for system in evaluation.systems],
         "left_out": evaluation.left_out,
         "remarks": list(remarks(evaluation)),

@@ -9,9 +9,13 @@ import pytest
 
 from codectool.errors import UsageError
 from codectool.evaluation.metrics.base import Metric, MetricInfo, Values, Wave
+from codectool.evaluation.metrics.distillmos import DistillMos
+from codectool.evaluation.metrics.dnsmos import Dnsmos
 from codectool.evaluation.metrics.pesq import PesqNarrowband, PesqWideband
+from codectool.evaluation.metrics.plcmos import Plcmos
 from codectool.evaluation.metrics.registry import METRIC_INFO, METRICS, Selection, select_metrics
 from codectool.evaluation.metrics.si_sdr import SiSdr
+from codectool.evaluation.metrics.speaker import SpeakerSimilarity
 from codectool.evaluation.metrics.spectral import MelDistance
 from codectool.evaluation.metrics.stoi import Stoi
 from codectool.evaluation.metrics.visqol import Visqol, VisqolPolynomial
@@ -20,7 +24,8 @@ from codectool.evaluation.metrics.visqol import Visqol, VisqolPolynomial
 def test_metric_names_and_order() -> None:
     assert list(METRIC_INFO) == [
         *("pesq_wb", "pesq_nb", "stoi", "estoi", "visqol", "visqol_poly", "warpq"),
-        *("mel_db", "lsd_db", "si_sdr_db", "f0_cents", "gpe", "vde"),
+        *("distillmos", "dnsmos_p808", "dnsmos_ovrl", "dnsmos_sig", "dnsmos_bak", "plcmos"),
+        *("mel_db", "lsd_db", "si_sdr_db", "f0_cents", "gpe", "vde", "speaker", "buzz"),
     ]
     for info in METRIC_INFO.values():
         assert info.about.endswith(".")
@@ -76,6 +81,19 @@ def test_select_metrics_rejects_unknown_name() -> None:
             [Visqol, VisqolPolynomial],
             "ViSQOL, ViSQOL-poly are left out: package `visqol` is missing;",
         ),
+        ("distillmos", [DistillMos], "DistillMOS is left out: package `distillmos` is missing;"),
+        (
+            "speechmos",
+            [Dnsmos, Plcmos],
+            "DNSMOS P.808, DNSMOS overall, DNSMOS speech, DNSMOS background are left out: package "
+            "`speechmos` is missing;",
+        ),
+        (
+            "resemblyzer",
+            [SpeakerSimilarity],
+            "speaker similarity is left out: package `resemblyzer` is missing; run `pip install "
+            "--no-deps Resemblyzer`",
+        ),
     ],
 )
 def test_select_metrics_leaves_out_missing_packages(
@@ -84,8 +102,7 @@ def test_select_metrics_leaves_out_missing_packages(
     monkeypatch.setitem(sys.modules, package, None)
     selection = select_metrics(metrics=[*metrics, SiSdr])
     assert selection.metrics == (SiSdr,)
-    (left_out,) = selection.left_out
-    assert left_out.startswith(line)
+    assert selection.left_out[0].startswith(line)
 
 
 @pytest.mark.parametrize("names", [[], ["visqol", "visqol_poly"]])

@@ -92,7 +92,9 @@ class Player {
     const row = (system, problem, cells) => [
       el("th", { scope: "row" }, this.#systemButton(system, problem)), ...cells];
     this.scores.replaceChildren(simpleTable("scores", headings, [
-      row(0, null, evaluation.metrics.map(() => el("td"))),
+      row(0, null, evaluation.metrics.map((metric) =>
+        el("td", {}, metric.needs_reference ? "" : formatNumber(
+          evaluation.originals?.scores[clip].values[metric.name], metric.digits)))),
       ...scores.map((score, index) => row(index + 1, score.problem,
         evaluation.metrics.map((metric) => valueCell(metric, scores, index))))]));
   }

@@ -4,8 +4,10 @@
 function showSummary(section, openClip) {
   const columns = [systemColumn(), bitRateColumn(),
     ...evaluation.metrics.map((metric) => meanColumn(metric, openClip)), ...costColumns()];
+  const { originals, systems } = evaluation;
+  const items = originals === null ? systems : [originals, ...systems];
   section.append(
-    scrollRegion("Summary of all systems", sortableTable("summary", columns, evaluation.systems)),
+    scrollRegion("Summary of all systems", sortableTable("summary", columns, items)),
     el("p", { class: "hint" }, "Mean over all clips, ± half the width of its 95 % confidence ",
       "interval. ↑ higher is better, ↓ lower is better, ", el("span", { class: "best" }, "★"),
       " best of the column. Click a heading to sort, or a worst value to open its clip."));
@@ -53,11 +55,12 @@ function meanColumn(metric, openClip) {
     label: metricHeading(metric), name: metric.title, title: metric.about,
     first: metric.better === "higher" ? "descending" : "ascending",
     value: (system) => mean(system)?.mean ?? null,
-    cell: (system) => meanCell(metric, mean(system), best, openClip),
+    cell: (system) => meanCell(metric, mean(system), best, openClip,
+      evaluation.systems.includes(system)),
   };
 }
 
-function meanCell(metric, mean, best, openClip) {
+function meanCell(metric, mean, best, openClip, isSystem) {
   if (mean === null) {
     return el("td", { class: "no-value", title: "No clip has a value." }, NO_VALUE,
       hiddenText(", no clip has a value"));
@@ -67,7 +70,7 @@ function meanCell(metric, mean, best, openClip) {
   const missing = total - mean.clips;
   const worst = evaluation.clips.findIndex((clip) => clip.name === mean.worst_clip);
   return el("td", {},
-    markedValue(format(mean.mean), format(mean.mean) === best),
+    markedValue(format(mean.mean), isSystem && format(mean.mean) === best),
     intervalText(mean, format),
     missing === 0 ? null : el("small", { class: "sub warning",
       title: `${plural(missing, "clip")} without a value` },
