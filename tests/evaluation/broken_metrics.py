@@ -28,6 +28,23 @@ class Error(Metric):
         return {"error": error, "length": float(len(reference))}
 
 
+class Level(Metric):
+    """Root mean square of the degraded signal; undefined for silence."""
+
+    rate: ClassVar[int] = 16000
+    outputs: ClassVar[tuple[MetricInfo, ...]] = (
+        MetricInfo(
+            *("level", "level", "", "higher", 3, (0, None), "level of a test"),
+            needs_reference=False,
+        ),
+    )
+
+    def compute(self, reference: Wave, degraded: Wave) -> Values:
+        if not degraded.any():
+            raise MetricUndefinedError("silence")
+        return {"level": float(np.sqrt(np.mean(degraded**2)))}
+
+
 class Undefined(Metric):
     """Undefined for a silent reference."""
 

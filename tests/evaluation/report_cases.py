@@ -20,7 +20,9 @@ IMAGE = "<img src=x onerror=alert(1)>.wav"
 SCRIPT = "</script><script>alert(2)</script>"
 PLACEHOLDER = "$title ${data} <!-- audio -->.wav"
 SEPARATORS = "b & \"c\" 'd' \\u003c\u2028e\u2029\u202ef.wav"  # line breaks, right-to-left mark
-QUALITY = MetricInfo("quality", "Quality", "MOS", "higher", 2, (1, 5), f"How good. {SCRIPT}")
+QUALITY = MetricInfo(
+    "quality", "Quality", "MOS", "higher", 2, (1, 5), f"How good. {SCRIPT}", False, False
+)
 ERROR = MetricInfo("error", "Error", "", "lower", 3, (0, None), "How bad.")
 # quality of each clip, error of each clip, kbps
 SYSTEMS = {
@@ -28,6 +30,7 @@ SYSTEMS = {
     SCRIPT: ((2.0, 2.5, 1.5), (0.5, 0.4, 0.9), 1.0),
     "unknown": ((3.0, None, 3.2), (0.3, None, 0.05), None),
 }
+ORIGINALS = (4.5, 4.25, 4.75)  # quality of the recordings
 REASON = "it came back empty"
 
 
@@ -44,7 +47,9 @@ def evaluation_of(folder: Path) -> Evaluation:
         Problem("", "broken.wav", f"not audio {IMAGE}"),
     )
     left_out = (f"other: not installed {IMAGE}",)
-    return Evaluation(tuple(clips), (QUALITY, ERROR), tuple(systems), left_out, problems)
+    return Evaluation(
+        tuple(clips), (QUALITY, ERROR), tuple(systems), left_out, problems, _originals(clips)
+    )
 
 
 def reference(number: int) -> npt.NDArray[np.float32]:
@@ -52,6 +57,14 @@ def reference(number: int) -> npt.NDArray[np.float32]:
     time = np.arange(round(RATE * SECONDS)) / RATE
     tone = 0.4 * np.sin(2 * np.pi * (400 + 200 * number) * time) * np.minimum(1, time * 4)
     return np.asarray(tone, np.float32)
+
+
+def _originals(clips: list[Clip]) -> SystemResult:
+    scores = tuple(
+        Score(clip.name, clip.path, {"quality": quality})
+        for clip, quality in zip(clips, ORIGINALS, strict=True)
+    )
+    return SystemResult("originals", scores, {"quality": _mean(ORIGINALS, clips, min)}, None)
 
 
 def _system(folder: Path, number: int, clips: list[Clip]) -> SystemResult:

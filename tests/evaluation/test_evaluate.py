@@ -19,7 +19,7 @@ from codectool.evaluation.metrics.spectral import MelDistance
 from codectool.evaluation.results import Evaluation, SystemResult
 from codectool.evaluation.run import EvaluationConfig, ProgressCallback, evaluate, folder_name
 from codectool.evaluation.systems.spec import CodecSpec, SystemSpec
-from tests.evaluation.broken_metrics import Broken, Crashing, Error, Undefined
+from tests.evaluation.broken_metrics import Broken, Crashing, Error, Level, Undefined
 
 RATE = 16000
 
@@ -83,6 +83,39 @@ def test_delay_is_found_compensated_and_reported(tmp_path: Path) -> None:
     each = run(references, degraded, Error, align="clip").systems[0]
     assert each.delay_ms is None
     assert [score.delay_ms for score in each.scores] == pytest.approx([10, 10, 10])
+
+
+def test_originals_have_values_of_metrics_without_reference(tmp_path: Path) -> None:
+    references, degraded = folders(tmp_path)
+    write(references / "silent.wav", np.zeros(8000))
+    write(degraded / "silent.wav", np.ones(8000) / 4)
+    found = run(references, degraded, Error, Level)
+    assert found.originals is not None
+    assert [system.name for system in found.columns] == ["originals", "x"]
+    own, coded = (system.means["level"] for system in found.columns)
+    assert (own.clips, coded.clips) == (3, 4)
+    assert found.originals.means.keys() == {"level"}
+    values = by_clip(found.originals)
+    assert values["a.wav"].values == {  # type: ignore[attr-defined]
+        "level": pytest.approx(float(np.sqrt(np.mean(wave(0) ** 2))), rel=1e-5)
+    }
+    rows = {row[0]: row[1:] for row in tables.table(found)}
+    assert rows[""] == ["originals", "x"]
+    assert rows["error ↓"][0] == rows["kbps of audio"][0] == rows["delay, ms"][0] == "-"
+    assert rows["level ↑"][0].startswith(f"{own.mean:.3f} ±")
+    assert "*" not in "".join(rows["level ↑"]), "a single system is not the best"
+    assert list(tables.remarks(found)) == [
+        "originals: 1 of 4 clips has no level: silent.wav (silence)"
+    ]
+    data = tables.to_json(found)
+    assert data["originals"]["means"]["level"]["mean"] == own.mean
+    assert [system["name"] for system in data["systems"]] == ["x"]
+    lines = list(csv.DictReader(io.StringIO(tables.to_csv(found))))
+    assert [line["system"] for line in lines] == ["originals"] * 4 + ["x"] * 4
+    assert lines[0]["error"] == ""
+    with pytest.raises(UsageError, match="two systems have the name `originals`; write NAME=PATH"):
+        run(references, [("originals", degraded)], Level)
+    assert run(references, [("originals", degraded)], Error).originals is None
 
 
 def test_clips_may_differ_in_rate_channels_and_length(tmp_path: Path) -> None:

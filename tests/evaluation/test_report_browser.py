@@ -235,21 +235,24 @@ def test_shortcuts(browser: Any, pages: dict[str, Path]) -> None:
 def test_summary_sorts_by_click_and_by_key(browser: Any, pages: dict[str, Path]) -> None:
     with Visit(browser, pages["embed"]) as visit:
         head = visit.page.locator(".summary thead th").nth(2)
-        assert visit.column(".summary") == ["good", SCRIPT, "unknown"]
+        assert visit.column(".summary") == ["originals", "good", SCRIPT, "unknown"]
         head.get_by_role("button").click()
         assert head.get_attribute("aria-sort") == "descending"
-        assert visit.column(".summary") == ["good", "unknown", SCRIPT]
+        assert visit.column(".summary") == ["originals", "good", "unknown", SCRIPT]
         head.get_by_role("button").focus()
         visit.page.keyboard.press("Enter")
         assert head.get_attribute("aria-sort") == "ascending"
-        assert visit.column(".summary") == [SCRIPT, "unknown", "good"]
+        assert visit.column(".summary") == [SCRIPT, "unknown", "good", "originals"]
         rates = visit.page.locator(".summary thead th").nth(1)
-        for order in ([SCRIPT, "good", "unknown"], ["good", SCRIPT, "unknown"]):
+        for order in ([SCRIPT, "good"], ["good", SCRIPT]):
             rates.get_by_role("button").click()
-            assert visit.column(".summary") == order, "an unknown bit rate comes last"
+            known = [*order, "originals", "unknown"]
+            assert visit.column(".summary") == known, "an unknown bit rate comes last"
         assert head.get_attribute("aria-sort") is None
         best = visit.page.locator(".summary strong").all_inner_texts()
-        assert [text.split()[-1] for text in best] == ["3.50", "0.175"]
+        assert [text.split()[-1] for text in best] == ["3.50", "0.175"], "not an original"
+        originals = visit.page.locator(f"{PLAYER} .scores tbody tr").first.locator("td")
+        assert originals.all_inner_texts() == ["4.50", ""]
         visit.page.locator(".clips thead button", has_text="good").click()
         assert visit.column(".clips") == [PLACEHOLDER, printable(SEPARATORS), IMAGE], (
             "the worst clips come first"
@@ -277,7 +280,7 @@ def test_chart_and_clips_share_one_metric(browser: Any, pages: dict[str, Path]) 
 
 def test_summary_opens_the_worst_clip(browser: Any, pages: dict[str, Path]) -> None:
     with Visit(browser, pages["embed"]) as visit:
-        cell = visit.page.locator(".summary tbody tr").first.locator("td").nth(1)
+        cell = visit.page.locator(".summary tbody tr").nth(1).locator("td").nth(1)
         worst = cell.get_by_role("button")
         assert worst.inner_text().startswith("worst 3.00")
         worst.click()
@@ -344,7 +347,7 @@ def test_report_shows_names_as_text(browser: Any, pages: dict[str, Path]) -> Non
     with Visit(browser, pages["embed"]) as visit:
         assert visit.page.title() == f"Title {IMAGE}"
         assert visit.page.locator("header code").inner_text() == SCRIPT
-        assert visit.column(".summary")[1] == SCRIPT
+        assert visit.column(".summary")[2] == SCRIPT
         assert "not audio <img" in visit.page.locator("#notes").inner_text()
         assert visit.page.locator("img[src=x]").count() == 0
         assert visit.page.locator("img:visible").count() == 2

@@ -11,7 +11,6 @@ from codectool.evaluation.metrics.base import Metric, MetricInfo, Values, Wave
 from codectool.evaluation.metrics.support import require_seconds, require_sound, suppress_warnings
 
 WINDOW, MAX_HOP = 122880, 16000  # in samples: 7.68 s and 1 s
-BATCH = 4  # windows that are computed together, about 200 MB
 
 
 class DistillMos(Metric):
@@ -19,8 +18,8 @@ class DistillMos(Metric):
 
     Stahl and Gamper, "Distillation and Pruning for Scalable Self-Supervised Representation-Based
     Speech Quality Assessment", ICASSP 2025. The score is the mean over windows of 7.68 s, each
-    normalised to its peak, that begin at most 1 s apart. The package computes all of them at once,
-    which takes 3 GB per minute of audio.
+    normalised to its peak, that begin at most 1 s apart. They are computed one by one; the package
+    computes them together, in memory that grows with the length of the clip.
     """
 
     rate = 16000
@@ -60,9 +59,9 @@ class DistillMos(Metric):
         wave = np.pad(degraded, (0, max(0, WINDOW - len(degraded))))
         last = len(wave) - WINDOW
         starts = np.linspace(0, last, -(-last // MAX_HOP) + 1).astype(int)
-        scores: list[float] = []
-        for group in (starts[i : i + BATCH] for i in range(0, len(starts), BATCH)):
-            windows = torch.from_numpy(np.stack([wave[start : start + WINDOW] for start in group]))
-            with torch.inference_mode():
-                scores += self._model(windows).flatten().tolist()
+        with torch.inference_mode():
+            scores = [
+                self._model(torch.from_numpy(wave[None, start : start + WINDOW])).item()
+                for start in starts
+            ]
         return {"distillmos": float(np.clip(np.mean(scores), 1, 5))}
