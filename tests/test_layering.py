@@ -80,14 +80,17 @@ FREE = ("__init__", "__main__", "cli")  # may import everything; nothing imports
 
 # Packages that only some parts may import.
 EXTERNAL = {
-    "torch": {"nn", "codecs", "checkpoints", "export", "torch_runner", "training"},
+    # evaluation: networks of metrics, loaded when the metric is used
+    "torch": {"nn", "codecs", "checkpoints", "evaluation", "export", "torch_runner", "training"},
     "torchaudio": {"training"},
     "transformers": {"training"},
-    "onnxruntime": {"onnx"},
+    "onnxruntime": {"evaluation", "onnx"},
     "ray": {"pipeline"},
     "matplotlib": {"evaluation", "plots", "training"},
     "pystoi": {"evaluation"},
     "pesq": {"evaluation"},
+    "distillmos": {"evaluation"},
+    "pocketsphinx": {"evaluation"},
     "PIL": {"evaluation"},
     "safetensors": {"checkpoints"},
     "soundfile": {"audio"},

@@ -79,11 +79,9 @@ def compare(
         check_figure(figure, (first, second), overwrite)
     selection = select_metrics(metrics)
     infos = selection.infos
-    for line in selection.left_out:
-        warn(line)
     with working(f"comparing {second} with {first}"):
         reference, degraded = _read(first), _read(second)
-        for text in (*reference.warnings, *degraded.warnings):
+        for text in (*selection.left_out, *reference.warnings, *degraded.warnings):
             warn(text)
         delay = find_delay(reference.at(RATE), degraded.at(RATE)) / RATE if align else 0.0
         # drawn first, so that a missing matplotlib is reported before the slow metrics

@@ -237,14 +237,17 @@ def evaluate(
             "`--checkpoint` or `--codec`"
         )
     from codectool.evaluation.metrics.registry import select_metrics
+    from codectool.evaluation.pairs import require_folder
     from codectool.evaluation.run import EvaluationConfig, evaluate
 
-    selection = select_metrics(metrics)
-    for line in selection.left_out:
-        warn(line)
     named = [
         (name or path.name or path.resolve().name, path) for name, path in map(_split_name, folders)
     ]
+    for folder in (references, *(path for _, path in named)):
+        require_folder(folder)  # before models of metrics are loaded
+    selection = select_metrics(metrics)
+    for line in selection.left_out:
+        warn(line)
     with tempfile.TemporaryDirectory(prefix="codectool-") as temporary:
         outputs = keep or Path(temporary)
         outputs.mkdir(parents=True, exist_ok=True)

@@ -23,7 +23,7 @@ def find_references(
     Raises:
         UsageError: the folder does not exist, or contains no audio.
     """
-    _require_folder(folder)
+    require_folder(folder)
     names, rejected = find_names(folder, AUDIO_SUFFIXES, files)
     problems = [Problem("", str(bad.source), bad.reason) for bad in rejected]
     inside = [other.resolve() for other in others if other.resolve() != folder.resolve()]
@@ -52,7 +52,7 @@ def find_partners(
     Raises:
         UsageError: the folder does not exist, or contains no audio.
     """
-    _require_folder(folder)
+    require_folder(folder)
     found: dict[str, list[str]] = {}
     for name in find_names(folder, AUDIO_SUFFIXES)[0]:
         found.setdefault(key_of(name), []).append(name)
@@ -87,7 +87,8 @@ def key_of(name: str) -> str:
     return strip_suffix(name, AUDIO_SUFFIXES) + ".wav"
 
 
-def _require_folder(folder: Path) -> None:
+def require_folder(folder: Path) -> None:
+    """Raise `UsageError` if a folder of audio does not exist."""
     if folder.is_file():
         raise UsageError(f"{folder}: is a file; `codectool compare` compares two files")
     if not folder.is_dir():

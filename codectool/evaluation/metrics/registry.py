@@ -12,6 +12,7 @@ from codectool.evaluation.metrics.distillmos import DistillMos
 from codectool.evaluation.metrics.dnsmos import Dnsmos
 from codectool.evaluation.metrics.periodicity import TokenPeriodicity
 from codectool.evaluation.metrics.pesq import PesqNarrowband, PesqWideband
+from codectool.evaluation.metrics.phonemes import PhonemeErrors
 from codectool.evaluation.metrics.pitch import PitchError, VoicingError
 from codectool.evaluation.metrics.plcmos import Plcmos
 from codectool.evaluation.metrics.si_sdr import SiSdr
@@ -36,6 +37,7 @@ METRICS: tuple[type[Metric], ...] = (
     SiSdr,
     PitchError,
     VoicingError,
+    PhonemeErrors,
     SpeakerSimilarity,
     TokenPeriodicity,
 )

@@ -29,6 +29,7 @@ IDENTITY = {
     "f0_cents": 0.0,
     "gpe": 0.0,
     "vde": 0.0,
+    "per": 0.0,
     "speaker": 1.0,
     "buzz": 0.0,
 }
@@ -121,7 +122,7 @@ def compute_and_check(metric: Metric, reference: Wave, degraded: Wave) -> None:
 
 def test_metrics_import_no_optional_package() -> None:
     heavy = "pesq pystoi scipy numba visqol webrtcvad parselmouth torch soxr ai_edge_litert"
-    heavy += " distillmos speechmos onnxruntime librosa transformers resemblyzer"
+    heavy += " distillmos speechmos onnxruntime librosa transformers resemblyzer pocketsphinx"
     code = (
         "import sys\n"
         "import codectool.evaluation.metrics.compute, codectool.evaluation.metrics.registry\n"

@@ -1,4 +1,4 @@
-"""Opinion scores without reference, speaker similarity and token-rate periodicity."""
+"""Opinion scores without reference, speaker similarity, phonemes and token-rate periodicity."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from codectool.evaluation.metrics.base import Metric, MetricUndefinedError, Wave
 from codectool.evaluation.metrics.distillmos import DistillMos
 from codectool.evaluation.metrics.dnsmos import Dnsmos
 from codectool.evaluation.metrics.periodicity import TOKEN_RATES, TokenPeriodicity
+from codectool.evaluation.metrics.phonemes import PhonemeErrors, edit_distance
 from codectool.evaluation.metrics.plcmos import Plcmos
 from codectool.evaluation.metrics.registry import unusable
 from codectool.evaluation.metrics.speaker import SpeakerSimilarity, windows
@@ -74,7 +75,7 @@ DEGRADED: dict[str, Callable[[Wave], Wave]] = {
 
 
 @pytest.mark.parametrize("name", DEGRADED)
-@pytest.mark.parametrize("metric", [DistillMos, Dnsmos, Plcmos, SpeakerSimilarity])
+@pytest.mark.parametrize("metric", [DistillMos, Dnsmos, Plcmos, SpeakerSimilarity, PhonemeErrors])
 def test_original_is_better_than_degraded_speech(metric: type[Metric], name: str) -> None:
     measure = load(metric)
     original = speech(RATE, "flite")
@@ -85,8 +86,8 @@ def test_original_is_better_than_degraded_speech(metric: type[Metric], name: str
     for info in metric.outputs:
         if info.name in ("dnsmos_sig", "dnsmos_bak"):  # each hears only one of the faults
             continue
-        assert worse[info.name] < best[info.name] - 0.1, info.name
-        assert info.range[0] <= worse[info.name] <= info.range[1]  # type: ignore[operator]
+        sign = 1 if info.better == "higher" else -1
+        assert sign * worse[info.name] < sign * best[info.name] - 0.1, info.name
 
 
 def test_dnsmos_background_hears_noise_and_not_the_voice() -> None:
@@ -190,3 +191,24 @@ def test_token_periodicity_subtracts_a_pitch_at_the_token_rate() -> None:
     assert measure.compute(wave, 0.5 * wave)["buzz"] == pytest.approx(0, abs=1e-6)
     with pytest.raises(MetricUndefinedError, match="shorter than 0.5 s"):
         measure.compute(wave[:1000], wave[:1000])
+
+
+def test_phonemes_of_a_known_sentence() -> None:
+    measure = load(PhonemeErrors)
+    assert isinstance(measure, PhonemeErrors)
+    wave = speech(16000, "flite")
+    found = measure.recognise(wave)
+    assert " ".join(found).startswith("DH IH K UH K B R AW N F AA K S JH AE N P S OW V ER DH")
+    assert measure.recognise(speech(16000)) != found
+    assert measure.recognise(wave) == found, "no state is kept"
+    assert len(measure.recognise(np.zeros(16000, np.float32))) < 3
+    with pytest.raises(MetricUndefinedError, match="fewer than 5 phonemes"):
+        measure.compute(*[with_noise(np.full(16000, 0.01, np.float32), 60)] * 2)
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "distance"),
+    [("", "", 0), ("abc", "", 3), ("", "ab", 2), ("kitten", "sitting", 3), ("abc", "abc", 0)],
+)
+def test_edit_distance(first: str, second: str, distance: int) -> None:
+    assert edit_distance(first, second) == distance

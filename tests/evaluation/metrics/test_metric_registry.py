@@ -25,7 +25,7 @@ def test_metric_names_and_order() -> None:
     assert list(METRIC_INFO) == [
         *("pesq_wb", "pesq_nb", "stoi", "estoi", "visqol", "visqol_poly", "warpq"),
         *("distillmos", "dnsmos_p808", "dnsmos_ovrl", "dnsmos_sig", "dnsmos_bak", "plcmos"),
-        *("mel_db", "lsd_db", "si_sdr_db", "f0_cents", "gpe", "vde", "speaker", "buzz"),
+        *("mel_db", "lsd_db", "si_sdr_db", "f0_cents", "gpe", "vde", "per", "speaker", "buzz"),
     ]
     for info in METRIC_INFO.values():
         assert info.about.endswith(".")
