@@ -40,10 +40,10 @@ SLACK = {"visqol": 0.02}  # the network's values for bad clips are all close to 
 
 @pytest.fixture(scope="module", params=METRICS, ids=lambda metric: metric.__name__)
 def metric(request: pytest.FixtureRequest) -> Metric:
-    if problem := unusable(request.param):
-        pytest.skip(problem)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
+        if problem := unusable(request.param):
+            pytest.skip(problem)
         metric: Metric = request.param()
     return metric
 

@@ -36,9 +36,11 @@ def _no_network(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def load(metric: type[Metric]) -> Metric:
-    if problem := unusable(metric):
-        pytest.skip(problem)
-    return metric()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if problem := unusable(metric):
+            pytest.skip(problem)
+        return metric()
 
 
 def package(name: str) -> Any:
