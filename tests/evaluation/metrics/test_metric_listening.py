@@ -142,6 +142,17 @@ def test_plcmos_features_match_the_package() -> None:
             wave = wave + np.float32(0.1)
         expected = module.PLCMOS.stft_transform(module.PLCMOS(), wave)
         np.testing.assert_allclose(_log_power(wave), expected, atol=1e-5)
+    silence = np.zeros(1000, np.float32)
+    expected = module.PLCMOS.stft_transform(module.PLCMOS(), silence)
+    np.testing.assert_allclose(_log_power(silence), expected, atol=1e-5)
+
+
+def test_plcmos_of_a_long_clip_is_the_mean_of_its_parts() -> None:
+    measure, wave = load(Plcmos), np.resize(speech(16000), 40 * 16000)
+    wave[:320000] = 0
+    wave[0] = 1e-3
+    parts = [measure.compute(part, part)["plcmos"] for part in (wave[:320000], wave[320000:])]
+    assert measure.compute(wave, wave)["plcmos"] == pytest.approx(np.mean(parts), abs=1e-5)
 
 
 def test_speaker_similarity_matches_the_package(monkeypatch: pytest.MonkeyPatch) -> None:
