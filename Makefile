@@ -14,6 +14,7 @@ install: .venv/.installed  ## create .venv with codectool and everything its tes
 .venv/.installed: pyproject.toml
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --editable '.[dev]'
+	$(BIN)/python -m pip install --quiet --no-deps Resemblyzer
 	touch $@
 
 test: install  ## run all tests, on all cores

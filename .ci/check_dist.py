@@ -89,7 +89,7 @@ def check_installed(wheel: Path, folder: Path) -> None:
     (packages,) = (folder / "env").glob("lib/python*/site-packages")
     dependencies = [path for path in sys.path if path.endswith("site-packages")]
     (packages / "dependencies.pth").write_text("\n".join(dependencies))
-    subprocess.run([*PIP, "--python", python, "check"], check=True)
+    check_requirements(python)
     work = folder / "work"
     (work / "recordings").mkdir(parents=True)
     (work / "assets").mkdir()
@@ -101,6 +101,15 @@ def check_installed(wheel: Path, folder: Path) -> None:
     for command in [*readme_commands(), "codectool doctor"]:
         print("$", command, flush=True)
         print(run_in(python, work, command), end="")
+
+
+def check_requirements(python: Path) -> None:
+    """Run `pip check`; Resemblyzer is installed without its dependencies on purpose."""
+    command = [*PIP, "--python", python, "check"]
+    result = subprocess.run(command, stdout=subprocess.PIPE, text=True)
+    lines = result.stdout.splitlines()
+    broken = [line for line in lines if not line.startswith("resemblyzer ")]
+    assert lines and (result.returncode == 0 or not broken), result
 
 
 def install(wheel: Path, folder: Path) -> Path:
