@@ -60,6 +60,7 @@ class PitchTracker(Block):
         )
         self.mix = nn.ModuleList(Pointwise(hidden, hidden) for _ in range(2))
         self.out = Pointwise(hidden, config.pitch_bins + 3)
+        self.lock: nn.Module = PhaseLock(frame)
 
     def predict(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits of pitch, logit of voicing, cosine and sine of the phase, and the state."""
@@ -76,14 +77,7 @@ class PitchTracker(Block):
         with torch.autocast(x.device.type, enabled=False):
             out, past = self.predict(x.float(), state[:, :-1])
             values = torch.cat([self.frequency(out), out[..., -3:]], -1)
-        rows, phases = [], []
-        starts = state[:, -1].tolist()
-        for item, start in zip(values.detach().double().cpu().numpy(), starts, strict=True):
-            row, after = lock_phase(item, start, self.frame)
-            rows.append(row)
-            phases.append(after)
-        track = torch.from_numpy(np.stack(rows)).to(x.device)
-        phase = torch.tensor(phases, dtype=torch.float32, device=x.device)
+        track, phase = self.lock(values, state[:, -1])
         return track, torch.cat([past, phase[:, None]], 1)
 
     def frequency(self, out: Tensor) -> Tensor:
@@ -94,6 +88,25 @@ class PitchTracker(Block):
         share = share * near
         centre = (share * number).sum(-1, keepdim=True) / share.sum(-1, keepdim=True)
         return LOWEST_PITCH / self.sample_rate * torch.exp2(centre / BINS_PER_OCTAVE)
+
+
+class PhaseLock(nn.Module):
+    """`lock_phase` for a batch; exported graphs have another form of it."""
+
+    def __init__(self, frame: int) -> None:
+        super().__init__()
+        self.frame = frame
+
+    @override
+    def forward(self, values: Tensor, phase: Tensor) -> tuple[Tensor, Tensor]:
+        """Return phase, frequency and voicing ``(B, T, 3)``, and the next phase ``(B,)``."""
+        rows, phases = [], []
+        for item, start in zip(values.detach().double().cpu().numpy(), phase.tolist(), strict=True):
+            row, after = lock_phase(item, start, self.frame)
+            rows.append(row)
+            phases.append(after)
+        track = torch.from_numpy(np.stack(rows)).to(values.device)
+        return track, torch.tensor(phases, dtype=torch.float32, device=values.device)
 
 
 def lock_phase(values: Array, phase: float, frame: int) -> tuple[npt.NDArray[np.float32], float]:
@@ -158,11 +171,7 @@ class HarmonicNoise(Block):
         sharpening = _sharpening(config, sample_rate) if config.sharpening else None
         self.register_buffer("sharpening", sharpening, persistent=False)
         self.sharpening: Tensor | None
-        # filters have no phase, so segments are delayed: their responses begin before them
-        turns = torch.from_numpy(bins * config.filter_delay / self.fft)
-        self.delay = nn.Buffer(
-            torch.exp(-2j * math.pi * turns).to(torch.complex64), persistent=False
-        )
+        self.filter: nn.Module = SegmentFilter(self.fft, config.filter_delay)
 
     def scale_output_(self, factor: Tensor) -> None:
         """Multiply all samples by a factor."""
@@ -192,9 +201,8 @@ class HarmonicNoise(Block):
             )
             extended = torch.cat([before.reshape(-1, 2, self.hop), sources], 2)
             segments = extended.unfold(2, 2 * self.hop, self.hop) * self.window
-            spectra = torch.fft.rfft(segments, self.fft).transpose(1, 2)
             weights = torch.exp((gains @ self.matrix).clamp(-16, 3))
-            rows = torch.fft.irfft((spectra * weights).sum(2) * self.delay, self.fft)
+            rows = self.filter(segments, weights)
             samples = self._overlap_add(rows, rest)
             count = torch.remainder(counter + x.shape[1], FRAMES_PER_RESET)
             kept = extended[:, :, -self.hop :].flatten(1)
@@ -235,6 +243,31 @@ class HarmonicNoise(Block):
         for part in range(parts):
             total[:, part : part + count] += hops[:, :, part]
         return total.flatten(1)
+
+
+class SegmentFilter(nn.Module):
+    """Filter of segments in the frequency domain; exported graphs have another form of it."""
+
+    def __init__(self, fft: int, delay: int) -> None:
+        super().__init__()
+        self.fft, self.delay = fft, delay
+        # filters have no phase, so segments are delayed: their responses begin before them
+        turns = torch.arange(fft // 2 + 1, dtype=torch.float64, device="cpu") * delay / fft
+        self.phases = nn.Buffer(
+            torch.exp(-2j * math.pi * turns).to(torch.complex64), persistent=False
+        )
+
+    @override
+    def forward(self, segments: Tensor, weights: Tensor) -> Tensor:
+        """Return the sum of both sources, delayed, ``(B, S, fft)``.
+
+        Args:
+            segments: ``(B, 2, S, N)`` with N <= fft.
+            weights: factors of the bins, ``(B, S, 2, fft / 2 + 1)``.
+        """
+        spectra = torch.fft.rfft(segments, self.fft).transpose(1, 2)
+        rows: Tensor = torch.fft.irfft((spectra * weights).sum(2) * self.phases, self.fft)
+        return rows
 
 
 class GainContext(nn.Module):
