@@ -109,7 +109,8 @@ def check_requirements(python: Path) -> None:
     result = subprocess.run(command, stdout=subprocess.PIPE, text=True)
     lines = result.stdout.splitlines()
     broken = [line for line in lines if not line.startswith("resemblyzer ")]
-    assert lines and (result.returncode == 0 or not broken), result
+    assert lines, result
+    assert result.returncode == 0 or not broken, broken
 
 
 def install(wheel: Path, folder: Path) -> Path:

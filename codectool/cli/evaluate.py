@@ -34,7 +34,7 @@ from codectool.cli.progress import evaluation_progress
 from codectool.codecs.registry import FAMILIES
 from codectool.errors import UsageError
 from codectool.files import check_writable
-from codectool.messages import first_few, to_json
+from codectool.messages import first_few, printable, to_json
 
 if TYPE_CHECKING:
     from codectool.evaluation.results import Evaluation
@@ -135,6 +135,11 @@ def _complete_codec(_ctx: click.Context, _param: click.Parameter, incomplete: st
     show_default="one per core",
     help="Number of processes.",
 )
+@click.option(
+    "--by-folder",
+    is_flag=True,
+    help="Print means of each folder in WAV_DIR too, so that no source of clips hides another.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print all values of all clips as JSON.")
 @click.option("--csv", "as_csv", is_flag=True, help="Print CSV with a line per clip and system.")
 @click.option("--markdown", is_flag=True, help="Print the table as Markdown.")
@@ -177,6 +182,7 @@ def evaluate(
     files_from: Path | None,
     align: Align,
     jobs: int | None,
+    by_folder: bool,
     as_json: bool,
     as_csv: bool,
     markdown: bool,
@@ -217,11 +223,13 @@ def evaluate(
         check_page(report, report_audio, overwrite)
     if plot is not None and not tokens:
         raise UsageError("`--plot` draws token statistics; add `--tokens`")
-    if tokens and (folders or report or keep or metrics):
+    if tokens and (folders or report or keep or metrics or by_folder):
         raise UsageError(
-            "`--tokens` takes one folder and cannot be combined with `--metric`, `--report` or "
-            "`--keep`"
+            "`--tokens` takes one folder and cannot be combined with `--metric`, `--report`, "
+            "`--keep` or `--by-folder`"
         )
+    if by_folder and as_csv:
+        raise UsageError("`--csv` has a line per clip, and no means for `--by-folder`")
     systems = _load_systems(models, checkpoints, codecs, config, device)
     if files is None and (systems or folders):
         for folder in (references, *(path for _, path in map(_split_name, folders))):
@@ -264,7 +272,7 @@ def evaluate(
             raise UsageError(f"{references}: none of its clips could be compared")
         # hours of work: no failure of one output costs the other
         try:
-            _print(evaluation, output)
+            _print(evaluation, output, by_folder)
         finally:
             if report is not None:
                 _write_page(report, evaluation, report_audio, overwrite)
@@ -326,25 +334,33 @@ def _split_name(text: str) -> tuple[str, Path]:
     return (name, Path(rest)) if mark and not Path(text).exists() else ("", Path(text))
 
 
-def _print(evaluation: Evaluation, output: str) -> None:
+def _print(evaluation: Evaluation, output: str, by_folder: bool) -> None:
     """Print the results on stdout, remarks and problems on stderr."""
     from codectool.evaluation import tables
 
     if output == "json":
-        print_data(to_json(tables.to_json(evaluation), indent=1))
+        print_data(to_json(tables.to_json(evaluation, by_folder), indent=1))
     elif output == "csv":
         print_data(tables.to_csv(evaluation), end="")
     else:
-        clips = evaluation.clips
-        minutes = sum(clip.seconds for clip in clips) / 60
+        parts = {"": evaluation, **(evaluation.by_folder() if by_folder else {})}
+        as_output = tables.as_markdown if output == "markdown" else tables.as_text
         print_data(
-            f"{count(len(clips), 'clip')}, {minutes:.1f} minutes; mean ± 95 % (worst clip)\n"
+            "\n\n".join(
+                f"{_heading(folder, part)}\n\n{as_output(tables.table(part))}"
+                for folder, part in parts.items()
+            )
         )
-        rows = tables.table(evaluation)
-        print_data(tables.as_markdown(rows) if output == "markdown" else tables.as_text(rows))
     for line in tables.remarks(evaluation):
         warn(line)
     _print_problems(evaluation)
+
+
+def _heading(folder: str, evaluation: Evaluation) -> str:
+    clips = evaluation.clips
+    minutes = sum(clip.seconds for clip in clips) / 60
+    counted = f"{count(len(clips), 'clip')}, {minutes:.1f} minutes"
+    return f"{printable(folder)}: {counted}" if folder else f"{counted}; mean ± 95 % (worst clip)"
 
 
 def _print_problems(evaluation: Evaluation) -> None:

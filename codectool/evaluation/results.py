@@ -99,6 +99,30 @@ class Evaluation:
         """The originals, if they have values, and all systems."""
         return self.systems if self.originals is None else (self.originals, *self.systems)
 
+    def by_folder(self) -> dict[str, Evaluation]:
+        """Return the evaluation of the clips in each folder, by its name.
+
+        A folder is the first part of the name of a clip; it is ``.`` for clips in no folder.
+        Problems and clips that could not be read are not repeated.
+        """
+        folders: dict[str, list[int]] = {}
+        for number, clip in enumerate(self.clips):
+            folder, separator, _ = clip.name.partition("/")
+            folders.setdefault(folder if separator else ".", []).append(number)
+        return {folder: self._only(folders[folder]) for folder in sorted(folders)}
+
+    def _only(self, numbers: Sequence[int]) -> Evaluation:
+        clips = tuple(self.clips[number] for number in numbers)
+
+        def only(system: SystemResult) -> SystemResult:
+            scores = [system.scores[number] for number in numbers]
+            metrics = [metric for metric in self.metrics if metric.name in system.means]
+            return summarise(system.name, clips, scores, metrics, system.delay_ms)
+
+        systems = tuple(map(only, self.systems))
+        originals = self.originals and only(self.originals)
+        return Evaluation(clips, self.metrics, systems, originals=originals)
+
 
 def summarise(
     name: str,

@@ -117,9 +117,18 @@ def _listed(items: Sequence[str]) -> str:
     return ", ".join(first_few(items, see="`--json`"))
 
 
-def to_json(evaluation: Evaluation) -> dict[str, Any]:
-    """Convert all results to JSON values."""
+def to_json(evaluation: Evaluation, by_folder: bool = False) -> dict[str, Any]:
+    """Convert all results to JSON values, with means of each folder if ``by_folder`` is true."""
+    folders = {
+        name: {
+            "clips": len(only.clips),
+            "originals": only.originals and _means_json(only.originals),
+            "systems": [_means_json(system) for system in only.systems],
+        }
+        for name, only in (evaluation.by_folder() if by_folder else {}).items()
+    }
     return {
+        **({"folders": folders} if by_folder else {}),
         "clips": [
             {
                 "name": clip.name,
@@ -173,6 +182,12 @@ def _cell(system: SystemResult, metric: MetricInfo, best: bool) -> str:
     if found.low is not None:
         text += f" ±{found.mean - found.low:.{metric.digits}f}"
     return f"{text} ({found.worst:.{metric.digits}f})"
+
+
+def _means_json(system: SystemResult) -> dict[str, Any]:
+    values = dataclasses.asdict(system)
+    del values["scores"]
+    return values
 
 
 def _system_json(system: SystemResult) -> dict[str, Any]:

@@ -73,6 +73,18 @@ def test_evaluate_prints_csv_and_markdown(run: Run, clips: Path) -> None:
     assert_refused(run("evaluate", clips, clips, "--csv", "--json"), "`--json` and `--csv`")
 
 
+def test_evaluate_by_folder_prints_a_table_for_each(run: Run, clips: Path) -> None:
+    result = run("evaluate", clips, clips, *MEL, "--by-folder")
+    heads = [line for line in result.text.splitlines() if "minutes" in line]
+    assert [head.partition(" minutes")[0] for head in heads] == [
+        *("2 clips, 0.0", ".: 1 clip, 0.0", "b: 1 clip, 0.0")
+    ]
+    assert result.text.count("mel distance, dB") == 3
+    result = run("evaluate", clips, clips, *MEL, "--by-folder", "--json")
+    assert list(json.loads(result.text)["folders"]) == [".", "b"]
+    assert_refused(run("evaluate", clips, clips, "--csv", "--by-folder"), "a line per clip")
+
+
 def test_evaluate_lists_bad_clips_and_exits_with_one(run: Run, clips: Path) -> None:
     coded = clips.parent / "coded"
     write(coded / "a.wav", 5)

@@ -118,6 +118,26 @@ def test_originals_have_values_of_metrics_without_reference(tmp_path: Path) -> N
     assert run(references, [("originals", degraded)], Error).originals is None
 
 
+def test_means_by_folder(tmp_path: Path) -> None:
+    references, degraded = folders(tmp_path)
+    found = run(references, degraded, Error, Level)
+    parts = found.by_folder()
+    assert {name: [clip.name for clip in part.clips] for name, part in parts.items()} == {
+        ".": ["a.wav"],
+        "b": ["b/c.wav", "b/d.flac"],
+    }
+    for part in parts.values():
+        for whole, system in zip(found.columns, part.columns, strict=True):
+            values = [by_clip(whole)[clip.name].values["level"] for clip in part.clips]  # type: ignore[attr-defined]
+            assert system.means["level"].mean == pytest.approx(float(np.mean(values)))
+            assert (system.name, system.delay_ms) == (whole.name, whole.delay_ms)
+    data = tables.to_json(found, by_folder=True)["folders"]
+    assert data["b"]["clips"] == 2
+    assert data["b"]["systems"][0]["means"]["error"]["clips"] == 2
+    assert data["b"]["originals"]["means"].keys() == {"level"}
+    assert "folders" not in tables.to_json(found)
+
+
 def test_clips_may_differ_in_rate_channels_and_length(tmp_path: Path) -> None:
     references, degraded = tmp_path / "r", tmp_path / "d"
     for name, rate in (("same.wav", 16000), ("high.wav", 48000), ("low.wav", 8000)):
