@@ -60,7 +60,7 @@ class PitchTracker(Block):
         )
         self.mix = nn.ModuleList(Pointwise(hidden, hidden) for _ in range(2))
         self.out = Pointwise(hidden, config.pitch_bins + 3)
-        self.lock: nn.Module = PhaseLock(frame)
+        self.lock = PhaseLock(frame)
 
     def predict(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits of pitch, logit of voicing, cosine and sine of the phase, and the state."""
@@ -150,12 +150,12 @@ class HarmonicNoise(Block):
         super().__init__()
         self.up, self.hop, self.fft, self.bands = frame, frame // 2, config.fft_size, config.bands
         self.advance = config.phase_advance
-        self.tail = -(-self.fft // self.hop) * self.hop - self.hop  # samples after a segment's hop
+        self.filter = SegmentFilter(self.hop, self.fft, config.filter_delay)
         self.context = GainContext(config) if config.context else None
         reach = self.context.reach * config.hidden if self.context is not None else 0
         # counter of frames, half a frame of both sources, the samples of earlier segments, and the
         # past of the context
-        self.sizes = [1, 2 * self.hop, self.tail, reach]
+        self.sizes = [1, 2 * self.hop, self.filter.tail, reach]
         self.state_shape = (sum(self.sizes),)
         self.macs = config.hidden * (channels + 4 * config.bands)
         if self.context is not None:
@@ -167,11 +167,9 @@ class HarmonicNoise(Block):
         self.matrix = nn.Buffer(
             _interpolation(config.bands, bins, sample_rate / self.fft), persistent=False
         )
-        self.window = nn.Buffer(torch.hann_window(2 * self.hop), persistent=False)
         sharpening = _sharpening(config, sample_rate) if config.sharpening else None
         self.register_buffer("sharpening", sharpening, persistent=False)
         self.sharpening: Tensor | None
-        self.filter: nn.Module = SegmentFilter(self.fft, config.filter_delay)
 
     def scale_output_(self, factor: Tensor) -> None:
         """Multiply all samples by a factor."""
@@ -200,10 +198,8 @@ class HarmonicNoise(Block):
                 [self.pulses(phase, frequency, voicing), self.noise(counter, x.shape[1])], 1
             )
             extended = torch.cat([before.reshape(-1, 2, self.hop), sources], 2)
-            segments = extended.unfold(2, 2 * self.hop, self.hop) * self.window
             weights = torch.exp((gains @ self.matrix).clamp(-16, 3))
-            rows = self.filter(segments, weights)
-            samples = self._overlap_add(rows, rest)
+            samples = self.filter(extended, weights, rest)
             count = torch.remainder(counter + x.shape[1], FRAMES_PER_RESET)
             kept = extended[:, :, -self.hop :].flatten(1)
             split = 2 * self.hop * x.shape[1]
@@ -235,22 +231,19 @@ class HarmonicNoise(Block):
         x = x ^ (x >> 16)
         return (x.to(torch.float32) * 2.0**-31 - 1) * math.sqrt(3)
 
-    def _overlap_add(self, rows: Tensor, rest: Tensor) -> Tensor:
-        hops = F.pad(rows, (0, -self.fft % self.hop)).reshape(*rows.shape[:2], -1, self.hop)
-        count, parts = hops.shape[1:3]
-        total: Tensor = hops.new_zeros(len(rows), count + parts - 1, self.hop)
-        total[:, : parts - 1] = rest.reshape(len(rest), -1, self.hop)
-        for part in range(parts):
-            total[:, part : part + count] += hops[:, :, part]
-        return total.flatten(1)
-
 
 class SegmentFilter(nn.Module):
-    """Filter of segments in the frequency domain; exported graphs have another form of it."""
+    """Filter of overlapping segments in the frequency domain; exported graphs have their own form.
 
-    def __init__(self, fft: int, delay: int) -> None:
+    Attributes:
+        tail: samples that the last segment reaches beyond its hop.
+    """
+
+    def __init__(self, hop: int, fft: int, delay: int) -> None:
         super().__init__()
-        self.fft, self.delay = fft, delay
+        self.hop, self.fft, self.delay = hop, fft, delay
+        self.tail = -(-fft // hop) * hop - hop
+        self.window = nn.Buffer(torch.hann_window(2 * hop), persistent=False)
         # filters have no phase, so segments are delayed: their responses begin before them
         turns = torch.arange(fft // 2 + 1, dtype=torch.float64, device="cpu") * delay / fft
         self.phases = nn.Buffer(
@@ -258,16 +251,24 @@ class SegmentFilter(nn.Module):
         )
 
     @override
-    def forward(self, segments: Tensor, weights: Tensor) -> Tensor:
-        """Return the sum of both sources, delayed, ``(B, S, fft)``.
+    def forward(self, sources: Tensor, weights: Tensor, rest: Tensor) -> Tensor:
+        """Return the sum of both sources, ``(B, S hop + tail)``.
 
         Args:
-            segments: ``(B, 2, S, N)`` with N <= fft.
+            sources: ``(B, 2, (S + 1) hop)``.
             weights: factors of the bins, ``(B, S, 2, fft / 2 + 1)``.
+            rest: samples of earlier segments, ``(B, tail)``.
         """
+        segments = sources.unfold(2, 2 * self.hop, self.hop) * self.window
         spectra = torch.fft.rfft(segments, self.fft).transpose(1, 2)
-        rows: Tensor = torch.fft.irfft((spectra * weights).sum(2) * self.phases, self.fft)
-        return rows
+        rows = torch.fft.irfft((spectra * weights).sum(2) * self.phases, self.fft)
+        hops = F.pad(rows, (0, -self.fft % self.hop)).reshape(*rows.shape[:2], -1, self.hop)
+        count, parts = hops.shape[1:3]
+        total: Tensor = hops.new_zeros(len(rows), count + parts - 1, self.hop)
+        total[:, : parts - 1] = rest.reshape(len(rest), -1, self.hop)
+        for part in range(parts):
+            total[:, part : part + count] += hops[:, :, part]
+        return total.flatten(1)
 
 
 class GainContext(nn.Module):
