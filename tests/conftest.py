@@ -91,7 +91,7 @@ SLOW_FILES = frozenset(
         *("test_evaluate_command.py", "test_evaluate_tokens.py", "test_folders.py"),
         *("test_full_size.py", "test_hcd_memory.py", "test_interrupts.py"),
         *("test_matrix.py", "test_metric_all.py", "test_metric_warpq.py", "test_parallel.py"),
-        "test_metric_listening.py",
+        *("test_metric_listening.py", "test_evaluate_stability.py"),
         *("test_pipeline_kills.py", "test_pipeline_ray.py", "test_pipeline_run.py"),
         *("test_pipes.py", "test_report_browser.py", "test_run.py"),
         *("test_supercodec_chunked.py", "test_supercodec_quantizer.py", "test_train.py"),

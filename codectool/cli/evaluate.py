@@ -163,6 +163,12 @@ def _complete_codec(_ctx: click.Context, _param: click.Parameter, incomplete: st
 )
 @click.option("--tokens", is_flag=True, help="Print token statistics instead of audio metrics.")
 @click.option(
+    "--stability",
+    is_flag=True,
+    help="Print instead how many tokens stay when clips are shifted, scaled, given noise, or coded "
+    "twice.",
+)
+@click.option(
     "--plot",
     type=click.Path(path_type=Path, dir_okay=False),
     metavar="PNG",
@@ -190,6 +196,7 @@ def evaluate(
     report_audio: Literal["embed", "beside"],
     keep: Path | None,
     tokens: bool,
+    stability: bool,
     plot: Path | None,
     overwrite: bool,
 ) -> None:
@@ -205,6 +212,7 @@ def evaluate(
       codectool evaluate clips/ --model hac --codec opus@6 --codec codec2@1300 --report out.html
       codectool evaluate clips/ --checkpoint bigcodec.pt --metric stoi --metric pesq_wb --json
       codectool evaluate clips/ --model hac --tokens --plot tokens.png
+      codectool evaluate clips/ --model hac --stability
     """
     formats = {"json": as_json, "csv": as_csv, "markdown": markdown}
     output, *others = [name for name, given in formats.items() if given] or ["table"]
@@ -223,11 +231,12 @@ def evaluate(
         check_page(report, report_audio, overwrite)
     if plot is not None and not tokens:
         raise UsageError("`--plot` draws token statistics; add `--tokens`")
-    if tokens and (folders or report or keep or metrics or by_folder):
-        raise UsageError(
-            "`--tokens` takes one folder and cannot be combined with `--metric`, `--report`, "
-            "`--keep` or `--by-folder`"
-        )
+    of_tokens = "--tokens" if tokens else "--stability" if stability else ""
+    unfit = {"--stability": tokens and stability, "--metric": metrics, "--keep": keep}
+    unfit |= {"--report": tokens and report, "--by-folder": by_folder, "DEGRADED_DIR": folders}
+    for option, given in unfit.items():
+        if of_tokens and given:
+            raise UsageError(f"`{of_tokens}` measures no audio; leave out `{option}`")
     if by_folder and as_csv:
         raise UsageError("`--csv` has a line per clip, and no means for `--by-folder`")
     systems = _load_systems(models, checkpoints, codecs, config, device)
@@ -238,6 +247,11 @@ def evaluate(
         from codectool.cli.evaluate_tokens import print_token_usage
 
         failed = print_token_usage(references, files, systems, output, plot, overwrite)
+        sys.exit(EXIT_PROBLEMS if failed else 0)
+    if stability:
+        from codectool.cli.evaluate_tokens import print_token_stability
+
+        failed = print_token_stability(references, files, systems, output, report, overwrite)
         sys.exit(EXIT_PROBLEMS if failed else 0)
     if not systems and not folders:
         raise UsageError(

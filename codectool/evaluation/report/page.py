@@ -5,7 +5,7 @@ from __future__ import annotations
 import base64
 import hashlib
 import html
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
 from string import Template
@@ -16,6 +16,7 @@ from codectool.evaluation.report.audio import read_clip
 from codectool.evaluation.report.audio_store import AudioStore, EmbeddedAudio, SidecarAudio
 from codectool.evaluation.report.data import page_data
 from codectool.evaluation.results import Evaluation
+from codectool.evaluation.tables import Rows
 from codectool.files import atomic_output, check_writable
 from codectool.messages import printable
 
@@ -77,6 +78,62 @@ def write_page(
                     store.add(page, number, system, clip_audio)
             on_clip()
         page.write(tail.encode(errors="replace"))
+
+
+def write_tables(
+    path: Path,
+    tables: Sequence[tuple[str, Rows]],
+    *,
+    title: str,
+    text: str,
+    command: str,
+    overwrite: bool = False,
+) -> None:
+    """Write a page with tables only; it has no script and loads nothing.
+
+    Args:
+        path: path of the page.
+        tables: heading and rows of each; the first row and the first column are headings.
+        title: title of the page.
+        text: paragraph below the tables.
+        command: command line to show.
+        overwrite: replace an existing page.
+
+    Raises:
+        UsageError: the page exists, or cannot be written.
+    """
+    style = _read("page.css")
+    policy = f"default-src 'none'; style-src {_hash(style)}; base-uri 'none'; form-action 'none'"
+
+    def escaped(value: str) -> str:
+        return html.escape(printable(value))
+
+    def cells(tag: str, values: Sequence[str]) -> str:
+        return "".join(f"<{tag}>{escaped(value)}</{tag}>" for value in values)
+
+    sections = []
+    for heading, (head, *rows) in tables:
+        lines = "\n".join(
+            f'<tr><th scope="row">{escaped(name)}</th>{cells("td", values)}</tr>'
+            for name, *values in rows
+        )
+        sections.append(
+            f"<section>\n<h2>{escaped(heading)}</h2>\n"
+            f'<div class="scroll" tabindex="0" role="region" aria-label="{escaped(heading)}">'
+            f"<table>\n<thead><tr>{cells('th', head)}</tr></thead>\n"
+            f"<tbody>\n{lines}\n</tbody></table></div>\n</section>"
+        )
+    page = Template(_read("tables.html")).substitute(
+        policy=policy,
+        style=style,
+        title=escaped(title),
+        counts=f"codectool {__version__}",
+        command=escaped(command),
+        sections="\n".join(sections),
+        text=escaped(text),
+    )
+    with atomic_output(path, overwrite) as file:
+        file.write(page.encode(errors="replace"))
 
 
 def _page_text(evaluation: Evaluation, store: AudioStore, title: str, command: str | None) -> str:
