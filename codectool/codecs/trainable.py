@@ -15,12 +15,58 @@ from codectool.nn.loading import copy_tensors
 
 
 @dataclass(frozen=True)
+class SourcePrediction:
+    """What a decoder predicts for its source of harmonics and noise, for losses on it.
+
+    Frame i stands for the samples of the target from ``i frame`` on.
+
+    Attributes:
+        frame: samples per frame.
+        pitch: ``(B, T, bins)``, logits of the pitch.
+        lowest_pitch: pitch of the first bin in Hz.
+        bins_per_octave: number of bins per octave.
+        voicing: ``(B, T)``, logits of the voicing.
+        phase: ``(B, T, 2)``, cosine and sine of the phase of the pulses, times how sure it is.
+        phase_offset: samples from the start of a frame to where its phase belongs.
+        levels: ``(B, T', M)``, natural logarithms of the amplitude of harmonics and noise together
+            in bands, with unit power as 0.
+        level_hop: samples from one row of the levels to the next.
+        level_offset: samples from the start of the target to the centre of the first row.
+        bands: ``(K, M)``, weights of the bins of a power spectrum in the bands; they sum to 1.
+    """
+
+    frame: int
+    pitch: Tensor
+    lowest_pitch: float
+    bins_per_octave: int
+    voicing: Tensor
+    phase: Tensor
+    phase_offset: int
+    levels: Tensor
+    level_hop: int
+    level_offset: int
+    bands: Tensor
+
+
+@dataclass(frozen=True)
 class Reconstruction:
-    """Output of a forward pass in training; audio and its target are float32 ``(B, 1, N')``."""
+    """Output of a forward pass in training; signals are float32 ``(B, 1, N')``.
+
+    Attributes:
+        audio: the output.
+        target: what it is compared with.
+        auxiliary_losses: losses of the quantizer: scalars without their weights.
+        others: outputs of the same tokens that differ in what is random, if anything is.
+        source: predictions of a decoder with a source.
+        pitch: pitch of the target in the frames of the source, as `track_pitch` returns it.
+    """
 
     audio: Tensor
     target: Tensor
-    auxiliary_losses: dict[str, Tensor]  # of the quantizer: scalars without their weights
+    auxiliary_losses: dict[str, Tensor]
+    others: tuple[Tensor, ...] = ()
+    source: SourcePrediction | None = None
+    pitch: Tensor | None = None
 
 
 @dataclass(frozen=True)

@@ -58,6 +58,10 @@ class Block(nn.Module, ABC):
             The output, and the new state: a view of a tensor as long as ``state`` and ``x``.
         """
 
+    def initial_state(self, x: Tensor) -> Tensor:
+        """Return the state before the start of the signals ``x`` ``(B, ...)``."""
+        return torch.zeros(len(x), *self.state_shape, dtype=torch.float32, device=x.device)
+
     def first_input(self, frame: int) -> int:
         """Return the index of the earliest input frame that output frame ``frame`` depends on."""
         return frame * self.down // self.up - self.state_shape[0]
@@ -79,10 +83,7 @@ class Stack(nn.Sequential):
         """Run all blocks; ``state`` None stands for the start of the signal."""
         blocks = self.blocks.values()
         if state is None:
-            state = [
-                torch.zeros(len(x), *block.state_shape, dtype=torch.float32, device=x.device)
-                for block in blocks
-            ]
+            state = [block.initial_state(x) for block in blocks]
         new_state: State = []
         for block, before in zip(blocks, state, strict=True):
             x, after = block(x, before)

@@ -10,7 +10,7 @@ published. Related codecs: HILCodec (arXiv 2405.04752), MaskBit (arXiv 2409.1621
 from __future__ import annotations
 
 import copy
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from torch import Tensor, nn
 from typing_extensions import override
@@ -26,8 +26,9 @@ from codectool.codecs.hac.spectral import (
     spectral_decoder,
     spectral_encoder,
 )
-from codectool.codecs.hac.voice import wave_decoder
+from codectool.codecs.hac.voice import VoiceTail, wave_decoder
 from codectool.codecs.hac.waveform import WaveNorm, wave_encoder
+from codectool.codecs.trainable import SourcePrediction
 
 
 @dataclass(frozen=True)
@@ -35,15 +36,18 @@ class HacOutput:
     """Result of a training step.
 
     Attributes:
-        audio: ``(B, 1, N')``, the decoder's samples after its delay.
+        audio: ``(B, outputs, N')``, the decoder's samples after its delay; two outputs if the
+            decoder has a source.
         target: ``(B, 1, N')``, the input without the last samples, whose look-ahead would lie
             beyond the crop.
         bottleneck: bits and the quantities for their loss.
+        source: predictions of a decoder with a source.
     """
 
     audio: Tensor
     target: Tensor
     bottleneck: BinaryOutput
+    source: SourcePrediction | None = None
 
 
 class HacNetwork(nn.Module):
@@ -74,10 +78,33 @@ class HacNetwork(nn.Module):
         """
         delay = self.config.delay_frames * self.config.hop_length
         bottleneck = self.bottleneck(self.encoder(self.norm(self.analysis(wave.mT)[0]))[0])
-        decoded = self.norm.restore(self.decoder(bottleneck.signs)[0])
-        audio = self.synthesis(decoded)[0].mT
+        decoded, source = self.decode(bottleneck.signs)
+        audio = self.synthesis(self.norm.restore(decoded))[0].mT
         target = wave[..., : wave.shape[-1] - delay]
-        return HacOutput(audio[..., delay:], target, bottleneck)
+        if source is not None:
+            source = self._align(source, delay)
+        return HacOutput(audio[..., delay:], target, bottleneck, source)
+
+    def decode(self, signs: Tensor) -> tuple[Tensor, SourcePrediction | None]:
+        """Return normalised samples or spectra, and the predictions of a decoder with a source."""
+        blocks = self.decoder.blocks
+        _, tail = blocks.popitem()
+        if not isinstance(tail, VoiceTail):
+            return self.decoder(signs)[0], None
+        features = Stack(blocks)(signs)[0]
+        return tail.draw(features, tail.initial_state(features))
+
+    def _align(self, source: SourcePrediction, delay: int) -> SourcePrediction:
+        """Drop the frames before the crop; convert levels to those of samples."""
+        assert isinstance(self.norm, WaveNorm)
+        first, level = delay // source.frame, self.norm.deviation().log()
+        return replace(
+            source,
+            pitch=source.pitch[:, first:],
+            voicing=source.voicing[:, first:],
+            phase=source.phase[:, first:],
+            levels=source.levels[:, delay // source.level_hop :] + level,
+        )
 
     def track_scales(self, updating: bool) -> None:
         """Select whether training steps update the norm of the input and the feature scales."""

@@ -29,18 +29,19 @@ from typing_extensions import override
 from codectool.codecs.hac.activations import Snake
 from codectool.codecs.hac.blocks import Block, append
 from codectool.codecs.hac.config import SourceConfig
-from codectool.codecs.hac.layers import Pointwise, depthwise_conv
+from codectool.codecs.hac.layers import Pointwise, RunningScale, ScaledLayer, depthwise_conv
 
 Array = npt.NDArray[np.floating[Any]]
 
 LOWEST_PITCH, BINS_PER_OCTAVE = 60.0, 24
 LOCK_GAIN = 0.25  # share of the phase error that a frame corrects
 MAX_DETUNING = 0.25  # largest relative change of the frequency by the correction
+DETUNING = 0.015  # standard deviation of the relative change of the pitch in training
 HIGHEST_HARMONIC = 0.49  # times the sampling rate
 FRAMES_PER_RESET = 2**22  # float32 counts exactly up to four times this number
 
 
-class PitchTracker(Block):
+class PitchTracker(ScaledLayer, Block):
     """Features ``(B, T, C)`` to ``(B, T, 3)``: phase, frequency, voicing.
 
     The phase, in turns, and the frequency, in turns per sample, belong to the first sample of a
@@ -54,6 +55,7 @@ class PitchTracker(Block):
         self.reach = kernel - 1
         self.state_shape = (2 * self.reach * hidden + 1,)
         self.macs = hidden * (channels + 2 * kernel + 2 * hidden + config.pitch_bins + 3)
+        self.scale = RunningScale()
         self.entry = Pointwise(channels, hidden)
         self.kernels = nn.ParameterList(
             nn.Parameter(torch.randn(hidden, kernel) * kernel**-0.5) for _ in range(2)
@@ -65,7 +67,7 @@ class PitchTracker(Block):
     def predict(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits of pitch, logit of voicing, cosine and sine of the phase, and the state."""
         past = state.reshape(len(state), 2, self.reach, -1).unbind(1)
-        x, after = F.silu(self.entry(x)), []
+        x, after = F.silu(self.entry(self.scale(x))), []
         for kernel, mix, before in zip(self.kernels, self.mix, past, strict=True):
             extended, kept = append(before, x)
             x = x + F.silu(mix(depthwise_conv(extended, kernel)))
@@ -76,9 +78,17 @@ class PitchTracker(Block):
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         with torch.autocast(x.device.type, enabled=False):
             out, past = self.predict(x.float(), state[:, :-1])
-            values = torch.cat([self.frequency(out), out[..., -3:]], -1)
+            values = self.values(out)
         track, phase = self.lock(values, state[:, -1])
         return track, torch.cat([past, phase[:, None]], 1)
+
+    @override
+    def absorb_division_(self, divisor: Tensor) -> None:
+        self.entry.weight.div_(divisor)
+
+    def values(self, out: Tensor) -> Tensor:
+        """Return what `PhaseLock` takes, ``(B, T, 4)``, from the output of `predict`."""
+        return torch.cat([self.frequency(out), out[..., -3:]], -1)
 
     def frequency(self, out: Tensor) -> Tensor:
         """Return the mean frequency around the likeliest bin, ``(B, T, 1)``, turns per sample."""
@@ -139,7 +149,24 @@ def lock_phase(values: Array, phase: float, frame: int) -> tuple[npt.NDArray[np.
     return np.stack([phases, frequencies, voicing], 1).astype(np.float32), phase
 
 
-class HarmonicNoise(Block):
+def vary(track: Tensor, frame: int) -> Tensor:
+    """Return tracks ``(B, T, 3)`` with a random phase and a slightly different pitch.
+
+    Outputs of the same tokens have to differ in all that the tokens leave open. If they differed in
+    their noise only, the energy distance would punish errors of the pitch but not noise, and the
+    harmonics would vanish.
+    """
+    phase, frequency, voicing = track.unbind(-1)
+    count, frames = phase.shape
+    slow = torch.randn(count, 1, frames // 8 + 2, device=track.device)
+    slow = F.interpolate(slow, frames, mode="linear")[:, 0]
+    detuning = DETUNING * (0.6 * torch.randn(count, 1, device=track.device) + 0.8 * slow)
+    steps = frame * frequency * detuning
+    moved = torch.cumsum(steps, 1) - steps + torch.rand(count, 1, device=track.device)
+    return torch.stack([(phase + moved) % 1, frequency * (1 + detuning), voicing], -1)
+
+
+class HarmonicNoise(ScaledLayer, Block):
     """Features and pitch ``(B, T, C + 3)`` to samples ``(B, T frame, 1)``.
 
     Both sources are cut into overlapping segments of half a frame, which are filtered in the
@@ -160,6 +187,7 @@ class HarmonicNoise(Block):
         self.macs = config.hidden * (channels + 4 * config.bands)
         if self.context is not None:
             self.macs += config.hidden * (2 * config.context + config.context_kernel)
+        self.scale = RunningScale()
         self.widen = Pointwise(channels, config.hidden)
         self.activation = Snake(config.hidden)
         self.gains = Pointwise(config.hidden, 4 * config.bands)
@@ -177,34 +205,49 @@ class HarmonicNoise(Block):
         self.gains.bias.add_(factor.log())
 
     @override
+    def absorb_division_(self, divisor: Tensor) -> None:
+        self.widen.weight.div_(divisor)
+
+    @override
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         with torch.autocast(x.device.type, enabled=False):
             counter, before, rest, past = torch.split(state, self.sizes, 1)
-            features, (phase, frequency, voicing) = (
-                x[..., :-3].float(),
-                x[..., -3:].float().unbind(-1),
-            )
-            hidden = self.activation(self.widen(features))
-            if self.context is not None:
-                hidden, past = self.context(hidden, past)
-            gains = self.gains(hidden).unflatten(-1, (2, 2, self.bands)).flatten(1, 2)
-            if self.sharpening is not None:
-                audible = (
-                    gains[:, :, 0] + voicing.clamp(1e-3).log().repeat_interleave(2, 1)[..., None]
-                )
-                level = 0.5 * torch.logaddexp(2 * audible, 2 * gains[:, :, 1])
-                gains = gains + (level @ self.sharpening)[:, :, None]
-            sources = torch.stack(
-                [self.pulses(phase, frequency, voicing), self.noise(counter, x.shape[1])], 1
-            )
-            extended = torch.cat([before.reshape(-1, 2, self.hop), sources], 2)
-            weights = torch.exp((gains @ self.matrix).clamp(-16, 3))
-            samples = self.filter(extended, weights, rest)
+            track = x[..., -3:].float()
+            gains, past = self.predict_gains(x[..., :-3].float(), past)
+            gains = self.sharpen(gains, track)
+            noise = self.noise(counter, x.shape[1])
+            samples, kept, rest = self.render(gains, track, noise, before, rest)
             count = torch.remainder(counter + x.shape[1], FRAMES_PER_RESET)
-            kept = extended[:, :, -self.hop :].flatten(1)
-            split = 2 * self.hop * x.shape[1]
-            state = torch.cat([count, kept, samples[:, split:], past], 1)
-            return samples[:, :split, None], state
+            return samples[..., None], torch.cat([count, kept, rest, past], 1)
+
+    def predict_gains(self, features: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
+        """Return logarithms of the gains of harmonics and noise, ``(B, 2 T, 2, bands)``."""
+        hidden = self.activation(self.widen(self.scale(features)))
+        if self.context is not None:
+            hidden, past = self.context(hidden, past)
+        return self.gains(hidden).unflatten(-1, (2, 2, self.bands)).flatten(1, 2), past
+
+    def sharpen(self, gains: Tensor, track: Tensor) -> Tensor:
+        """Add a share of the deviations of the levels from smoothed levels, if the config asks."""
+        if self.sharpening is None:
+            return gains
+        return gains + (self.levels(gains, track) @ self.sharpening)[:, :, None]
+
+    def levels(self, gains: Tensor, track: Tensor) -> Tensor:
+        """Return log levels ``(B, 2 T, bands)`` of harmonics and noise together."""
+        voicing = track[..., 2].clamp(1e-3).log().repeat_interleave(2, 1)[..., None]
+        return 0.5 * torch.logaddexp(2 * (gains[:, :, 0] + voicing), 2 * gains[:, :, 1])
+
+    def render(
+        self, gains: Tensor, track: Tensor, noise: Tensor, before: Tensor, rest: Tensor
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """Return samples ``(B, T frame)``, and what the next frames need of sources and samples."""
+        sources = torch.stack([self.pulses(*track.unbind(-1)), noise], 1)
+        extended = torch.cat([before.reshape(-1, 2, self.hop), sources], 2)
+        weights = torch.exp((gains @ self.matrix).clamp(-16, 3))
+        samples = self.filter(extended, weights, rest)
+        split = sources.shape[2]
+        return samples[:, :split], extended[:, :, -self.hop :].flatten(1), samples[:, split:]
 
     def pulses(self, phase: Tensor, frequency: Tensor, voicing: Tensor) -> Tensor:
         """Return band-limited pulses of unit power times voicing, ``(B, T frame)``.
@@ -317,12 +360,12 @@ def _sharpening(config: SourceConfig, sample_rate: int) -> Tensor:
 
 
 class LowPass(Block):
-    """Causal filter of samples ``(B, N, 1)``, at first a minimum-phase low-pass."""
+    """Causal filter of samples ``(B, N, 1)``, a minimum-phase low-pass that is not trained."""
 
     def __init__(self, cutoff: float, sample_rate: int) -> None:
         super().__init__()
         taps = torch.from_numpy(minimum_phase_low_pass(cutoff / sample_rate)).float()
-        self.taps = nn.Parameter(taps)
+        self.taps = nn.Parameter(taps, requires_grad=False)
         self.state_shape = (len(taps) - 1, 1)
         self.macs = len(taps)
 

@@ -12,6 +12,7 @@ from codectool.codecs.hac.config import AnyHacConfig, parse_config
 from codectool.codecs.hac.model import HacCodec, fold
 from codectool.codecs.hac.network import HacNetwork
 from codectool.codecs.hac.unfold import calibrate_, load_folded_
+from codectool.codecs.hac.voice import VoiceTail
 from codectool.codecs.trainable import CropSpec, Reconstruction, TrainableCodec
 
 # The scales of the features are updated at every step at first, then at every fourth, and are
@@ -50,9 +51,12 @@ class TrainableHac(TrainableCodec):
         output = self.network(wave)
         bits = output.bottleneck
         entropy = bits.sample_entropy - bits.batch_entropy
+        audio, *others = output.audio.float().split(1, dim=1)
         return Reconstruction(
-            audio=output.audio.float(),
+            audio=audio,
+            others=tuple(others),
             target=output.target,
+            source=output.source,
             auxiliary_losses={
                 "commitment": bits.commitment,
                 "entropy": self.entropy_boost * entropy,
@@ -72,8 +76,13 @@ class TrainableHac(TrainableCodec):
 
     @override
     def compile_parts(self) -> None:
-        for stack in (self.network.encoder, self.network.decoder):
-            stack.compile(dynamic=False)
+        network = self.network
+        modules: list[nn.Module] = [network.encoder, network.decoder]
+        *blocks, tail = network.decoder.blocks.values()
+        if isinstance(tail, VoiceTail):  # whose phase is tracked outside of PyTorch
+            modules = [network.encoder, *blocks, tail.middle, tail.last]
+        for module in modules:
+            module.compile(dynamic=False)
 
     @override
     def inference_model(self) -> HacCodec:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -11,8 +11,16 @@ from typing_extensions import override
 
 from codectool.codecs.hac.blocks import Block, Stack, TokenMixer
 from codectool.codecs.hac.config import HacConfig
-from codectool.codecs.hac.source import HarmonicNoise, LowPass, PitchTracker
+from codectool.codecs.hac.source import (
+    BINS_PER_OCTAVE,
+    LOWEST_PITCH,
+    HarmonicNoise,
+    LowPass,
+    PitchTracker,
+    vary,
+)
 from codectool.codecs.hac.waveform import Head, OutputBlock, Stem, Upsample, residual_units
+from codectool.codecs.trainable import SourcePrediction
 
 
 def wave_decoder(config: HacConfig) -> Stack:
@@ -109,6 +117,62 @@ class VoiceTail(OutputBlock):
             x = run(block, x)
         y = run(self.low_pass, run(self.head, x)) + upper
         return y, torch.cat([part.flatten(1) for part in states.values()], 1)
+
+    def draw(self, x: Tensor, state: Tensor) -> tuple[Tensor, SourcePrediction]:
+        """Run crops and return what losses compare.
+
+        In training there are two outputs, with other noise, another phase of the harmonics and a
+        slightly different pitch.
+
+        Args:
+            x: features ``(B, T, C)``.
+            state: state before them.
+
+        Returns:
+            Samples ``(B, T frame, outputs)`` and the predictions.
+        """
+        states, source = self.split_state(state), self.source
+        count = 2 if self.training else 1
+        with torch.autocast(x.device.type, enabled=False):
+            features, before = x.float(), states[self.pitch]
+            out, _ = self.pitch.predict(features, before[:, :-1])
+            track, _ = self.pitch.lock(self.pitch.values(out), before[:, -1])
+            counter, *before, past = torch.split(states[source], source.sizes, 1)
+            gains, _ = source.predict_gains(features, past)
+            if self.training:
+                tracks = [vary(track, self.up) for _ in range(count)]
+                noise = torch.randn(count, len(x), self.up * x.shape[1], device=x.device)
+                uppers = [source.render(gains, *parts, *before)[0] for parts in zip(tracks, noise)]
+            else:
+                noise = source.noise(counter, x.shape[1])
+                uppers = [source.render(source.sharpen(gains, track), track, noise, *before)[0]]
+        upper = torch.cat(uppers)[..., None]
+
+        def run(blocks: Mapping[str, Block], x: Tensor) -> Tensor:
+            parts = [states[block].repeat(len(x) // len(state), 1, 1) for block in blocks.values()]
+            y: Tensor = Stack(blocks)(x, parts)[0]
+            return y
+
+        hidden = self.middle(x, [states[block] for block in self.middle])[0].repeat(count, 1, 1)
+        hidden = hidden + run({"stem": self.stem}, upper)
+        lower = run({**self.last.blocks, "head": self.head, "low_pass": self.low_pass}, hidden)
+        samples = torch.cat((lower + upper).chunk(count), -1)
+        # harmonics and noise are heard half a frame and the delay of the filters later
+        delay = source.hop + source.filter.delay
+        prediction = SourcePrediction(
+            frame=self.up,
+            pitch=out[..., : self.pitch.bins],
+            lowest_pitch=LOWEST_PITCH,
+            bins_per_octave=BINS_PER_OCTAVE,
+            voicing=out[..., -3],
+            phase=out[..., -2:],
+            phase_offset=delay - source.advance,
+            levels=source.levels(gains, track),
+            level_hop=source.hop,
+            level_offset=delay,
+            bands=(source.matrix / source.matrix.sum(1, keepdim=True)).T,
+        )
+        return samples, prediction
 
     @override
     def first_input(self, frame: int) -> int:
