@@ -62,6 +62,20 @@ HAC: dict[str, Any] = {
     },
 }
 
+# A source for the decoder of HAC, controlled by its first stage (frames of 40 samples).
+SOURCE: dict[str, Any] = {
+    "stage": 0,
+    "cutoff": 500.0,
+    "pitch_hidden": 8,
+    "pitch_kernel": 3,
+    "pitch_bins": 76,
+    "hidden": 8,
+    "bands": 12,
+    "fft_size": 64,
+    "filter_delay": 16,
+    "context": 4,
+}
+
 # All discriminators, balanced, from the second half of a run.
 ADVERSARIAL: dict[str, Any] = {
     "discriminators": [

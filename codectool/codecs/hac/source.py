@@ -177,6 +177,7 @@ class HarmonicNoise(ScaledLayer, Block):
         super().__init__()
         self.up, self.hop, self.fft, self.bands = frame, frame // 2, config.fft_size, config.bands
         self.advance = config.phase_advance
+        self.delay = self.hop + config.filter_delay  # samples from the sources to the output
         self.filter = SegmentFilter(self.hop, self.fft, config.filter_delay)
         self.context = GainContext(config) if config.context else None
         reach = self.context.reach * config.hidden if self.context is not None else 0

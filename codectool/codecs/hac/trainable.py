@@ -80,7 +80,7 @@ class TrainableHac(TrainableCodec):
         modules: list[nn.Module] = [network.encoder, network.decoder]
         *blocks, tail = network.decoder.blocks.values()
         if isinstance(tail, VoiceTail):  # whose phase is tracked outside of PyTorch
-            modules = [network.encoder, *blocks, tail.middle, tail.last]
+            modules = [network.encoder, *blocks, *tail.middle, tail.stem, *tail.last, tail.head]
         for module in modules:
             module.compile(dynamic=False)
 

@@ -134,15 +134,17 @@ class VoiceTail(OutputBlock):
         states, source = self.split_state(state), self.source
         count = 2 if self.training else 1
         with torch.autocast(x.device.type, enabled=False):
-            features, before = x.float(), states[self.pitch]
-            out, _ = self.pitch.predict(features, before[:, :-1])
-            track, _ = self.pitch.lock(self.pitch.values(out), before[:, -1])
+            features, phase = x.float(), states[self.pitch][:, -1]
+            out, _ = self.pitch.predict(features, states[self.pitch][:, :-1])
+            track, _ = self.pitch.lock(self.pitch.values(out), phase)
             counter, *before, past = torch.split(states[source], source.sizes, 1)
             gains, _ = source.predict_gains(features, past)
             if self.training:
-                tracks = [vary(track, self.up) for _ in range(count)]
-                noise = torch.randn(count, len(x), self.up * x.shape[1], device=x.device)
-                uppers = [source.render(gains, *parts, *before)[0] for parts in zip(tracks, noise)]
+                noises = torch.randn(count, len(x), self.up * x.shape[1], device=x.device)
+                uppers = [
+                    source.render(gains, vary(track, self.up), noise, *before)[0]
+                    for noise in noises
+                ]
             else:
                 noise = source.noise(counter, x.shape[1])
                 uppers = [source.render(source.sharpen(gains, track), track, noise, *before)[0]]
@@ -153,12 +155,9 @@ class VoiceTail(OutputBlock):
             y: Tensor = Stack(blocks)(x, parts)[0]
             return y
 
-        hidden = self.middle(x, [states[block] for block in self.middle])[0].repeat(count, 1, 1)
-        hidden = hidden + run({"stem": self.stem}, upper)
+        hidden = run(self.middle.blocks, x).repeat(count, 1, 1) + run({"stem": self.stem}, upper)
         lower = run({**self.last.blocks, "head": self.head, "low_pass": self.low_pass}, hidden)
         samples = torch.cat((lower + upper).chunk(count), -1)
-        # harmonics and noise are heard half a frame and the delay of the filters later
-        delay = source.hop + source.filter.delay
         prediction = SourcePrediction(
             frame=self.up,
             pitch=out[..., : self.pitch.bins],
@@ -166,10 +165,10 @@ class VoiceTail(OutputBlock):
             bins_per_octave=BINS_PER_OCTAVE,
             voicing=out[..., -3],
             phase=out[..., -2:],
-            phase_offset=delay - source.advance,
+            phase_offset=source.delay - source.advance,
             levels=source.levels(gains, track),
             level_hop=source.hop,
-            level_offset=delay,
+            level_offset=source.delay,
             bands=(source.matrix / source.matrix.sum(1, keepdim=True)).T,
         )
         return samples, prediction
