@@ -108,7 +108,9 @@ def plan_range(
         last = _ceil_div(_ceil_div(stop * model_rate, output_rate) + margin, hop)
     if context.before is not None and context.after is not None:
         first = max(0, first - context.before)
+        first -= first % context.start_step
         last = None if last is None else last + context.after
+        last = None if last is None else last + -last % context.stop_step
     elif segment is not None:
         first -= first % segment
         last = None if last is None else last + -last % segment

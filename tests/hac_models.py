@@ -21,6 +21,14 @@ def load_preset(name: str) -> AnyHacConfig:
     return parse_config(read_json(CONFIGS / f"{name}.json")["model"])
 
 
+def preset_with_source(**changes: object) -> AnyHacConfig:
+    """Read the smallest preset; its decoder gets a small source of harmonics and noise."""
+    source: dict[str, object] = {"stage": 1, "cutoff": 600.0, "hidden": 16, "context": 8}
+    source |= {"pitch_hidden": 16, "pitch_kernel": 3, "pitch_bins": 76}
+    source |= {"bands": 20, "fft_size": 256, "filter_delay": 48, **changes}
+    return parse_config(to_json(load_preset("hac-tiny")) | {"source": source})
+
+
 def small_preset(name: str) -> AnyHacConfig:
     """Read a preset; a spectral one is made a few percent as wide."""
     values = to_json(load_preset(name))

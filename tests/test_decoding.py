@@ -28,6 +28,7 @@ from codectool.nn.weight_norm import fold_weight_norm
 from codectool.tokens import TokenLayout, Tokens
 from codectool.torch_runner import TorchRunner
 from tests.full_size_weights import BIGCODEC
+from tests.hac_models import load_preset, preset_with_source, untrained
 from tests.signals import Pipe, speechlike
 
 HAC = TokenLayout("hac", 24000, 320, (18,))
@@ -144,6 +145,16 @@ def test_plan_range_reads_whole_segments(
     assert found.skip_resampled == found.start - 320 * found.first_frame
 
 
+def test_plan_range_starts_and_stops_at_multiples() -> None:
+    header = Header(HAC, "00000000", 24000, 1)
+    context = Context(before=10, after=2, start_step=50, stop_step=20)
+    found = plan_range(header, context, 24000, 1.0, 1.0, num_samples=240_000, num_frames=750)
+    assert (found.first_frame, found.stop_frame) == (50, 160)
+    assert found.skip_resampled == 25 * 320
+    found = plan_range(header, context, 24000, 9.5, 9.0, num_samples=240_000, num_frames=750)
+    assert (found.first_frame, found.stop_frame) == (700, 750)
+
+
 def test_plan_range_of_unknown_length() -> None:
     header = Header(HAC, "00000000", 24000)
     found = plan_range(header, LOCAL, 24000, 1.0, 1.0)
@@ -180,6 +191,21 @@ def test_range_matches_the_whole_file(codec: Codec, rate: int, pipe: bool) -> No
         assert found.damage == []
         assert found.samples.shape == (2, end - begin)
         np.testing.assert_allclose(found.samples, whole[:, begin:end], atol=2e-4)
+
+
+@pytest.mark.parametrize("with_source", [False, True])
+def test_range_of_hac_equals_the_whole_file_bit_for_bit(with_source: bool) -> None:
+    model = untrained(preset_with_source() if with_source else load_preset("hac-tiny"))
+    codec = Codec(TorchRunner(model, torch.device("cpu")), "00000000", Path("-"))
+    rate = codec.sample_rate
+    tokens = codec.encode(speechlike(21, rate), rate)
+    data = stored(tokens, 100)
+    whole = codec.decode(tokens)
+    for start, seconds in ((0.5, 1.0), (3.1, 1.234), (19.0, 0.5), (20.5, 60.0), (9.5, None)):
+        found = decode(codec, io.BytesIO(data), start, seconds)
+        begin = round(start * rate)
+        expected = whole[:, begin : None if seconds is None else begin + round(seconds * rate)]
+        np.testing.assert_array_equal(found.samples, expected)
 
 
 @pytest.mark.parametrize("pipe", [False, True])

@@ -9,13 +9,21 @@ from typing import Any, Protocol
 
 @dataclass(frozen=True)
 class Context:
-    """Number of frames before and after a frame that its decoded samples depend on.
+    """Frames around a range that its decoded samples depend on.
 
-    None stands for the whole segment.
+    Attributes:
+        before: number of frames before a frame that its samples depend on; None for the whole
+            segment.
+        after: number of frames after it; None for the whole segment.
+        start_step: samples are those of the whole signal bit for bit if decoding starts at a
+            multiple of this number of frames and stops at a multiple of `stop_step`.
+        stop_step: see `start_step`.
     """
 
     before: int | None
     after: int | None
+    start_step: int = 1
+    stop_step: int = 1
 
 
 @dataclass(frozen=True)

@@ -65,6 +65,7 @@ def describe(codec: Codec, part: ExportPart) -> GraphMetadata:
         segment_frames=model.segment_frames,
         reference_padding="drop" if drops else "same",
         decode_context=(context.before, context.after),
+        decode_steps=(context.start_step, context.stop_step),
         latency=(latency.encoder, latency.decoder),
         versions=_versions(),
         step=step,

@@ -81,6 +81,8 @@ class GraphMetadata(Config, frozen=True):
             incomplete frame at the end.
         decode_context: frames before and after a frame that its decoded samples depend on; None
             stands for the whole segment.
+        decode_steps: multiples of frames from which and up to which a range is decoded bit for bit
+            like the whole signal.
         latency: look-ahead of encoder and decoder in samples; None stands for the whole segment.
         versions: packages that made the graph, by name.
         step: of ``encoder_step`` and ``decoder_step`` only.
@@ -105,6 +107,7 @@ class GraphMetadata(Config, frozen=True):
     latency: tuple[NonNegativeInt | None, NonNegativeInt | None]
     versions: dict[str, str]
     step: StepMetadata | None = None
+    decode_steps: tuple[PositiveInt, PositiveInt] = (1, 1)
 
     @property
     def layout(self) -> TokenLayout:

@@ -37,7 +37,7 @@ class ExportedModel:
         self.codebook_sizes = metadata.codebook_sizes
         self.min_frames = metadata.min_frames
         self.segment_frames = metadata.segment_frames
-        self.decode_context = Context(*metadata.decode_context)
+        self.decode_context = Context(*metadata.decode_context, *metadata.decode_steps)
         self.latency = Latency(*metadata.latency)
         self.cpu_threads = cpu_threads
         self.hyper_parameters = metadata.model

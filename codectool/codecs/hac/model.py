@@ -26,6 +26,7 @@ from codectool.codecs.hac.config import AnyHacConfig, HacConfig, parse_config
 from codectool.codecs.hac.fast_cpu import CompiledBlock, Executor, compile_stack
 from codectool.codecs.hac.network import HacNetwork
 from codectool.codecs.hac.quantizer import index_to_signs, signs_to_index
+from codectool.codecs.hac.source import RESTART_TOKENS
 from codectool.codecs.properties import Context, Latency
 from codectool.errors import ConfigError
 from codectool.nn.derived import Derived
@@ -57,8 +58,7 @@ class HacCodec(CodecModel):
         self.latent_channels = config.num_bits
         self.extra_frames = config.extra_frames
         self.delay_frames = config.delay_frames
-        history = -decoder.first_input(0)
-        self.decode_context = Context(max(0, history - self.delay_frames), self.delay_frames)
+        self.decode_context = self._context(decoder)
         self.latency = Latency(encoder=0, decoder=self.delay_frames * self.hop_length)
         self.encoder = encoder
         self.decoder = decoder
@@ -67,6 +67,14 @@ class HacCodec(CodecModel):
             "decoder": Derived(),
         }
         self.requires_grad_(False).eval()
+
+    def _context(self, decoder: Stack) -> Context:
+        """Return the context with which the products of a range are those of the whole signal."""
+        before = max(0, -decoder.first_input(0) - self.delay_frames)
+        start_step = CHUNK_FRAMES
+        if isinstance(self.config, HacConfig) and self.config.source is not None:
+            before, start_step = max(before, RESTART_TOKENS), RESTART_TOKENS
+        return Context(before, self.delay_frames, start_step, CHUNK_FRAMES)
 
     @classmethod
     @override

@@ -11,12 +11,18 @@ upper band is a pulse train and noise instead, filtered by gains that a small ne
 The phase accumulates at the predicted frequency and is drawn to the predicted phase. The noise is a
 function of the number of the sample, so that decoding is deterministic.
 
+Decoding may start at any multiple of a period (`RESTART_TOKENS`); one period later, the samples are
+those of the whole signal bit for bit. For this, the noise repeats after a period, and the phase
+starts again where there is no voice. Where a voice has lasted for half a period, which speech never
+does, it starts again at the next multiple of the period.
+
 After the source-filter models of DDSP (arXiv 2001.04643) and NSF (arXiv 1904.12088).
 """
 
 from __future__ import annotations
 
 import math
+from collections.abc import Sequence
 from typing import Any, cast
 
 import numpy as np
@@ -38,7 +44,9 @@ LOCK_GAIN = 0.25  # share of the phase error that a frame corrects
 MAX_DETUNING = 0.25  # largest relative change of the frequency by the correction
 DETUNING = 0.015  # standard deviation of the relative change of the pitch in training
 HIGHEST_HARMONIC = 0.49  # times the sampling rate
-FRAMES_PER_RESET = 2**22  # float32 counts exactly up to four times this number
+RESTART_TOKENS = 600  # period of the noise: 8 seconds of the presets; whole chunks of tokens
+SILENT = 0.1  # voicing below which the phase starts again
+PHASE_STEPS = 2**20  # phases are rounded to whole steps of a turn, which float32 holds exactly
 
 
 class PitchTracker(ScaledLayer, Block):
@@ -48,12 +56,15 @@ class PitchTracker(ScaledLayer, Block):
     frame; voicing is 0 to 1.
     """
 
-    def __init__(self, config: SourceConfig, channels: int, frame: int, sample_rate: int) -> None:
+    def __init__(
+        self, config: SourceConfig, channels: int, frame: int, sample_rate: int, period: int
+    ) -> None:
         super().__init__()
         hidden, kernel = config.pitch_hidden, config.pitch_kernel
         self.frame, self.sample_rate, self.bins = frame, sample_rate, config.pitch_bins
         self.reach = kernel - 1
-        self.state_shape = (2 * self.reach * hidden + 1,)
+        self.sizes = [2 * self.reach * hidden, 3]  # past of the convolutions, state of the lock
+        self.state_shape = (sum(self.sizes),)
         self.macs = hidden * (channels + 2 * kernel + 2 * hidden + config.pitch_bins + 3)
         self.scale = RunningScale()
         self.entry = Pointwise(channels, hidden)
@@ -62,7 +73,7 @@ class PitchTracker(ScaledLayer, Block):
         )
         self.mix = nn.ModuleList(Pointwise(hidden, hidden) for _ in range(2))
         self.out = Pointwise(hidden, config.pitch_bins + 3)
-        self.lock = PhaseLock(frame)
+        self.lock = PhaseLock(frame, period)
 
     def predict(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         """Return logits of pitch, logit of voicing, cosine and sine of the phase, and the state."""
@@ -77,10 +88,11 @@ class PitchTracker(ScaledLayer, Block):
     @override
     def forward(self, x: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
         with torch.autocast(x.device.type, enabled=False):
-            out, past = self.predict(x.float(), state[:, :-1])
+            past, locked = torch.split(state, self.sizes, 1)
+            out, past = self.predict(x.float(), past)
             values = self.values(out)
-        track, phase = self.lock(values, state[:, -1])
-        return track, torch.cat([past, phase[:, None]], 1)
+        track, locked = self.lock(values, locked)
+        return track, torch.cat([past, locked], 1)
 
     @override
     def absorb_division_(self, divisor: Tensor) -> None:
@@ -103,50 +115,63 @@ class PitchTracker(ScaledLayer, Block):
 class PhaseLock(nn.Module):
     """`lock_phase` for a batch; exported graphs have another form of it."""
 
-    def __init__(self, frame: int) -> None:
+    def __init__(self, frame: int, period: int) -> None:
         super().__init__()
-        self.frame = frame
+        self.frame, self.period = frame, period
 
     @override
-    def forward(self, values: Tensor, phase: Tensor) -> tuple[Tensor, Tensor]:
-        """Return phase, frequency and voicing ``(B, T, 3)``, and the next phase ``(B,)``."""
-        rows, phases = [], []
-        for item, start in zip(values.detach().double().cpu().numpy(), phase.tolist(), strict=True):
-            row, after = lock_phase(item, start, self.frame)
-            rows.append(row)
-            phases.append(after)
-        track = torch.from_numpy(np.stack(rows)).to(values.device)
-        return track, torch.tensor(phases, dtype=torch.float32, device=values.device)
+    def forward(self, values: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        """Return phase, frequency and voicing ``(B, T, 3)``, and the next state ``(B, 3)``."""
+        items = zip(values.detach().double().cpu().numpy(), state.tolist(), strict=True)
+        tracks, after = zip(
+            *(lock_phase(item, before, self.frame, self.period) for item, before in items),
+            strict=True,
+        )
+        options: Any = {"dtype": torch.float32, "device": values.device}
+        return torch.tensor(np.stack(tracks), **options), torch.tensor(after, **options)
 
 
-def lock_phase(values: Array, phase: float, frame: int) -> tuple[npt.NDArray[np.float32], float]:
+LockState = Sequence[float]
+
+
+def lock_phase(
+    values: Array, state: LockState, frame: int, period: int
+) -> tuple[npt.NDArray[np.float32], LockState]:
     """Accumulate the phase over frames, drawn to the predicted phase.
+
+    It starts from 0 in frames without voice, and at multiples of the period if it has not done so
+    for half a period.
 
     Args:
         values: ``(T, 4)``: frequency in turns per sample, logit of voicing, cosine and sine of the
             phase, whose size says how sure it is.
-        phase: in turns, at the first frame.
+        state: phase in turns, number of the frame in its period, frames since the phase started;
+            float32 holds all of them exactly.
         frame: samples per frame.
+        period: frames per period.
 
     Returns:
-        Phase, frequency and voicing ``(T, 3)``, and the phase of the frame that follows.
+        Phase, frequency and voicing ``(T, 3)``, and the next state.
     """
+    phase, number, since = state
     frequency, logit, cosine, sine = values.T
     voicing = 1 / (1 + np.exp(-logit))
     strength = LOCK_GAIN / frame * voicing * np.minimum(np.hypot(cosine, sine), 1)
     aim = np.arctan2(sine, cosine) / (2 * math.pi)
     limits = np.outer((1 - MAX_DETUNING, 1 + MAX_DETUNING), frequency)
+    columns = (aim, strength, voicing < SILENT, frequency, *limits)
     phases, frequencies = [], []
-    for target, pull, plain, low, high in zip(
-        aim.tolist(), strength.tolist(), frequency.tolist(), *limits.tolist(), strict=True
-    ):
+    for target, pull, silent, plain, low, high in zip(*(c.tolist() for c in columns), strict=True):
+        if silent or (number == 0 and since >= period // 2):
+            phase, since = 0.0, 0
         error = target - phase
         locked = min(max(plain + pull * (error - math.floor(error + 0.5)), low), high)
         phases.append(phase)
         frequencies.append(locked)
-        phase += frame * locked
-        phase -= math.floor(phase)
-    return np.stack([phases, frequencies, voicing], 1).astype(np.float32), phase
+        phase = math.floor((phase + frame * locked) % 1 * PHASE_STEPS) / PHASE_STEPS
+        number, since = (number + 1) % period, min(since + 1, period)
+    track = np.stack([phases, frequencies, voicing], 1).astype(np.float32)
+    return track, (phase, number, since)
 
 
 def vary(track: Tensor, frame: int) -> Tensor:
@@ -173,16 +198,19 @@ class HarmonicNoise(ScaledLayer, Block):
     frequency domain: the gains change twice per frame.
     """
 
-    def __init__(self, config: SourceConfig, channels: int, frame: int, sample_rate: int) -> None:
+    def __init__(
+        self, config: SourceConfig, channels: int, frame: int, sample_rate: int, period: int
+    ) -> None:
         super().__init__()
         self.up, self.hop, self.fft, self.bands = frame, frame // 2, config.fft_size, config.bands
+        self.period = period
         self.advance = config.phase_advance
         self.delay = self.hop + config.filter_delay  # samples from the sources to the output
         self.filter = SegmentFilter(self.hop, self.fft, config.filter_delay)
         self.context = GainContext(config) if config.context else None
         reach = self.context.reach * config.hidden if self.context is not None else 0
-        # counter of frames, half a frame of both sources, the samples of earlier segments, and the
-        # past of the context
+        # number of the frame in its period, half a frame of both sources, the samples of earlier
+        # segments, and the past of the context
         self.sizes = [1, 2 * self.hop, self.filter.tail, reach]
         self.state_shape = (sum(self.sizes),)
         self.macs = config.hidden * (channels + 4 * config.bands)
@@ -218,7 +246,7 @@ class HarmonicNoise(ScaledLayer, Block):
             gains = self.sharpen(gains, track)
             noise = self.noise(counter, x.shape[1])
             samples, kept, rest = self.render(gains, track, noise, before, rest)
-            count = torch.remainder(counter + x.shape[1], FRAMES_PER_RESET)
+            count = torch.remainder(counter + x.shape[1], self.period)
             return samples[..., None], torch.cat([count, kept, rest, past], 1)
 
     def predict_gains(self, features: Tensor, past: Tensor) -> tuple[Tensor, Tensor]:
@@ -269,6 +297,7 @@ class HarmonicNoise(ScaledLayer, Block):
         """Return uniform white noise of unit power, ``(B, T frame)``, a hash of sample numbers."""
         first = counter.to(torch.int64) * self.up
         x = first + torch.arange(frames * self.up, device=counter.device)
+        x = x % (self.period * self.up)
         x = (x * 0x9E3779B1) & 0xFFFFFFFF  # without it, distant samples correlate
         for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
             x = ((x ^ (x >> shift)) * factor) & 0xFFFFFFFF

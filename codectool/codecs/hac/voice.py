@@ -14,6 +14,7 @@ from codectool.codecs.hac.config import HacConfig
 from codectool.codecs.hac.source import (
     BINS_PER_OCTAVE,
     LOWEST_PITCH,
+    RESTART_TOKENS,
     HarmonicNoise,
     LowPass,
     PitchTracker,
@@ -66,8 +67,9 @@ class VoiceTail(OutputBlock):
         assert source is not None
         channels, frame = config.decoder_channels[source.stage], config.source_frame
         self.up, self.in_channels = frame, channels
-        self.pitch = PitchTracker(source, channels, frame, rate)
-        self.source = HarmonicNoise(source, channels, frame, rate)
+        period = RESTART_TOKENS * config.hop_length // frame
+        self.pitch = PitchTracker(source, channels, frame, rate, period)
+        self.source = HarmonicNoise(source, channels, frame, rate, period)
         self.middle = middle
         self.stem = Stem(config.decoder_channels[-1], config.strides[0], config.taps)
         nn.init.zeros_(self.stem.transform.weight)
@@ -134,9 +136,10 @@ class VoiceTail(OutputBlock):
         states, source = self.split_state(state), self.source
         count = 2 if self.training else 1
         with torch.autocast(x.device.type, enabled=False):
-            features, phase = x.float(), states[self.pitch][:, -1]
-            out, _ = self.pitch.predict(features, states[self.pitch][:, :-1])
-            track, _ = self.pitch.lock(self.pitch.values(out), phase)
+            features = x.float()
+            past, locked = torch.split(states[self.pitch], self.pitch.sizes, 1)
+            out, _ = self.pitch.predict(features, past)
+            track, _ = self.pitch.lock(self.pitch.values(out), locked)
             counter, *before, past = torch.split(states[source], source.sizes, 1)
             gains, _ = source.predict_gains(features, past)
             if self.training:
@@ -177,7 +180,7 @@ class VoiceTail(OutputBlock):
     def first_input(self, frame: int) -> int:
         """Return the earliest input that the network depends on.
 
-        The phase of the harmonics depends on all frames since the start.
+        The phase of the harmonics depends on earlier ones, too; see `source`.
         """
         last = frame // self.up
         first = frame - self.low_pass.state_shape[0]
