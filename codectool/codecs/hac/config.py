@@ -48,9 +48,9 @@ class SourceConfig(Config, frozen=True):
     pitch_kernel: Annotated[int, Meta(ge=2, le=65_536)]
     pitch_bins: Annotated[int, Meta(ge=5, le=1024)]
     hidden: Size
-    bands: Annotated[int, Meta(ge=2, le=1024)]
-    fft_size: Annotated[int, Meta(ge=4, le=65_536, multiple_of=2)]
-    filter_delay: Annotated[int, Meta(ge=0, le=65_536)]
+    bands: Annotated[int, Meta(ge=2, le=256)]
+    fft_size: Annotated[int, Meta(ge=4, le=8192, multiple_of=2)]
+    filter_delay: Annotated[int, Meta(ge=0, le=8192)]
     context: Annotated[int, Meta(ge=0, le=65_536)] = 0
     context_kernel: Annotated[int, Meta(ge=2, le=64)] = 7
     sharpening: Annotated[float, Meta(ge=0, le=10)] = 0.0

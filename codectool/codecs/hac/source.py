@@ -42,6 +42,7 @@ Array = npt.NDArray[np.floating[Any]]
 LOWEST_PITCH, BINS_PER_OCTAVE = 60.0, 24
 LOCK_GAIN = 0.25  # share of the phase error that a frame corrects
 MAX_DETUNING = 0.25  # largest relative change of the frequency by the correction
+START_GAIN = -3.0  # logarithm; from much less, harmonics do not rise, as their gradient is small
 DETUNING = 0.015  # standard deviation of the relative change of the pitch in training
 HIGHEST_HARMONIC = 0.49  # times the sampling rate
 RESTART_TOKENS = 600  # period of the noise: 8 seconds of the presets; whole chunks of tokens
@@ -220,6 +221,7 @@ class HarmonicNoise(ScaledLayer, Block):
         self.widen = Pointwise(channels, config.hidden)
         self.activation = Snake(config.hidden)
         self.gains = Pointwise(config.hidden, 4 * config.bands)
+        self.gains.bias = nn.Parameter(torch.full((4 * config.bands,), START_GAIN))
         bins = np.arange(self.fft // 2 + 1, dtype=np.int64)
         self.matrix = nn.Buffer(
             _interpolation(config.bands, bins, sample_rate / self.fft), persistent=False

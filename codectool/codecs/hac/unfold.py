@@ -20,21 +20,27 @@ from collections.abc import Mapping
 import torch
 from torch import Tensor, nn
 
+from codectool.codecs.hac.blocks import Stack
 from codectool.codecs.hac.layers import PointwiseMLP, RunningScale, ScaledLayer
 from codectool.codecs.hac.model import fold
 from codectool.codecs.hac.network import HacNetwork
 from codectool.codecs.hac.spectral import BinGain
+from codectool.codecs.hac.voice import VoiceTail
 from codectool.codecs.hac.waveform import OutputBlock, Shift, Stem, WaveNorm
 from codectool.nn.loading import copy_tensors
 
 # Batches that the running averages are said to contain, so that the next one changes them little.
 SEEN_BATCHES = 1000
+TAIL = "decoder.tail."  # of the names of tensors of a decoder with a source
 BATCH_SIZE = 8  # signals that are measured at once
 
 
 @torch.no_grad()
 def load_folded_(network: HacNetwork, state: Mapping[str, Tensor]) -> None:
     """Load the weights of a folded codec into a network, with divisors and gains of 1.
+
+    A network with a source takes weights without one, too: the parts of the source keep their start
+    values, and residual units of the decoder that the network does not have are left out.
 
     Args:
         network: its parameters stay the same objects, only their values change.
@@ -44,7 +50,10 @@ def load_folded_(network: HacNetwork, state: Mapping[str, Tensor]) -> None:
         TensorMismatchError: The tensors do not fit the network. Nothing is changed then.
     """
     codec = fold(network)
-    copy_tensors(codec, {name: tensor.float() for name, tensor in state.items()})
+    floats = {name: tensor.float() for name, tensor in state.items()}
+    if not any(name.startswith(TAIL) for name in floats):
+        floats = _add_source(codec.decoder, floats)
+    copy_tensors(codec, floats)
     for stack, folded in ((network.encoder, codec.encoder), (network.decoder, codec.decoder)):
         parameters = dict(stack.named_parameters())
         for name, parameter in folded.named_parameters():
@@ -69,6 +78,28 @@ def load_folded_(network: HacNetwork, state: Mapping[str, Tensor]) -> None:
     for matrix in (bottleneck.covariance, bottleneck.whitening):
         matrix.copy_(torch.eye(len(matrix)))
     bottleneck.count.fill_(SEEN_BATCHES)
+
+
+def _add_source(decoder: Stack, state: dict[str, Tensor]) -> dict[str, Tensor]:
+    """Return weights of a codec without a source by the names of one whose decoder may have it."""
+    tail = decoder.blocks.get("tail")
+    if not isinstance(tail, VoiceTail):
+        return state
+    names = {name: f"middle.{name}" for name in tail.middle.blocks}
+    names |= {name: f"last.{name}" for name in tail.last.blocks} | {"head": "head"}
+    inherited = tuple(f"{name}." for name in names.values())
+    found = {
+        f"{TAIL}{name}": tensor
+        for name, tensor in tail.state_dict().items()
+        if not name.startswith(inherited)
+    }
+    for name, tensor in state.items():
+        stack, block, rest = name.split(".", 2)
+        if stack == "decoder" and block in names:
+            found[f"{TAIL}{names[block]}.{rest}"] = tensor
+        elif stack == "encoder" or block in decoder.blocks or not block.startswith("unit"):
+            found[name] = tensor
+    return found
 
 
 @torch.no_grad()

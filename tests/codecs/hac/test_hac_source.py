@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 import torch
+from msgspec.structs import replace
 
 from codectool.codecs.hac.model import run_chunk
 from codectool.codecs.hac.network import HacNetwork
@@ -15,10 +16,11 @@ from codectool.codecs.hac.source import (
 )
 from codectool.codecs.hac.unfold import calibrate_, load_folded_
 from codectool.errors import ConfigError
+from tests.hac_models import load_preset, untrained
 from tests.hac_models import preset_with_source as config
-from tests.hac_models import untrained
 
 RATE, FRAME, PERIOD = 24000, 160, 1200
+FEWER_UNITS = ((1, 3, 9), (1, 3), (1,), (1,))
 
 
 @pytest.fixture(scope="module")
@@ -261,6 +263,28 @@ def test_loading_folded_weights_keeps_the_function(codec, codes):
     again = type(codec)(network.config, *network.fold()).decode([codes])[0]
     reference = codec.decode([codes])[0]
     assert torch.allclose(again, reference, atol=1e-2 * reference.abs().max().item())
+
+
+@pytest.mark.parametrize("left_out", [None, "unit2_1"])
+def test_loading_weights_without_a_source_keeps_the_rest_and_starts_the_source(codes, left_out):
+    plain = untrained(load_preset("hac-tiny"))
+    narrow = config() if left_out is None else replace(config(), decoder_dilations=FEWER_UNITS)
+    network = HacNetwork(narrow)
+    start = network.state_dict()["decoder.tail.pitch.out.weight"].clone()
+    load_folded_(network, plain.state_dict())
+    codec = type(plain)(network.config, *network.fold())
+    state, tail = codec.state_dict(), codec.decoder.blocks["tail"]
+    assert torch.equal(state["decoder.tail.pitch.out.weight"], start)
+    wave = 0.1 * torch.randn(1, 24000)
+    assert torch.equal(codec.encode([wave])[0], plain.encode([wave])[0])
+    # without the source and the low-pass, the network makes the same samples
+    torch.nn.init.constant_(tail.source.gains.bias, -100)
+    torch.nn.init.zeros_(tail.low_pass.taps)[0] = 1
+    if left_out is not None:
+        for parameter in plain.decoder.blocks[left_out].branch.narrow.parameters():
+            torch.nn.init.zeros_(parameter)
+    expected = plain.decode([codes])[0]
+    assert torch.allclose(codec.decode([codes])[0], expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(
