@@ -67,14 +67,20 @@ class Codec:
         padding: how signals are extended to whole frames; see `codectool.loading.load`.
         codebooks: encode with only the first N codebooks; None for all.
         converted_from: fingerprints of weights from which these were converted.
+        token_fingerprint: of the parts that make tokens; None for ``fingerprint``.
+        same_tokens_as: other fingerprints whose tokens mean the same.
 
     Attributes:
         runner: runs the model on NumPy arrays, in PyTorch or in ONNX Runtime.
         model: properties of the model; with PyTorch the network itself.
         layout: shape of its tokens.
-        fingerprint: eight hexadecimal digits that name the weights.
+        fingerprint: eight hexadecimal digits that name all weights.
+        token_fingerprint: eight hexadecimal digits that name the parts that make tokens. It is the
+            fingerprint of the tokens.
+        same_tokens_as: all fingerprints of tokens that this codec decodes.
         checkpoint: path of the weights.
-        converted_from: fingerprints of weights from which these were converted with other bits.
+        converted_from: fingerprints of tokens of weights from which these were converted with less
+            precision.
         padding: how signals are extended to whole frames; see `codectool.loading.load`.
     """
 
@@ -86,6 +92,8 @@ class Codec:
         padding: Padding = "lossless",
         codebooks: int | None = None,
         converted_from: Iterable[str] = (),
+        token_fingerprint: str | None = None,
+        same_tokens_as: Iterable[str] = (),
     ):
         if padding not in ("lossless", "reference"):
             raise UsageError(f"no padding is called `{padding}`; use lossless or reference")
@@ -101,8 +109,10 @@ class Codec:
             layout, bits_per_codebook=layout.bits_per_codebook[:codebooks]
         )
         self.fingerprint = fingerprint
+        self.token_fingerprint = token_fingerprint or fingerprint
+        self.same_tokens_as = {fingerprint, self.token_fingerprint, *same_tokens_as}
         self.checkpoint = checkpoint
-        self.converted_from = set(converted_from) - {fingerprint}
+        self.converted_from = set(converted_from) - self.same_tokens_as
         self.padding = padding
 
     @property
@@ -270,7 +280,7 @@ class Codec:
         return Tokens(
             codes=codes,
             layout=self.layout,
-            fingerprint=self.fingerprint,
+            fingerprint=self.token_fingerprint,
             sample_rate=sample_rate,
             num_samples=num_samples,
             segment_frames=segment_frames,
@@ -484,26 +494,27 @@ class Codec:
             raise AudioError(f"a sampling rate of {sample_rate} Hz cannot carry speech")
 
     def check_compatible(self, layout: TokenLayout, fingerprint: str, force: bool = False) -> None:
-        """Raise a `FingerprintError` if this codec cannot decode tokens of these weights.
+        """Raise a `FingerprintError` if this codec cannot decode tokens with this fingerprint.
 
-        ``force`` accepts different weights of the same model.
+        ``force`` accepts tokens of different weights of the same model.
         """
         mine = model_layout(self.model)
         first = mine.bits_per_codebook[: layout.num_codebooks]
         if layout != dataclasses.replace(mine, bits_per_codebook=first):
             raise FingerprintError(f"the tokens are {layout}; this checkpoint decodes {mine}")
-        if fingerprint in self.converted_from and not force:
+        if force or fingerprint in self.same_tokens_as:
+            return
+        if fingerprint in self.converted_from:
             raise FingerprintError(
                 f"the tokens were made with weights {fingerprint}, from which {self.checkpoint} "
                 "was converted with less precision; decode with nearly the same result with "
                 "`--force`, or pass the original weights with `--checkpoint`"
             )
-        if fingerprint != self.fingerprint and not force:
-            raise FingerprintError(
-                f"the tokens were made with weights {fingerprint}, but {self.checkpoint} holds "
-                f"{self.fingerprint}; pass the right weights with `--checkpoint`, "
-                "or decode anyway with `--force`"
-            )
+        raise FingerprintError(
+            f"the tokens have the fingerprint {fingerprint}, but {self.checkpoint} decodes "
+            f"{self.token_fingerprint} (weights {self.fingerprint}); pass the right weights with "
+            "`--checkpoint`, or decode anyway with `--force`"
+        )
 
 
 def model_layout(model: ModelProperties) -> TokenLayout:

@@ -221,7 +221,7 @@ def encode_live(
         if writer is None and (codes.shape[2] or encoder.ended):
             header = Header(
                 layout=codec.layout,
-                fingerprint=codec.fingerprint,
+                fingerprint=codec.token_fingerprint,
                 sample_rate=audio.sample_rate,
                 channels=audio.channels,
                 segment_frames=encoder.segment_frames,

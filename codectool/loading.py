@@ -5,15 +5,18 @@ from __future__ import annotations
 from collections.abc import Mapping
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from codectool.checkpoints import registry
 from codectool.codec import Codec
 from codectool.codecs.registry import DEFAULT_FAMILY, get_family
 from codectool.deprecation import renamed_keywords
 from codectool.errors import CheckpointError, UsageError, WeightsMissingError
-from codectool.onnx.load import is_export, load_exported
+from codectool.onnx.load import LoadedExport, is_export, load_exported
 from codectool.streaming import Padding
+
+if TYPE_CHECKING:
+    from codectool.checkpoints.load import LoadedModel
 
 RUNTIMES = {"torch": "torch", "onnx": "onnxruntime"}  # packages by runtime
 
@@ -85,9 +88,17 @@ def load(
     config = entry.config if entry is not None and config is None else config
     if choose_runtime(runtime, path) == "onnx":
         _check_onnx_options(config, str(device), precision)
-        onnx_runner, fingerprint, path = load_exported(path, model)
-        _check_fingerprint(expected, fingerprint, path)
-        return Codec(onnx_runner, fingerprint, path, padding, codebooks)
+        export = load_exported(path, model)
+        _check_fingerprint(expected, export.fingerprint, export.path)
+        return Codec(
+            export.runner,
+            export.fingerprint,
+            export.path,
+            padding,
+            codebooks,
+            token_fingerprint=export.token_fingerprint,
+            same_tokens_as=_same_tokens(export),
+        )
 
     from codectool.checkpoints.load import load_model
     from codectool.codecs.isolation import isolated
@@ -101,8 +112,20 @@ def load(
         _check_fingerprint(expected, loaded.fingerprint, loaded.path)
         runner = TorchRunner(loaded.model, where, precision)
         return Codec(
-            runner, loaded.fingerprint, loaded.path, padding, codebooks, loaded.converted_from
+            runner,
+            loaded.fingerprint,
+            loaded.path,
+            padding,
+            codebooks,
+            loaded.converted_from,
+            loaded.token_fingerprint,
+            _same_tokens(loaded),
         )
+
+
+def _same_tokens(loaded: LoadedModel | LoadedExport) -> set[str]:
+    """Return what a checkpoint lists, and all known weights with the same token fingerprint."""
+    return {*loaded.same_tokens_as, *registry.weights_with_tokens(loaded.token_fingerprint)}
 
 
 def _check_fingerprint(expected: str | None, found: str, path: Path) -> None:

@@ -39,6 +39,8 @@ from codectool.files import atomic_output, file_sha256
 from codectool.messages import shorten
 
 if TYPE_CHECKING:
+    from codectool.checkpoints.load import LoadedModel
+    from codectool.onnx.load import LoadedExport
     from codectool.tokens import TokenLayout
 
 __all__ = [
@@ -280,6 +282,8 @@ class _Found:
     fingerprint: str | None
     sample_rate: int | None
     bit_rate: float | None
+    token_fingerprint: str | None = None
+    same_tokens_as: list[str] | None = None
 
 
 def _fetch(entry: ModelEntry, on_progress: OnProgress | None) -> _Found:
@@ -306,6 +310,7 @@ def _fetch(entry: ModelEntry, on_progress: OnProgress | None) -> _Found:
 def _mismatches(entry: ModelEntry, found: _Found) -> list[str]:
     """Return how a checkpoint differs from its entry, one sentence each."""
     names = {"size": "size", "sha256": "SHA-256", "fingerprint": "fingerprint", "family": "family"}
+    names["token_fingerprint"] = "token fingerprint"
     pairs = {key: (getattr(entry, key), getattr(found, key)) for key in names}
     return [
         f"its {names[key]} is {actual}, not {expected}"
@@ -316,9 +321,12 @@ def _mismatches(entry: ModelEntry, found: _Found) -> list[str]:
 
 def _new(entry: ModelEntry | None, found: _Found) -> dict[str, Any]:
     """Return what is known about a checkpoint and not in its entry."""
-    keys = ("size", "sha256", "fingerprint", "sample_rate", "bit_rate")
-    known = {key: getattr(found, key) for key in keys if getattr(entry, key, None) is None}
-    return {key: value for key, value in known.items() if value is not None}
+    keys = (
+        *("size", "sha256", "fingerprint", "token_fingerprint", "same_tokens_as"),
+        *("sample_rate", "bit_rate"),
+    )
+    known = {key: getattr(found, key) for key in keys if not getattr(entry, key, None)}
+    return {key: value for key, value in known.items() if value}
 
 
 def _hash(path: Path) -> _Found:
@@ -349,22 +357,25 @@ def _inspect(path: Path, config: Path | None, skipped: list[str] | None = None) 
 
     with isolated("cpu", inference=False):
         loaded = load_model(path, config=config)
-    return _described(path, loaded.path, loaded.fingerprint, model_layout(loaded.model))
+    return _described(path, loaded.path, loaded, model_layout(loaded.model))
 
 
 def _inspect_export(path: Path) -> _Found:
     from codectool.codec import model_layout
     from codectool.onnx.load import load_exported
 
-    runner, fingerprint, _ = load_exported(path)
-    return _described(path, path, fingerprint, model_layout(runner.model))
+    loaded = load_exported(path)
+    return _described(path, path, loaded, model_layout(loaded.runner.model))
 
 
-def _described(path: Path, file: Path, fingerprint: str, layout: TokenLayout) -> _Found:
+def _described(
+    path: Path, file: Path, loaded: LoadedModel | LoadedExport, layout: TokenLayout
+) -> _Found:
     """Add size and SHA-256 to what is known about a model; folders of several files have none."""
     hashed = _hash(file)
-    about = (layout.family, fingerprint, layout.sample_rate, layout.bit_rate)
-    return _Found(path, hashed.size, hashed.sha256, *about)
+    about = (layout.family, loaded.fingerprint, layout.sample_rate, layout.bit_rate)
+    tokens = loaded.token_fingerprint, list(loaded.same_tokens_as)
+    return _Found(path, hashed.size, hashed.sha256, *about, *tokens)
 
 
 def _copy(path: Path, name: str) -> Path:

@@ -132,7 +132,7 @@ def test_codebooks_option_uses_the_first_codebooks(
         return
     one = load(family, checkpoints[family], device="cpu", codebooks=1)
     tokens = one.encode(wave, 16000)
-    assert tokens.fingerprint == codec.fingerprint
+    assert tokens.fingerprint == codec.token_fingerprint
     np.testing.assert_array_equal(tokens.codes, codec.encode(wave, 16000).codes[:, :1])
     # a codec with all codebooks decodes them
     np.testing.assert_array_equal(codec.decode(tokens), one.decode(tokens))
@@ -266,7 +266,7 @@ def test_tokens_reject_contradictions(codec: Codec) -> None:
 def test_repr_of_tokens_is_one_line(codecs: dict[str, Codec]) -> None:
     codec = codecs["hac"]
     tokens = codec.encode(noise(2, 4000), codec.sample_rate)
-    name = f"Tokens(hac {codec.fingerprint}, 2 channels, 13 frames, 0.167 s)"
+    name = f"Tokens(hac {codec.token_fingerprint}, 2 channels, 13 frames, 0.167 s)"
     assert repr(tokens) == str(tokens) == name
     assert "1 channel," in repr(codec.encode(noise(1), codec.sample_rate))
     with pytest.raises(dataclasses.FrozenInstanceError):
@@ -277,7 +277,7 @@ def test_decode_rejects_tokens_of_different_weights(codec: Codec) -> None:
     tokens = codec.encode(noise(4000), codec.sample_rate)
     other = dataclasses.replace(tokens, fingerprint="00000000")
     with pytest.raises(
-        FingerprintError, match=f"weights 00000000, but .* holds {codec.fingerprint}"
+        FingerprintError, match=f"fingerprint 00000000, but .* decodes {codec.token_fingerprint}"
     ):
         codec.decode(other)
     np.testing.assert_array_equal(codec.decode(other, force=True), codec.decode(tokens))

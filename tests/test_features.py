@@ -121,7 +121,7 @@ def test_embed_of_hac_is_the_bits(codecs: dict[str, Codec]) -> None:
 def test_embed_refuses_tokens_of_other_weights(codec: Codec) -> None:
     tokens = codec.encode(noise(9000), 24000)
     other = dataclasses.replace(tokens, fingerprint="00000000")
-    with pytest.raises(FingerprintError, match="made with weights 00000000"):
+    with pytest.raises(FingerprintError, match="the fingerprint 00000000"):
         codec.embed(other)
     np.testing.assert_array_equal(codec.embed(other, force=True), codec.embed(tokens))
 

@@ -64,12 +64,12 @@ LAYERS = {
         *("encoding", "files", "loading", "messages", "streaming", "tokens"),
     },
     "corpus": {
-        *("_version", "audio", "codec", "container", "cores", "decoding", "files", "filetypes"),
-        *("loading", "messages", "pipeline", "schema", "tokens"),
+        *("_version", "audio", "checkpoints", "codec", "container", "cores", "decoding", "files"),
+        *("filetypes", "loading", "messages", "pipeline", "schema", "tokens"),
     },
     "evaluation": {
-        *("_version", "audio", "codec", "container", "cores", "files", "loading", "messages"),
-        *("plots", "schema", "tokens", "torch_runner"),
+        *("_version", "audio", "checkpoints", "codec", "container", "cores", "files", "loading"),
+        *("messages", "plots", "schema", "tokens", "torch_runner"),
     },
     "training": {
         *("audio", "checkpoints", "codec", "codecs", "evaluation", "files", "messages"),

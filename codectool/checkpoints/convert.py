@@ -17,10 +17,11 @@ import torch
 from torch import Tensor
 
 from codectool._version import __version__
-from codectool.checkpoints.fingerprint import fingerprint
+from codectool.checkpoints.fingerprint import fingerprint, token_fingerprint
 from codectool.checkpoints.load import build_model, locate, read_weights
 from codectool.checkpoints.native import (
     read_provenance,
+    read_same_tokens,
     write_native,
 )
 from codectool.checkpoints.published import (
@@ -47,7 +48,9 @@ class Weights:
         family: codec family.
         config: hyper-parameters.
         state: tensors by canonical name, as they are stored.
-        fingerprint: eight hexadecimal digits.
+        fingerprint: of all weights, eight hexadecimal digits.
+        token_fingerprint: of the parts that make tokens.
+        same_tokens_as: other fingerprints whose tokens mean the same.
         provenance: conversions that the file came from, oldest first.
     """
 
@@ -56,6 +59,8 @@ class Weights:
     config: Mapping[str, Any]
     state: Mapping[str, Tensor]
     fingerprint: str
+    token_fingerprint: str
+    same_tokens_as: Sequence[str] = ()
     provenance: Sequence[Mapping[str, Any]] = ()
 
     @property
@@ -78,6 +83,8 @@ class Weights:
     def cast(self, dtype: torch.dtype) -> Weights:
         """Return these weights with values of another type, and thus another fingerprint.
 
+        The token fingerprint changes only if values of the encoder or the quantizer are rounded.
+
         Raises:
             CheckpointError: A value is too large for the type.
         """
@@ -89,8 +96,12 @@ class Weights:
                     f"{self.path}: tensor {shorten(name)} holds {largest:.3g}, too large for "
                     "fp16; use bf16"
                 )
-        cast = fingerprint(self.family, self.config, state)
-        return Weights(self.path, self.family, self.config, state, cast, self.provenance)
+        described = self.family, self.config, state
+        cast, tokens = fingerprint(*described), token_fingerprint(*described)
+        same: Sequence[str] = ()
+        if tokens == self.token_fingerprint:
+            same = sorted({self.fingerprint, *self.same_tokens_as} - {cast})
+        return Weights(self.path, *described, cast, tokens, same, self.provenance)
 
 
 def read(path: str | Path, config: str | Path | Mapping[str, Any] | None = None) -> Weights:
@@ -119,8 +130,9 @@ def describe(
 ) -> Weights:
     """Return tensors as `Weights`; arguments and errors as for `build_model`."""
     model_config = build_model(path, family, state, model_config, config).hyper_parameters
-    mark = fingerprint(family, model_config, state)
-    return Weights(path, family, model_config, state, mark, read_provenance(path))
+    described = family, model_config, state
+    names = fingerprint(*described), token_fingerprint(*described)
+    return Weights(path, *described, *names, read_same_tokens(path), read_provenance(path))
 
 
 def choose_layout(target: Path) -> Layout:
@@ -169,7 +181,8 @@ class Conversion:
         """
         family, config, state = self.weights.family, self.weights.config, self.weights.state
         if self.layout == "safetensors":
-            write_native(self.target, family, config, state, None, overwrite, self.provenance)
+            same = self.weights.same_tokens_as
+            write_native(self.target, family, config, state, None, overwrite, self.provenance, same)
             return
         if self.config_path is not None:
             with atomic_output(self.config_path, overwrite) as file:
@@ -215,6 +228,7 @@ def plan(
             "source": source.path.name,
             "sha256": digest,
             "fingerprint": source.fingerprint,
+            "token_fingerprint": source.token_fingerprint,
             "dtype": dtype or "unchanged",
             "codectool": __version__,
         }

@@ -1,4 +1,4 @@
-"""Fingerprints: the first four bytes of a hash over weights and hyper-parameters."""
+"""Fingerprints of tensors: of all weights, and of the parts that make tokens."""
 
 from __future__ import annotations
 
@@ -8,7 +8,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from codectool.checkpoints.stored import StoredTensor, fingerprint_stored
+from codectool.checkpoints.stored import (
+    StoredTensor,
+    fingerprint_stored,
+    token_fingerprint_stored,
+)
 
 
 def fingerprint(
@@ -26,6 +30,17 @@ def fingerprint(
     """
     stored = {name: _as_stored(tensor) for name, tensor in state.items()}
     return fingerprint_stored(family, hyper_parameters, stored)
+
+
+def token_fingerprint(
+    family: str, hyper_parameters: Mapping[str, Any], state: Mapping[str, Tensor]
+) -> str:
+    """Compute the fingerprint of what makes tokens; see `token_fingerprint_stored`.
+
+    Arguments and result are those of `fingerprint`.
+    """
+    stored = {name: _as_stored(tensor) for name, tensor in state.items()}
+    return token_fingerprint_stored(family, hyper_parameters, stored)
 
 
 def _as_stored(tensor: Tensor) -> StoredTensor:

@@ -10,8 +10,8 @@ from typing import Any
 from torch import Tensor
 
 from codectool.checkpoints import registry
-from codectool.checkpoints.fingerprint import fingerprint
-from codectool.checkpoints.native import read_native, read_provenance
+from codectool.checkpoints.fingerprint import fingerprint, token_fingerprint
+from codectool.checkpoints.native import read_native, read_provenance, read_same_tokens
 from codectool.checkpoints.pickles import is_torch_file
 from codectool.checkpoints.published import (
     FILE_NAMES,
@@ -36,14 +36,28 @@ class LoadedModel:
     Attributes:
         model: the model for inference.
         fingerprint: of the weights, eight hexadecimal digits.
+        token_fingerprint: of the parts that make tokens, which `.hcd` files name.
         path: of the checkpoint.
-        converted_from: fingerprints of the weights that these were converted from.
+        converted_from: fingerprints, of all weights and of tokens, that these were converted from.
+        same_tokens_as: other fingerprints whose tokens mean the same.
     """
 
     model: CodecModel
     fingerprint: str
+    token_fingerprint: str
     path: Path
     converted_from: tuple[str, ...] = ()
+    same_tokens_as: tuple[str, ...] = ()
+
+    @property
+    def token_names(self) -> tuple[str, ...]:
+        """All fingerprints by which `.hcd` files name its tokens.
+
+        Weights with the same encoder and quantizer, and another decoder, are stored with them as
+        ``same_tokens_as``.
+        """
+        names = (self.fingerprint, self.token_fingerprint, *self.same_tokens_as)
+        return tuple(dict.fromkeys(names))
 
 
 def load_model(
@@ -73,8 +87,15 @@ def load_model(
     return LoadedModel(
         model,
         fingerprint(found, model.hyper_parameters, state),
+        token_fingerprint(found, model.hyper_parameters, state),
         path,
-        tuple(str(entry.get("fingerprint")) for entry in read_provenance(path)),
+        tuple(
+            str(entry[key])
+            for entry in read_provenance(path)
+            for key in ("fingerprint", "token_fingerprint")
+            if key in entry
+        ),
+        read_same_tokens(path),
     )
 
 

@@ -2,8 +2,9 @@
 
 A checkpoint is a folder with ``model.safetensors`` and ``config.json``, or one ``.safetensors``
 file with the same JSON in its metadata, under the key ``codectool``. The JSON is ``{"family":
-"hac", "model": {...}}``; ``provenance``, a list with an object per conversion, is optional. Other
-keys, such as a training config, are ignored.
+"hac", "model": {...}}``. Optional are ``provenance``, a list with an object per conversion, and
+``same_tokens_as``, a list of fingerprints; see `parse_same_tokens`. Other keys, such as a training
+config, are ignored.
 """
 
 from __future__ import annotations
@@ -18,7 +19,14 @@ from safetensors import SafetensorError, safe_open
 from torch import Tensor
 
 from codectool.checkpoints.published import canonical_name, read_port
-from codectool.checkpoints.stored import METADATA_KEY, TENSORS_NAME, check_dtypes, check_start
+from codectool.checkpoints.stored import (
+    METADATA_KEY,
+    SAME_TOKENS_KEY,
+    TENSORS_NAME,
+    check_dtypes,
+    check_start,
+    parse_same_tokens,
+)
 from codectool.codecs.base import CodecModel
 from codectool.errors import CheckpointError, ConfigError
 from codectool.files import atomic_output, write_all
@@ -81,14 +89,34 @@ def read_native(path: Path) -> tuple[str, dict[str, Tensor], Mapping[str, Any] |
 
 def read_provenance(path: Path) -> list[dict[str, Any]]:
     """Return the conversions that a checkpoint came from, oldest first; none for other layouts."""
+    try:
+        entries = _read_config(path).get("provenance")
+    except ConfigError:
+        return []
+    return [dict(entry) for entry in entries or () if isinstance(entry, Mapping)]
+
+
+def read_same_tokens(path: Path) -> tuple[str, ...]:
+    """Return what `parse_same_tokens` finds in a checkpoint; nothing for other layouts.
+
+    Raises:
+        ConfigError: The list is invalid.
+    """
+    return parse_same_tokens(_read_config(path), str(path))
+
+
+def _read_config(path: Path) -> Mapping[str, Any]:
+    """Return the JSON of a checkpoint; an empty object for other layouts."""
     file = path / TENSORS_NAME if path.is_dir() else path
     try:
         with safe_open(file, framework="pt", device="cpu") as tensors:
             metadata = tensors.metadata() or {}
-        entries = parse_json(metadata.get(METADATA_KEY, "{}"), str(file)).get("provenance")
-    except (SafetensorError, OSError, ConfigError):
-        return []
-    return [dict(entry) for entry in entries or () if isinstance(entry, Mapping)]
+    except (SafetensorError, OSError):
+        return {}
+    if METADATA_KEY in metadata:
+        return parse_json(metadata[METADATA_KEY], f"{file} (metadata)")
+    beside = file.with_name(CONFIG_NAME)
+    return read_json(beside) if beside.is_file() else {}
 
 
 def write_native(
@@ -99,6 +127,7 @@ def write_native(
     dtype: torch.dtype | None = torch.float32,
     overwrite: bool = False,
     provenance: Sequence[Mapping[str, Any]] = (),
+    same_tokens_as: Sequence[str] = (),
 ) -> None:
     """Write one self-contained ``.safetensors`` file.
 
@@ -110,6 +139,7 @@ def write_native(
         dtype: type of the stored values; None keeps the tensors' own.
         overwrite: replace an existing file.
         provenance: see `read_provenance`.
+        same_tokens_as: see `parse_same_tokens`.
 
     Raises:
         UsageError: The file exists or cannot be written.
@@ -117,6 +147,8 @@ def write_native(
     config: dict[str, Any] = {"family": family, "model": model_config}
     if provenance:
         config["provenance"] = list(provenance)
+    if same_tokens_as:
+        config[SAME_TOKENS_KEY] = list(same_tokens_as)
     with atomic_output(path, overwrite) as file:
         write_safetensors(file, state, dtype, {METADATA_KEY: json.dumps(config)})
 
@@ -151,9 +183,16 @@ def write_safetensors(
 
 
 def write_model(
-    path: Path, model: CodecModel, dtype: torch.dtype = torch.float32, overwrite: bool = False
+    path: Path,
+    model: CodecModel,
+    dtype: torch.dtype = torch.float32,
+    overwrite: bool = False,
+    same_tokens_as: Sequence[str] = (),
 ) -> None:
     """Write a model whose weight norm is not folded; other arguments as for `write_native`.
+
+    For a decoder that was trained with the encoder of another checkpoint, ``same_tokens_as`` is
+    `LoadedModel.token_names` of that checkpoint.
 
     Raises:
         CheckpointError: Weight norm is folded for inference.
@@ -167,4 +206,5 @@ def write_model(
             "or copy the checkpoint"
         ) from error
     state = {canonical_name(model.family, k): tensor for k, tensor in model.state_dict().items()}
-    write_native(path, model.family, model.hyper_parameters, state, dtype, overwrite)
+    config = model.hyper_parameters
+    write_native(path, model.family, config, state, dtype, overwrite, (), same_tokens_as)

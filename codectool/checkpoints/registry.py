@@ -11,7 +11,7 @@ import json
 import os
 import re
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from functools import cache
 from importlib.resources import files
@@ -45,6 +45,7 @@ HUB_SOURCE = re.compile(
 )
 
 Text = Annotated[str, Meta(min_length=1)]
+Fingerprint = Annotated[str, Meta(pattern="^[0-9a-f]{8}$")]
 
 
 class ModelEntry(Config, frozen=True):
@@ -59,7 +60,10 @@ class ModelEntry(Config, frozen=True):
         config: JSON file with the model config, if the checkpoint does not contain it.
         size: size of the file in bytes; None if it was not seen yet.
         sha256: SHA-256 of the file; None if it was not seen yet.
-        fingerprint: as in `.hcd` files, eight hexadecimal digits; None if it was not seen yet.
+        fingerprint: of all weights, eight hexadecimal digits; None if it was not seen yet.
+        token_fingerprint: of the parts that make tokens, as in `.hcd` files; None if it was not
+            seen yet.
+        same_tokens_as: other fingerprints whose tokens mean the same, from the checkpoint.
         license: license of the weights.
         citation: paper or page that describes the model.
         sample_rate: sampling rate of the model in Hz.
@@ -74,12 +78,20 @@ class ModelEntry(Config, frozen=True):
     config: Text | None = None
     size: PositiveInt | None = None
     sha256: Annotated[str, Meta(pattern="^[0-9a-f]{64}$")] | None = None
-    fingerprint: Annotated[str, Meta(pattern="^[0-9a-f]{8}$")] | None = None
+    fingerprint: Fingerprint | None = None
+    token_fingerprint: Fingerprint | None = None
+    same_tokens_as: tuple[Fingerprint, ...] = ()
     license: str | None = None
     citation: str | None = None
     sample_rate: PositiveInt | None = None
     bit_rate: PositiveFloat | None = None
     downloaded: bool = False
+
+    @property
+    def token_names(self) -> set[str]:
+        """All fingerprints by which `.hcd` files name its tokens, as far as they are known."""
+        known = (self.fingerprint, self.token_fingerprint, *self.same_tokens_as)
+        return {name for name in known if name is not None}
 
     @property
     def remote(self) -> str | None:
@@ -194,14 +206,65 @@ def default(family: str) -> ModelEntry | None:
 
 
 def find(fingerprint: str) -> ModelEntry | None:
-    """Return the model with this fingerprint, if possible one that is on this machine."""
-    matching = [entry for entry in entries().values() if entry.fingerprint == fingerprint]
+    """Return the model with this fingerprint of all weights, if possible one on this machine."""
+    return _first([entry for entry in entries().values() if entry.fingerprint == fingerprint])
+
+
+def find_decoder(fingerprint: str) -> ModelEntry | None:
+    """Return a model that decodes the tokens that a file names by this fingerprint.
+
+    Models on this machine come first, and among them the default model of the family.
+    """
+    known = entries()
+    names = {fingerprint} | _tokens_of_weights(known.values(), fingerprint)
+    matching = [entry for entry in known.values() if names & entry.token_names]
+    return _first(sorted(matching, key=lambda entry: entry.name != entry.family))
+
+
+def token_fingerprint(fingerprint: str) -> str:
+    """Return the token fingerprint for a fingerprint in a file; itself if no other is known.
+
+    Files of version 0.1 name all weights of a model.
+    """
+    known = entries().values()
+    found = [
+        *_tokens_of_weights(known, fingerprint),
+        *(e.token_fingerprint for e in known if fingerprint in e.same_tokens_as),
+    ]
+    return next((name for name in found if name is not None), fingerprint)
+
+
+def token_names(token_fingerprint: str) -> set[str]:
+    """Return all known fingerprints by which files name tokens with this token fingerprint."""
+    same = (e for e in entries().values() if e.token_fingerprint == token_fingerprint)
+    return {token_fingerprint}.union(*(entry.token_names for entry in same))
+
+
+def weights_with_tokens(token_fingerprint: str) -> set[str]:
+    """Return the fingerprints of all known weights with this token fingerprint."""
+    same = (e.fingerprint for e in entries().values() if e.token_fingerprint == token_fingerprint)
+    return {fingerprint for fingerprint in same if fingerprint is not None}
+
+
+def _tokens_of_weights(known: Iterable[ModelEntry], fingerprint: str) -> set[str]:
+    found = (entry.token_fingerprint for entry in known if entry.fingerprint == fingerprint)
+    return {name for name in found if name is not None}
+
+
+def _first(matching: Sequence[ModelEntry]) -> ModelEntry | None:
     available = (entry for entry in matching if entry.find() is not None)
     return next(available, matching[0] if matching else None)
 
 
-def remember(fingerprint: str, family: str, path: Path, config: Path | None = None) -> None:
-    """Record where weights are, so that `decode` finds them by their fingerprint.
+def remember(
+    fingerprint: str,
+    family: str,
+    path: Path,
+    config: Path | None = None,
+    token_fingerprint: str | None = None,
+    same_tokens_as: Iterable[str] = (),
+) -> None:
+    """Record where weights are, so that `decode` finds them by their fingerprints.
 
     Raises:
         ConfigError: The user's file is invalid.
@@ -210,11 +273,13 @@ def remember(fingerprint: str, family: str, path: Path, config: Path | None = No
     """
     place = str(path.resolve())
     settings = str(config.resolve()) if config else None
+    others = sorted({*same_tokens_as} - {fingerprint, token_fingerprint})
+    tokens = {"token_fingerprint": token_fingerprint, "same_tokens_as": others or None}
     known = find(fingerprint)
     if known is None:
         for entry in entries().values():  # in the cache of the Hub, but not pulled by codectool
             if entry.fingerprint is None and entry.find() == path and config is None:
-                record(entry.name, fingerprint=fingerprint)
+                record(entry.name, fingerprint=fingerprint, **tokens)
                 return
         record(
             f"{family}-{fingerprint}",
@@ -222,12 +287,16 @@ def remember(fingerprint: str, family: str, path: Path, config: Path | None = No
             source=place,
             config=settings,
             fingerprint=fingerprint,
+            **tokens,
         )
-    elif known.find() is None:
+        return
+    if known.find() is None:
         record(known.name, path=place, config=settings, downloaded=None)
+    if known.token_fingerprint is None and token_fingerprint is not None:
+        record(known.name, **tokens)
 
 
-def record(name: str, **values: str | int | float | bool | None) -> None:
+def record(name: str, **values: str | int | float | bool | list[str] | None) -> None:
     """Set keys of a model in the user's file; None removes a key. Other keys are kept.
 
     Raises:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import re
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,7 @@ from typing import Any, cast
 import numpy as np
 import numpy.typing as npt
 
+from codectool.codecs.registry import get_family
 from codectool.errors import CheckpointError, ConfigError
 from codectool.filetypes import START_BYTES, describe_foreign
 from codectool.messages import shorten
@@ -19,9 +21,12 @@ from codectool.schema import parse_json
 
 TENSORS_NAME = "model.safetensors"
 METADATA_KEY = "codectool"
+SAME_TOKENS_KEY = "same_tokens_as"
+MAX_SAME_TOKENS = 64
 MAX_HEADER_BYTES = 1 << 23
 MAX_TENSORS = 1 << 16
 FINGERPRINT_BYTES = 4
+FINGERPRINT = re.compile("[0-9a-f]{8}")
 DTYPES = {"F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16"}
 
 
@@ -51,11 +56,13 @@ class StoredWeights:
         family: codec family.
         model: config of the model.
         tensors: by canonical name.
+        same_tokens_as: see `parse_same_tokens`.
     """
 
     family: str
     model: Mapping[str, Any]
     tensors: Mapping[str, StoredTensor]
+    same_tokens_as: tuple[str, ...] = ()
 
 
 def read_stored(path: Path) -> StoredWeights:
@@ -86,7 +93,34 @@ def read_stored(path: Path) -> StoredWeights:
         name: StoredTensor(DTYPES[entry["dtype"]], tuple(entry["shape"]), entry["data"])
         for name, entry in entries
     }
-    return StoredWeights(family, model, tensors)
+    same_tokens_as = parse_same_tokens(config, f"{path} (metadata)")
+    return StoredWeights(family, model, tensors, same_tokens_as)
+
+
+def parse_same_tokens(config: Mapping[str, Any], name: str) -> tuple[str, ...]:
+    """Return the fingerprints in the JSON of a checkpoint whose tokens it decodes, too.
+
+    They are whole fingerprints of other checkpoints with the same encoder and quantizer, which
+    `.hcd` files of version 0.1 name, or token fingerprints.
+
+    Args:
+        config: the JSON with ``family`` and ``model``; the list is under ``same_tokens_as``.
+        name: where it stands, for messages.
+
+    Raises:
+        ConfigError: They are not a list of at most 64 fingerprints.
+    """
+    values = config.get(SAME_TOKENS_KEY, [])
+    if (
+        not isinstance(values, list)
+        or len(values) > MAX_SAME_TOKENS
+        or not all(isinstance(value, str) and FINGERPRINT.fullmatch(value) for value in values)
+    ):
+        raise ConfigError(
+            f"{name}: `{SAME_TOKENS_KEY}` must be a list of at most {MAX_SAME_TOKENS} "
+            "fingerprints, each eight hexadecimal digits"
+        )
+    return tuple(values)
 
 
 def check_start(file: Path, start: bytes) -> None:
@@ -133,6 +167,34 @@ def fingerprint_stored(
         tensor = tensors[name]
         digest.update(_line([name, tensor.dtype, list(tensor.shape)]))
         digest.update(tensor.data)
+    return digest.digest()[:FINGERPRINT_BYTES].hex()
+
+
+def token_fingerprint_stored(
+    family: str, hyper_parameters: Mapping[str, Any], tensors: Mapping[str, StoredTensor]
+) -> str:
+    """Compute the fingerprint of what makes tokens: the `TokenParts` of the family.
+
+    It is the start of a SHA-256 over one JSON line with the family and the selected keys (sorted),
+    followed by, for every selected tensor in the order of the names, one JSON line ``[name,
+    shape]`` and its values as float32, little-endian, in C order. So neither the decoder nor the
+    type of the stored values matters.
+
+    Args:
+        family: codec family.
+        hyper_parameters: JSON values.
+        tensors: by canonical name, weight norm not folded.
+
+    Returns:
+        Eight hexadecimal digits.
+    """
+    parts = get_family(family).token_parts
+    config = hyper_parameters if parts is None else parts.select_config(hyper_parameters)
+    digest = hashlib.sha256(_line({"family": family, "tokens": config}))
+    for name in sorted(tensors):
+        if parts is None or parts.has_tensor(name):
+            digest.update(_line([name, list(tensors[name].shape)]))
+            digest.update(tensors[name].to_float32().tobytes())
     return digest.digest()[:FINGERPRINT_BYTES].hex()
 
 

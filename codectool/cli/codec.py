@@ -52,7 +52,14 @@ class CodecOptions:
                 raise
             codec = load_with_spinner()
         try:
-            registry.remember(codec.fingerprint, codec.layout.family, codec.checkpoint, self.config)
+            registry.remember(
+                codec.fingerprint,
+                codec.layout.family,
+                codec.checkpoint,
+                self.config,
+                codec.token_fingerprint,
+                codec.same_tokens_as,
+            )
         except (OSError, CodectoolError) as error:
             warn(f"cannot record this checkpoint: {error}")
         if "OMP_NUM_THREADS" not in os.environ:
@@ -75,11 +82,11 @@ class CodecOptions:
             return replace(self, model=family).load()
         if self.config is not None:
             raise UsageError("`--config` needs `--checkpoint`")
-        entry = registry.find(fingerprint)
+        entry = registry.find_decoder(fingerprint)
         if entry is None:
             raise WeightsMissingError(
-                f"{name}: made with {family} weights {fingerprint}, which were not found on this "
-                "machine; name them with `--checkpoint PATH`"
+                f"{name}: holds {family} tokens {fingerprint}; no weights on this machine are "
+                "known to decode them; name some with `--checkpoint PATH`"
             )
         if entry.find() is None:
             error = WeightsMissingError(
@@ -89,7 +96,7 @@ class CodecOptions:
             )
             if not self._pull(error):
                 raise error
-            entry = registry.find(fingerprint)
+            entry = registry.find_decoder(fingerprint)
             assert entry is not None
         config = Path(entry.config) if entry.config else None
         return replace(self, model=None, checkpoint=entry.locate(), config=config).load()

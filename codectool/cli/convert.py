@@ -31,7 +31,7 @@ if TYPE_CHECKING:
     "--dtype",
     type=click.Choice(["fp32", "bf16", "fp16"]),
     show_default="as in SRC",
-    help="Type of the stored values. Another one than SRC has changes the fingerprint.",
+    help="Type of the stored values. Rounding changes the fingerprints.",
 )
 @click.option(
     "--config",
@@ -60,8 +60,8 @@ def convert(
     contains the config and names the file it came from, or a file in the layout of the authors:
     bigcodec.pt, NAME.ckpt (Lightning), or g_XXXXXXXX with config.json beside it.
 
-    The tensors stay as they are, bit by bit, and so does the fingerprint: .hcd files made with SRC
-    decode with DST. With another --dtype they need `decode --force`.
+    The tensors stay as they are, bit by bit, and so do the fingerprints: .hcd files made with SRC
+    decode with DST. If --dtype rounds the encoder, they need `decode --force`.
 
     \b
     Examples:
@@ -94,12 +94,19 @@ def convert(
     written = conversion.weights
     note(
         f"{source} -> {target}: {count(len(written.state), 'tensor')}, "
-        f"{written.num_bytes / 1e6:.1f} MB, fingerprint {written.fingerprint}"
+        f"{written.num_bytes / 1e6:.1f} MB, fingerprint {written.fingerprint}, tokens "
+        f"{written.token_fingerprint}"
     )
-    if written.fingerprint != weights.fingerprint:
+    if written.token_fingerprint != weights.token_fingerprint:
         warn(
-            f"{target}: has fingerprint {written.fingerprint}, not {weights.fingerprint}; .hcd "
-            f"files made with {source} need `decode --force` with it"
+            f"{target}: has token fingerprint {written.token_fingerprint}, not "
+            f"{weights.token_fingerprint}; .hcd files made with {source} need `decode --force` "
+            "with it"
+        )
+    elif conversion.layout == "published" and written.same_tokens_as:
+        warn(
+            f"{target}: this layout cannot store that it decodes .hcd files with the fingerprints "
+            f"{', '.join(written.same_tokens_as)}; they may need `decode --force` with it"
         )
 
 
@@ -121,6 +128,8 @@ def _describe(weights: Weights, conversion: Conversion | None, dry_run: bool) ->
         "source": str(weights.path),
         "family": weights.family,
         "fingerprint": weights.fingerprint,
+        "token_fingerprint": weights.token_fingerprint,
+        "same_tokens_as": weights.same_tokens_as,
         "config": weights.config,
         "provenance": weights.provenance,
         "bytes": weights.num_bytes,
@@ -132,6 +141,7 @@ def _describe(weights: Weights, conversion: Conversion | None, dry_run: bool) ->
             "layout": conversion.layout,
             "bytes": conversion.weights.num_bytes,
             "fingerprint": conversion.weights.fingerprint,
+            "token_fingerprint": conversion.weights.token_fingerprint,
             "config_file": conversion.config_path and str(conversion.config_path),
             "source_sha256": conversion.sha256,
             "written": not dry_run,
@@ -150,9 +160,11 @@ def _table(weights: Weights, conversion: Conversion | None) -> Iterator[str]:
         yield f"{name:{name_width}}  {shape:{shape_width}}  {dtype}"
     values = sum(tensor.numel() for tensor in weights.state.values())
     yield (
-        f"{weights.family} {weights.fingerprint}: {count(len(rows), 'tensor')}, "
-        f"{values:,} values, {weights.num_bytes / 1e6:.1f} MB"
+        f"{weights.family} {weights.fingerprint}, tokens {weights.token_fingerprint}: "
+        f"{count(len(rows), 'tensor')}, {values:,} values, {weights.num_bytes / 1e6:.1f} MB"
     )
+    if weights.same_tokens_as:
+        yield f"also decodes tokens of {', '.join(weights.same_tokens_as)}"
     for entry in weights.provenance:
         yield printable("from " + ", ".join(f"{key} {value}" for key, value in entry.items()))
     if conversion is not None:
@@ -161,5 +173,5 @@ def _table(weights: Weights, conversion: Conversion | None) -> Iterator[str]:
         yield (
             f"would write {printable(str(conversion.target))}: {conversion.layout}, "
             f"{conversion.weights.num_bytes / 1e6:.1f} MB, fingerprint "
-            f"{conversion.weights.fingerprint}"
+            f"{conversion.weights.fingerprint}, tokens {conversion.weights.token_fingerprint}"
         )

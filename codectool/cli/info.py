@@ -70,6 +70,7 @@ def _describe_model(family: str) -> dict[str, Any]:
         "codec": family,
         "source": model.paper,
         "weights": entry.fingerprint if entry else None,
+        "token_fingerprint": entry.token_fingerprint if entry else None,
         "weights_name": entry.name if entry else None,
         "checkpoint": str(path) if path else None,
         "how_to_get": None if entry is None or path else entry.how_to_get(),
@@ -107,13 +108,14 @@ def _describe_file(source: Path) -> dict[str, Any]:
     full, last = header.payload_bytes(header.block_frames), header.payload_bytes(rest)
     token_bytes = (blocks - 1) * full + last
     seconds = samples / header.sample_rate
-    weights = registry.find(header.fingerprint)
+    weights = registry.find_decoder(header.fingerprint)
     path = weights.find() if weights else None
     return {
         "file": name,
         "codec": layout.family,
         "profile": header.profile_name,
         "weights": header.fingerprint,
+        "token_fingerprint": registry.token_fingerprint(header.fingerprint),
         "weights_name": weights.name if weights else None,
         "checkpoint": str(path) if path else None,
         "sample_rate": header.sample_rate,
@@ -164,7 +166,7 @@ def _model_rows(data: dict[str, Any], model: str, bits: str) -> dict[str, str]:
             f"{data['latency_ms']:.1f} ms = frame {frame:.1f} + encoder lookahead {encoder:.1f} + "
             f"decoder lookahead {decoder:.1f}"
         )
-    weights = ", ".join(filter(None, (data["weights"], data["checkpoint"])))
+    weights = ", ".join(filter(None, (_fingerprints(data), data["checkpoint"])))
     return {
         "codec": f"{data['codec']}, {data['source']}",
         "weights": weights
@@ -179,15 +181,18 @@ def _model_rows(data: dict[str, Any], model: str, bits: str) -> dict[str, str]:
     }
 
 
+def _fingerprints(data: dict[str, Any]) -> str | None:
+    """Return a fingerprint of all weights with that of the tokens, or the latter alone."""
+    weights, tokens = data["weights"], data["token_fingerprint"]
+    return weights if tokens in (None, weights) else f"{weights} (tokens {tokens})"
+
+
 def _file_rows(data: dict[str, Any], model: str, bits: str) -> dict[str, str]:
-    weights = (
-        data["weights"],
-        data["weights_name"],
-        data["checkpoint"] or "not found on this machine",
-    )
+    weights = data["weights_name"], data["checkpoint"] or "not found on this machine"
     rows = {
         "file": data["file"],
         "codec": f"{data['codec']}, profile {data['profile']}",
+        "fingerprint": str(_fingerprints(data)),
         "weights": ", ".join(filter(None, weights)),
         "audio": f"{data['duration']:.3f} s, {data['num_samples']} samples at "
         f"{data['sample_rate']} Hz, {count(data['channels'], 'channel')}",

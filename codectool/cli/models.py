@@ -36,8 +36,8 @@ yes_option = click.option("--yes", is_flag=True, help="Do not ask.")
 def models() -> None:
     """List, download, add and check model weights.
 
-    Models have names, which --checkpoint takes, and most have a fingerprint, by which `decode`
-    finds them. Nothing is downloaded unless you ask for it.
+    Models have names, which --checkpoint takes, and two fingerprints, of all weights and of what
+    makes tokens, by which `decode` finds them. Nothing is downloaded unless you ask for it.
 
     \b
     Examples:
@@ -64,7 +64,9 @@ def list_(as_json: bool) -> None:
     if as_json:
         _print_json(described)
         return
-    rows = [("NAME", "CODEC", "RATE", "BIT RATE", "SIZE", "FINGERPRINT", "ON THIS MACHINE")]
+    rows = [
+        ("NAME", "CODEC", "RATE", "BIT RATE", "SIZE", "FINGERPRINT", "TOKENS", "ON THIS MACHINE")
+    ]
     for data in described:
         rows.append(
             (
@@ -74,6 +76,7 @@ def list_(as_json: bool) -> None:
                 _unit(data["bit_rate"], "kbps", 1000),
                 _unit(data["size"], "MB", 1e6),
                 data["fingerprint"] or "",
+                data["token_fingerprint"] or "",
                 data["path"] or "no",
             )
         )
@@ -216,7 +219,7 @@ def remove(names: tuple[str, ...], keep_file: bool, yes: bool, as_json: bool) ->
 @json_option
 @debug_option
 def verify(names: tuple[str, ...], as_json: bool) -> None:
-    """Check size, SHA-256 and fingerprint of weights; by default, of all on this machine.
+    """Check size, SHA-256 and fingerprints of weights; by default, of all on this machine.
 
     \b
     Examples:
@@ -308,6 +311,8 @@ def _table(data: dict[str, Any]) -> str:
         "size": f"{data['size']} bytes" if data["size"] else "not known yet",
         "SHA-256": data["sha256"] or "not known yet",
         "fingerprint": data["fingerprint"] or "not known yet",
+        "tokens": data["token_fingerprint"] or "not known yet",
+        "same tokens as": ", ".join(data["same_tokens_as"]),
         "sampling rate": _unit(data["sample_rate"], "Hz"),
         "bit rate": _unit(data["bit_rate"], "kbps", 1000),
         "license": data["license"],
@@ -329,7 +334,7 @@ def _print_changed(entry: ModelEntry, as_json: bool) -> None:
     else:
         print_data(
             f"{entry.name}: {entry.family}, fingerprint {entry.fingerprint or 'not known yet'}, "
-            f"{printable(str(entry.find()))}"
+            f"tokens {entry.token_fingerprint or 'not known yet'}, {printable(str(entry.find()))}"
         )
 
 

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
+from fnmatch import fnmatchcase
 from importlib import import_module
 from typing import TYPE_CHECKING, Any, cast
 
@@ -68,6 +69,38 @@ class ModelMetadata:
 
 
 @dataclass(frozen=True)
+class TokenParts:
+    """The parts of a checkpoint that decide which tokens audio gets and what they mean.
+
+    They are the encoder, the quantizer with the values that decoding reads, and their config. A
+    decoder can be replaced without them.
+
+    Attributes:
+        tensors: patterns of canonical names of tensors, in which ``*`` stands for any text.
+        config: keys of the model config; ``a.b`` is key ``b`` of section ``a``. Keys that a config
+            does not have are left out.
+    """
+
+    tensors: tuple[str, ...]
+    config: tuple[str, ...]
+
+    def has_tensor(self, name: str) -> bool:
+        """Return whether a tensor belongs to these parts."""
+        return any(fnmatchcase(name, pattern) for pattern in self.tensors)
+
+    def select_config(self, config: Mapping[str, Any]) -> dict[str, Any]:
+        """Return the values of these parts by key."""
+        selected = {}
+        for key in self.config:
+            value: Any = config
+            for name in key.split("."):
+                value = value.get(name) if isinstance(value, Mapping) else None
+            if value is not None:
+                selected[key] = value
+        return selected
+
+
+@dataclass(frozen=True)
 class CodecFamily:
     """A codec family: its name, classes, numbers in the file format, and published model.
 
@@ -77,6 +110,7 @@ class CodecFamily:
     Attributes:
         name: as in ``--model``: lower-case ASCII letters, digits, ``-``.
         model: path of the `CodecModel` subclass.
+        token_parts: what makes tokens; by default, all tensors and the whole config.
         export: path of a function ``(model) -> list[ExportPart]``; None if it cannot be exported.
         trainable: path of the `TrainableCodec` subclass; None if codectool cannot train it.
         training_translator: path of a function that translates a training config in the layout of
@@ -90,6 +124,7 @@ class CodecFamily:
 
     name: str
     model: str
+    token_parts: TokenParts | None = None
     export: str | None = None
     trainable: str | None = None
     training_translator: str | None = None

@@ -22,6 +22,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from codectool.audio.discovery import AUDIO_SUFFIXES, find_files, names_in, strip_suffix
+from codectool.checkpoints import registry
 from codectool.container import Reader
 from codectool.corpus.dataset import (
     METADATA_NAME,
@@ -533,11 +534,9 @@ def _read_first(
         except (ContainerError, OSError) as error:
             unreadable.append(str(error))
             continue
-        return (
-            Expected(source.name, header.layout, header.fingerprint),
-            header.layout,
-            header.fingerprint,
-        )
+        tokens = registry.token_fingerprint(header.fingerprint)
+        names = frozenset({header.fingerprint, *registry.token_names(tokens)})
+        return Expected(source.name, header.layout, tokens, names), header.layout, tokens
     reasons = unreadable or [f"{folder / name}: {reason}" for name, reason in failures.items()]
     raise UsageError(f"{folder}: none of its files can be read: {'; '.join(first_few(reasons))}")
 

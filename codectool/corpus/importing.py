@@ -270,7 +270,7 @@ def open_importable(
         metadata = read_metadata(like, layout)
     elif codec is not None:
         chosen = (layout or LayoutOptions()).make(codec.layout.bits_per_codebook)
-        metadata = ExportMetadata.describe(codec.layout, codec.fingerprint, chosen)
+        metadata = ExportMetadata.describe(codec.layout, codec.token_fingerprint, chosen)
     else:
         raise UsageError(
             f"{name}: does not say what its ids mean; give `--like` with an export or a .hcd file "

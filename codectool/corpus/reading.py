@@ -61,11 +61,15 @@ class Failure:
 
 @dataclass(frozen=True)
 class Expected:
-    """What all files of an export have in common, and the file that says so."""
+    """What all files of an export have in common, and the file that says so.
+
+    ``token_names`` are all fingerprints by which files may name the same tokens.
+    """
 
     name: str
     layout: TokenLayout
     fingerprint: str
+    token_names: frozenset[str]
 
     def growth(self, dtype: npt.DTypeLike, metadata: Mapping[str, Any]) -> float:
         """Return bytes of ids per byte of packed tokens."""
@@ -165,11 +169,11 @@ def _read_records(
     path: Path, source: Source, expected: Expected, layout: SequenceLayout
 ) -> Readable:
     tokens = read(path)
-    if tokens.layout != expected.layout or tokens.fingerprint != expected.fingerprint:
+    if tokens.layout != expected.layout or tokens.fingerprint not in expected.token_names:
         raise TokensError(
-            f"{path}: made with {tokens.layout.family} weights {tokens.fingerprint} "
+            f"{path}: holds {tokens.layout.family} tokens {tokens.fingerprint} "
             f"({'+'.join(map(str, tokens.layout.bits_per_codebook))} bits), but {expected.name} "
-            f"with {expected.layout.family} weights {expected.fingerprint} "
+            f"holds {expected.layout.family} tokens {expected.fingerprint} "
             f"({'+'.join(map(str, expected.layout.bits_per_codebook))} bits): the ids of an export "
             "must mean the same; export them apart, with `--files-from`"
         )

@@ -46,7 +46,9 @@ def _known(entry: ModelEntry) -> Finding:
     if found != entry.sha256:
         advice = "reinstall codectool, or run `git lfs pull` if this is a checkout"
         return Finding("models", entry.name, "damaged: wrong checksum", "error", advice)
-    return Finding("models", entry.name, f"bundled, {entry.fingerprint}")
+    return Finding(
+        "models", entry.name, f"bundled, {entry.fingerprint}, tokens {entry.token_fingerprint}"
+    )
 
 
 def _own(entries: list[ModelEntry]) -> Finding:

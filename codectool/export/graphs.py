@@ -69,6 +69,8 @@ def describe(codec: Codec, part: ExportPart) -> GraphMetadata:
         latency=(latency.encoder, latency.decoder),
         versions=_versions(),
         step=step,
+        token_fingerprint=codec.token_fingerprint,
+        same_tokens_as=tuple(sorted(codec.same_tokens_as)),
     )
 
 
@@ -207,7 +209,7 @@ def save_graph(model: Any, path: Path, external_data: bool = False) -> None:
 def without_weights(model: Any, names: Container[str]) -> Any:
     """Make the initializers with these names external, so that the file does not contain them.
 
-    The graph then fits all weights of the same hyper-parameters; its fingerprint is null.
+    The graph then fits all weights of the same hyper-parameters; its fingerprints are null.
     """
     import onnx_ir as ir
 
@@ -218,5 +220,7 @@ def without_weights(model: Any, names: Container[str]) -> Any:
                 "weights", 0, tensor.nbytes, tensor.dtype, shape=tensor.shape, name=name
             )
     metadata = parse_metadata(model.metadata_props[METADATA_KEY], "graph")
-    model.metadata_props[METADATA_KEY] = replace(metadata, fingerprint=None).to_text()
+    model.metadata_props[METADATA_KEY] = replace(
+        metadata, fingerprint=None, token_fingerprint=None, same_tokens_as=()
+    ).to_text()
     return model

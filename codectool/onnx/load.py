@@ -2,20 +2,38 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from importlib.resources import files
 from pathlib import Path
 from typing import get_args
 
 from codectool.checkpoints import registry
-from codectool.checkpoints.stored import TENSORS_NAME, fingerprint_stored, read_stored
+from codectool.checkpoints.stored import (
+    TENSORS_NAME,
+    StoredWeights,
+    fingerprint_stored,
+    read_stored,
+    token_fingerprint_stored,
+)
 from codectool.errors import CheckpointError
 from codectool.messages import shorten
 from codectool.onnx.graph import Graph
-from codectool.onnx.metadata import Part
+from codectool.onnx.metadata import GraphMetadata, Part
 from codectool.onnx.runner import OnnxRunner
 
 PARTS: tuple[str, ...] = get_args(Part)
 BUNDLED = Path(str(files("codectool") / "weights"))  # graphs without weights, FAMILY-PART.onnx
+
+
+@dataclass(frozen=True)
+class LoadedExport:
+    """A model for ONNX Runtime; see `codectool.checkpoints.load.LoadedModel`."""
+
+    runner: OnnxRunner
+    fingerprint: str
+    token_fingerprint: str
+    path: Path
+    same_tokens_as: tuple[str, ...] = ()
 
 
 def is_export(path: Path) -> bool:
@@ -23,16 +41,13 @@ def is_export(path: Path) -> bool:
     return path.suffix == ".onnx" or any((path / f"{part}.onnx").is_file() for part in PARTS)
 
 
-def load_exported(path: Path, family: str | None = None) -> tuple[OnnxRunner, str, Path]:
+def load_exported(path: Path, family: str | None = None) -> LoadedExport:
     """Load a model for ONNX Runtime.
 
     Args:
         path: a folder that `codectool export` wrote, a checkpoint that the bundled graphs fit, or
             the name of one.
         family: expected codec family; None accepts any.
-
-    Returns:
-        The runner, the fingerprint of the weights, and where they are.
 
     Raises:
         CheckpointError: it cannot be used.
@@ -45,17 +60,25 @@ def load_exported(path: Path, family: str | None = None) -> tuple[OnnxRunner, st
     if is_export(path):
         path = path.parent if path.suffix == ".onnx" else path
         graphs = {part: Graph(file) for part in PARTS if (file := path / f"{part}.onnx").is_file()}
-        fingerprint = _check_graphs(path, graphs)
+        metadata = _check_graphs(path, graphs)
+        assert metadata.fingerprint is not None
+        names = metadata.fingerprint, metadata.token_fingerprint or metadata.fingerprint
+        same_tokens_as = metadata.same_tokens_as
     else:
-        graphs, fingerprint = _bundled_graphs(path)
-    found = next(iter(graphs.values())).metadata.family
+        stored = _read_checkpoint(path)
+        graphs = _bundled_graphs(path, stored)
+        metadata = next(iter(graphs.values())).metadata
+        described = stored.family, metadata.model, stored.tensors
+        names = fingerprint_stored(*described), token_fingerprint_stored(*described)
+        same_tokens_as = stored.same_tokens_as
+    found = metadata.family
     if family is not None and found != family:
         raise CheckpointError(f"{path}: is a {found} model; use `--model {found}`")
-    return OnnxRunner(graphs), fingerprint, path
+    return LoadedExport(OnnxRunner(graphs), *names, path, same_tokens_as)
 
 
-def _check_graphs(folder: Path, graphs: dict[str, Graph]) -> str:
-    """Return the common fingerprint of graphs; raise if they do not belong together."""
+def _check_graphs(folder: Path, graphs: dict[str, Graph]) -> GraphMetadata:
+    """Return the metadata of one of the graphs; raise if they do not belong together."""
     for kind in ("encoder", "decoder"):
         if not {kind, f"{kind}_step"} & graphs.keys():
             raise CheckpointError(f"{folder}: {kind}.onnx is missing; export the model again")
@@ -69,19 +92,25 @@ def _check_graphs(folder: Path, graphs: dict[str, Graph]) -> str:
         found.add((metadata.family, metadata.fingerprint, metadata.layout))
     if len(found) > 1:
         raise CheckpointError(f"{folder}: its graphs have different weights; export them again")
-    return found.pop()[1]
+    return metadata
 
 
-def _bundled_graphs(path: Path) -> tuple[dict[str, Graph], str]:
-    """Return the bundled graphs with the weights of a checkpoint, and its fingerprint."""
-    advice = (
+def _read_checkpoint(path: Path) -> StoredWeights:
+    file = path / TENSORS_NAME if path.is_dir() else path
+    if file.suffix != ".safetensors" or not file.is_file():
+        raise CheckpointError(f"{path}: {_advice(path)}")
+    return read_stored(file)
+
+
+def _advice(path: Path) -> str:
+    return (
         f"ONNX Runtime needs an exported model; run `codectool export {shorten(str(path))} FOLDER` "
         "where PyTorch is installed, and pass `--checkpoint FOLDER`"
     )
-    file = path / TENSORS_NAME if path.is_dir() else path
-    if file.suffix != ".safetensors" or not file.is_file():
-        raise CheckpointError(f"{path}: {advice}")
-    stored = read_stored(file)
+
+
+def _bundled_graphs(path: Path, stored: StoredWeights) -> dict[str, Graph]:
+    """Return the bundled graphs with the weights of a checkpoint."""
     graphs = {
         part: Graph(graph, stored.tensors)
         for part in PARTS
@@ -89,5 +118,5 @@ def _bundled_graphs(path: Path) -> tuple[dict[str, Graph], str]:
     }
     models = [graph.metadata.model for graph in graphs.values()]
     if not models or any(model != stored.model for model in models):
-        raise CheckpointError(f"{path}: {advice}")
-    return graphs, fingerprint_stored(stored.family, models[0], stored.tensors)
+        raise CheckpointError(f"{path}: {_advice(path)}")
+    return graphs

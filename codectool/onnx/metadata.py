@@ -66,6 +66,9 @@ class GraphMetadata(Config, frozen=True):
         family: codec family.
         fingerprint: of the weights, eight hexadecimal digits; None for a graph whose initializers
             are external and named after the tensors of a checkpoint.
+        token_fingerprint: of the parts that make tokens, as in `.hcd` files; None if the
+            fingerprint is, or in graphs of earlier versions.
+        same_tokens_as: other fingerprints whose tokens mean the same.
         model: hyper-parameters of the model.
         sample_rate: sampling rate in Hz.
         hop_length: samples per frame.
@@ -108,6 +111,8 @@ class GraphMetadata(Config, frozen=True):
     versions: dict[str, str]
     step: StepMetadata | None = None
     decode_steps: tuple[PositiveInt, PositiveInt] = (1, 1)
+    token_fingerprint: str | None = None
+    same_tokens_as: tuple[str, ...] = ()
 
     @property
     def layout(self) -> TokenLayout:

@@ -210,7 +210,8 @@ class EncodeOperation(Operation[PreparedClip, Tokens]):
     @override
     def settings(self) -> dict[str, Any]:
         options = _option_settings(self.options)
-        return {"operation": self.name, **_encoder_settings(self.codec), **options}
+        settings = {"operation": self.name, **_encoder_settings(self.codec), **options}
+        return settings | {"weights": self.codec.token_fingerprint}
 
     @override
     def fits_batch(self, seconds: float, channels: int) -> bool:
@@ -280,8 +281,7 @@ class DecodeOperation(_AudioOutput[Tokens]):
     @property
     @override
     def settings(self) -> dict[str, Any]:
-        # without `force`, each file determines the weights
-        weights = self.codec.fingerprint if self.options.force else None
+        weights = self.codec.fingerprint  # several decoders may decode the same tokens
         return {"operation": self.name, "weights": weights, **self._output_settings}
 
     @override

@@ -46,6 +46,8 @@ def test_registry_matches_the_bundled_files(entry: registry.ModelEntry) -> None:
     loaded = load_model(entry.locate())
     layout = model_layout(loaded.model)
     assert loaded.fingerprint == entry.fingerprint
+    assert loaded.token_fingerprint == entry.token_fingerprint
+    assert loaded.same_tokens_as == entry.same_tokens_as
     assert layout.family == entry.family
     assert (layout.sample_rate, layout.bit_rate) == (entry.sample_rate, entry.bit_rate)
     assert registry.find(loaded.fingerprint) == entry
@@ -95,10 +97,11 @@ def test_previous_weights_are_found_by_name_and_by_fingerprint(
     tmp_path: Path,
     speech: Path,  # noqa: F811
 ) -> None:
-    packed, fingerprint = tmp_path / "old.hcd", name.removeprefix("hac-")
+    packed, entry = tmp_path / "old.hcd", registry.named(name)
+    assert entry is not None
     chosen = ("--checkpoint", name, "--device", "cpu")
     assert run("encode", speech, packed, *chosen).code == 0
-    assert codectool.read(packed).fingerprint == fingerprint
+    assert codectool.read(packed).fingerprint == entry.token_fingerprint
     assert run("decode", packed, tmp_path / "back.wav", "--device", "cpu").code == 0
     # a file of that name takes precedence
     (tmp_path / name).write_text("no weights")
@@ -147,7 +150,8 @@ def test_loading_absent_previous_weights_says_where_to_get_them() -> None:
 def test_info_names_previous_weights_that_are_absent(previous: Path, run: Run) -> None:  # noqa: F811
     result = run("info", previous)
     assert result.code == 0
-    assert "1d8631bb, hac-1d8631bb, not found on this machine" in result.text
+    assert "fingerprint  1ec5e85b\n" in result.text
+    assert "hac-1d8631bb, not found on this machine" in result.text
     data = json.loads(run("info", "--json", previous).text)
     assert (data["weights_name"], data["checkpoint"]) == ("hac-1d8631bb", None)
 

@@ -106,6 +106,7 @@ def test_provenance_names_the_source_and_its_checksum(tmp_path: Path) -> None:
         "source": "bigcodec_micro.pt",
         "sha256": hashlib.sha256(BIGCODEC.read_bytes()).hexdigest(),
         "fingerprint": "218b61c7",
+        "token_fingerprint": "9214f883",
         "dtype": "unchanged",
         "codectool": __version__,
     }
@@ -133,6 +134,8 @@ def test_other_type_changes_the_fingerprint(source: Path, dtype: str, tmp_path: 
         read(target).state, {name: tensor.to(wanted) for name, tensor in original.state.items()}
     )
     assert read(target).fingerprint != original.fingerprint
+    assert read(target).token_fingerprint != original.token_fingerprint
+    assert read(target).same_tokens_as == ()
     codec = codectool.load(checkpoint=source, device="cpu")
     small = codectool.load(checkpoint=target, device="cpu")
     tokens = codec.encode(np.zeros(9000, np.float32), 16000)

@@ -228,11 +228,11 @@ def test_decode_refuses_other_weights_unless_forced(
     run: Run, packed: Path, tmp_path: Path, checkpoints: dict[str, Path]
 ) -> None:
     state = torch.load(checkpoints["bigcodec"], weights_only=True)
-    state["generator"]["model.0.bias"][0] += 1
+    state["CodecEnc"]["block.0.bias"][0] += 1
     other, out = tmp_path / "other.pt", tmp_path / "x.wav"
     torch.save(state, other)
     chosen = ("--checkpoint", other, "--device", "cpu")
-    assert_refused(run("decode", packed, out, *chosen), "made with weights 218b61c7", "--force")
+    assert_refused(run("decode", packed, out, *chosen), "have the fingerprint 9214f883", "--force")
     assert not out.exists()
     assert run("decode", packed, out, *chosen, "--force").code == 0
     assert_refused(run("decode", packed, "--model", "hac"), "was encoded with bigcodec, not hac")
@@ -245,9 +245,9 @@ def test_decode_refuses_a_registered_checkpoint_that_changed(
     shutil.copy(checkpoints["bigcodec"], moved)
     assert run("encode", speech, out, "--checkpoint", moved, "--device", "cpu").code == 0
     state = torch.load(moved, weights_only=True)
-    state["generator"]["model.0.bias"][0] += 1
+    state["CodecEnc"]["block.0.bias"][0] += 1
     torch.save(state, moved)
-    assert_refused(run("decode", out), "made with weights 218b61c7", "holds")
+    assert_refused(run("decode", out), "have the fingerprint 9214f883", "decodes")
     moved.unlink()
     assert_refused(run("decode", out), "bigcodec-218b61c7", "model.pt is gone", "--checkpoint")
 

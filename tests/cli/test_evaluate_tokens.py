@@ -38,7 +38,7 @@ def test_tokens_json(run: Run, coded: Path) -> None:
     result = run("evaluate", coded, "--tokens", "--json")
     assert (result.code, result.err) == (0, "")
     (model,) = json.loads(result.text)
-    assert (model["codec"], model["weights"]) == ("bigcodec", "0123abcd")
+    assert (model["codec"], model["token_fingerprint"]) == ("bigcodec", "0123abcd")
     assert (model["clips"], model["seconds"], model["frames"]) == (2, 2, 160)
     assert (model["coded_bits"], model["entropy"]) == (4, 1)
     assert (model["coded_kbps"], model["entropy_kbps"]) == pytest.approx((0.32, 0.08))

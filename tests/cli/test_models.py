@@ -24,7 +24,7 @@ from tests.conftest import GOLDEN
 pytest.importorskip("pooch", reason="needs codectool[hub]")
 
 MICRO = GOLDEN / "bigcodec_micro.pt"
-FINGERPRINT = "218b61c7"
+FINGERPRINT, TOKENS = "218b61c7", "9214f883"
 CPU = ("--device", "cpu")
 
 
@@ -85,7 +85,9 @@ def test_pull_prints_the_place(run: Run, server: WeightServer) -> None:
     assert result.code == 0
     assert result.err == ""
     path = registry.named("bigcodec").locate()  # type: ignore[union-attr]
-    assert result.text == f"bigcodec: bigcodec, fingerprint {FINGERPRINT}, {path}\n"
+    assert (
+        result.text == f"bigcodec: bigcodec, fingerprint {FINGERPRINT}, tokens {TOKENS}, {path}\n"
+    )
     (data,) = lines(run("models", "pull", "bigcodec", "--json").text)
     assert data["path"] == str(path)
     assert len(server.ranges()) == 1
@@ -108,7 +110,7 @@ def test_encode_without_weights_names_the_command_and_downloads_nothing(
 def test_encode_with_yes_downloads(run: Run, server: WeightServer, speech: Path) -> None:
     result = run("encode", speech, "--model", "bigcodec", "--yes", *CPU)
     assert result.code == 0, result.err
-    assert codectool.read(speech.with_suffix(".hcd")).fingerprint == FINGERPRINT
+    assert codectool.read(speech.with_suffix(".hcd")).fingerprint == TOKENS
     assert run("encode", speech, "--model", "bigcodec", "--overwrite", *CPU).code == 0
     assert len(server.ranges()) == 1
     assert codectool.load("bigcodec", device="cpu").fingerprint == FINGERPRINT
@@ -130,8 +132,8 @@ def test_decode_gets_the_weights_of_a_known_fingerprint(
     run: Run, server: WeightServer, packed: Path, tmp_path: Path
 ) -> None:
     out = tmp_path / "back.wav"
-    assert_refused(run("decode", packed, out, *CPU), f"weights {FINGERPRINT}, which were not found")
-    registry.record("bigcodec", fingerprint=FINGERPRINT)
+    assert_refused(run("decode", packed, out, *CPU), f"tokens {TOKENS}; no weights")
+    registry.record("bigcodec", fingerprint=FINGERPRINT, token_fingerprint=TOKENS)
     result = run("decode", packed, out, *CPU)
     assert_refused(result, str(packed), "made with the weights bigcodec", "models pull bigcodec")
     assert server.requests == []
@@ -142,7 +144,7 @@ def test_decode_gets_the_weights_of_a_known_fingerprint(
 def test_decode_of_a_folder_gets_the_weights(
     run: Run, server: WeightServer, packed: Path, tmp_path: Path
 ) -> None:
-    registry.record("bigcodec", fingerprint=FINGERPRINT)
+    registry.record("bigcodec", fingerprint=FINGERPRINT, token_fingerprint=TOKENS)
     (tmp_path / "in").mkdir()
     packed.rename(tmp_path / "in" / "a.hcd")
     assert run("decode", tmp_path / "in", tmp_path / "out", "--yes", *CPU).code == 0
@@ -159,7 +161,7 @@ def test_wrong_weights_are_not_used(run: Run, server: WeightServer, speech: Path
 def test_checkpoint_takes_any_name(run: Run, speech: Path, own_home: Path) -> None:
     added = run("models", "add", MICRO, "--name", "micro")
     assert added.code == 0
-    assert added.text == f"micro: bigcodec, fingerprint {FINGERPRINT}, {MICRO}\n"
+    assert added.text == f"micro: bigcodec, fingerprint {FINGERPRINT}, tokens {TOKENS}, {MICRO}\n"
     assert run("encode", speech, "--checkpoint", "micro", *CPU).code == 0
     out = run("decode", speech.with_suffix(".hcd"), speech.with_name("back.wav"), *CPU)
     assert out.code == 0, out.err
@@ -203,7 +205,9 @@ def test_add_of_known_weights_that_were_missing_finds_them_by_their_name(
 ) -> None:
     path = registry.named("hac-1d8631bb").locate()  # type: ignore[union-attr]
     monkeypatch.setattr(registry, "REPOSITORY", tmp_path / "site")
-    assert run("models", "add", path).text.startswith("hac-1d8631bb: hac, fingerprint 1d8631bb, ")
+    assert run("models", "add", path).text.startswith(
+        "hac-1d8631bb: hac, fingerprint 1d8631bb, tokens 1ec5e85b, "
+    )
     assert registry.find("1d8631bb").find() == path  # type: ignore[union-attr]
 
 

@@ -239,7 +239,7 @@ def test_json_contains_plain_values() -> None:
     assert [usage["kind"] for usage in values[0]["codebooks"]] == ["codebook", "binary"]
     assert len(values[0]["codebooks"][1]["bit_entropies"]) == 18
     assert values[0]["codec"] == "bigcodec"
-    assert values[0]["weights"] == FINGERPRINT
+    assert values[0]["token_fingerprint"] == FINGERPRINT
     assert (values[0]["model_sample_rate"], values[0]["frame_rate"]) == (16000, 80)
 
 

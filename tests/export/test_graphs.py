@@ -130,7 +130,8 @@ def test_bundled_graphs_are_what_the_exporter_makes_today(tmp_path: Path) -> Non
 
 def test_bundled_graphs_give_the_tokens_of_the_bundled_weights(codec_hac: Codec) -> None:
     require_onnx()
-    runner, fingerprint, _ = load_exported(Path("hac"))
+    loaded = load_exported(Path("hac"))
+    runner, fingerprint = loaded.runner, loaded.fingerprint
     assert fingerprint == codec_hac.fingerprint
     (clip,) = check_clips(codec_hac)[2:]
     (codes,) = runner.encode([clip.wave])

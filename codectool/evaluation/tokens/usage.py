@@ -14,6 +14,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 
+from codectool.checkpoints.registry import token_fingerprint
 from codectool.tokens import TokenLayout, Tokens
 
 MAX_CODEBOOK_SIZE = 65536  # larger codebooks are binary
@@ -176,7 +177,7 @@ class TokenUsage:
 
     Args:
         layout: layout of the tokens.
-        fingerprint: fingerprint of the weights.
+        fingerprint: token fingerprint.
     """
 
     def __init__(self, layout: TokenLayout, fingerprint: str) -> None:
@@ -212,7 +213,7 @@ class TokenUsage:
         names = "clips seconds frames coded_bits entropy coded_kbps entropy_kbps"
         return {
             "codec": self.layout.family,
-            "weights": self.fingerprint,
+            "token_fingerprint": self.fingerprint,
             "model_sample_rate": self.layout.sample_rate,
             "frame_rate": self.layout.frame_rate,
             **{name: getattr(self, name) for name in names.split()},
@@ -229,11 +230,14 @@ def _usage(codebook_size: int) -> CodebookUsage | BinaryUsage:
 def token_usage(clips: Iterable[Tokens]) -> list[TokenUsage]:
     """Compute statistics for each model, in order of first appearance.
 
-    Different weights, or a different number of codebooks, are different models.
+    Different encoders, or a different number of codebooks, are different models.
     """
     models: dict[tuple[TokenLayout, str], TokenUsage] = {}
+    names: dict[str, str] = {}
     for tokens in clips:
-        key = tokens.layout, tokens.fingerprint
+        if tokens.fingerprint not in names:
+            names[tokens.fingerprint] = token_fingerprint(tokens.fingerprint)
+        key = tokens.layout, names[tokens.fingerprint]
         if key not in models:
             models[key] = TokenUsage(*key)
         models[key].add(tokens)

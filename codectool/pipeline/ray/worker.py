@@ -43,12 +43,14 @@ class OperationSpec:
         options: its options.
         codec: arguments of `load`; the checkpoint is the name of a bundled model or a path.
         fingerprint: fingerprint of the weights.
+        same_tokens_as: fingerprints of tokens that they decode.
     """
 
     operation: str
     options: Any
     codec: Mapping[str, Any]
     fingerprint: str
+    same_tokens_as: frozenset[str]
 
     @classmethod
     def of(cls, operation: AnyOperation) -> OperationSpec:
@@ -66,7 +68,8 @@ class OperationSpec:
             "padding": codec.padding,
             "codebooks": codec.layout.num_codebooks,
         }
-        return cls(operation.name, operation.options, arguments, codec.fingerprint)
+        names = codec.fingerprint, frozenset(codec.same_tokens_as)
+        return cls(operation.name, operation.options, arguments, *names)
 
     def build(self, device: str) -> AnyOperation:
         """Load the codec and return the operation.
@@ -84,6 +87,7 @@ class OperationSpec:
                 f"{codec.checkpoint}: contains weights {codec.fingerprint} on "
                 f"{socket.gethostname()}, but {self.fingerprint} here; copy the same weights there"
             )
+        codec.same_tokens_as |= self.same_tokens_as
         return OPERATIONS[self.operation](codec, self.options)
 
 
