@@ -29,7 +29,7 @@ class SourcePrediction:
         phase: ``(B, T, 2)``, cosine and sine of the phase of the pulses, times how sure it is.
         phase_offset: samples from the start of a frame to where its phase belongs.
         levels: ``(B, T', M)``, natural logarithms of the amplitude of harmonics and noise together
-            in bands, with unit power as 0.
+            in the bands that they make alone, with unit power as 0.
         level_hop: samples from one row of the levels to the next.
         level_offset: samples from the start of the target to the centre of the first row.
         bands: ``(K, M)``, weights of the bins of a power spectrum in the bands; they sum to 1.
@@ -76,6 +76,7 @@ class CropSpec:
     sample_rate: int  # in Hz
     hop_length: int  # in samples; crops are a multiple of it
     min_frames: int = 1  # length of the shortest crop
+    source_frame: int | None = None  # samples per frame of a decoder's source, if it has one
 
 
 class TrainableCodec(nn.Module, ABC):

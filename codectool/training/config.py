@@ -186,6 +186,11 @@ class RunConfig(Config, frozen=True):
                 f"{shortest} samples ({shortest / crops.sample_rate:.2f} s)"
             )
         for number, loss in enumerate(training.losses):
+            if loss.needs_source and crops.source_frame is None:
+                raise ConfigError(
+                    f"`training.losses[{number}]`: {loss.kind} is for decoders with a source; add "
+                    "`model.source`, or remove this loss"
+                )
             try:
                 loss.check_rate(crops.sample_rate)
             except ConfigError as error:

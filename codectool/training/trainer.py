@@ -132,7 +132,7 @@ class Trainer:
                     losses, discriminator_loss = adversarial(*crops)
                 torch.autograd.backward(discriminator_loss / config.accumulation)
                 add_up(sums, {"discriminator": discriminator_loss}, config.accumulation)
-            plain, weighted = self.reconstruction(output.audio, output.target)
+            plain, weighted = self.reconstruction(output)
             total = reconstruction = sum(weighted.values(), output.audio.new_zeros(()))
             if adversarial is not None:
                 total = adversarial.combine(weighted, losses, output.audio)
@@ -220,7 +220,7 @@ class Trainer:
         crop = torch.zeros(1, 1, self.config.segment_size, device=self.device)
         output = self.model.eval()(crop)
         try:
-            self.reconstruction(output.audio, output.target)
+            self.reconstruction(output)
         except ConfigError as error:
             raise ConfigError(f"`training.losses`: {error}") from error
         if self.adversarial is None:

@@ -14,7 +14,7 @@ import torch
 from codectool.errors import ConfigError, UsageError
 from codectool.training.config import bundled, load, override, parse
 from tests.conftest import GOLDEN
-from tests.training.small import ADVERSARIAL, BIGCODEC, HAC, SUPERCODEC
+from tests.training.small import ADVERSARIAL, BIGCODEC, HAC, SOURCE, SUPERCODEC, config
 
 PUBLISHED = GOLDEN / "supercodec_micro" / "config.json"
 PHASES: dict[str, Any] = {"kind": "phase_coherence", "weight": 1, "windows": [64]}
@@ -303,3 +303,11 @@ def test_old_names_of_keys_are_read() -> None:
     assert training.adversarial.balance == {"phase_coherence": 1, "adversarial": 1, "features": 1}
     with pytest.raises(ConfigError, match="`silence` is the old name of `silence_prob`"):
         parse(changed("training.silence", 0.1, changed("training.silence_prob", 0.2)))
+
+
+@pytest.mark.parametrize("kind", ["pitch", "source_level"])
+def test_losses_of_a_source_need_one(kind: str) -> None:
+    losses = [*HAC["training"]["losses"], {"kind": kind, "weight": 1}]
+    with pytest.raises(ConfigError, match=rf"`training.losses\[2\]`: {kind} is for decoders"):
+        config(HAC, losses=losses)
+    config(HAC, f"model.source={json.dumps(SOURCE)}", losses=losses)

@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 import torch
 
+from codectool.codecs.trainable import Reconstruction
 from codectool.schema import from_json
 from codectool.training.config import load
 from codectool.training.losses import AnyLossConfig
@@ -22,7 +23,7 @@ def losses_of(name: str) -> tuple[dict[str, float], dict[str, float]]:
     """Plain and weighted losses of a bundled config."""
     config = load(name)
     loss = ReconstructionLoss(config.training.losses, config.crop_spec().sample_rate)
-    plain, weighted = loss(OUTPUT, TARGET)
+    plain, weighted = loss(Reconstruction(OUTPUT, TARGET, {}))
     return {k: v.item() for k, v in plain.items()}, {k: v.item() for k, v in weighted.items()}
 
 

@@ -226,6 +226,8 @@ class HarmonicNoise(ScaledLayer, Block):
         self.matrix = nn.Buffer(
             _interpolation(config.bands, bins, sample_rate / self.fft), persistent=False
         )
+        # the first band that the source makes alone
+        self.first_band = int((_band_centres(config.bands, sample_rate) < config.cutoff).sum())
         sharpening = _sharpening(config, sample_rate) if config.sharpening else None
         self.register_buffer("sharpening", sharpening, persistent=False)
         self.sharpening: Tensor | None
@@ -376,6 +378,11 @@ def _interpolation(bands: int, bins: npt.NDArray[np.int64], spacing: float) -> T
     return torch.from_numpy(weights).float()
 
 
+def _band_centres(bands: int, sample_rate: int) -> Array:
+    """Return the frequencies in Hz at which the gains of bands apply."""
+    return 700.0 * np.expm1(np.arange(bands) / (bands - 1) * math.log1p(sample_rate / 1400.0))
+
+
 def _sharpening(config: SourceConfig, sample_rate: int) -> Tensor:
     """Return ``(bands, bands)``: the share of the levels less the smoothed ones that is added.
 
@@ -386,7 +393,7 @@ def _sharpening(config: SourceConfig, sample_rate: int) -> Tensor:
     width = config.bands / 10
     smooth = np.exp(-0.5 * ((number[:, None] - number) / width) ** 2)
     smooth /= smooth.sum(0)
-    centres = 700.0 * np.expm1(number / (config.bands - 1) * math.log1p(sample_rate / 1400.0))
+    centres = _band_centres(config.bands, sample_rate)
     share = config.sharpening * np.clip((centres / config.cutoff - 1) * 4, 0, 1)
     return torch.from_numpy((np.eye(config.bands) - smooth) * share).float()
 

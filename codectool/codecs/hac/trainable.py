@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
+from dataclasses import replace
 from typing import Any
 
 from torch import Tensor, nn
 from typing_extensions import override
 
-from codectool.codecs.hac.config import AnyHacConfig, parse_config
+from codectool.codecs.hac.config import AnyHacConfig, HacConfig, parse_config
 from codectool.codecs.hac.model import HacCodec, fold
 from codectool.codecs.hac.network import HacNetwork
 from codectool.codecs.hac.unfold import calibrate_, load_folded_
@@ -43,7 +44,10 @@ class TrainableHac(TrainableCodec):
     @override
     def crop_spec(cls, config: Mapping[str, Any]) -> CropSpec:
         parsed = cls.parse_config(config)
-        return CropSpec(parsed.sample_rate, parsed.hop_length, parsed.delay_frames + 1)
+        spec = CropSpec(parsed.sample_rate, parsed.hop_length, parsed.delay_frames + 1)
+        if isinstance(parsed, HacConfig) and parsed.source is not None:
+            return replace(spec, source_frame=parsed.source_frame)
+        return spec
 
     @override
     def forward(self, wave: Tensor) -> Reconstruction:

@@ -169,10 +169,10 @@ class VoiceTail(OutputBlock):
             voicing=out[..., -3],
             phase=out[..., -2:],
             phase_offset=source.delay - source.advance,
-            levels=source.levels(gains, track),
+            levels=source.levels(gains, track)[..., source.first_band :],
             level_hop=source.hop,
             level_offset=source.delay,
-            bands=(source.matrix / source.matrix.sum(1, keepdim=True)).T,
+            bands=(source.matrix / source.matrix.sum(1, keepdim=True)).T[:, source.first_band :],
         )
         return samples, prediction
 

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from codectool.codecs.trainable import Reconstruction
 from codectool.errors import ConfigError
 from codectool.schema import NonNegativeFloat, TaggedConfig
 
+LOWEST_POWER = 3e-9  # power of samples; levels of bands differ little below it
 SILENCE = 1e-4  # amplitude of a sine; spectral losses treat weaker bins as silent
 
 
@@ -29,12 +32,12 @@ class Loss(nn.Module):
         with torch.autocast(output.device.type, enabled=False):
             return self.distance(output.squeeze(1).float(), target.detach().squeeze(1).float())
 
-    def compare(self, outputs: Sequence[Tensor], target: Tensor) -> Tensor:
-        """Compare one or more outputs ``(B, 1, N)`` of the same tokens with the target; a scalar.
+    def compare(self, output: Reconstruction) -> Tensor:
+        """Compare what a model returned with its target; return a scalar.
 
         Most losses use the first output only.
         """
-        value: Tensor = self(outputs[0], target)
+        value: Tensor = self(output.audio, output.target)
         return value
 
     def distance(self, output: Tensor, target: Tensor) -> Tensor:
@@ -48,6 +51,8 @@ class LossConfig(TaggedConfig, frozen=True, kw_only=True):
     Attributes:
         weight: factor in the sum of losses.
     """
+
+    needs_source: ClassVar[bool] = False  # only for decoders with a source
 
     weight: NonNegativeFloat
 
@@ -90,15 +95,8 @@ class ReconstructionLoss(nn.Module):
         self.configs = configs
         self.losses = nn.ModuleList(config.build(sample_rate) for config in configs)
 
-    def forward(
-        self, output: Tensor, target: Tensor, *others: Tensor
-    ) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
-        """Compare ``(B, 1, N)`` with ``(B, 1, N)``.
-
-        Args:
-            output: of the model.
-            target: what the model coded.
-            others: outputs of the same tokens with other noise, for models with noise.
+    def forward(self, output: Reconstruction) -> tuple[dict[str, Tensor], dict[str, Tensor]]:
+        """Compare what a model returned with its target.
 
         Returns:
             The losses and the weighted losses, each summed over the configs of a kind.
@@ -107,7 +105,7 @@ class ReconstructionLoss(nn.Module):
         weighted: dict[str, Tensor] = {}
         for config, loss in zip(self.configs, self.losses, strict=True):
             assert isinstance(loss, Loss)
-            value, kind = loss.compare([output, *others], target), config.kind
+            value, kind = loss.compare(output), config.kind
             scaled = config.weight * value
             plain[kind] = plain[kind] + value if kind in plain else value
             weighted[kind] = weighted[kind] + scaled if kind in weighted else scaled

@@ -11,12 +11,11 @@ is least where y has the distribution that x has, given the tokens (arXiv 2008.0
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from codectool.codecs.trainable import Reconstruction
 from codectool.errors import ConfigError
 from codectool.schema import EvenSizes, NonNegativeFloat, Sizes
 from codectool.training.losses.base import SILENCE, Loss, LossConfig
@@ -70,9 +69,10 @@ class EnergyDistanceLoss(Loss):
             self.register_buffer(f"bands{number}", matrix, persistent=False)
 
     @override
-    def compare(self, outputs: Sequence[Tensor], target: Tensor) -> Tensor:
+    def compare(self, output: Reconstruction) -> Tensor:
+        outputs, target = [output.audio, *output.others][:2], output.target
         with torch.autocast(target.device.type, enabled=False):
-            flat = [output.squeeze(1).float() for output in outputs[:2]]
+            flat = [each.squeeze(1).float() for each in outputs]
             return self._distance(flat, target.squeeze(1).float())
 
     @override
