@@ -12,6 +12,8 @@ from codectool.cli.console import note, print_data, warn, working
 from codectool.cli.options import (
     FILE,
     PIPE,
+    asr_language_option,
+    asr_model_option,
     check_figure,
     debug_option,
     metric_option,
@@ -38,6 +40,8 @@ LENGTH_TOLERANCE_SECONDS = 0.1  # longer than a frame of any codec
     help="Figure to write: spectrograms of A and B and their difference.",
 )
 @metric_option
+@asr_model_option
+@asr_language_option
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.option(
     "--align/--no-align",
@@ -52,6 +56,8 @@ def compare(
     second: Path,
     figure: Path | None,
     metrics: tuple[str, ...],
+    asr_model: str | None,
+    asr_language: str | None,
     as_json: bool,
     align: bool,
     verbose: bool,
@@ -69,6 +75,7 @@ def compare(
       codectool decode talk.hcd - | codectool compare talk.wav -
     """
     from codectool.evaluation.alignment import RATE, find_delay
+    from codectool.evaluation.metrics.base import MetricSettings
     from codectool.evaluation.metrics.compute import compute_metrics
     from codectool.evaluation.metrics.registry import select_metrics
     from codectool.evaluation.tables import as_text
@@ -77,7 +84,8 @@ def compare(
         raise UsageError("A and B cannot both be stdin; give a file name for one of them")
     if figure is not None:
         check_figure(figure, (first, second), overwrite)
-    selection = select_metrics(metrics)
+    settings = MetricSettings(asr_model, asr_language)
+    selection = select_metrics(metrics, settings=settings)
     infos = selection.infos
     with working(f"comparing {second} with {first}"):
         reference, degraded = _read(first), _read(second)
@@ -86,7 +94,7 @@ def compare(
         delay = find_delay(reference.at(RATE), degraded.at(RATE)) / RATE if align else 0.0
         # drawn first, so that a missing matplotlib is reported before the slow metrics
         image = _draw(reference, degraded, (first, second), delay) if figure else b""
-        values, notes = compute_metrics(reference, degraded, selection.metrics, delay)
+        values, notes = compute_metrics(reference, degraded, selection.metrics, delay, settings)
     longer = degraded.seconds - delay - reference.seconds
     if abs(longer) >= LENGTH_TOLERANCE_SECONDS:
         word = "longer" if longer > 0 else "shorter"

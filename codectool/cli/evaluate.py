@@ -25,6 +25,8 @@ from codectool.cli.console import (
 from codectool.cli.options import (
     FILE,
     PIPE,
+    asr_language_option,
+    asr_model_option,
     complete_device,
     complete_file,
     debug_option,
@@ -116,6 +118,16 @@ def _complete_codec(_ctx: click.Context, _param: click.Parameter, incomplete: st
     callback=_list_metrics,
     help="List the metrics with range, sampling rate and source.",
 )
+@asr_model_option
+@asr_language_option
+@click.option(
+    "--text",
+    type=FILE,
+    metavar="PATH",
+    show_default="Whisper's transcript of each recording",
+    help="What is said, for wer and cer: a folder with a .txt file per recording (WAV_DIR itself), "
+    "or a list with a name and a text per line.",
+)
 @click.option(
     "--files-from",
     type=FILE,
@@ -185,6 +197,9 @@ def evaluate(
     config: Path | None,
     device: str,
     metrics: tuple[str, ...],
+    asr_model: str | None,
+    asr_language: str | None,
+    text: Path | None,
     files_from: Path | None,
     align: Align,
     jobs: int | None,
@@ -213,12 +228,16 @@ def evaluate(
       codectool evaluate clips/ --checkpoint bigcodec.pt --metric stoi --metric pesq_wb --json
       codectool evaluate clips/ --model hac --tokens --plot tokens.png
       codectool evaluate clips/ --model hac --stability
+      codectool evaluate clips/ decoded/ --metric wer --asr-model small --text clips/
     """
     formats = {"json": as_json, "csv": as_csv, "markdown": markdown}
     output, *others = [name for name, given in formats.items() if given] or ["table"]
     if others:
         raise UsageError(f"`--{output}` and `--{others[0]}` cannot be combined; give one of them")
     files = None if files_from is None else read_files_from(files_from, references)
+    if asr_model is None and (asr_language or text):
+        option = "--text" if text else "--asr-language"
+        raise UsageError(f"`{option}` is for speech recognition; add `--asr-model`")
     if config is not None and not checkpoints:
         raise UsageError("`--config` is the config of a `--checkpoint`; add one")
     if keep is not None and keep.resolve() == references.resolve():
@@ -233,7 +252,8 @@ def evaluate(
         raise UsageError("`--plot` draws token statistics; add `--tokens`")
     of_tokens = "--tokens" if tokens else "--stability" if stability else ""
     unfit = {"--stability": tokens and stability, "--metric": metrics, "--keep": keep}
-    unfit |= {"--report": tokens and report, "--by-folder": by_folder, "DEGRADED_DIR": folders}
+    unfit |= {"--asr-model": asr_model, "--by-folder": by_folder, "DEGRADED_DIR": folders}
+    unfit |= {"--report": tokens and report}
     for option, given in unfit.items():
         if of_tokens and given:
             raise UsageError(f"`{of_tokens}` measures no audio; leave out `{option}`")
@@ -258,16 +278,19 @@ def evaluate(
             "nothing to compare: give folders of coded audio, or systems to run with `--model`, "
             "`--checkpoint` or `--codec`"
         )
+    from codectool.evaluation.metrics.base import MetricSettings
     from codectool.evaluation.metrics.registry import select_metrics
     from codectool.evaluation.pairs import require_folder
     from codectool.evaluation.run import EvaluationConfig, evaluate
+    from codectool.evaluation.texts import read_texts
 
     named = [
         (name or path.name or path.resolve().name, path) for name, path in map(_split_name, folders)
     ]
     for folder in (references, *(path for _, path in named)):
         require_folder(folder)  # before models of metrics are loaded
-    selection = select_metrics(metrics)
+    texts = None if text is None else read_texts(text)
+    selection = select_metrics(metrics, settings=MetricSettings(asr_model, asr_language))
     for line in selection.left_out:
         warn(line)
     with tempfile.TemporaryDirectory(prefix="codectool-") as temporary:
@@ -276,7 +299,7 @@ def evaluate(
         check_writable(outputs / ".part", overwrite=True)
         with evaluation_progress() as progress:
             evaluation = evaluate(
-                EvaluationConfig(references, systems, named, selection, files, align),
+                EvaluationConfig(references, systems, named, selection, files, align, texts),
                 outputs,
                 jobs,
                 progress,

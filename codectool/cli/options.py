@@ -93,6 +93,20 @@ metric_option = click.option(
 )
 
 
+asr_model_option = click.option(
+    "--asr-model",
+    metavar="MODEL",
+    help="Whisper model for wer and cer: a folder in CTranslate2 format, or a name such as small, "
+    "which is downloaded once. Needs codectool[asr].",
+)
+asr_language_option = click.option(
+    "--asr-language",
+    metavar="CODE",
+    show_default="found in each recording",
+    help="Language for --asr-model, such as en.",
+)
+
+
 def finite(_ctx: click.Context, _param: click.Parameter, value: float | None) -> float | None:
     """Raise if the value of an option in seconds is not finite."""
     if value is not None and not math.isfinite(value):

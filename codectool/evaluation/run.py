@@ -25,6 +25,7 @@ from codectool.evaluation.results import Clip, Evaluation, Problem, Score, summa
 from codectool.evaluation.systems.spec import SystemSpec, check_names
 from codectool.evaluation.systems.system import CodecCost
 from codectool.evaluation.tasks import correlate_files, measure_clip, run_codec, score_files
+from codectool.evaluation.texts import match_texts
 from codectool.evaluation.workers import Workers
 
 ORIGINALS = "originals"  # name of the recordings among the systems
@@ -44,6 +45,8 @@ class EvaluationConfig:
         selection: metrics to compute; see `select_metrics`.
         files: references to use, as paths; None for all audio in the folder.
         align: compensate one delay per system, one per clip, or none.
+        texts: what is said, by name of the recording; see `read_texts`. None to compare what is
+            recognised in the coded audio with what is recognised in the original.
     """
 
     references: Path
@@ -52,6 +55,7 @@ class EvaluationConfig:
     selection: Selection
     files: Sequence[str] | None = None
     align: Align = "system"
+    texts: Mapping[str, str] | None = None
 
     def __post_init__(self) -> None:
         """Accept paths that are given as text."""
@@ -94,12 +98,19 @@ def evaluate(
     """
     outputs = Path(outputs)
     names = [spec.name for spec in config.systems] + [name for name, _ in config.folders]
-    metrics, infos = config.selection.metrics, config.selection.infos
+    metrics, settings = config.selection.metrics, config.selection.settings
+    infos = tuple(
+        replace(info, needs_reference=info.needs_reference and not info.takes_text)
+        if config.texts is not None
+        else info
+        for info in config.selection.infos
+    )
     without_reference = [info for info in infos if not info.needs_reference]
     check_names([*names, ORIGINALS] if without_reference else names)
     with Workers(jobs or cores()) as workers:
         runner = _TaskRunner(workers, progress or ProgressCallback())
         clips = _find_clips(config, outputs, runner)
+        texts = _find_texts(config, clips)
         coded = _find_coded(config.folders, clips, runner)
         costs, files = _run_systems(config.systems, clips, outputs, runner)
         files |= coded
@@ -107,14 +118,22 @@ def evaluate(
         pairs = {key: (references[key[1]], file) for key, file in files.items()}
         delays = _find_delays(names, pairs, config.align, runner)
         tasks = [
-            ((system, clip), partial(score_files, clip, *pair, metrics, delays[system]))
+            (
+                (system, clip),
+                partial(score_files, clip, *pair, metrics, settings, texts[clip], delays[system]),
+            )
             for (system, clip), pair in pairs.items()
         ]
         if without_reference:
             of_originals = [m for m in metrics if m.names() & {i.name for i in without_reference}]
             tasks += [
-                ((ORIGINALS, name), partial(score_files, name, path, path, of_originals, 0.0))
-                for name, path in references.items()
+                (
+                    (ORIGINALS, clip),
+                    partial(
+                        score_files, clip, path, path, of_originals, settings, texts[clip], 0.0
+                    ),
+                )
+                for clip, path in references.items()
             ]
         scores = dict(runner.run("scoring", tasks))
     reasons = {(problem.system, problem.clip): problem.reason for problem in runner.problems}
@@ -198,6 +217,20 @@ def _find_clips(config: EvaluationConfig, outputs: Path, runner: _TaskRunner) ->
             "metrics need; name a folder of speech, or a metric such as mel_db"
         )
     return clips
+
+
+def _find_texts(config: EvaluationConfig, clips: Sequence[Clip]) -> dict[str, str | None]:
+    """Return the text of each clip, empty where there is none; None if no texts are given."""
+    names = [clip.name for clip in clips]
+    if config.texts is None:
+        return dict.fromkeys(names)
+    found = match_texts(config.texts, names)
+    if clips and not found:
+        raise UsageError(
+            f"{config.references}: none of its {len(clips)} clips has a text; the names of texts "
+            f"and clips must be the same, such as {next(iter(config.texts), '')} and {names[0]}"
+        )
+    return {name: found.get(name, "") for name in names}
 
 
 def _run_systems(

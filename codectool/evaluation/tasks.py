@@ -8,7 +8,7 @@ from pathlib import Path
 
 from codectool.audio.sink import audio_bytes
 from codectool.evaluation.alignment import RATE, Correlation, correlate, find_delay
-from codectool.evaluation.metrics.base import Metric
+from codectool.evaluation.metrics.base import Metric, MetricSettings
 from codectool.evaluation.metrics.compute import compute_metrics
 from codectool.evaluation.results import Clip, Score
 from codectool.evaluation.signals import read_signal
@@ -52,6 +52,8 @@ def score_files(
     reference_file: Path,
     degraded_file: Path,
     metrics: Sequence[type[Metric]],
+    settings: MetricSettings,
+    text: str | None,
     delay_seconds: float | None,
 ) -> Score:
     """Compute the metrics of two files, after finding the delay if it is None.
@@ -61,7 +63,7 @@ def score_files(
     reference, degraded = read_signal(reference_file), read_signal(degraded_file)
     if delay_seconds is None:
         delay_seconds = find_delay(reference.at(RATE), degraded.at(RATE)) / RATE
-    values, notes = compute_metrics(reference, degraded, metrics, delay_seconds)
+    values, notes = compute_metrics(reference, degraded, metrics, delay_seconds, settings, text)
     longer = degraded.seconds - delay_seconds - reference.seconds
     tolerance = min(LENGTH_TOLERANCE_SECONDS, max(0.1, LENGTH_TOLERANCE * reference.seconds))
     if abs(longer) > tolerance:

@@ -14,6 +14,7 @@ import soundfile
 from tests.cli.conftest import Run
 from tests.cli.test_bad_input import assert_refused
 from tests.cli.test_start import called, modules_after
+from tests.evaluation import fake_whisper
 
 
 def write(path: Path, seed: int, level: float = 0.1) -> None:
@@ -83,6 +84,36 @@ def test_evaluate_by_folder_prints_a_table_for_each(run: Run, clips: Path) -> No
     result = run("evaluate", clips, clips, *MEL, "--by-folder", "--json")
     assert list(json.loads(result.text)["folders"]) == [".", "b"]
     assert_refused(run("evaluate", clips, clips, "--csv", "--by-folder"), "a line per clip")
+
+
+def test_evaluate_word_error_rates(
+    run: Run, clips: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    model = fake_whisper.install(tmp_path, monkeypatch)
+    for name in ("a.wav", "b/c.wav"):
+        write(tmp_path / "soft" / name, 1, 0.01)
+    options = ("--metric", "wer", "--asr-model", model, "--align", "off", "--jobs", "1", "--json")
+    result = run("evaluate", clips, tmp_path / "soft", *options)
+    values = json.loads(result.text)
+    assert values["originals"] is None
+    assert values["systems"][0]["means"]["wer"]["mean"] == pytest.approx(2 / 9)
+    texts = tmp_path / "texts"
+    texts.write_text(f"a\t{fake_whisper.TEXT}\n")
+    result = run("evaluate", clips, tmp_path / "soft", *options, "--text", texts)
+    values = json.loads(result.text)
+    assert values["originals"]["means"]["wer"]["mean"] == 0
+    assert values["systems"][0]["means"]["wer"]["clips"] == 1
+    assert (
+        "soft: 1 of 2 clips has no word error rate: b/c.flac (no words in the text)" in result.err
+    )
+    texts.write_text("other\tx\n")
+    refused = run("evaluate", clips, tmp_path / "soft", *options, "--text", texts)
+    assert_refused(refused, "none of its 2 clips has a text", "other")
+    assert_refused(run("evaluate", clips, clips, "--text", texts), "--text", "add `--asr-model`")
+    assert_refused(run("evaluate", clips, clips, "--metric", "wer"), "wer", "`--asr-model`")
+    result = run("compare", clips / "a.wav", tmp_path / "soft/a.wav", *options[:4], "--no-align")
+    assert "word error rate" in result.text
+    assert "0.222" in result.text
 
 
 def test_evaluate_lists_bad_clips_and_exits_with_one(run: Run, clips: Path) -> None:
@@ -166,7 +197,7 @@ def test_evaluate_list_metrics_imports_no_optional_package(run: Run) -> None:
     text = run("evaluate", "--list-metrics").text
     assert "mel_db: mel distance, dB, 0.., lower is better, at 24000 Hz" in text
     names = [line.partition(":")[0] for line in text.splitlines() if line[0] != " "]
-    assert len(names) == len(set(names)) == 22
+    assert len(names) == len(set(names)) == 24
     loaded = modules_after(called("evaluate", "--list-metrics"))
     assert not loaded & {"torch", "pesq", "pystoi", "visqol", "warpq", "scipy", "librosa"}
 

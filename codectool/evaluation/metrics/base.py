@@ -31,6 +31,7 @@ class MetricInfo:
         needs_speech: whether the value is defined only for references that contain speech.
         needs_reference: whether the value compares two signals; otherwise it depends only on the
             degraded one, and originals have a value too.
+        takes_text: whether the value compares with a text, if there is one.
     """
 
     name: str
@@ -42,11 +43,28 @@ class MetricInfo:
     about: str
     needs_speech: bool = False
     needs_reference: bool = True
+    takes_text: bool = False
 
     @property
     def heading(self) -> str:
         """The title with its unit."""
         return f"{self.title}, {self.unit}" if self.unit else self.title
+
+
+@dataclass(frozen=True)
+class MetricSettings:
+    """Settings of metrics that need any.
+
+    Attributes:
+        asr_model: folder or name of a speech recognition model; see `words.WordErrors`.
+        asr_language: language of the speech, such as ``en``; None to find it in each clip.
+    """
+
+    asr_model: str | None = None
+    asr_language: str | None = None
+
+
+NO_SETTINGS = MetricSettings()
 
 
 class MetricUndefinedError(Exception):
@@ -76,6 +94,16 @@ class Metric(ABC):
             for package in self.packages:
                 importlib.import_module(package)
 
+    @classmethod
+    def load(cls, settings: MetricSettings) -> Metric:
+        """Return an instance with the settings that apply to it."""
+        return cls()
+
+    @classmethod
+    def missing_setting(cls, settings: MetricSettings) -> str:
+        """Return how to make a setting that the metric cannot do without; empty if it is made."""
+        return ""
+
     @abstractmethod
     def compute(self, reference: Wave, degraded: Wave) -> Values:
         """Compare two signals.
@@ -90,6 +118,10 @@ class Metric(ABC):
         Raises:
             MetricUndefinedError: the metric has no value for this pair.
         """
+
+    def compute_with_text(self, reference: Wave, degraded: Wave, text: str | None) -> Values:
+        """Compare two signals as `compute` does, or with a text that the speaker reads."""
+        return self.compute(reference, degraded)
 
     @classmethod
     def names(cls) -> set[str]:

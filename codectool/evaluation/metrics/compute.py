@@ -6,7 +6,13 @@ import math
 from collections.abc import Sequence
 from functools import cache
 
-from codectool.evaluation.metrics.base import Metric, MetricUndefinedError, Values
+from codectool.evaluation.metrics.base import (
+    NO_SETTINGS,
+    Metric,
+    MetricSettings,
+    MetricUndefinedError,
+    Values,
+)
 from codectool.evaluation.signals import Signal, advance
 
 NO_SPEECH = "no speech in the reference"
@@ -17,6 +23,8 @@ def compute_metrics(
     degraded: Signal,
     metrics: Sequence[type[Metric]],
     delay_seconds: float = 0.0,
+    settings: MetricSettings = NO_SETTINGS,
+    text: str | None = None,
 ) -> tuple[dict[str, float | None], dict[str, str]]:
     """Compute metrics for one pair of clips at any sampling rates.
 
@@ -30,6 +38,9 @@ def compute_metrics(
         degraded: the coded signal.
         metrics: metrics to compute; see `registry.select_metrics`.
         delay_seconds: how late the degraded signal is.
+        settings: settings of the metrics.
+        text: what is said in the original, for metrics that take a text; empty if it is unknown,
+            None to compare with the original.
 
     Returns:
         A value by name for each output, None where it is undefined or the metric failed; and the
@@ -45,7 +56,7 @@ def compute_metrics(
         try:
             if any(info.needs_speech for info in metric.outputs) and not reference.speech.is_speech:
                 raise MetricUndefinedError(NO_SPEECH)
-            computed = _instance(metric).compute(before, after)
+            computed = _instance(metric, settings).compute_with_text(before, after, text)
         except MetricUndefinedError as error:
             note = str(error)
         except Exception as error:  # third-party code on input that it was not written for
@@ -59,6 +70,6 @@ def compute_metrics(
 
 
 @cache
-def _instance(metric: type[Metric]) -> Metric:
+def _instance(metric: type[Metric], settings: MetricSettings) -> Metric:
     """Create a metric once per process: some load a model."""
-    return metric()
+    return metric.load(settings)

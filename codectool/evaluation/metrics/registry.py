@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 
 from codectool.errors import UsageError
-from codectool.evaluation.metrics.base import Metric, MetricInfo
+from codectool.evaluation.metrics.base import NO_SETTINGS, Metric, MetricInfo, MetricSettings
 from codectool.evaluation.metrics.distillmos import DistillMos
 from codectool.evaluation.metrics.dnsmos import Dnsmos
 from codectool.evaluation.metrics.periodicity import TokenPeriodicity
@@ -21,6 +21,7 @@ from codectool.evaluation.metrics.spectral import LogSpectralDistance, MelDistan
 from codectool.evaluation.metrics.stoi import Stoi
 from codectool.evaluation.metrics.visqol import Visqol, VisqolPolynomial
 from codectool.evaluation.metrics.warpq import WarpQ
+from codectool.evaluation.metrics.words import WordErrors
 
 METRICS: tuple[type[Metric], ...] = (
     PesqWideband,
@@ -37,6 +38,7 @@ METRICS: tuple[type[Metric], ...] = (
     SiSdr,
     PitchError,
     VoicingError,
+    WordErrors,
     PhonemeErrors,
     SpeakerSimilarity,
     TokenPeriodicity,
@@ -52,15 +54,19 @@ class Selection:
         metrics: the metrics, in the order of tables.
         infos: the requested values, in the order of tables.
         left_out: one line for each metric that was requested but cannot be used.
+        settings: settings of the metrics.
     """
 
     metrics: tuple[type[Metric], ...]
     infos: tuple[MetricInfo, ...]
     left_out: tuple[str, ...] = ()
+    settings: MetricSettings = NO_SETTINGS
 
 
 def select_metrics(
-    names: Collection[str] = (), metrics: Sequence[type[Metric]] = METRICS
+    names: Collection[str] = (),
+    metrics: Sequence[type[Metric]] = METRICS,
+    settings: MetricSettings = NO_SETTINGS,
 ) -> Selection:
     """Select the metrics that compute the requested values and can be used here.
 
@@ -69,24 +75,32 @@ def select_metrics(
     selected metrics are imported.
 
     Args:
-        names: requested values; empty selects all.
+        names: requested values; empty selects all but those that need a setting which is not made.
         metrics: metrics to select from.
+        settings: settings of the metrics.
 
     Raises:
-        UsageError: a name is unknown, or none of the requested metrics can be used.
+        UsageError: a name is unknown, a setting that it needs is not made or is wrong, or none of
+            the requested metrics can be used.
     """
     known = dict.fromkeys(info.name for metric in metrics for info in metric.outputs)
     for name in names:
         if name not in known:
             raise UsageError(f"there is no metric {name!r}; choose from {', '.join(known)}")
-    wanted = set(names or known)
+    unset = {metric: metric.missing_setting(settings) for metric in metrics}
+    for metric, problem in unset.items():
+        for name in metric.names() & set(names):
+            if problem:
+                raise UsageError(f"{name}: {problem}")
+    metrics = [metric for metric in metrics if not unset[metric]]
+    wanted = set(names or (info.name for metric in metrics for info in metric.outputs))
     selected: list[type[Metric]] = []
     problems: dict[type[Metric], str] = {}
     computed: set[str] = set()
     # Metrics that compute nothing but requested values come first.
     for metric in sorted(metrics, key=lambda metric: not metric.names() <= wanted):
         if wanted & metric.names() - computed:
-            problem = unusable(metric)
+            problem = unusable(metric, settings)
             if problem:
                 problems[metric] = problem
             else:
@@ -103,16 +117,24 @@ def select_metrics(
         raise UsageError("; ".join(left_out))
     ordered = tuple(metric for metric in metrics if metric in selected)
     infos = (info for metric in ordered for info in metric.outputs if info.name in wanted)
-    return Selection(ordered, tuple(infos), tuple(left_out))
+    return Selection(ordered, tuple(infos), tuple(left_out), settings)
 
 
-def unusable(metric: type[Metric]) -> str:
-    """Return why a metric cannot be used; empty if it can."""
+def unusable(metric: type[Metric], settings: MetricSettings = NO_SETTINGS) -> str:
+    """Return why a metric cannot be used; empty if it can.
+
+    Raises:
+        UsageError: a setting is wrong.
+    """
+    if unset := metric.missing_setting(settings):
+        return unset
     missing = [name for name in metric.packages if find_spec(name) is None]
     if missing:
         return f"package `{missing[0]}` is missing; run `pip install {metric.install}`"
     try:
-        metric()
+        metric.load(settings)
+    except UsageError:
+        raise
     except Exception as error:  # a package built for another NumPy may raise anything
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         return f"`{'`, `'.join(metric.packages)}` cannot be loaded ({reason})"

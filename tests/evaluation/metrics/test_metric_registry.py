@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import sys
+from importlib.util import find_spec
+from pathlib import Path
 from typing import ClassVar
 
 import pytest
@@ -19,13 +21,28 @@ from codectool.evaluation.metrics.speaker import SpeakerSimilarity
 from codectool.evaluation.metrics.spectral import MelDistance
 from codectool.evaluation.metrics.stoi import Stoi
 from codectool.evaluation.metrics.visqol import Visqol, VisqolPolynomial
+from codectool.evaluation.metrics.words import WordErrors
+
+WITHOUT_SETTINGS = [name for name in METRIC_INFO if name not in ("wer", "cer")]
 
 
 def test_metric_names_and_order() -> None:
     assert list(METRIC_INFO) == [
         *("pesq_wb", "pesq_nb", "stoi", "estoi", "visqol", "visqol_poly", "warpq"),
         *("distillmos", "dnsmos_p808", "dnsmos_ovrl", "dnsmos_sig", "dnsmos_bak", "plcmos"),
-        *("mel_db", "lsd_db", "si_sdr_db", "f0_cents", "gpe", "vde", "per", "speaker", "buzz"),
+        *(
+            "mel_db",
+            "lsd_db",
+            "si_sdr_db",
+            "f0_cents",
+            "gpe",
+            "vde",
+            "wer",
+            "cer",
+            "per",
+            "speaker",
+            "buzz",
+        ),
     ]
     for info in METRIC_INFO.values():
         assert info.about.endswith(".")
@@ -47,8 +64,8 @@ def _no_packages(monkeypatch: pytest.MonkeyPatch) -> None:
         (["visqol"], [Visqol]),
         (["visqol_poly"], [VisqolPolynomial]),
         (["visqol_poly", "visqol"], [Visqol]),
-        ([], [metric for metric in METRICS if metric is not VisqolPolynomial]),
-        (list(METRIC_INFO), [metric for metric in METRICS if metric is not VisqolPolynomial]),
+        ([], [m for m in METRICS if m not in (VisqolPolynomial, WordErrors)]),
+        (WITHOUT_SETTINGS, [m for m in METRICS if m not in (VisqolPolynomial, WordErrors)]),
     ],
 )
 @pytest.mark.usefixtures("_no_packages")
@@ -57,7 +74,7 @@ def test_select_metrics_computes_the_requested_values(
 ) -> None:
     selection = select_metrics(names)
     assert selection.metrics == tuple(metrics)
-    expected = [name for name in METRIC_INFO if not names or name in names]
+    expected = [name for name in METRIC_INFO if name in (names or WITHOUT_SETTINGS)]
     assert [info.name for info in selection.infos] == expected
     assert selection.left_out == ()
 
@@ -145,3 +162,22 @@ def test_select_metrics_leaves_out_broken_packages() -> None:
     with pytest.raises(UsageError) as caught:
         select_metrics(metrics=[Broken])
     assert str(caught.value) == line
+
+
+def test_distillmos_is_left_out_where_torchaudio_does_not_load(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "torchaudio.py").write_text("raise OSError('libtorchaudio.so: undefined symbol')")
+    if find_spec("distillmos") is None:
+        pytest.skip("package distillmos is not installed")
+    for name in [
+        name for name in sys.modules if name.split(".")[0] in ("torchaudio", "distillmos")
+    ]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.syspath_prepend(str(tmp_path))
+    selection = select_metrics(["distillmos", "mel_db"])
+    assert selection.metrics == (MelDistance,)
+    assert selection.left_out == (
+        "DistillMOS is left out: `torch`, `distillmos` cannot be loaded (libtorchaudio.so: "
+        "undefined symbol)",
+    )
