@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Iterator
 from typing import Any
@@ -14,7 +15,18 @@ from typing_extensions import override
 from codectool.codecs.exportable import ExportPart
 from codectool.codecs.hac.blocks import Block, Stack, append, overlap_add
 from codectool.codecs.hac.model import CHUNK_FRAMES, HacCodec
+from codectool.codecs.hac.source import (
+    GAIN_LIMITS,
+    LOCK_GAIN,
+    MAX_DETUNING,
+    PHASE_STEPS,
+    SILENT,
+    PhaseLock,
+    SegmentFilter,
+    band_weights,
+)
 from codectool.codecs.hac.spectral import STFT, InverseSTFT, square_root_hann
+from codectool.codecs.hac.voice import VoiceTail
 
 
 def export_parts(model: HacCodec) -> list[ExportPart]:
@@ -122,6 +134,11 @@ def _with_matrix(block: Block) -> Block:
             return MatrixSTFT(block)
         case InverseSTFT():
             return MatrixInverseSTFT(block)
+        case VoiceTail():
+            tail = copy.deepcopy(block)
+            tail.pitch.lock = ScanPhaseLock(tail.pitch.lock.frame, tail.pitch.lock.period)
+            tail.source.filter = ConvFilter(tail.source.filter)
+            return tail
     return block
 
 
@@ -165,6 +182,93 @@ class MatrixInverseSTFT(Block):
         hops = (x.flatten(2) @ self.matrix).reshape(*x.shape[:2], self.overlap, self.up)
         extended, state = append(state, hops)
         return overlap_add(extended), state
+
+
+class ScanPhaseLock(PhaseLock):
+    """`lock_phase` as a scan over the frames, in float32."""
+
+    @override
+    def forward(self, values: Tensor, state: Tensor) -> tuple[Tensor, Tensor]:
+        from torch._higher_order_ops.scan import scan
+
+        frequency, logit, cosine, sine = values.unbind(-1)
+        voicing = torch.sigmoid(logit)
+        length = (cosine.square() + sine.square()).sqrt()
+        strength = LOCK_GAIN / self.frame * voicing * length.clamp(max=1)
+        aim = torch.atan2(sine, cosine) / (2 * math.pi)
+        number = (state[:, 1:2] + torch.arange(values.shape[1])) % self.period
+        # frames since the phase started from which on it starts again
+        limit = torch.where(number == 0, self.period // 2, 2 * self.period)
+        limit = torch.where(voicing < SILENT, 0, limit).float()
+
+        def step(
+            carry: tuple[Tensor, Tensor], frame: tuple[Tensor, ...]
+        ) -> tuple[tuple[Tensor, Tensor], tuple[Tensor, ...]]:
+            (phase, since), (target, pull, plain, limit) = carry, frame
+            goes_on = (since < limit).float()
+            phase, since = phase * goes_on, since * goes_on
+            error = target - phase
+            locked = plain + pull * (error - torch.floor(error + 0.5))
+            locked = torch.minimum(
+                torch.maximum(locked, (1 - MAX_DETUNING) * plain), (1 + MAX_DETUNING) * plain
+            )
+            after = phase + self.frame * locked
+            after = torch.floor((after - torch.floor(after)) * PHASE_STEPS) / PHASE_STEPS
+            return (after, (since + 1).clamp(max=self.period)), (phase.clone(), locked)
+
+        start = _contiguous(state[:, 0]), _contiguous(state[:, 2])
+        frames = tuple(_contiguous(item.mT) for item in (aim, strength, frequency, limit))
+        (phase, since), (phases, frequencies) = scan(step, start, frames, dim=0)
+        track = torch.stack([phases.mT, frequencies.mT, voicing], -1)
+        after = (number[:, -1] + 1) % self.period
+        return track, torch.stack([phase, after, since], 1)
+
+
+def _contiguous(x: Tensor) -> Tensor:
+    return x.clone(memory_format=torch.contiguous_format)
+
+
+class ConvFilter(SegmentFilter):
+    """`SegmentFilter` with Fourier transforms as convolutions.
+
+    Their kernels are computed in the graph, from buffers that are small enough for bundled graphs;
+    ONNX Runtime does so once, when it loads the graph.
+    """
+
+    def __init__(self, block: SegmentFilter) -> None:
+        super().__init__(block.hop, block.fft, block.delay, block.bands, block.spacing)
+        turns = torch.arange(self.fft, dtype=torch.float64, device="cpu") / self.fft
+        self.cosine = nn.Buffer((2 * math.pi * turns).cos().float())
+        self.sine = nn.Buffer((2 * math.pi * turns).sin().float())
+        self.samples = nn.Buffer(torch.arange(self.fft, device="cpu")[:, None])
+        self.bins = nn.Buffer(torch.arange(self.fft // 2 + 1, device="cpu"))
+        self.position = nn.Buffer(self.positions())
+        # All bins but the first and the last count twice, for the negative frequencies.
+        counts = torch.full((self.fft // 2 + 1,), 2.0, device="cpu")
+        counts[[0, -1]] = 1.0
+        self.share = nn.Buffer(counts / self.fft)
+
+    @override
+    def forward(self, sources: Tensor, gains: Tensor, rest: Tensor) -> Tensor:
+        kernel = self.window * torch.cat(self.waves(self.samples[: 2 * self.hop]))
+        spectra = F.conv1d(sources.transpose(0, 1), kernel.unsqueeze(1), stride=self.hop)
+        matrix = band_weights(self.bands, self.position)
+        weights = torch.exp((gains[0] @ matrix).clamp(*GAIN_LIMITS))
+        factors = weights.permute(1, 2, 0).unsqueeze(1)  # (2, 1, bins, S)
+        parts = spectra.reshape(2, 2, -1, gains.shape[1])  # real and imaginary parts
+        filtered = (parts * factors).sum(0).flatten(0, 1)
+        cosine, sine = self.waves(self.samples + self.fft - self.delay)
+        kernel = torch.cat([self.share[:, None] * cosine, self.share[:, None] * sine])
+        kernel = F.pad(kernel, (0, -self.fft % self.hop))
+        samples = F.conv_transpose1d(filtered[None], kernel.unsqueeze(1), stride=self.hop)[:, 0]
+        return samples + F.pad(rest, (0, gains.shape[1] * self.hop))
+
+    def waves(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+        """Return real and imaginary part of the transform of unit pulses, ``(bins, samples)``."""
+        number = (samples * self.bins % self.fft).T
+        parts = (self.cosine, -self.sine)
+        cosine, sine = (part.index_select(0, number.flatten()).view_as(number) for part in parts)
+        return cosine, sine
 
 
 def _angles(window: int) -> Tensor:

@@ -46,6 +46,7 @@ START_GAIN = -3.0  # logarithm; from much less, harmonics do not rise, as their 
 DETUNING = 0.015  # standard deviation of the relative change of the pitch in training
 HIGHEST_HARMONIC = 0.49  # times the sampling rate
 RESTART_TOKENS = 600  # period of the noise: 8 seconds of the presets; whole chunks of tokens
+GAIN_LIMITS = -16.0, 3.0  # natural logarithms
 SILENT = 0.1  # voicing below which the phase starts again
 PHASE_STEPS = 2**20  # phases are rounded to whole steps of a turn, which float32 holds exactly
 
@@ -203,11 +204,14 @@ class HarmonicNoise(ScaledLayer, Block):
         self, config: SourceConfig, channels: int, frame: int, sample_rate: int, period: int
     ) -> None:
         super().__init__()
-        self.up, self.hop, self.fft, self.bands = frame, frame // 2, config.fft_size, config.bands
+        self.up, self.hop, self.bands = frame, frame // 2, config.bands
         self.period = period
         self.advance = config.phase_advance
         self.delay = self.hop + config.filter_delay  # samples from the sources to the output
-        self.filter = SegmentFilter(self.hop, self.fft, config.filter_delay)
+        spacing = sample_rate / config.fft_size
+        self.filter = SegmentFilter(
+            self.hop, config.fft_size, config.filter_delay, config.bands, spacing
+        )
         self.context = GainContext(config) if config.context else None
         reach = self.context.reach * config.hidden if self.context is not None else 0
         # number of the frame in its period, half a frame of both sources, the samples of earlier
@@ -222,10 +226,6 @@ class HarmonicNoise(ScaledLayer, Block):
         self.activation = Snake(config.hidden)
         self.gains = Pointwise(config.hidden, 4 * config.bands)
         self.gains.bias = nn.Parameter(torch.full((4 * config.bands,), START_GAIN))
-        bins = np.arange(self.fft // 2 + 1, dtype=np.int64)
-        self.matrix = nn.Buffer(
-            _interpolation(config.bands, bins, sample_rate / self.fft), persistent=False
-        )
         # the first band that the source makes alone
         self.first_band = int((_band_centres(config.bands, sample_rate) < config.cutoff).sum())
         sharpening = _sharpening(config, sample_rate) if config.sharpening else None
@@ -277,8 +277,7 @@ class HarmonicNoise(ScaledLayer, Block):
         """Return samples ``(B, T frame)``, and what the next frames need of sources and samples."""
         sources = torch.stack([self.pulses(*track.unbind(-1)), noise], 1)
         extended = torch.cat([before.reshape(-1, 2, self.hop), sources], 2)
-        weights = torch.exp((gains @ self.matrix).clamp(-16, 3))
-        samples = self.filter(extended, weights, rest)
+        samples = self.filter(extended, gains, rest)
         split = sources.shape[2]
         return samples[:, :split], extended[:, :, -self.hop :].flatten(1), samples[:, split:]
 
@@ -316,10 +315,12 @@ class SegmentFilter(nn.Module):
         tail: samples that the last segment reaches beyond its hop.
     """
 
-    def __init__(self, hop: int, fft: int, delay: int) -> None:
+    def __init__(self, hop: int, fft: int, delay: int, bands: int, spacing: float) -> None:
         super().__init__()
-        self.hop, self.fft, self.delay = hop, fft, delay
+        self.hop, self.fft, self.delay, self.bands = hop, fft, delay, bands
+        self.spacing = spacing
         self.tail = -(-fft // hop) * hop - hop
+        self.matrix = nn.Buffer(band_weights(bands, self.positions()), persistent=False)
         self.window = nn.Buffer(torch.hann_window(2 * hop), persistent=False)
         # filters have no phase, so segments are delayed: their responses begin before them
         turns = torch.arange(fft // 2 + 1, dtype=torch.float64, device="cpu") * delay / fft
@@ -328,16 +329,17 @@ class SegmentFilter(nn.Module):
         )
 
     @override
-    def forward(self, sources: Tensor, weights: Tensor, rest: Tensor) -> Tensor:
+    def forward(self, sources: Tensor, gains: Tensor, rest: Tensor) -> Tensor:
         """Return the sum of both sources, ``(B, S hop + tail)``.
 
         Args:
             sources: ``(B, 2, (S + 1) hop)``.
-            weights: factors of the bins, ``(B, S, 2, fft / 2 + 1)``.
+            gains: natural logarithms of the factors of the bands, ``(B, S, 2, bands)``.
             rest: samples of earlier segments, ``(B, tail)``.
         """
         segments = sources.unfold(2, 2 * self.hop, self.hop) * self.window
         spectra = torch.fft.rfft(segments, self.fft).transpose(1, 2)
+        weights = torch.exp((gains @ self.matrix).clamp(*GAIN_LIMITS))
         rows = torch.fft.irfft((spectra * weights).sum(2) * self.phases, self.fft)
         hops = F.pad(rows, (0, -self.fft % self.hop)).reshape(*rows.shape[:2], -1, self.hop)
         count, parts = hops.shape[1:3]
@@ -346,6 +348,12 @@ class SegmentFilter(nn.Module):
         for part in range(parts):
             total[:, part : part + count] += hops[:, :, part]
         return total.flatten(1)
+
+    def positions(self) -> Tensor:
+        """Return the position of each bin among the bands, which a mel-like scale spaces evenly."""
+        bins = torch.arange(self.fft // 2 + 1, dtype=torch.float64, device="cpu")
+        scale = torch.log1p(bins * (self.spacing / 700.0))
+        return (scale / scale[-1] * (self.bands - 1)).float()
 
 
 class GainContext(nn.Module):
@@ -370,12 +378,10 @@ class GainContext(nn.Module):
         return y, state.flatten(1)
 
 
-def _interpolation(bands: int, bins: npt.NDArray[np.int64], spacing: float) -> Tensor:
-    """Return the weights ``(bands, bins)`` of bands evenly spaced on a mel-like scale."""
-    scale = np.log1p(bins * spacing / 700.0)
-    position = scale / scale[-1] * (bands - 1)
-    weights = np.maximum(0, 1 - np.abs(position - np.arange(bands)[:, None]))
-    return torch.from_numpy(weights).float()
+def band_weights(bands: int, positions: Tensor) -> Tensor:
+    """Return the weights ``(bands, bins)`` that interpolate between bands."""
+    number = torch.arange(bands, device=positions.device)[:, None]
+    return (1 - (positions - number).abs()).clamp(min=0)
 
 
 def _band_centres(bands: int, sample_rate: int) -> Array:

@@ -161,6 +161,7 @@ class VoiceTail(OutputBlock):
         hidden = run(self.middle.blocks, x).repeat(count, 1, 1) + run({"stem": self.stem}, upper)
         lower = run({**self.last.blocks, "head": self.head, "low_pass": self.low_pass}, hidden)
         samples = torch.cat((lower + upper).chunk(count), -1)
+        weights = source.filter.matrix
         prediction = SourcePrediction(
             frame=self.up,
             pitch=out[..., : self.pitch.bins],
@@ -172,7 +173,7 @@ class VoiceTail(OutputBlock):
             levels=source.levels(gains, track)[..., source.first_band :],
             level_hop=source.hop,
             level_offset=source.delay,
-            bands=(source.matrix / source.matrix.sum(1, keepdim=True)).T[:, source.first_band :],
+            bands=(weights / weights.sum(1, keepdim=True)).T[:, source.first_band :],
         )
         return samples, prediction
 
