@@ -237,6 +237,26 @@ class HarmonicNoise(ScaledLayer, Block):
         assert self.gains.bias is not None
         self.gains.bias.add_(factor.log())
 
+    @torch.no_grad()
+    def start_gains_(self, waves: Tensor) -> None:
+        """Start the gains near the mean levels of the loud half of normalised waves ``(B, N)``.
+
+        The weights are made small, so that all frames start alike. Noise is weaker than harmonics
+        at first, since harmonics that are too weak vanish; bands of the network are left to it.
+        """
+        window, bias = self.filter.window, self.gains.bias
+        assert bias is not None
+        frames = waves.unfold(-1, 2 * self.hop, self.hop).flatten(0, 1)
+        power = torch.fft.rfft(frames * window, self.fft).abs().square() / window.square().sum()
+        levels = 0.5 * (power @ self.matrix.T / self.matrix.sum(1)).clamp(min=1e-8).log()
+        total = levels.mean(1)
+        harmonics = levels[total >= total.median()].mean(0)
+        harmonics[: self.first_band] -= 4
+        low = torch.arange(self.bands, device=waves.device) < self.bands * 0.75  # up to 5 kHz
+        gains = torch.stack([harmonics, harmonics - low.float()])
+        bias.copy_(gains.flatten().repeat(2))
+        self.gains.weight.mul_(0.1)
+
     @override
     def absorb_division_(self, divisor: Tensor) -> None:
         self.widen.weight.div_(divisor)

@@ -51,8 +51,11 @@ def load_folded_(network: HacNetwork, state: Mapping[str, Tensor]) -> None:
     """
     codec = fold(network)
     floats = {name: tensor.float() for name, tensor in state.items()}
-    if not any(name.startswith(TAIL) for name in floats):
-        floats = _add_source(codec.decoder, floats)
+    *_, tail = network.decoder.blocks.values()
+    if isinstance(tail, VoiceTail):
+        tail.source_loaded = any(name.startswith(TAIL) for name in floats)
+        if not tail.source_loaded:
+            floats = _add_source(codec.decoder, floats)
     copy_tensors(codec, floats)
     for stack, folded in ((network.encoder, codec.encoder), (network.decoder, codec.decoder)):
         parameters = dict(stack.named_parameters())
@@ -130,11 +133,16 @@ def calibrate_(network: HacNetwork, waves: Tensor) -> None:
     for scale, values in powers.items():
         power = torch.stack(values).mean()
         scale.mean_square.copy_(torch.where(power > 1e-8, power, 1.0))
+    *_, tail = network.decoder.blocks.values()
+    new_source = isinstance(tail, VoiceTail) and not tail.source_loaded
+    untrained = [tail.pitch, tail.source] if isinstance(tail, VoiceTail) and new_source else []
     for module in network.modules():
-        if isinstance(module, ScaledLayer | PointwiseMLP):
+        if isinstance(module, ScaledLayer | PointwiseMLP) and module not in untrained:
             module.unfold_()
     if isinstance(network.norm, WaveNorm):
         _calibrate_wave_norm(network, network.norm, waves)
+        if isinstance(tail, VoiceTail) and new_source:
+            tail.source.start_gains_(network.norm.normalise(waves[:, 0]))
 
 
 def _calibrate_wave_norm(network: HacNetwork, norm: WaveNorm, waves: Tensor) -> None:

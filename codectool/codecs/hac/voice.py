@@ -67,6 +67,7 @@ class VoiceTail(OutputBlock):
         assert source is not None
         channels, frame = config.decoder_channels[source.stage], config.source_frame
         self.up, self.in_channels = frame, channels
+        self.source_loaded = True  # False if the other weights are those of a decoder without one
         period = RESTART_TOKENS * config.hop_length // frame
         self.pitch = PitchTracker(source, channels, frame, rate, period)
         self.source = HarmonicNoise(source, channels, frame, rate, period)

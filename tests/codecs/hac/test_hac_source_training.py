@@ -132,6 +132,22 @@ def test_varied_tracks_keep_voicing_and_differ_slightly_in_pitch() -> None:
     assert phase.max() < 1
 
 
+@torch.no_grad()
+def test_source_starts_at_the_levels_of_speech() -> None:
+    """Weights without a source: its parts start with the levels of the training audio."""
+    torch.manual_seed(0)
+    codec = TrainableHac(parse_config(small.HAC["model"])).inference_model()
+    trainable = model()
+    trainable.load_weights(codec.state_dict())
+    trainable.calibrate(lambda: 0.1 * small.batch(8, 4000))
+    tail = tail_of(trainable.network)
+    assert tail.pitch.scale.mean_square != 1
+    tail.head.entry.pointwise.weight.zero_()  # hear the source alone
+    output = trainable.eval()(0.1 * crops())
+    difference = output.audio[..., 200:].std().log() - output.target.std().log()
+    assert -2.5 < float(difference) < 1  # low bands are left to the network
+
+
 def test_sharpening_is_for_inference_only() -> None:
     outputs = []
     for sharpening in (0.0, 2.0):
