@@ -512,8 +512,8 @@ class Codec:
             )
         raise FingerprintError(
             f"the tokens have the fingerprint {fingerprint}, but {self.checkpoint} decodes "
-            f"{self.token_fingerprint} (weights {self.fingerprint}); pass the right weights with "
-            "`--checkpoint`, or decode anyway with `--force`"
+            f"{self.token_fingerprint} (weights {self.fingerprint}); leave out `--checkpoint` and "
+            "`--decoder` to search for the right weights, or decode anyway with `--force`"
         )
 
 

@@ -11,12 +11,13 @@ from codectool.checkpoints import registry
 from codectool.codec import Codec
 from codectool.codecs.registry import DEFAULT_FAMILY, get_family
 from codectool.deprecation import renamed_keywords
-from codectool.errors import CheckpointError, UsageError, WeightsMissingError
+from codectool.errors import CheckpointError, FingerprintError, UsageError, WeightsMissingError
 from codectool.onnx.load import LoadedExport, is_export, load_exported
 from codectool.streaming import Padding
 
 if TYPE_CHECKING:
     from codectool.checkpoints.load import LoadedModel
+    from codectool.checkpoints.registry import ModelEntry
 
 RUNTIMES = {"torch": "torch", "onnx": "onnxruntime"}  # packages by runtime
 
@@ -32,6 +33,7 @@ def load(
     padding: Padding = "lossless",
     codebooks: int | None = None,
     runtime: str | None = None,
+    decoder: str | Path | None = None,
 ) -> Codec:
     """Load a codec.
 
@@ -40,8 +42,8 @@ def load(
         checkpoint: file or folder with the weights, in the format of the reference implementation
             or of codectool, or the name of a model (`codectool.models.entries`); None for the
             family's default model. Nothing is ever downloaded: see `codectool.models.pull`.
-        config: config of the model, or a JSON file with it; needed only if the checkpoint does
-            not contain it.
+        config: config of the model, or a JSON file with it; needed only if the checkpoint (or the
+            decoder, without a checkpoint) does not contain it.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:N"``, ``"mps"``, or ``"auto"`` (the fastest); or a
             `torch.device`.
         precision: ``"fp32"``, or ``"bf16"`` or ``"fp16"`` for the matrix products. Only fp32
@@ -54,35 +56,34 @@ def load(
         runtime: ``"torch"``, or ``"onnx"`` for ONNX Runtime on the CPU, which takes models that
             `codectool export` wrote and the bundled weights, and needs no PyTorch. None for
             ``"onnx"`` if the checkpoint is an exported model or PyTorch is not installed.
+        decoder: another checkpoint with the same encoder and quantizer, whose decoder is used. It
+            is what the codec then runs, because its encoder makes the same tokens.
 
     Raises:
         WeightsMissingError: the weights are not on this machine; ``model`` of the exception is
             what `codectool.models.pull` takes, if they can be downloaded.
         CheckpointError: the checkpoint cannot be used.
+        FingerprintError: the decoder decodes other tokens than the checkpoint makes.
         ConfigError: the config of the model is missing or wrong.
         UsageError: there is no such model, device, precision, padding, runtime or number of
             codebooks.
     """
-    family = get_family(model or DEFAULT_FAMILY)
-    entry = None
-    if checkpoint is None:
-        if config is not None:
-            raise UsageError("`--config` needs `--checkpoint`: default weights contain theirs")
-        entry = registry.default(family.name)
-        if entry is None:
-            hint = f"{family.weights_hint}; " if family.weights_hint else ""
-            raise WeightsMissingError(
-                f"no weights for {family.name}; pass `--checkpoint PATH` ({hint}see "
-                "docs/guides/models.md)"
-            )
-        if entry.find() is None:
-            raise WeightsMissingError(
-                f"no weights for {family.name} on this machine; {entry.how_to_get()}, or pass "
-                "`--checkpoint PATH`",
-                entry.name if entry.remote else None,
-            )
-    elif not Path(checkpoint).exists():
-        entry = registry.named(str(checkpoint))
+    if decoder is not None:
+        codec = load(
+            model,
+            decoder,
+            config=config if checkpoint is None else None,
+            device=device,
+            precision=precision,
+            padding=padding,
+            codebooks=codebooks,
+            runtime=runtime,
+        )
+        _check_tokens(codec, model, checkpoint, config)
+        return codec
+    if checkpoint is None and config is not None:
+        raise UsageError("`--config` needs `--checkpoint`: default weights contain theirs")
+    entry = _find_entry(model, checkpoint)
     path = Path(checkpoint or "") if entry is None else entry.locate()
     expected = entry.fingerprint if entry is not None and config is None else None
     config = entry.config if entry is not None and config is None else config
@@ -120,6 +121,54 @@ def load(
             loaded.converted_from,
             loaded.token_fingerprint,
             _same_tokens(loaded),
+        )
+
+
+def _find_entry(model: str | None, checkpoint: str | Path | None) -> ModelEntry | None:
+    """Return the model of the registry that is meant, or None if the checkpoint is a path.
+
+    Raises:
+        WeightsMissingError: there is no checkpoint, and no default weights are on this machine.
+    """
+    if checkpoint is not None:
+        return None if Path(checkpoint).exists() else registry.named(str(checkpoint))
+    family = get_family(model or DEFAULT_FAMILY)
+    entry = registry.default(family.name)
+    if entry is None:
+        hint = f"{family.weights_hint}; " if family.weights_hint else ""
+        raise WeightsMissingError(
+            f"no weights for {family.name}; pass `--checkpoint PATH` ({hint}see "
+            "docs/guides/models.md)"
+        )
+    if entry.find() is None:
+        raise WeightsMissingError(
+            f"no weights for {family.name} on this machine; {entry.how_to_get()}, or pass "
+            "`--checkpoint PATH`",
+            entry.name if entry.remote else None,
+        )
+    return entry
+
+
+def _check_tokens(
+    codec: Codec,
+    model: str | None,
+    checkpoint: str | Path | None,
+    config: str | Path | Mapping[str, Any] | None,
+) -> None:
+    """Raise a `FingerprintError` if a codec does not decode the tokens of a checkpoint."""
+    entry = _find_entry(model, checkpoint)
+    if entry is not None and entry.token_fingerprint is not None:
+        name, tokens, names = entry.name, entry.token_fingerprint, entry.token_names
+    else:
+        config = config if checkpoint is not None else None
+        original = load(model, checkpoint, config=config, device="cpu")
+        name, tokens = str(original.checkpoint), original.token_fingerprint
+        names = original.same_tokens_as
+    if not names & codec.same_tokens_as:
+        raise FingerprintError(
+            f"{codec.checkpoint}: decodes tokens {codec.token_fingerprint}, but {name} makes "
+            f"{tokens}; name a decoder that was trained with the encoder of {name}, or use "
+            "`--checkpoint` alone"
         )
 
 

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from codectool.container import Header
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class CodecOptions:
     """Codec, weights and device."""
 
@@ -30,6 +30,7 @@ class CodecOptions:
     precision: str
     runtime: str | None
     yes: bool
+    decoder: Path | None = None
 
     def load(self) -> Codec:
         """Load the codec, and record its weights in the model registry.
@@ -80,13 +81,21 @@ class CodecOptions:
             raise UsageError(f"{name}: was encoded with {family}, not {self.model}")
         if self.checkpoint is not None:
             return replace(self, model=family).load()
+        if self.decoder is not None:  # the file stands for the encoder
+            return replace(self, model=family, checkpoint=self.decoder, decoder=None).load()
         if self.config is not None:
             raise UsageError("`--config` needs `--checkpoint`")
         entry = registry.find_decoder(fingerprint)
         if entry is None:
+            if (codec := self._search(family, fingerprint)) is not None:
+                return codec
+            default = registry.default(family)
+            pull = ""
+            if default is not None and default.find() is None and default.remote:
+                pull = f", or get those of {default.name} with `codectool models pull {family}`"
             raise WeightsMissingError(
                 f"{name}: holds {family} tokens {fingerprint}; no weights on this machine are "
-                "known to decode them; name some with `--checkpoint PATH`"
+                f"known to decode them; name some with `--checkpoint PATH`{pull}"
             )
         if entry.find() is None:
             error = WeightsMissingError(
@@ -101,6 +110,24 @@ class CodecOptions:
         config = Path(entry.config) if entry.config else None
         return replace(self, model=None, checkpoint=entry.locate(), config=config).load()
 
+    def _search(self, family: str, fingerprint: str) -> Codec | None:
+        """Load weights whose token fingerprint was not recorded yet, until some decode a file."""
+        from codectool.checkpoints import registry
+
+        for entry in registry.entries().values():
+            path = entry.find() if entry.family == family and not entry.token_fingerprint else None
+            if path is None:
+                continue
+            config = Path(entry.config) if entry.config else None
+            try:
+                codec = replace(self, model=None, checkpoint=path, config=config).load()
+            except CodectoolError as error:
+                warn(f"{entry.name}: {error}")
+                continue
+            if fingerprint in codec.same_tokens_as:
+                return codec
+        return None
+
     def _pull(self, error: WeightsMissingError) -> bool:
         """Download missing weights if that is possible and the user agrees; return whether."""
         if error.model is None:
@@ -113,7 +140,7 @@ class CodecOptions:
         return True
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class EncoderOptions(CodecOptions):
     """Codec, weights, device and how to encode."""
 
@@ -159,6 +186,14 @@ _CODEC_OPTIONS = (
         "takes the bundled weights or a folder that `codectool export` wrote.",
     ),
     click.option("--yes", is_flag=True, help="Download missing weights without asking."),
+)
+decoder_option = click.option(
+    "--decoder",
+    type=FILE,
+    metavar="PATH|NAME",
+    shell_complete=complete_weights,
+    show_default="the checkpoint's own",
+    help="Weights with the same encoder and another decoder, which is used.",
 )
 codec_options = collect_options("selected", CodecOptions, *_CODEC_OPTIONS)
 encoder_options = collect_options(

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 import click
 
 from codectool.cli.batch import FileOptions, file_options, run_folder
-from codectool.cli.codec import CodecOptions, codec_options
+from codectool.cli.codec import CodecOptions, codec_options, decoder_option
 from codectool.cli.console import EXIT_CONCEALED, note, warn, working
 from codectool.cli.options import AudioOptions, audio_options, is_pipe, open_input, open_output
 from codectool.errors import CodectoolError, UsageError
@@ -33,6 +33,7 @@ def _seconds(_ctx: click.Context, _param: click.Parameter, value: str | None) ->
 
 @click.command()
 @codec_options
+@decoder_option
 @click.option(
     "--start",
     default="0",
@@ -75,8 +76,9 @@ def decode(
     with the suffix .wav or .flac; `-` is stdin or stdout. Audio is written while INPUT is read, in
     memory that does not grow with its length.
 
-    INPUT names the codec and the fingerprint of its weights. Bundled weights are found by it, and
-    so are weights used before on this machine; name others with --checkpoint.
+    INPUT names the codec and the fingerprint of its tokens. Bundled weights are found by it, and so
+    are weights used before on this machine; name others with --checkpoint. All weights with the
+    same encoder decode INPUT; --decoder chooses among them.
 
     If INPUT is a folder, all .hcd files below it are decoded to the same tree under OUTPUT, with
     the weights of the first file. To continue an interrupted run, repeat the command: finished
@@ -87,6 +89,7 @@ def decode(
       codectool decode out.hcd out.wav
       codectool decode talk.hcd minute.flac --start 1:00:00 --duration 60
       codectool decode tokens/ audio/ --format flac
+      codectool decode old.hcd --decoder runs/new-decoder/model.safetensors
       codectool decode - - --checkpoint bigcodec.pt < out.hcd | aplay
     """
     if files.is_folder_run():

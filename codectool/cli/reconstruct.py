@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from codectool.cli.batch import FileOptions, file_options, run_folder, strict_option
-from codectool.cli.codec import EncoderOptions, encoder_options
+from codectool.cli.codec import EncoderOptions, decoder_option, encoder_options
 from codectool.cli.console import note, warn, working
 from codectool.cli.options import (
     PIPE,
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 @click.command(cls=NormalizeCommand)
 @encoder_options
+@decoder_option
 @normalize_option
 @audio_options
 @strict_option
@@ -47,6 +48,7 @@ def reconstruct(
     Examples:
       codectool reconstruct test-clean/ decoded/ --checkpoint bigcodec.pt --report report.jsonl
       codectool reconstruct talk.wav back.wav
+      codectool reconstruct talk.wav back.wav --decoder runs/new-decoder/model.safetensors
     """
     from codectool.audio.sink import check_format
 
