@@ -72,8 +72,17 @@ LAYERS = {
         *("messages", "plots", "schema", "tokens", "torch_runner"),
     },
     "training": {
-        *("audio", "checkpoints", "codec", "codecs", "evaluation", "files", "messages"),
-        *("nn", "plots", "schema", "tokens", "torch_runner"),
+        *(
+            "audio",
+            "checkpoints",
+            "codec",
+            "codecs",
+            "container",
+            "evaluation",
+            "files",
+            "messages",
+        ),
+        *("nn", "pipeline", "plots", "schema", "tokens", "torch_runner"),
     },
 }
 FREE = ("__init__", "__main__", "cli")  # may import everything; nothing imports them

@@ -85,6 +85,7 @@ def read_crop(
     sample_rate: int,
     listed: tuple[int, int] | None = None,
     warnings: list[str] | None = None,
+    channel: int | None = None,
 ) -> Samples:
     """Read a crop, mixed to mono and resampled; the result equals a crop of the resampled file.
 
@@ -98,6 +99,7 @@ def read_crop(
         sample_rate: sampling rate of the result, in Hz.
         listed: samples per channel and sampling rate in Hz that a list gives for the file.
         warnings: gets one sentence for each fault of the file, and one if it is not as listed.
+        channel: a channel to read instead of the mean of all.
 
     Returns:
         float32 ``(1, N)``, the mean of the channels; N is below ``length`` where the file ends.
@@ -131,6 +133,9 @@ def read_crop(
     end = first + samples.shape[1]
     if audio.num_samples is not None and end < stop:
         raise AudioError(f"{path}: ends after {end} samples, before the length in its header")
-    mono = samples.mean(axis=0, dtype=np.float32) if len(samples) > 1 else samples[0]
+    if channel is None and len(samples) > 1:
+        mono = samples.mean(axis=0, dtype=np.float32)
+    else:
+        mono = samples[channel or 0]
     offset = start - first * sample_rate // rate
     return resample(mono[None], rate, sample_rate)[:, offset : offset + length]

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from codectool.evaluation.run import ProgressCallback
     from codectool.pipeline.report import Result
     from codectool.training.run import Progress as TrainingState
+    from codectool.training.tokens import TokenProgress
 
 Clock = Callable[[], float]
 LOG_SECONDS = 30.0  # between lines of a training log
@@ -92,10 +93,15 @@ class TrainingProgress(ProgressBar):
     def show(self, state: TrainingState) -> None:
         """Show the current state of the run."""
         if self._bar is not None:
-            self.update(state.share, training_status(state))
+            self.update(state.share, training_status(state), "training")
         elif self._clock() - self._logged_at >= LOG_SECONDS or state.share >= 1:
             self._logged_at = self._clock()
             self.print(training_status(state))
+
+    def show_tokens(self, state: TokenProgress) -> None:
+        """Show how much of the training data is encoded."""
+        share = state.seconds_done / state.seconds if state.seconds else None
+        self.update(share, f"{state.num_done}/{state.num_files} files", "tokens")
 
     def print(self, line: str) -> None:
         """Print a line above the bar, or to the log."""

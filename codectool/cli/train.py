@@ -76,6 +76,17 @@ if TYPE_CHECKING:
     "weights by name (hac).",
 )
 @click.option(
+    "--freeze",
+    type=click.Choice(["encoder"]),
+    help="Train the decoder alone; tokens stay those of `--start-from`.",
+)
+@click.option(
+    "--token-cache",
+    metavar="DIR",
+    help="Folder for the tokens of `--freeze encoder`, which runs can share.  [default: "
+    "RUN_DIR/tokens]",
+)
+@click.option(
     "--set",
     "settings",
     multiple=True,
@@ -98,6 +109,8 @@ def train(
     log: bool,
     resume: bool,
     start_from: Path | None,
+    freeze: str | None,
+    token_cache: str | None,
     settings: tuple[str, ...],
     print_config: bool,
 ) -> None:
@@ -110,6 +123,7 @@ def train(
       codectool filelist speech/ -o train.txt --split 0.02
       codectool train --config hac --train-files train.txt --valid-files valid.txt --run-dir run
       codectool train --run-dir run --resume
+      codectool train --config hac --freeze encoder --start-from hac --train-files voice/ ...
       codectool train --config config_v1.json --set batch_size=16 --print-config
       torchrun --nproc-per-node 4 -m codectool train --config bigcodec ...
     """
@@ -124,9 +138,11 @@ def train(
     config = load(source, settings)
     config = _with_options(
         config,
-        {"train": train_files, "valid": valid_files},
-        {"max_steps": max_steps, "precision": precision, "seed": seed},
+        {"train": train_files, "valid": valid_files, "token_cache": token_cache},
+        {"max_steps": max_steps, "precision": precision, "seed": seed, "freeze": freeze},
     )
+    if token_cache is not None and config.training.freeze is None:
+        raise UsageError("--token-cache is only used with `--freeze encoder`")
     if print_config:
         print_data(json.dumps(config.to_json(), indent=2))
         return
@@ -145,6 +161,7 @@ def train(
     with TrainingProgress(shown=parallel.is_main_process(), log=log) as progress:
         callbacks = Callbacks(
             on_step=progress.show,
+            on_tokens=progress.show_tokens,
             on_message=progress.print,
             on_warning=warn,  # in every process, each of which may find other unreadable files
         )
@@ -160,9 +177,12 @@ def train(
 def _with_options(
     config: RunConfig, files: dict[str, str | None], settings: dict[str, Any]
 ) -> RunConfig:
-    from codectool.training.config import parse
+    from codectool.training.config import WITHOUT_ENCODER, parse, set_with_encoder
 
     values = config.to_json()
+    if settings["freeze"] is not None and (unused := set_with_encoder(values["training"])):
+        values["training"] |= {key: WITHOUT_ENCODER[key] for key in unused}
+        say("note", f"`--freeze encoder` turns off {', '.join(unused)}", "yellow")
     if settings["max_steps"] is not None:
         values["training"]["max_epochs"] = None
     values["training"] |= {key: value for key, value in settings.items() if value is not None}
@@ -170,5 +190,8 @@ def _with_options(
     if paths:
         values["data"] = (values["data"] or {}) | paths
         if "train" not in values["data"]:
-            raise UsageError("--valid-files without --train-files: there is no training audio")
+            raise UsageError(
+                f"{'--valid-files' if 'valid' in paths else '--token-cache'} without "
+                "--train-files: there is no training audio"
+            )
     return parse(values)

@@ -4,9 +4,10 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar
 
+import torch
 from torch import Tensor, nn
 from typing_extensions import Self
 
@@ -70,6 +71,43 @@ class Reconstruction:
 
 
 @dataclass(frozen=True)
+class CropTokens:
+    """Tokens of a batch of crops of F frames, with the frames around them that a decoder needs.
+
+    Attributes:
+        codes: int64 ``(B, K, before + F + after)``; codes outside the signal are not defined.
+        starts: bool ``(B,)``: the signal begins with the crop.
+        num_frames: int64 ``(B,)``: frames of the signal from the start of the crop on, at most
+            ``F + after``.
+        before: frames before the crop.
+        after: frames after the crop.
+    """
+
+    codes: Tensor
+    starts: Tensor
+    num_frames: Tensor
+    before: int
+    after: int
+
+    def to(self, device: torch.device) -> CropTokens:
+        """Return the tokens on a device."""
+        return replace(
+            self,
+            codes=self.codes.to(device, non_blocking=True),
+            starts=self.starts.to(device, non_blocking=True),
+            num_frames=self.num_frames.to(device, non_blocking=True),
+        )
+
+    def chunk(self, count: int) -> list[CropTokens]:
+        """Split the batch like `torch.Tensor.chunk`."""
+        parts = (self.codes, self.starts, self.num_frames)
+        return [
+            CropTokens(codes, starts, num_frames, self.before, self.after)
+            for codes, starts, num_frames in zip(*(p.chunk(count) for p in parts), strict=True)
+        ]
+
+
+@dataclass(frozen=True)
 class CropSpec:
     """What a model requires of training crops."""
 
@@ -77,6 +115,7 @@ class CropSpec:
     hop_length: int  # in samples; crops are a multiple of it
     min_frames: int = 1  # length of the shortest crop
     source_frame: int | None = None  # samples per frame of a decoder's source, if it has one
+    num_codebooks: int = 1
 
 
 class TrainableCodec(nn.Module, ABC):
@@ -125,6 +164,45 @@ class TrainableCodec(nn.Module, ABC):
     def forward(self, wave: Tensor) -> Reconstruction:
         """Encode and decode crops ``(B, 1, N)``, N a multiple of the hop."""
 
+    def freeze_encoder(self) -> None:
+        """Drop the encoder and fix the quantizer; of the forward passes, `decode_crops` remains."""
+        self.model.add_module("encoder", nn.Identity())
+        self.model.requires_grad_(False)
+        self.decoder.requires_grad_(True)
+
+    @property
+    def decoder(self) -> nn.Module:
+        """The decoder, which has all parameters that `freeze_encoder` leaves trainable."""
+        return self.model.get_submodule("decoder")
+
+    def decoder_state(self) -> dict[str, Tensor]:
+        """Return the tensors of the decoder by the names of `stored_model`."""
+        return {f"decoder.{name}": tensor for name, tensor in self.decoder.state_dict().items()}
+
+    @abstractmethod
+    def crop_context(self) -> tuple[int, int]:
+        """Return how many frames before and after a crop the loss of its samples depends on."""
+
+    def decode_crops(self, tokens: CropTokens, target: Tensor) -> Reconstruction:
+        """Decode the tokens of crops.
+
+        Samples that would need tokens after the end of the signal are zero in output and target.
+
+        Args:
+            tokens: tokens of the crops.
+            target: their audio, ``(B, 1, F * hop)``.
+        """
+        hop, before, after = self.model.hop_length, tokens.before, tokens.after
+        latents = self.model.dequantize(tokens.codes).mT
+        audio = target.new_zeros(len(latents), 1, (latents.shape[-1] - before) * hop)
+        # nothing precedes a crop with which the signal begins
+        for rows, first in ((~tokens.starts, 0), (tokens.starts, before)):
+            if rows.any():
+                wave: Tensor = self.decoder(latents[rows, :, first:])
+                audio[rows] = wave.float()[..., (before - first) * hop :]
+        (audio,), target = mask_crops([audio], target, (tokens.num_frames - after) * hop)
+        return Reconstruction(audio, target, {})
+
     def prepare_step(self, step: int, progress: float) -> None:
         """Apply schedules after a number of steps and a fraction of the run, 0 to 1."""
 
@@ -158,8 +236,21 @@ class TrainableCodec(nn.Module, ABC):
         """
         copy_tensors(self.model, state)
 
-    def calibrate(self, crops: Callable[[], Tensor]) -> None:
-        """Measure what a checkpoint does not hold on crops ``(B, 1, N)``, after `load_weights`."""
+    def load_decoder(self, state: Mapping[str, Tensor]) -> None:
+        """Copy the weights of a checkpoint after `freeze_encoder`: decoder and quantizer.
+
+        Raises:
+            TensorMismatchError: Names or shapes do not match.
+        """
+        parts = {name: t for name, t in state.items() if not name.startswith("encoder.")}
+        copy_tensors(self.model, parts)
+
+    def calibrate(self, crops: Callable[[], tuple[Tensor, CropTokens | None]]) -> None:
+        """Measure on crops what a checkpoint does not hold, after the weights are loaded.
+
+        Args:
+            crops: returns crops ``(B, 1, N)``, and after `freeze_encoder` their tokens.
+        """
 
     def parameters_in_order(self, names: Iterable[str]) -> list[nn.Parameter]:
         """Return the parameters among names of `stored_model`, in their order.
@@ -172,3 +263,12 @@ class TrainableCodec(nn.Module, ABC):
     def has_weight_decay(self, name: str, parameter: Tensor) -> bool:
         """Return whether weight decay applies to a parameter."""
         return True
+
+
+def mask_crops(
+    outputs: Iterable[Tensor], target: Tensor, lengths: Tensor
+) -> tuple[list[Tensor], Tensor]:
+    """Cut outputs ``(B, 1, N')`` to their target, and set all to zero after lengths ``(B,)``."""
+    known = torch.arange(target.shape[-1], device=target.device) < lengths[:, None, None]
+    cut = [audio[..., : target.shape[-1]].where(known, 0.0) for audio in outputs]
+    return cut, target.where(known, 0.0)

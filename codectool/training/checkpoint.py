@@ -7,6 +7,7 @@ Files of a run::
     step_00012000.ckpt   the newest few
     model.safetensors    weights for `encode --checkpoint RUN_DIR`
     config.json          the config
+    start.safetensors    with a fixed encoder, the weights that the run started with
 
 A checkpoint holds tensors and plain values only, and is read like an untrusted file.
 """
@@ -24,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from codectool.checkpoints.native import read_native
 from codectool.checkpoints.pickles import read_torch_file
 from codectool.checkpoints.published import canonical_name, model_name
 from codectool.codecs.registry import get_family
@@ -32,6 +34,7 @@ from codectool.errors import CheckpointError, ConfigError, UsageError
 from codectool.files import atomic_output
 from codectool.messages import shorten_repr
 from codectool.nn.loading import TensorMismatchError, copy_tensors, skip_init
+from codectool.schema import to_json
 
 FORMAT = 2
 OLD_FORMAT = 1  # other names of the same
@@ -40,6 +43,7 @@ OLD_NAMES = {
     "judges": "discriminators",
     "judge_optimizer": "discriminator_optimizer",
 }
+START_NAME = "start.safetensors"
 LAST, BEST = "last.ckpt", "best.ckpt"
 MAX_STEPS = 1 << 40
 
@@ -96,12 +100,27 @@ def read_weights_of_run(path: Path) -> tuple[str, dict[str, Tensor], dict[str, A
     if not isinstance(family, str) or not isinstance(model_config, Mapping):
         raise CheckpointError(f"{path}: its config lacks `family` or `model`")
     state = {name: t for name, t in {**state, **average}.items() if isinstance(t, Tensor)}
+    training = config.get("training")
+    frozen = isinstance(training, Mapping) and training.get("freeze") is not None
+    start: dict[str, Tensor] = {}
+    if frozen:
+        if not path.with_name(START_NAME).is_file():
+            raise CheckpointError(
+                f"{path}: the encoder is in {START_NAME} of the run, which is not beside this file"
+            )
+        start = read_native(path.with_name(START_NAME))[1]
     try:
-        with skip_init(state):
+        with skip_init({**state, **start}):
             model = get_family(family).trainable_class().from_config(model_config)
+        if frozen:
+            model.freeze_encoder()
         copy_tensors(model, state)
     except (CheckpointError, ConfigError, UsageError) as error:  # no such family is a usage error
         raise CheckpointError(f"{path}: {error}") from error
+    if frozen:
+        decoder = model.decoder_state().items()
+        tensors = {**start, **{canonical_name(family, k): t.detach() for k, t in decoder}}
+        return family, tensors, to_json(model.parse_config(model_config))
     stored = model.stored_model()
     tensors = {canonical_name(family, k): t.detach() for k, t in stored.state_dict().items()}
     return family, tensors, stored.hyper_parameters
@@ -121,15 +140,19 @@ def keep_checkpoint(folder: Path, step: int, count: int) -> None:
         path.unlink(missing_ok=True)
 
 
-def load_weights(model: TrainableCodec, family: str, state: Mapping[str, Tensor]) -> list[str]:
+def load_weights(
+    model: TrainableCodec, family: str, state: Mapping[str, Tensor], frozen: bool = False
+) -> list[str]:
     """Load tensors by canonical name into a model, and return the model's names in their order.
+
+    A model whose encoder is ``frozen`` gets only its decoder and quantizer.
 
     Raises:
         CheckpointError: The tensors do not fit the model.
     """
     named = {model_name(family, name): tensor for name, tensor in state.items()}
     try:
-        model.load_weights(named)
+        (model.load_decoder if frozen else model.load_weights)(named)
     except TensorMismatchError as error:
         text = error.describe(lambda name: canonical_name(family, name))
         raise CheckpointError(

@@ -45,6 +45,22 @@ OLD_NAMES = {
 SHAPE_KEYS = ("family", "model.", "training.adversarial.discriminators")
 
 
+# Keys of the section `training` that need the encoder, or audio that differs from the clips, and
+# the values that turn them off.
+WITHOUT_ENCODER: dict[str, Any] = {
+    "gain_db": None,
+    "start_padding_prob": 0.0,
+    "silence_prob": 0.0,
+    "auxiliary_losses": {},
+    "dead_code_threshold": 0.0,
+}
+
+
+def set_with_encoder(training: Mapping[str, Any]) -> list[str]:
+    """Return the keys of `WITHOUT_ENCODER` that a section ``training`` does not turn off."""
+    return [key for key, off in WITHOUT_ENCODER.items() if training.get(key, off) != off]
+
+
 class TrainingConfig(CropConfig, frozen=True, kw_only=True):
     """How a codec is trained.
 
@@ -64,6 +80,8 @@ class TrainingConfig(CropConfig, frozen=True, kw_only=True):
         ema: decay of the moving average of the weights, which is what is validated and stored; null
             for none.
         accumulation: number of parts of a batch whose gradients are accumulated.
+        freeze: ``"encoder"`` trains the decoder alone: encoder and quantizer keep the weights that
+            the run starts with, and the tokens of the data are computed once; null trains all.
         precision: precision of matrix products and convolutions: ``"fp32"``, ``"bf16"`` or
             ``"fp16"``.
         compile: compile the model, which takes minutes at the start and makes steps faster.
@@ -89,6 +107,7 @@ class TrainingConfig(CropConfig, frozen=True, kw_only=True):
     clip_norm: PositiveFloat | None = None
     ema: Annotated[float, Meta(gt=0, lt=1)] | None = None
     accumulation: Count = 1
+    freeze: Literal["encoder"] | None = None
     precision: Literal["fp32", "bf16", "fp16"] = "fp32"
     compile: bool = False
     num_workers: Annotated[int, Meta(ge=0, le=256)] = 2
@@ -110,6 +129,12 @@ class TrainingConfig(CropConfig, frozen=True, kw_only=True):
             )
         if self.adversarial is not None:
             self._check_adversarial(self.adversarial)
+        if self.freeze is not None:
+            for key in set_with_encoder(to_json(self)):
+                raise ConfigError(
+                    f"{key} has no use with a fixed encoder: `freeze`, which takes tokens of the "
+                    f"unchanged clips; set it to {json.dumps(WITHOUT_ENCODER[key])}"
+                )
 
     def _check_adversarial(self, adversarial: AdversarialConfig) -> None:
         size = adversarial.segment_size
@@ -146,10 +171,13 @@ class DataConfig(Config, frozen=True):
     Attributes:
         train: speech to train on.
         valid: speech of other speakers to validate on; null for no validation.
+        token_cache: folder for the tokens of the data if the encoder is fixed, which several runs
+            can share; null for the folder `tokens` of the run.
     """
 
     train: str
     valid: str | None = None
+    token_cache: str | None = None
 
 
 class RunConfig(Config, frozen=True):
@@ -350,13 +378,19 @@ def shape_change(old: Any, new: Any) -> str | None:
         ...              {"family": "hac", "model": {"num_bits": 12}})
         '`model.num_bits` 18, the config says 12'
     """
+    change = first_difference(old, new, SHAPE_KEYS)
+    return None if change is None else "`{}` {}, the config says {}".format(*change)
+
+
+def first_difference(
+    old: Any, new: Any, prefixes: tuple[str, ...] = ("",)
+) -> tuple[str, str, str] | None:
+    """Return the first key with one of the prefixes that differs, and both values, for messages."""
     before, after = dict(_leaves(old)), dict(_leaves(new))
     for key in before | after:
-        if key.startswith(SHAPE_KEYS) and before.get(key) != after.get(key):
-            return (
-                f"`{shorten(key)}` {shorten_repr(before.get(key), 60)}, "
-                f"the config says {shorten_repr(after.get(key), 60)}"
-            )
+        if key.startswith(prefixes) and before.get(key) != after.get(key):
+            values = (shorten_repr(each.get(key), 60) for each in (before, after))
+            return shorten(key), *values  # type: ignore[return-value]
     return None
 
 

@@ -29,9 +29,11 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from codectool.audio.files import read_crop
-from codectool.errors import AudioError, CodectoolError, ConfigError, UsageError
+from codectool.codecs.trainable import CropTokens
+from codectool.errors import AudioError, CodectoolError, ConfigError, ContainerError, UsageError
 from codectool.schema import Config, Count, Fraction
 from codectool.training.filelist import Clip
+from codectool.training.tokens import Array, ClipTokens, TokenCrop, stack_tokens
 
 Wave = npt.NDArray[np.float32]
 
@@ -73,6 +75,7 @@ class Crop:
 
     Attributes:
         audio: the samples.
+        tokens: their tokens, if the data have tokens.
         path: file of the clip; empty if the audio is silence or noise.
         problems: messages by path on files that cannot be used.
         warnings: messages by path on the file that is used, though it is damaged or not as listed.
@@ -84,6 +87,7 @@ class Crop:
     problems: dict[str, str]
     warnings: dict[str, str]
     failed: bool = False
+    tokens: TokenCrop | None = None
 
 
 class CropDataset(Dataset[Crop]):
@@ -92,9 +96,14 @@ class CropDataset(Dataset[Crop]):
     An epoch is a random order of its entries. An entry is a clip, or a segment of a clip. Crops
     have the sampling rate given in Hz.
 
+    Attributes:
+        tokens: where the tokens of the clips are; None for crops without tokens.
+
     Raises:
         UsageError: There are no clips.
     """
+
+    tokens: ClipTokens | None = None
 
     def __init__(self, clips: Sequence[Clip], config: CropConfig, sample_rate: int) -> None:
         if not clips:
@@ -154,16 +163,17 @@ class CropDataset(Dataset[Crop]):
         for _ in range(MAX_TRIES):
             warnings: list[str] = []
             try:
-                audio = self._crop(clip, rng, warnings)
-                return Crop(
-                    audio, str(clip.path), problems, {str(clip.path): w for w in warnings[-1:]}
-                )
-            except AudioError as error:
+                audio, tokens = self._crop(clip, rng, warnings)
+                faults = {str(clip.path): w for w in warnings[-1:]}
+                return Crop(audio, str(clip.path), problems, faults, tokens=tokens)
+            except (AudioError, ContainerError) as error:
                 problems[str(clip.path)] = str(error)
             except OSError as error:
                 problems[str(clip.path)] = f"{clip.path}: {error.strerror or error}"
             clip = self._clip_of_entry(int(rng.integers(self.items_per_epoch)))
-        return Crop(np.zeros(config.segment_size, np.float32), "", problems, {}, failed=True)
+        silence = np.zeros(config.segment_size, np.float32)
+        nothing = self.tokens.nothing(config.segment_size) if self.tokens is not None else None
+        return Crop(silence, "", problems, {}, failed=True, tokens=nothing)
 
     def _clip_of_item(self, number: int) -> Clip:
         epoch, position = divmod(number, self.items_per_epoch)
@@ -187,8 +197,10 @@ class CropDataset(Dataset[Crop]):
         name = os.fsdecode(self._names[begin : int(self._name_ends[index])])
         return Clip(Path(name), int(self._num_samples[index]), int(self._rates[index]))
 
-    def _crop(self, clip: Clip, rng: np.random.Generator, warnings: list[str]) -> Wave:
-        """Read a random crop of a clip; raise `AudioError` if the clip cannot be used.
+    def _crop(
+        self, clip: Clip, rng: np.random.Generator, warnings: list[str]
+    ) -> tuple[Wave, TokenCrop | None]:
+        """Read a random crop of a clip; raise an error if the clip cannot be used.
 
         ``warnings`` gets a sentence if the clip is damaged or not as listed.
         """
@@ -197,21 +209,24 @@ class CropDataset(Dataset[Crop]):
         config, rate = self.config, self.sample_rate
         size = config.segment_size
         start = padding = 0
-        if rng.random() < config.start_padding_prob:
+        tokens, channel = None, None
+        if self.tokens is not None:
+            tokens, start, channel = self.tokens.draw(clip.path, size, rng)
+        elif rng.random() < config.start_padding_prob:
             padding = int(rng.integers(1, max(1, size // 2), endpoint=True))
         length = -(-clip.num_samples * rate // clip.sample_rate)
-        if not padding and length > size:
+        if tokens is None and not padding and length > size:
             start = int(rng.integers(length - size, endpoint=True))
-        expected = min(size - padding, length - start)
+        expected = max(0, min(size - padding, length - start))
         listed = (clip.num_samples, clip.sample_rate)
-        wave = read_crop(clip.path, start, size - padding, rate, listed, warnings)[0]
+        wave = read_crop(clip.path, start, size - padding, rate, listed, warnings, channel)[0]
         if len(wave) < expected:
             raise AudioError(
                 warnings[-1] if warnings else f"{clip.path}: is shorter than the list says"
             )
         if config.gain_db is not None:
             wave = _amplify(wave, rng.uniform(*config.gain_db))
-        return np.pad(wave, (padding, size - padding - len(wave)))
+        return np.pad(wave, (padding, size - padding - len(wave))), tokens
 
 
 def _amplify(wave: Wave, decibels: float) -> Wave:
@@ -238,10 +253,13 @@ class Batch:
     paths: list[str]  # files of the crops, without duplicates
     problems: list[str]  # a line for each file with a problem that was not reported before
     wait_seconds: float
+    tokens: CropTokens | None = None
 
 
-# audio, paths, problems, warnings, failed, as in `Crop`
-_Collated = tuple[Wave, list[str], dict[str, str], dict[str, str], bool]
+# audio, paths, problems, warnings, failed, tokens, as in `Crop`
+_Collated = tuple[
+    Wave, list[str], dict[str, str], dict[str, str], bool, "tuple[Array, Array, Array] | None"
+]
 
 
 def read_batches(
@@ -283,10 +301,14 @@ def read_batches(
     while True:
         started = time.perf_counter()
         with reading_errors():
-            waves, paths, problems, warnings, failed = next(batches)
-        audio = torch.from_numpy(waves)
+            waves, paths, problems, warnings, failed, parts = next(batches)
+        audio, tokens = torch.from_numpy(waves), None
         if torch.cuda.is_available():
             audio = audio.pin_memory()
+        if parts is not None and dataset.tokens is not None:
+            codes, starts, num_frames = map(torch.from_numpy, parts)
+            context = dataset.tokens.before, dataset.tokens.after
+            tokens = CropTokens(codes, starts, num_frames, *context)
         wait_seconds = time.perf_counter() - started
         if failed:
             raise AudioError(
@@ -296,7 +318,7 @@ def read_batches(
         lines = warnings | {path: f"{reason}; left out" for path, reason in problems.items()}
         new = [line for path, line in lines.items() if path not in reported]
         reported.update(lines)
-        yield Batch(audio, paths, new, wait_seconds)
+        yield Batch(audio, paths, new, wait_seconds, tokens)
 
 
 def _collate(crops: list[Crop]) -> _Collated:
@@ -309,7 +331,11 @@ def _collate(crops: list[Crop]) -> _Collated:
     # little, and a connection that breaks when a process is killed.
     waves = np.stack([crop.audio for crop in crops])[:, None]
     paths = [*dict.fromkeys(crop.path for crop in crops if crop.path)]
-    return waves, paths, problems, warnings, all(crop.failed for crop in crops)
+    tokens = [crop.tokens for crop in crops if crop.tokens is not None]
+    return (
+        *(waves, paths, problems, warnings, all(crop.failed for crop in crops)),
+        stack_tokens(tokens) if tokens else None,
+    )
 
 
 def _start_worker(_worker: int) -> None:

@@ -71,6 +71,8 @@ def average_gradients(parameters: Iterable[nn.Parameter]) -> None:
         return
     bucket: list[Tensor] = []
     for parameter in parameters:
+        if not parameter.requires_grad:
+            continue
         if parameter.grad is None:  # buckets must be the same in all processes
             parameter.grad = torch.zeros_like(parameter)
         bucket.append(parameter.grad)

@@ -6,6 +6,7 @@ in `checkpoint`.
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import math
 import os
@@ -16,7 +17,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from msgspec.structs import replace
 from torch import Tensor
@@ -24,14 +24,19 @@ from torch import Tensor
 from codectool.audio.discovery import ListEntry, count_untaken, describe_untaken, read_list
 from codectool.checkpoints.load import locate, read_weights
 from codectool.checkpoints.native import write_model
+from codectool.codec import Codec
+from codectool.codecs.trainable import CropTokens
 from codectool.errors import AudioError, CheckpointError, ConfigError, TrainingError, UsageError
 from codectool.files import atomic_output
 from codectool.messages import MAX_LISTED, first_few
 from codectool.nn.distributed import world_size
+from codectool.tokens import TokenLayout
+from codectool.torch_runner import TorchRunner
 from codectool.training import parallel
 from codectool.training.checkpoint import (
     BEST,
     LAST,
+    START_NAME,
     keep_checkpoint,
     read_checkpoint,
     read_optimizer_state,
@@ -40,10 +45,12 @@ from codectool.training.checkpoint import (
 from codectool.training.config import RunConfig
 from codectool.training.data import CropDataset, read_batches, reading_errors
 from codectool.training.filelist import Clip, scan
+from codectool.training.frozen import FrozenStart, keep_start, open_start
 from codectool.training.metrics_log import METRICS_NAME, MetricsLog, StepMeter
 from codectool.training.stop_signals import StopFlag, stop_signals
-from codectool.training.trainer import Trainer
-from codectool.training.validation import ValidationClip, load_clips, validate
+from codectool.training.tokens import ClipTokens, TokenProgress, cache_tokens, token_name
+from codectool.training.trainer import Trainer, to_device
+from codectool.training.validation import ValidationClip, encode_clip, load_clips, validate
 
 CONFIG_NAME = "config.json"
 WEIGHTS_NAME = "model.safetensors"
@@ -67,6 +74,7 @@ class Callbacks:
     """Functions that a run calls."""
 
     on_step: Callable[[Progress], None] = lambda progress: None
+    on_tokens: Callable[[TokenProgress], None] = lambda progress: None
     on_message: Callable[[str], None] = lambda message: None
     on_warning: Callable[[str], None] = lambda message: None
 
@@ -125,8 +133,15 @@ def train(
         )
     with parallel.process_group(device):
         # all processes find the same problems, one reports them
-        clips, valid = _read_clips(config, callbacks if parallel.rank() == 0 else Callbacks())
-        run = Run(config, folder, clips, valid, device, max_hours, callbacks)
+        reporting = callbacks if parallel.is_main_process() else Callbacks()
+        clips, valid = _read_clips(config, reporting)
+        frozen = None
+        if config.training.freeze is not None:
+            path = folder / START_NAME if last.exists() else start_from
+            frozen, clips, valid = _freeze(
+                config, folder, path, clips, valid, device, threads, reporting
+            )
+        run = Run(config, folder, clips, valid, device, max_hours, callbacks, frozen)
         if resume and last.exists():
             run.resume(last)
             callbacks.on_message(f"resumed at step {run.trainer.steps}")
@@ -160,6 +175,59 @@ def _read_clips(config: RunConfig, callbacks: Callbacks) -> tuple[list[Clip], li
             callbacks.on_warning(problem)
 
 
+@dataclass(frozen=True)
+class Frozen:
+    """What a run with a fixed encoder needs besides the decoder: its start, and the tokens."""
+
+    start: FrozenStart
+    folder: Path  # of the tokens
+    layout: TokenLayout
+
+
+def _freeze(
+    config: RunConfig,
+    folder: Path,
+    path: Path | None,
+    clips: list[Clip],
+    valid: list[ValidationClip],
+    device: torch.device,
+    threads: int | None,
+    callbacks: Callbacks,
+) -> tuple[Frozen, list[Clip], list[ValidationClip]]:
+    """Encode the data with the weights that the run starts with.
+
+    Returns:
+        What the run needs of them, the clips that have tokens, and the validation clips with
+        theirs.
+    """
+    if path is None:
+        raise UsageError(
+            "with a fixed encoder a run needs weights to start with: give `--start-from`, such as "
+            f"`--start-from {config.family}` or a checkpoint"
+        )
+    start, model = open_start(config, path)
+    if parallel.is_main_process():
+        folder.mkdir(parents=True, exist_ok=True)
+        start = keep_start(start, folder)
+    codec = Codec(TorchRunner(model, device), start.fingerprint, path)
+    cache = folder / "tokens"
+    if config.data is not None and config.data.token_cache is not None:
+        cache = Path(config.data.token_cache)
+    place, report = cache_tokens(
+        *(codec, start.token_fingerprint, clips, cache, threads, callbacks.on_tokens)
+    )
+    for line in first_few([f"{each.source}: {each.reason}; left out" for each in report.failures]):
+        callbacks.on_warning(line)
+    callbacks.on_message(
+        f"tokens of {report.done} files computed, of {report.skipped} in the cache"
+    )
+    clips = [clip for clip in clips if (place / token_name(clip.path)).exists()]
+    if not clips:
+        raise UsageError("no training audio could be encoded")
+    valid = [dataclasses.replace(clip, tokens=encode_clip(codec, clip)) for clip in valid]
+    return Frozen(start, place, codec.layout), clips, valid
+
+
 def _list_files(source: Path, callbacks: Callbacks) -> list[ListEntry]:
     """Read a folder or a list; warn about files of a folder that look like audio only."""
     entries = read_list(source)
@@ -186,6 +254,7 @@ class Run:
         device: torch.device,
         max_hours: float | None,
         callbacks: Callbacks,
+        frozen: Frozen | None = None,
     ) -> None:
         num_processes, training = world_size(), config.training
         if training.batch_size % (num_processes * training.accumulation):
@@ -200,6 +269,10 @@ class Run:
         assert self.training.max_steps is not None, "lengths are in steps"
         self.max_steps = self.training.max_steps
         self.trainer = Trainer(replace(config, training=self.training), device)
+        self.frozen = frozen
+        if frozen is not None:
+            context = self.trainer.model.crop_context()
+            self.dataset.tokens = ClipTokens(frozen.folder, frozen.layout, *context)
         self.is_main = parallel.rank() == 0
         self.best: float | None = None
         self.seconds = 0.0
@@ -257,9 +330,9 @@ class Run:
             )
         optimizers = read_optimizer_state(locate(path))
 
-        def crops() -> Tensor:
-            waves = [self.dataset[number].audio for number in range(CALIBRATION_CROPS)]
-            return torch.from_numpy(np.stack(waves))[:, None]
+        def crops() -> tuple[Tensor, CropTokens | None]:
+            batch = next(read_batches(self.dataset, CALIBRATION_CROPS))
+            return batch.audio, batch.tokens
 
         try:
             self.trainer.start_from(state, crops, optimizers)
@@ -354,7 +427,8 @@ class Run:
         while share < 1 and not signal:
             batch = next(batches)
             self._report_problems(batch.problems)
-            report = trainer.step(batch.audio.to(self.device, non_blocking=True), share)
+            audio, tokens = to_device(batch.audio, batch.tokens, self.device)
+            report = trainer.step(audio, share, tokens)
             meter.add(report, batch.wait_seconds)
             if report.skipped:
                 self._note_skip(report.not_finite, batch.paths)
@@ -420,7 +494,12 @@ class Run:
         if not self.valid or log is None:
             return
         with self._averaged_weights():
-            result = validate(self.trainer.model.inference_model(), self.valid)
+            model = self.trainer.model
+            if self.frozen is None:
+                result = validate(model.inference_model(), self.valid)
+            else:
+                decoder = self.frozen.start.inference_model(model.decoder_state())
+                result = validate(decoder.to(self.device), self.valid)
         step, rate = self.trainer.steps, self.trainer.model.sample_rate
         self.last_valid = result.values
         log.metrics("valid", step, result.values)
@@ -455,8 +534,11 @@ class Run:
         if self.trainer.steps == self.trainer.skipped:
             return  # codebooks may not be initialised yet
         with self._averaged_weights():
-            model = self.trainer.model.stored_model()
-            write_model(self.folder / WEIGHTS_NAME, model, overwrite=True)
+            model, path = self.trainer.model, self.folder / WEIGHTS_NAME
+            if self.frozen is None:
+                write_model(path, model.stored_model(), overwrite=True)
+            else:
+                self.frozen.start.write(path, model.decoder_state())
 
     def _write_checkpoint(self, name: str) -> None:
         state = {

@@ -19,6 +19,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from codectool.codecs.trainable import CropTokens, Reconstruction
 from codectool.errors import CheckpointError, ConfigError, TrainingError
 from codectool.messages import first_few, shorten
 from codectool.nn.distributed import all_reduce_sum, world_size
@@ -75,7 +76,10 @@ class Trainer:
         self.run_config, self.device = run_config, device
         self.config = config = run_config.training
         torch.manual_seed(config.seed)
-        self.model = run_config.trainable.from_config(run_config.model).to(device)
+        self.model = run_config.trainable.from_config(run_config.model)
+        if config.freeze is not None:
+            self.model.freeze_encoder()
+        self.model.to(device)
         if config.dead_code_threshold:
             self.model.set_dead_code_threshold(config.dead_code_threshold)
         self.reconstruction = ReconstructionLoss(config.losses, self.model.sample_rate).to(device)
@@ -101,12 +105,13 @@ class Trainer:
         if config.compile:
             self.model.compile_parts()
 
-    def step(self, batch: Tensor, progress: float) -> StepReport:
+    def step(self, batch: Tensor, progress: float, tokens: CropTokens | None = None) -> StepReport:
         """Train on a batch of crops.
 
         Args:
             batch: float32 ``(B, 1, N)``, this process's part of the batch.
             progress: fraction of the run done, 0 to 1, for schedules.
+            tokens: tokens of the batch, if the encoder is fixed.
 
         Raises:
             TrainingError: Too many consecutive steps had a non-finite loss or gradient.
@@ -122,9 +127,10 @@ class Trainer:
         before = [buffer.clone() for buffer in self._buffers()]
         sums: dict[str, Tensor] = {}
 
-        for part in batch.chunk(config.accumulation):
+        parts = zip_parts(batch, tokens, config.accumulation)
+        for part, part_tokens in parts:
             with self._autocast():
-                output = self.model(part)
+                output = self.reconstruct(part, part_tokens)
             losses: dict[str, Tensor] = {}
             if adversarial is not None:
                 crops = adversarial.crop(output.audio, output.target, config.seed + self.steps)
@@ -136,7 +142,9 @@ class Trainer:
             total = reconstruction = sum(weighted.values(), output.audio.new_zeros(()))
             if adversarial is not None:
                 total = adversarial.combine(weighted, losses, output.audio)
-            auxiliary = weighted_sum(output.auxiliary_losses, config.auxiliary_losses)
+            auxiliary = total.new_zeros(())
+            for name, value in output.auxiliary_losses.items():
+                auxiliary = auxiliary + config.auxiliary_losses.get(name, 0.0) * value
             torch.autograd.backward(self.scaler.scale((total + auxiliary) / config.accumulation))
             values = {**plain, **losses, **output.auxiliary_losses}
             values["loss"] = reconstruction + auxiliary
@@ -185,6 +193,13 @@ class Trainer:
         metrics["learning_rate"] = self.optimizer.param_groups[0]["lr"]
         return StepReport(metrics, tuple(not_finite))
 
+    def reconstruct(self, crops: Tensor, tokens: CropTokens | None) -> Reconstruction:
+        """Encode and decode crops ``(B, 1, N)``, or decode their tokens."""
+        if tokens is not None:
+            return self.model.decode_crops(tokens, crops)
+        output: Reconstruction = self.model(crops)
+        return output
+
     def not_finite_weight(self) -> str | None:
         """Return the name of a weight or running statistic that is not finite, or None."""
         tensors = [(name, t) for module in self.modules for name, t in module.state_dict().items()]
@@ -218,7 +233,9 @@ class Trainer:
     def _check_crop_length(self) -> None:
         """Raise `ConfigError` if a loss or a discriminator needs more samples than a crop has."""
         crop = torch.zeros(1, 1, self.config.segment_size, device=self.device)
-        output = self.model.eval()(crop)
+        self.model.eval()
+        tokens = self._zero_tokens() if self.config.freeze is not None else None
+        output = self.reconstruct(crop, tokens)
         try:
             self.reconstruction(output)
         except ConfigError as error:
@@ -231,40 +248,59 @@ class Trainer:
         except ConfigError as error:
             raise ConfigError(f"`training.adversarial`: {error}") from error
 
+    def _zero_tokens(self) -> CropTokens:
+        """Return tokens of one crop, all zero."""
+        before, after = self.model.crop_context()
+        frames = self.config.segment_size // self.run_config.crop_spec().hop_length + after
+        codebooks = self.run_config.crop_spec().num_codebooks
+        tokens = CropTokens(
+            codes=torch.zeros(1, codebooks, before + frames, dtype=torch.int64),
+            starts=torch.tensor([False]),
+            num_frames=torch.tensor([frames]),
+            before=before,
+            after=after,
+        )
+        return tokens.to(self.device)
+
     def _parameter_groups(self) -> list[dict[str, Any]]:
         """Return the parameters with weight decay, then the parameters without."""
         decayed: dict[str, Any] = {"params": []}
         other: dict[str, Any] = {"params": [], "weight_decay": 0.0}
         for name, parameter in self.model.named_parameters():
             group = decayed if self.model.has_weight_decay(name, parameter) else other
-            group["params"].append(parameter)
+            if parameter.requires_grad:
+                group["params"].append(parameter)
         return [group for group in (decayed, other) if group["params"]]
 
     def start_from(
         self,
         state: Mapping[str, Tensor],
-        crops: Callable[[], Tensor],
+        crops: Callable[[], tuple[Tensor, CropTokens | None]],
         optimizers: OptimizerState | None = None,
     ) -> None:
         """Start with the weights of a checkpoint, or with all that a published training left.
 
         Args:
             state: tensors by canonical name, in the order of the file.
-            crops: returns crops ``(B, 1, N)`` of the training data, the same in all processes.
-            optimizers: discriminators, moments and number of steps.
+            crops: returns crops ``(B, 1, N)`` of the training data, the same in all processes, and
+                their tokens, if the encoder is fixed.
+            optimizers: discriminators, moments and number of steps. A decoder trained alone takes
+                only the discriminators and their moments, and starts at step 0.
 
         Raises:
             CheckpointError: The checkpoint is of another model.
         """
-        names = load_weights(self.model, self.run_config.family, state)
-        self.model.calibrate(lambda: crops().to(self.device))
+        frozen = self.config.freeze is not None
+        names = load_weights(self.model, self.run_config.family, state, frozen)
+        self.model.calibrate(lambda: to_device(*crops(), self.device))
         if self.average is not None:
             self.average = WeightAverage(self.model, self.average.decay)
         if optimizers is None:
             return
         try:
-            ordered = self.model.parameters_in_order(names)
-            load_moments(self.optimizer, ordered, optimizers.generator_moments)
+            if not frozen:
+                ordered = self.model.parameters_in_order(names)
+                load_moments(self.optimizer, ordered, optimizers.generator_moments)
             if self.adversarial is not None and self.discriminator_optimizer is not None:
                 parameters = list(self.adversarial.parameters())
                 load_parameters(parameters, optimizers.discriminator)
@@ -274,7 +310,8 @@ class Trainer:
             raise CheckpointError(
                 f"{optimizers.path}: {error}; move this file away to start with the weights alone"
             ) from error
-        self.steps = optimizers.steps
+        if not frozen:
+            self.steps = optimizers.steps
 
     def state(self) -> dict[str, Any]:
         """Return all that `load_state` needs to continue as if the run had not stopped."""
@@ -348,12 +385,20 @@ def _not_finite_gradients(modules: Iterable[nn.Module]) -> list[str]:
     ]
 
 
-def weighted_sum(losses: Mapping[str, Tensor], weights: Mapping[str, float]) -> Tensor:
-    """Return the weighted sum of auxiliary losses; losses without a weight do not count."""
-    total = torch.zeros((), device=next(iter(losses.values())).device)
-    for name, value in losses.items():
-        total = total + weights.get(name, 0.0) * value
-    return total
+def zip_parts(
+    batch: Tensor, tokens: CropTokens | None, count: int
+) -> list[tuple[Tensor, CropTokens | None]]:
+    """Split a batch and its tokens into parts."""
+    parts = batch.chunk(count)
+    return list(zip(parts, tokens.chunk(count) if tokens else [None] * len(parts), strict=True))
+
+
+def to_device(
+    crops: Tensor, tokens: CropTokens | None, device: torch.device
+) -> tuple[Tensor, CropTokens | None]:
+    """Return crops and their tokens on a device."""
+    moved = None if tokens is None else tokens.to(device)
+    return crops.to(device, non_blocking=True), moved
 
 
 def add_up(sums: dict[str, Tensor], values: Mapping[str, Tensor], num_parts: int) -> None:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -26,10 +26,11 @@ from codectool.evaluation.metrics.spectral import mel_distance
 from codectool.evaluation.metrics.speech_level import speech_level
 from codectool.evaluation.metrics.stoi import Stoi
 from codectool.evaluation.tokens.usage import codebook_usage
+from codectool.tokens import Tokens
 from codectool.torch_runner import TorchRunner
 
 MIN_SECONDS = 0.1
-NO_FINGERPRINT = "00000000"  # the tokens are decoded at once by the same weights
+NO_FINGERPRINT = "00000000"  # the tokens are decoded by the weights in training
 
 
 @dataclass(frozen=True)
@@ -38,6 +39,7 @@ class ValidationClip:
 
     name: str
     audio: Tensor  # float32 ``(1, N)`` in [-1, 1], at the model's sampling rate
+    tokens: Tokens | None = None  # of an encoder that does not change
 
 
 @dataclass(frozen=True)
@@ -96,7 +98,7 @@ def validate(model: CodecModel, clips: Sequence[ValidationClip]) -> ValidationRe
     codec = Codec(TorchRunner(model, model.device), NO_FINGERPRINT, Path("validation"))
     outputs, clip_values, codes = [], [], []
     for clip in clips:
-        tokens = codec.encode_chunks([clip.audio], model.sample_rate, 1, checked=True)
+        tokens = encode_clip(codec, clip) if clip.tokens is None else clip.tokens
         output = codec.decode(tokens)[0]
         outputs.append(torch.from_numpy(output))
         clip_values.append(compute_metrics(clip.audio[0].numpy(), output, model.sample_rate))
@@ -105,6 +107,12 @@ def validate(model: CodecModel, clips: Sequence[ValidationClip]) -> ValidationRe
     if codes:
         values |= codebook_usage(np.concatenate(codes, axis=1), model.codebook_sizes)
     return ValidationResult(outputs, clip_values, values)
+
+
+def encode_clip(codec: Codec, clip: ValidationClip) -> Tokens:
+    """Return the tokens of a clip, for `validate`."""
+    tokens = codec.encode_chunks([clip.audio], codec.sample_rate, 1, checked=True)
+    return replace(tokens, fingerprint=NO_FINGERPRINT)
 
 
 def compute_metrics(reference: Wave, output: Wave, sample_rate: int) -> dict[str, float]:

@@ -354,12 +354,18 @@ class BigCodec(CodecModel):
         if self._bidirectional:
             return Context(before=None, after=None)
         decoder = self.config.codec_decoder
+        warm_up = math.ceil(LSTM_WARM_UP_SECONDS * self.sample_rate / self.hop_length)
+        reach = self.decoder_reach
+        return Context(before=reach + (warm_up if decoder.use_rnn else 0), after=reach)
+
+    @property
+    def decoder_reach(self) -> int:
+        """Frames on either side of a frame that the convolutions of the decoder see."""
+        decoder = self.config.codec_decoder
         activation = 2 * REACH  # up- and downsampling filter
         units = sum(2 * activation + 3 * dilation for dilation in decoder.dilations)
         reach = 3 + activation  # last convolution, in samples
         for stride in reversed(decoder.up_ratios):
             # Rounded up; a transposed kernel of two strides sees one column more on one side.
             reach = -(-(reach + units) // stride) + 2 + activation
-        reach += 3
-        warm_up = math.ceil(LSTM_WARM_UP_SECONDS * self.sample_rate / self.hop_length)
-        return Context(before=reach + (warm_up if decoder.use_rnn else 0), after=reach)
+        return reach + 3

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +12,9 @@ from typing_extensions import override
 from codectool.codecs.bigcodec.config import BigCodecConfig
 from codectool.codecs.bigcodec.model import BigCodec
 from codectool.codecs.trainable import CropSpec, Reconstruction, TrainableCodec
+
+# Inference takes 8 s, after which nothing of the start is left; the loss needs less.
+LSTM_WARM_UP_SECONDS = 0.5
 
 
 class TrainableBigCodec(TrainableCodec):
@@ -37,7 +41,14 @@ class TrainableBigCodec(TrainableCodec):
     @override
     def crop_spec(cls, config: Mapping[str, Any]) -> CropSpec:
         parsed = cls.parse_config(config)
-        return CropSpec(parsed.sample_rate, parsed.hop_length)
+        codebooks = parsed.codec_decoder.vq_num_quantizers
+        return CropSpec(parsed.sample_rate, parsed.hop_length, num_codebooks=codebooks)
+
+    @override
+    def crop_context(self) -> tuple[int, int]:
+        after = self.model.decoder_reach
+        warm_up = LSTM_WARM_UP_SECONDS * self.sample_rate / self.model.hop_length
+        return after + math.ceil(warm_up) * self.model.config.codec_decoder.use_rnn, after
 
     @override
     def forward(self, wave: Tensor) -> Reconstruction:

@@ -12,10 +12,11 @@ from __future__ import annotations
 import copy
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
-from codectool.codecs.hac.blocks import OutputProjection, Stack
+from codectool.codecs.hac.blocks import OutputProjection, Stack, State
 from codectool.codecs.hac.config import AnyHacConfig, SpectralHacConfig
 from codectool.codecs.hac.layers import RunningNorm
 from codectool.codecs.hac.quantizer import BinaryBottleneck, BinaryOutput
@@ -29,6 +30,8 @@ from codectool.codecs.hac.spectral import (
 from codectool.codecs.hac.voice import VoiceTail, wave_decoder
 from codectool.codecs.hac.waveform import WaveNorm, wave_encoder
 from codectool.codecs.trainable import SourcePrediction
+
+DecoderState = tuple[State, State]  # of decoder and synthesis
 
 
 @dataclass(frozen=True)
@@ -78,21 +81,53 @@ class HacNetwork(nn.Module):
         """
         delay = self.config.delay_frames * self.config.hop_length
         bottleneck = self.bottleneck(self.encoder(self.norm(self.analysis(wave.mT)[0]))[0])
-        decoded, source = self.decode(bottleneck.signs)
-        audio = self.synthesis(self.norm.restore(decoded))[0].mT
+        audio, source = self.decode(bottleneck.signs)
         target = wave[..., : wave.shape[-1] - delay]
+        return HacOutput(audio, target, bottleneck, source)
+
+    def decode(
+        self, signs: Tensor, state: DecoderState | None = None
+    ) -> tuple[Tensor, SourcePrediction | None]:
+        """Decode signs ``(B, T, K)`` that follow a state.
+
+        Returns:
+            Samples ``(B, outputs, T hop - delay)``, without the first ones, which stand for the
+            time before the signs, and the predictions of a decoder with a source.
+        """
+        first, second = state or (None, None)
+        blocks, source = self.decoder.blocks, None
+        _, tail = blocks.popitem()
+        if isinstance(tail, VoiceTail):
+            features = Stack(blocks)(signs, None if first is None else first[:-1])[0]
+            start = tail.initial_state(features) if first is None else first[-1]
+            decoded, source = tail.draw(features, start)
+        else:
+            decoded = self.decoder(signs, first)[0]
+        audio = self.synthesis(self.norm.restore(decoded), second)[0].mT
+        delay = self.config.delay_frames * self.config.hop_length
         if source is not None:
             source = self._align(source, delay)
-        return HacOutput(audio[..., delay:], target, bottleneck, source)
+        return audio[..., delay:], source
 
-    def decode(self, signs: Tensor) -> tuple[Tensor, SourcePrediction | None]:
-        """Return normalised samples or spectra, and the predictions of a decoder with a source."""
-        blocks = self.decoder.blocks
-        _, tail = blocks.popitem()
-        if not isinstance(tail, VoiceTail):
-            return self.decoder(signs)[0], None
-        features = Stack(blocks)(signs)[0]
-        return tail.draw(features, tail.initial_state(features))
+    @torch.no_grad()
+    def state_after(self, signs: Tensor, starts: Tensor) -> DecoderState:
+        """Return the state of the decoder after signs ``(B, T, K)``.
+
+        Rows in ``starts`` ``(B,)`` get the state before a signal.
+        """
+        training = self.decoder.training
+        self.decoder.eval()  # scales are measured on crops
+        decoded, after = self.decoder(signs)
+        end = self.synthesis(self.norm.restore(decoded))[1]
+        self.decoder.train(training)
+        # autocast would give the crops the weights that it converted here, without a gradient
+        torch.clear_autocast_cache()
+        blocks = [*self.decoder.blocks.values(), *self.synthesis.blocks.values()]
+        state = []
+        for block, part in zip(blocks, [*after, *end], strict=True):
+            rows = starts.reshape(-1, *[1] * (part.ndim - 1))
+            state.append(torch.where(rows, block.initial_state(signs).to(part), part))
+        return state[: len(after)], state[len(after) :]
 
     def _align(self, source: SourcePrediction, delay: int) -> SourcePrediction:
         """Drop the frames before the crop; convert levels to those of samples."""
@@ -105,6 +140,10 @@ class HacNetwork(nn.Module):
             phase=source.phase[:, first:],
             levels=source.levels[:, delay // source.level_hop :] + level,
         )
+
+    def first_input(self) -> int:
+        """Return the earliest token that the decoder's frame 0 depends on; it is not positive."""
+        return Stack({**self.decoder.blocks, **self.synthesis.blocks}).first_input(0)
 
     def track_scales(self, updating: bool) -> None:
         """Select whether training steps update the norm of the input and the feature scales."""
@@ -119,17 +158,22 @@ class HacNetwork(nn.Module):
         (``A P`` and ``A (c - mu)``). The encoder then maps ``(B, N, 1)`` to the values whose signs
         are the bits, the decoder maps signs to samples.
         """
-        network = copy.deepcopy(self)
-        network.encoder.fold_()
-        network.decoder.fold_()
-        first, *_, project = network.encoder.blocks.values()
-        *_, last = network.decoder.blocks.values()
+        return self.fold_encoder(), self.fold_decoder()
+
+    def fold_encoder(self) -> Stack:
+        """Return the encoder for inference; see `fold`."""
+        analysis, encoder = copy.deepcopy((self.analysis, self.encoder))
+        encoder.fold_()
+        first, *_, project = encoder.blocks.values()
         assert isinstance(project, OutputProjection)
-        network.bottleneck.whiten_projection_(project.entry.pointwise)
-        normalise, restore = network.norm.fold(first, last)
-        analysis, encoder = network.analysis.blocks, network.encoder.blocks
-        decoder, synthesis = network.decoder.blocks, network.synthesis.blocks
-        return (
-            Stack({**analysis, "normalise": normalise, **encoder}),
-            Stack({**decoder, "restore": restore, **synthesis}),
-        )
+        self.bottleneck.whiten_projection_(project.entry.pointwise)
+        normalise = self.norm.fold_input_(first)
+        return Stack({**analysis.blocks, "normalise": normalise, **encoder.blocks})
+
+    def fold_decoder(self) -> Stack:
+        """Return the decoder for inference; see `fold`."""
+        decoder, synthesis = copy.deepcopy((self.decoder, self.synthesis))
+        decoder.fold_()
+        *_, last = decoder.blocks.values()
+        restore = self.norm.fold_output_(last)
+        return Stack({**decoder.blocks, "restore": restore, **synthesis.blocks})

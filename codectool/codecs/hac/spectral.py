@@ -170,13 +170,18 @@ class BinNorm(RunningNorm):
         return torch.sqrt(self.mean_square + 1e-8)[:, None]
 
     @torch.no_grad()
-    def fold(self, first: Block, last: Block) -> tuple[Block, Block]:
-        """Return blocks that normalise and restore.
+    def fold_input_(self, first: Block) -> Block:
+        """Return a block that normalises.
 
-        Unlike the scale of a waveform, the gains cannot go into ``first`` and ``last``, which apply
-        the same weights to all bins.
+        Unlike the scale of a waveform, the gains cannot go into the next layer, which applies the
+        same weights to all bins.
         """
-        return BinGain(1 / self.deviation()), BinGain(self.deviation())
+        return BinGain(1 / self.deviation())
+
+    @torch.no_grad()
+    def fold_output_(self, last: Block) -> Block:
+        """Return a block that restores."""
+        return BinGain(self.deviation())
 
 
 class BinGain(Block):

@@ -4,17 +4,27 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
+import torch
 from torch import Tensor, nn
 from typing_extensions import override
 
+from codectool.codecs.hac.blocks import Stack
 from codectool.codecs.hac.config import AnyHacConfig, HacConfig, parse_config
 from codectool.codecs.hac.model import HacCodec, fold
 from codectool.codecs.hac.network import HacNetwork
-from codectool.codecs.hac.unfold import calibrate_, load_folded_
+from codectool.codecs.hac.quantizer import index_to_signs
+from codectool.codecs.hac.unfold import BATCH_SIZE, calibrate_, load_folded_
 from codectool.codecs.hac.voice import VoiceTail
-from codectool.codecs.trainable import CropSpec, Reconstruction, TrainableCodec
+from codectool.codecs.trainable import (
+    CropSpec,
+    CropTokens,
+    Reconstruction,
+    TrainableCodec,
+    mask_crops,
+)
 
 # The scales of the features are updated at every step at first, then at every fourth, and are
 # frozen for the last part of the run, so that the weights can adapt to them.
@@ -68,6 +78,41 @@ class TrainableHac(TrainableCodec):
             },
         )
 
+    @property
+    @override
+    def decoder(self) -> Stack:
+        return self.network.decoder
+
+    @override
+    def freeze_encoder(self) -> None:
+        self.network.analysis, self.network.encoder = Stack({}), Stack({})
+
+    @override
+    def decoder_state(self) -> dict[str, Tensor]:
+        state = self.network.fold_decoder().state_dict()
+        return {f"decoder.{name}": tensor for name, tensor in state.items()}
+
+    @override
+    def crop_context(self) -> tuple[int, int]:
+        delay = self.network.config.delay_frames
+        return max(0, -self.network.first_input() - delay), delay
+
+    @override
+    def decode_crops(self, tokens: CropTokens, target: Tensor) -> Reconstruction:
+        """Decode crops; the tokens before a crop only give the decoder its state, no gradient."""
+        config, before = self.network.config, tokens.before
+        signs = index_to_signs(tokens.codes[:, 0], config.num_bits)
+        state = None
+        if before:
+            state = self.network.state_after(signs[:, :before], tokens.starts)
+        time = torch.arange(signs.shape[1] - before, device=signs.device)
+        # as in `HacCodec.decode`, zeros follow the end of a signal
+        inside = (time < tokens.num_frames[:, None])[..., None]
+        audio, source = self.network.decode(signs[:, before:].where(inside, 0.0), state)
+        lengths = tokens.num_frames * config.hop_length
+        (audio, *others), target = mask_crops(audio.float().split(1, 1), target, lengths)
+        return Reconstruction(audio, target, {}, tuple(others), source)
+
     @override
     def prepare_step(self, step: int, progress: float) -> None:
         """Select the running statistics that this step updates, and their rates."""
@@ -86,7 +131,8 @@ class TrainableHac(TrainableCodec):
         if isinstance(tail, VoiceTail):  # whose phase is tracked outside of PyTorch
             modules = [network.encoder, *blocks, *tail.middle, tail.stem, *tail.last, tail.head]
         for module in modules:
-            module.compile(dynamic=False)
+            if next(module.parameters(), None) is not None:  # the encoder may have been dropped
+                module.compile(dynamic=False)
 
     @override
     def inference_model(self) -> HacCodec:
@@ -101,9 +147,20 @@ class TrainableHac(TrainableCodec):
         load_folded_(self.network, state)
 
     @override
-    def calibrate(self, crops: Callable[[], Tensor]) -> None:
+    def load_decoder(self, state: Mapping[str, Tensor]) -> None:
+        parts = {name: t for name, t in state.items() if name.startswith("decoder.")}
+        load_folded_(self.network, parts)
+
+    @override
+    def calibrate(self, crops: Callable[[], tuple[Tensor, CropTokens | None]]) -> None:
         """Measure the scales of the features, which folding removes."""
-        calibrate_(self.network, crops())
+        waves, tokens = crops()
+        if tokens is None:
+            calibrate_(self.network, waves)
+            return
+        count = -(-len(waves) // BATCH_SIZE)
+        pairs = zip(tokens.chunk(count), waves.chunk(count), strict=True)
+        calibrate_(self.network, waves, [partial(self.decode_crops, *pair) for pair in pairs])
 
     @override
     def parameters_in_order(self, names: Iterable[str]) -> list[nn.Parameter]:

@@ -15,14 +15,14 @@ such as Adam take steps of one size for all weights. The whitening stays in the 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from codectool.codecs.hac.blocks import Stack
 from codectool.codecs.hac.layers import PointwiseMLP, RunningScale, ScaledLayer
-from codectool.codecs.hac.model import fold
 from codectool.codecs.hac.network import HacNetwork
 from codectool.codecs.hac.spectral import BinGain
 from codectool.codecs.hac.voice import VoiceTail
@@ -43,23 +43,27 @@ def load_folded_(network: HacNetwork, state: Mapping[str, Tensor]) -> None:
     values, and residual units of the decoder that the network does not have are left out.
 
     Args:
-        network: its parameters stay the same objects, only their values change.
-        state: tensors of a `HacCodec` by name.
+        network: its parameters stay the same objects, only their values change. It may lack the
+            encoder.
+        state: tensors of a `HacCodec` by name; without the encoder's if the network lacks it.
 
     Raises:
         TensorMismatchError: The tensors do not fit the network. Nothing is changed then.
     """
-    codec = fold(network)
+    decoder = network.fold_decoder()
+    folded = nn.ModuleDict({"decoder": decoder})
+    if len(network.encoder):
+        folded["encoder"] = network.fold_encoder()
     floats = {name: tensor.float() for name, tensor in state.items()}
     *_, tail = network.decoder.blocks.values()
     if isinstance(tail, VoiceTail):
         tail.source_loaded = any(name.startswith(TAIL) for name in floats)
         if not tail.source_loaded:
-            floats = _add_source(codec.decoder, floats)
-    copy_tensors(codec, floats)
-    for stack, folded in ((network.encoder, codec.encoder), (network.decoder, codec.decoder)):
-        parameters = dict(stack.named_parameters())
-        for name, parameter in folded.named_parameters():
+            floats = _add_source(decoder, floats)
+    copy_tensors(folded, floats)
+    for part, stack in folded.items():
+        parameters = dict(network.get_submodule(part).named_parameters())
+        for name, parameter in stack.named_parameters():
             parameters[name].copy_(parameter)
     for module in network.modules():
         if isinstance(module, RunningScale):
@@ -67,7 +71,7 @@ def load_folded_(network: HacNetwork, state: Mapping[str, Tensor]) -> None:
             module.count.fill_(SEEN_BATCHES)
         elif isinstance(module, PointwiseMLP) and module.gain is not None:
             module.gain.fill_(1)
-    norm, restore = network.norm, codec.decoder.blocks["restore"]
+    norm, restore = network.norm, decoder.blocks["restore"]
     if isinstance(norm, WaveNorm):
         assert isinstance(restore, Shift)
         norm.mean.copy_(restore.offset)
@@ -106,11 +110,19 @@ def _add_source(decoder: Stack, state: dict[str, Tensor]) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def calibrate_(network: HacNetwork, waves: Tensor) -> None:
+def calibrate_(
+    network: HacNetwork, waves: Tensor, passes: Iterable[Callable[[], object]] | None = None
+) -> None:
     """Measure the divisors on speech and scale the weights to keep the function the same.
 
-    It follows `load_folded_`; ``waves`` is a sample ``(B, 1, N)`` of the training data.
+    It follows `load_folded_`.
+
+    Args:
+        network: the network.
+        waves: a sample ``(B, 1, N)`` of the training data.
+        passes: run the network on this sample; None encodes and decodes.
     """
+    passes = passes or [partial(network, batch) for batch in torch.split(waves, BATCH_SIZE)]
     powers: dict[RunningScale, list[Tensor]] = {}
 
     def record(scale: nn.Module, inputs: tuple[Tensor, ...]) -> None:
@@ -123,8 +135,8 @@ def calibrate_(network: HacNetwork, waves: Tensor) -> None:
     network.eval()
     try:
         with torch.compiler.set_stance("force_eager"):  # do not compile again for this
-            for batch in torch.split(waves, BATCH_SIZE):
-                network(batch)
+            for run in passes:
+                run()
     finally:
         network.train(training)
         for hook in hooks:
@@ -146,10 +158,11 @@ def calibrate_(network: HacNetwork, waves: Tensor) -> None:
 
 
 def _calibrate_wave_norm(network: HacNetwork, norm: WaveNorm, waves: Tensor) -> None:
-    stem, (*_, last) = network.encoder.blocks["stem"], network.decoder.blocks.values()
-    assert isinstance(stem, Stem)
+    *_, last = network.decoder.blocks.values()
     assert isinstance(last, OutputBlock)
     variance = (waves - norm.mean).square().mean()
     norm.variance.copy_(torch.where(variance > 1e-8, variance, 1.0))
-    stem.transform.weight.mul_(norm.deviation())
+    for stem in network.encoder.blocks.values():
+        if isinstance(stem, Stem):
+            stem.transform.weight.mul_(norm.deviation())
     last.scale_output_(1 / norm.deviation())

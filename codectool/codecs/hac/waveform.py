@@ -186,17 +186,22 @@ class WaveNorm(RunningNorm):
         return torch.sqrt(self.variance + 1e-8)
 
     @torch.no_grad()
-    def fold(self, first: Block, last: Block) -> tuple[Block, Block]:
-        """Scale the weights of stem and head; return the remaining shifts.
+    def fold_input_(self, first: Block) -> Block:
+        """Scale the weights of the stem; return the remaining shift.
 
         The shift cannot go into the stem's bias: the zeros before the start of the signal are zeros
         of the *normalised* signal.
         """
         assert isinstance(first, Stem)
-        assert isinstance(last, OutputBlock)
         first.transform.weight.div_(self.deviation())
+        return Shift(-self.mean)
+
+    @torch.no_grad()
+    def fold_output_(self, last: Block) -> Block:
+        """Scale the weights of the head; return the remaining shift."""
+        assert isinstance(last, OutputBlock)
         last.scale_output_(self.deviation())
-        return Shift(-self.mean), Shift(self.mean)
+        return Shift(self.mean)
 
 
 class Shift(Block):

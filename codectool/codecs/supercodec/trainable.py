@@ -8,10 +8,13 @@ from typing import Any, cast
 from torch import Tensor
 from typing_extensions import override
 
+from codectool.codecs.supercodec.blocks import RES_FOUR, RES_ONE
 from codectool.codecs.supercodec.config import SuperCodecConfig
 from codectool.codecs.supercodec.model import SuperCodec
 from codectool.codecs.supercodec.quantizer import EuclideanCodebook
 from codectool.codecs.trainable import CropSpec, Reconstruction, TrainableCodec
+
+KERNEL = 7  # of the decoder's first and last convolution
 
 
 class TrainableSuperCodec(TrainableCodec):
@@ -36,7 +39,20 @@ class TrainableSuperCodec(TrainableCodec):
     @override
     def crop_spec(cls, config: Mapping[str, Any]) -> CropSpec:
         parsed = cls.parse_config(config)
-        return CropSpec(parsed.sampling_rate, parsed.hop_length, SuperCodec.min_frames)
+        return CropSpec(
+            *(parsed.sampling_rate, parsed.hop_length, SuperCodec.min_frames),
+            num_codebooks=parsed.rq_num_quantizers,
+        )
+
+    @override
+    def crop_context(self) -> tuple[int, int]:
+        """Return the reach of the convolutions; the gates depend on the mean of what is decoded."""
+        before, after = KERNEL - 1, 0  # of the last convolution, in samples
+        for stride in self.model.config.strides:
+            # the three resamplers of a block see one column more of the past each
+            before = -(-(before + sum(RES_FOUR)) // stride) + sum(RES_ONE) + 3
+            after = -(-(after + sum(RES_FOUR)) // stride) + sum(RES_ONE)
+        return before + KERNEL - 1, after
 
     @override
     def forward(self, wave: Tensor) -> Reconstruction:

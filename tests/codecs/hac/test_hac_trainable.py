@@ -110,7 +110,7 @@ def test_folded_weights_can_be_trained_again() -> None:
     model = TrainableHac(TINY).train()
     parameters = list(model.parameters())
     model.load_weights(codec.state_dict())
-    model.calibrate(voice)
+    model.calibrate(lambda: (voice(), None))
     assert model.training
     assert all(a is b for a, b in zip(model.parameters(), parameters, strict=True))
     again = model.inference_model()
