@@ -42,7 +42,7 @@ OLD_NAMES = {
     "coherence": "phase_coherence",
 }
 # Keys that determine the shapes of networks.
-SHAPE_KEYS = ("family", "model.", "training.adversarial.discriminators")
+SHAPE_KEYS = ("family", "model.", "training.freeze", "training.adversarial.discriminators")
 
 
 # Keys of the section `training` that need the encoder, or audio that differs from the clips, and

@@ -205,6 +205,11 @@ def _freeze(
             "with a fixed encoder a run needs weights to start with: give `--start-from`, such as "
             f"`--start-from {config.family}` or a checkpoint"
         )
+    if path == folder / START_NAME and not path.exists():
+        raise UsageError(
+            f"{folder}: the run in it was started without `--freeze`, or its {START_NAME} is "
+            "missing; choose another --run-dir"
+        )
     start, model = open_start(config, path)
     if parallel.is_main_process():
         folder.mkdir(parents=True, exist_ok=True)

@@ -110,7 +110,8 @@ class TrainableHac(TrainableCodec):
         inside = (time < tokens.num_frames[:, None])[..., None]
         audio, source = self.network.decode(signs[:, before:].where(inside, 0.0), state)
         lengths = tokens.num_frames * config.hop_length
-        (audio, *others), target = mask_crops(audio.float().split(1, 1), target, lengths)
+        outputs = audio.float().chunk(audio.shape[1], 1)
+        (audio, *others), target = mask_crops(outputs, target, lengths)
         return Reconstruction(audio, target, {}, tuple(others), source)
 
     @override
