@@ -59,7 +59,7 @@ def test_train_resume_encode_plot(run: Run, config: Path, speech: Path, tmp_path
     assert (result.code, result.out, result.err) == (0, b"", "")
     assert read_checkpoint(folder / LAST)["trainer"]["steps"] == 6
     written = json.loads((folder / "config.json").read_text())
-    assert written["data"] == {"train": str(speech), "valid": str(speech)}
+    assert written["data"] == {"train": str(speech), "valid": str(speech), "token_cache": None}
     assert parse(written).training.max_steps == 6
 
     clip = sorted(speech.iterdir())[0]
