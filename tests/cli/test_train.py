@@ -80,10 +80,10 @@ def test_signal_saves_the_run_and_exits(
     options = ("train", "--config", config, "--train-files", speech)
     original = Trainer.step
 
-    def step(self: Trainer, batch: torch.Tensor, progress: float) -> StepReport:
+    def step(self: Trainer, batch: torch.Tensor, progress: float, tokens: Any = None) -> StepReport:
         if self.steps == 3:
             os.kill(os.getpid(), number)
-        return original(self, batch, progress)
+        return original(self, batch, progress, tokens)
 
     with monkeypatch.context() as context:
         context.setattr(Trainer, "step", step)

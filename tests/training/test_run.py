@@ -137,8 +137,10 @@ def signal_in_step(monkeypatch: pytest.MonkeyPatch, step: int, *numbers: signal.
     """Send signals in the middle of a step."""
     original = Trainer.step
 
-    def step_and_signal(self: Trainer, batch: torch.Tensor, progress: float) -> StepReport:
-        report = original(self, batch, progress)
+    def step_and_signal(
+        self: Trainer, batch: torch.Tensor, progress: float, tokens: Any = None
+    ) -> StepReport:
+        report = original(self, batch, progress, tokens)
         if self.steps == step:
             for number in numbers:
                 os.kill(os.getpid(), number)
@@ -414,11 +416,13 @@ def test_run_is_saved_when_all_files_become_unreadable(
     speech = small.speech(tmp_path / "speech", 2)
     original = Trainer.step
 
-    def step_and_delete(self: Trainer, batch: torch.Tensor, progress: float) -> StepReport:
+    def step_and_delete(
+        self: Trainer, batch: torch.Tensor, progress: float, tokens: Any = None
+    ) -> StepReport:
         if self.steps == 4:
             for path in speech.iterdir():
                 path.write_bytes(b"")
-        return original(self, batch, progress)
+        return original(self, batch, progress, tokens)
 
     monkeypatch.setattr(Trainer, "step", step_and_delete)
     with pytest.raises(CodectoolError, match="files of a batch could be read"):
@@ -433,7 +437,7 @@ def test_run_is_saved_when_all_files_become_unreadable(
 def make_batches_nan(monkeypatch: pytest.MonkeyPatch, steps: range) -> None:
     original = Trainer.step
 
-    def step(self: Trainer, batch: torch.Tensor, progress: float) -> StepReport:
+    def step(self: Trainer, batch: torch.Tensor, progress: float, tokens: Any = None) -> StepReport:
         return original(self, batch * torch.nan if self.steps in steps else batch, progress)
 
     monkeypatch.setattr(Trainer, "step", step)
@@ -486,12 +490,12 @@ def test_gradient_that_is_not_finite_is_named_with_step_and_files(
     original = Trainer.step
     names: list[str] = []
 
-    def step(self: Trainer, batch: torch.Tensor, progress: float) -> StepReport:
+    def step(self: Trainer, batch: torch.Tensor, progress: float, tokens: Any = None) -> StepReport:
         name, weight = list(self.model.named_parameters())[3]
         names.append(name)
         handle = weight.register_hook(lambda grad: grad * (torch.nan if self.steps == 4 else 1))
         try:
-            return original(self, batch, progress)
+            return original(self, batch, progress, tokens)
         finally:
             handle.remove()
 
@@ -510,8 +514,8 @@ def test_weights_that_are_not_finite_are_never_saved(
 ) -> None:
     original = Trainer.step
 
-    def step(self: Trainer, batch: torch.Tensor, progress: float) -> StepReport:
-        report = original(self, batch, progress)
+    def step(self: Trainer, batch: torch.Tensor, progress: float, tokens: Any = None) -> StepReport:
+        report = original(self, batch, progress, tokens)
         if self.steps == 8:
             with torch.no_grad():
                 next(self.model.parameters()).fill_(torch.inf)
