@@ -118,12 +118,28 @@ def read_weights_of_run(path: Path) -> tuple[str, dict[str, Tensor], dict[str, A
     except (CheckpointError, ConfigError, UsageError) as error:  # no such family is a usage error
         raise CheckpointError(f"{path}: {error}") from error
     if frozen:
-        decoder = model.decoder_state().items()
-        tensors = {**start, **{canonical_name(family, k): t.detach() for k, t in decoder}}
+        tensors = with_decoder(family, start, model.decoder_state())
         return family, tensors, to_json(model.parse_config(model_config))
     stored = model.stored_model()
     tensors = {canonical_name(family, k): t.detach() for k, t in stored.state_dict().items()}
     return family, tensors, stored.hyper_parameters
+
+
+def with_decoder(
+    family: str, state: Mapping[str, Tensor], decoder: Mapping[str, Tensor]
+) -> dict[str, Tensor]:
+    """Return the tensors of a checkpoint with another decoder.
+
+    Args:
+        family: codec family.
+        state: tensors by canonical name.
+        decoder: tensors of the decoder by the names of the model.
+
+    Returns:
+        Tensors by canonical name.
+    """
+    kept = {k: t for k, t in state.items() if not model_name(family, k).startswith("decoder.")}
+    return kept | {canonical_name(family, k): tensor.detach() for k, tensor in decoder.items()}
 
 
 def keep_checkpoint(folder: Path, step: int, count: int) -> None:

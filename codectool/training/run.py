@@ -42,10 +42,10 @@ from codectool.training.checkpoint import (
     read_optimizer_state,
     write_checkpoint,
 )
-from codectool.training.config import RunConfig
+from codectool.training.config import RunConfig, first_difference
 from codectool.training.data import CropDataset, read_batches, reading_errors
 from codectool.training.filelist import Clip, scan
-from codectool.training.frozen import FrozenStart, keep_start, open_start
+from codectool.training.frozen import FrozenStart, open_start
 from codectool.training.metrics_log import METRICS_NAME, MetricsLog, StepMeter
 from codectool.training.stop_signals import StopFlag, stop_signals
 from codectool.training.tokens import ClipTokens, TokenProgress, cache_tokens, token_name
@@ -210,17 +210,22 @@ def _freeze(
             f"{folder}: the run in it was started without `--freeze`, or its {START_NAME} is "
             "missing; choose another --run-dir"
         )
-    start, model = open_start(config, path)
+    start, loaded = open_start(config, path)
+    if (difference := first_difference(start.start_config, start.model_config)) is not None:
+        callbacks.on_warning(
+            "the decoder is not that of {}: `model.{}` is {} there, the config says {}".format(
+                path, *difference
+            )
+        )
     if parallel.is_main_process():
         folder.mkdir(parents=True, exist_ok=True)
-        start = keep_start(start, folder)
-    codec = Codec(TorchRunner(model, device), start.fingerprint, path)
+        start = start.keep(folder)
+    runner = TorchRunner(loaded.model, device)
+    codec = Codec(*(runner, loaded.fingerprint, path), token_fingerprint=loaded.token_fingerprint)
     cache = folder / "tokens"
     if config.data is not None and config.data.token_cache is not None:
         cache = Path(config.data.token_cache)
-    place, report = cache_tokens(
-        *(codec, start.token_fingerprint, clips, cache, threads, callbacks.on_tokens)
-    )
+    place, report = cache_tokens(codec, clips, cache, threads, callbacks.on_tokens)
     for line in first_few([f"{each.source}: {each.reason}; left out" for each in report.failures]):
         callbacks.on_warning(line)
     callbacks.on_message(

@@ -3,7 +3,7 @@
 The cache is a folder of `.hcd` files that `pipeline` writes and keeps current: a file is encoded
 again if the clip, the encoder or the file itself has changed. Several runs can share it::
 
-    CACHE/<fingerprint of the encoder>/<absolute path of the clip>.hcd
+    CACHE/<token fingerprint>/<absolute path of the clip>.hcd
 """
 
 from __future__ import annotations
@@ -66,7 +66,7 @@ class ClipTokens:
     """The tokens of clips in a cache.
 
     Attributes:
-        folder: folder of the encoder in the cache.
+        folder: folder of a token fingerprint in a cache.
         layout: layout of the tokens.
         before: frames before a crop that the decoder needs.
         after: frames after a crop that the decoder needs.
@@ -124,22 +124,13 @@ class ClipTokens:
 
 
 def token_name(clip: Path) -> str:
-    """Return the file of a clip in the folder of the encoder."""
+    """Return the name of a clip's file in `ClipTokens.folder`."""
     path = PurePath(os.path.abspath(clip))
     return path.relative_to(path.anchor).as_posix() + SUFFIX
 
 
 class _CacheTokens(EncodeOperation):
-    """Encode to files that keep the suffix of the clip; current for one token fingerprint."""
-
-    def __init__(self, codec: Codec, token_fingerprint: str) -> None:
-        super().__init__(codec, EncodeOptions())
-        self._token_fingerprint = token_fingerprint
-
-    @property
-    @override
-    def settings(self) -> dict[str, Any]:
-        return {**super().settings, "weights": self._token_fingerprint}
+    """Encode to files that keep the suffix of the clip."""
 
     @override
     def target_name(self, source_name: str) -> str:
@@ -158,7 +149,6 @@ class TokenProgress:
 
 def cache_tokens(
     codec: Codec,
-    token_fingerprint: str,
     clips: Sequence[Clip],
     cache: Path,
     threads: int | None = None,
@@ -170,19 +160,18 @@ def cache_tokens(
 
     Args:
         codec: the codec, in fp32.
-        token_fingerprint: of everything that determines its tokens.
         clips: the clips.
         cache: folder of the cache.
         threads: clips that are encoded at a time; None for one per core.
         on_progress: called after each file.
 
     Returns:
-        The folder of the encoder in the cache, and totals and failures.
+        The folder of its token fingerprint in the cache, and totals and failures.
 
     Raises:
         UsageError: The cache cannot be written, or another run is writing to it.
     """
-    folder = cache / token_fingerprint
+    folder = cache / codec.token_fingerprint
     if not parallel.is_main_process():
         while not parallel.largest(0.0)[0]:
             pass
@@ -205,7 +194,7 @@ def cache_tokens(
 
     paths = [os.path.abspath(clip.path) for clip in clips]
     report = run(
-        _CacheTokens(codec, token_fingerprint),
+        _CacheTokens(codec, EncodeOptions()),
         *(PurePath(paths[0]).anchor, folder, RunOptions(files=paths)),
         Callbacks(on_result=add),
         engine,
