@@ -150,7 +150,8 @@ def test_paths_of_lists_are_made_absolute(
     """A run can be resumed from another folder."""
     monkeypatch.chdir(tmp_path)
     data = printed(run, "--config", "hac", "--train-files", "a.txt", "--valid-files", "b")["data"]
-    assert data == {"train": str(tmp_path / "a.txt"), "valid": str(tmp_path / "b")}
+    paths = {"train": str(tmp_path / "a.txt"), "valid": str(tmp_path / "b")}
+    assert data == {**paths, "token_cache": None}
 
 
 @pytest.mark.parametrize(
