@@ -244,11 +244,11 @@ class HarmonicNoise(ScaledLayer, Block):
         The weights are made small, so that all frames start alike. Noise is weaker than harmonics
         at first, since harmonics that are too weak vanish; bands of the network are left to it.
         """
-        window, bias = self.filter.window, self.gains.bias
+        window, matrix, bias = self.filter.window, self.filter.matrix, self.gains.bias
         assert bias is not None
-        frames = waves.unfold(-1, 2 * self.hop, self.hop).flatten(0, 1)
-        power = torch.fft.rfft(frames * window, self.fft).abs().square() / window.square().sum()
-        levels = 0.5 * (power @ self.matrix.T / self.matrix.sum(1)).clamp(min=1e-8).log()
+        frames = waves.unfold(-1, 2 * self.hop, self.hop).flatten(0, 1) * window
+        power = torch.fft.rfft(frames, self.filter.fft).abs().square() / window.square().sum()
+        levels = 0.5 * (power @ matrix.T / matrix.sum(1)).clamp(min=1e-8).log()
         total = levels.mean(1)
         harmonics = levels[total >= total.median()].mean(0)
         harmonics[: self.first_band] -= 4
