@@ -62,7 +62,7 @@ def _list_metrics(ctx: click.Context, _param: click.Parameter, value: bool) -> N
 
 
 def _complete_codec(_ctx: click.Context, _param: click.Parameter, incomplete: str) -> list[str]:
-    codecs = ("opus@6", "codec2@1300", "speex@2", "amrnb@4.75", "amrwb@6.6", "gsm")
+    codecs = ("opus@6", "opus-nolace@6", "codec2@1300", "speex@2", "amrnb@4.75", "amrwb@6.6", "gsm")
     return [name for name in codecs if name.startswith(incomplete)]
 
 
@@ -93,8 +93,8 @@ def _complete_codec(_ctx: click.Context, _param: click.Parameter, incomplete: st
     multiple=True,
     metavar="NAME",
     shell_complete=_complete_codec,
-    help="External codec to run: opus@6, codec2@1300, speex@2, speex@5wb, amrwb@6.6, gsm. "
-    "Repeatable.",
+    help="External codec to run: opus@6, opus-nolace@6 (libopus 1.5), codec2@1300, speex@2, "
+    "speex@5wb, amrwb@6.6, gsm. Repeatable.",
 )
 @click.option(
     "--config",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -75,6 +75,7 @@ class SystemResult:
     kbps_file: float | None = None  # bit rate of whole files, in kbit/s
     rtf_encode: float | None = None  # processor time per second of audio
     rtf_decode: float | None = None
+    version: str = ""  # of an external codec
 
 
 @dataclass(frozen=True)
@@ -117,7 +118,8 @@ class Evaluation:
         def only(system: SystemResult) -> SystemResult:
             scores = [system.scores[number] for number in numbers]
             metrics = [metric for metric in self.metrics if metric.name in system.means]
-            return summarise(system.name, clips, scores, metrics, system.delay_ms)
+            found = summarise(system.name, clips, scores, metrics, system.delay_ms)
+            return replace(found, version=system.version)
 
         systems = tuple(map(only, self.systems))
         originals = self.originals and only(self.originals)

@@ -94,7 +94,8 @@ def evaluate(
         progress: called as the work proceeds.
 
     Raises:
-        UsageError: there is nothing to compare, or two systems have the same name.
+        UsageError: there is nothing to compare, two systems have the same name, or an external
+            codec is not installed.
     """
     outputs = Path(outputs)
     names = [spec.name for spec in config.systems] + [name for name, _ in config.folders]
@@ -107,6 +108,7 @@ def evaluate(
     )
     without_reference = [info for info in infos if not info.needs_reference]
     check_names([*names, ORIGINALS] if without_reference else names)
+    versions = {spec.name: spec.version for spec in config.systems}
     with Workers(jobs or cores()) as workers:
         runner = _TaskRunner(workers, progress or ProgressCallback())
         clips = _find_clips(config, outputs, runner)
@@ -143,16 +145,13 @@ def evaluate(
             return Score(key[1], problem=reasons.get(key, "was not scored"))
         return replace(scores[key], **vars(costs[key])) if key in costs else scores[key]
 
-    systems = [
-        summarise(
-            system,
-            clips,
-            [score((system, clip.name)) for clip in clips],
-            infos,
-            None if (delay := delays[system]) is None else 1000 * delay,
-        )
-        for system in names
-    ]
+    systems = []
+    for system in names:
+        delay = delays[system]
+        delay_ms = None if delay is None else 1000 * delay
+        own = [score((system, clip.name)) for clip in clips]
+        found = summarise(system, clips, own, infos, delay_ms)
+        systems.append(replace(found, version=versions.get(system, "")))
     originals = None
     if without_reference:
         own = [score((ORIGINALS, clip.name)) for clip in clips]

@@ -42,11 +42,13 @@ def table(evaluation: Evaluation) -> Rows:
         [heading, *(_cost(getattr(system, name), digits) for system in evaluation.columns)]
         for name, heading, digits in COSTS
     ]
+    versions = [system.version for system in evaluation.columns]
     return [
         ["", *(system.name for system in evaluation.columns)],
         *costs[:2],
         *metrics,
         *costs[2:],
+        *([["version", *(version or NO_VALUE for version in versions)]] if any(versions) else []),
     ]
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import csv
 import io
 import json
+import shutil
 from pathlib import Path
 
 import numpy as np
@@ -16,6 +17,7 @@ from codectool.evaluation import tables
 from codectool.evaluation.metrics.base import Metric
 from codectool.evaluation.metrics.registry import Selection
 from codectool.evaluation.metrics.spectral import MelDistance
+from codectool.evaluation.report.data import page_data
 from codectool.evaluation.results import Evaluation, SystemResult
 from codectool.evaluation.run import EvaluationConfig, ProgressCallback, evaluate, folder_name
 from codectool.evaluation.systems.spec import CodecSpec, SystemSpec
@@ -136,6 +138,22 @@ def test_means_by_folder(tmp_path: Path) -> None:
     assert data["b"]["systems"][0]["means"]["error"]["clips"] == 2
     assert data["b"]["originals"]["means"].keys() == {"level"}
     assert "folders" not in tables.to_json(found)
+
+
+def test_version_of_an_external_codec_is_in_all_outputs(tmp_path: Path) -> None:
+    if not shutil.which("opusenc"):
+        pytest.skip("opusenc is not installed")
+    references, degraded = folders(tmp_path)
+    systems, outputs = (SystemSpec("o", "opus@6"),), tmp_path / "outputs"
+    found = run(references, degraded, Error, systems=systems, outputs=outputs)
+    version = found.systems[0].version
+    assert version.startswith("libopus ")
+    assert tables.table(found)[-1] == ["version", version, "-"]
+    assert [system["version"] for system in tables.to_json(found)["systems"]] == [version, ""]
+    assert f'"version":"{version}"' in page_data(found, None)
+    assert found.by_folder()["b"].systems[0].version == version
+    with pytest.raises(UsageError, match="there is no codec `mp3@64`"):
+        run(references, degraded, Error, systems=(SystemSpec("o", "mp3@64"),))
 
 
 def test_clips_may_differ_in_rate_channels_and_length(tmp_path: Path) -> None:

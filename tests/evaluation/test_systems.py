@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from codectool.evaluation.alignment import RATE, find_delay
 from codectool.evaluation.signals import Signal
 from codectool.evaluation.systems import external, ffmpeg
 from codectool.evaluation.systems.ffmpeg import FFMPEG_CODECS
-from codectool.evaluation.systems.ogg import packet_sizes
+from codectool.evaluation.systems.ogg import packets
 from codectool.evaluation.systems.spec import CodecSpec, SystemSpec, check_names
 
 # name, program, nominal kbit/s, maximum delay in ms
@@ -78,6 +79,7 @@ def test_external_codec_codes_one_sample(
         ("opus@1", "from 6 to 256"),
         ("opus@nan", "from 6 to 256"),
         ("opus", "write opus@KBPS"),
+        ("opus-nolace@1", "write opus-nolace@KBPS, from 6 to 256"),
         ("speex@11", "speex@QUALITY, 0 to 10"),
         ("amrwb", "write amrwb@KBPS with one of 6.6, 8.85"),
         ("gsm@13", "write gsm without a bit rate"),
@@ -87,6 +89,27 @@ def test_external_codec_codes_one_sample(
 def test_system_spec_rejects_invalid_name(name: str, message: str) -> None:
     with pytest.raises(UsageError, match=message):
         SystemSpec(name, name).load()
+
+
+@pytest.mark.parametrize(
+    ("name", "program", "pattern"),
+    [
+        ("opus@6", "opusenc", r"libopus \d+\.\d+\S*"),
+        ("speex@2", "speexenc", r"version \d+\.\d+\S*"),
+        ("gsm", "ffmpeg", r"ffmpeg version \S+"),
+        ("codec2@1300", "c2enc", ""),
+    ],
+)
+def test_external_codec_states_its_version(name: str, program: str, pattern: str) -> None:
+    if not shutil.which(program):
+        pytest.skip(f"{program} is not installed")
+    assert re.fullmatch(pattern, SystemSpec(name, name).version)
+
+
+def test_version_of_a_program_that_prints_none_or_fails() -> None:
+    assert external.find_version("codectool-no-such --version", ".*") == ""
+    assert external.find_version("true", r"\d+") == ""
+    assert external.find_version("echo libopus 1.6-rc1, x", r"libopus [\w.-]+") == "libopus 1.6-rc1"
 
 
 def test_check_names_rejects_duplicates() -> None:
@@ -119,13 +142,13 @@ def ogg_page(segments: list[int]) -> bytes:
     return b"OggS" + bytes(22) + bytes([len(segments), *segments]) + bytes(sum(segments))
 
 
-def test_packet_sizes_of_ogg_pages() -> None:
+def test_packets_of_ogg_pages() -> None:
     # 255 continues a packet, also on the next page; 510 bytes end with an empty segment
     file = ogg_page([19]) + ogg_page([7, 255, 255]) + ogg_page([45, 255, 255, 0])
-    assert packet_sizes(file) == [19, 7, 555, 510]
+    assert list(map(len, packets(file))) == [19, 7, 555, 510]
     for bad in (b"RIFF" + bytes(40), file + b"OggS"):
         with pytest.raises(CodectoolError, match="no Ogg page at byte"):
-            packet_sizes(bad)
+            packets(bad)
 
 
 def test_amr_payload_bits_by_mode() -> None:

@@ -14,7 +14,7 @@ from codectool.messages import printable
 
 # HTML parsers interpret these characters even in a script element.
 ESCAPES = {ord(character): f"\\u{ord(character):04x}" for character in "<>&"}
-SYSTEM_KEYS = ("name", "kbps", "kbps_file", "rtf_encode", "rtf_decode", "delay_ms")
+SYSTEM_KEYS = ("name", "kbps", "kbps_file", "rtf_encode", "rtf_decode", "delay_ms", "version")
 
 
 def page_data(evaluation: Evaluation, audio_url: str | None) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import subprocess
 import tempfile
@@ -30,6 +31,7 @@ class ExternalCodec(System):
         coded: name of the coded file in both commands.
         payload_bits: function from the coded file to the number of bits that carry audio.
         model_rate: sampling rate of the codec, in Hz; None if it accepts any.
+        version: command that prints the version, and regular expression of the version in it.
 
     Attributes:
         source: name of the audio file to encode.
@@ -50,18 +52,20 @@ class ExternalCodec(System):
         coded: str,
         payload_bits: Callable[[bytes], float],
         model_rate: int | None = None,
+        version: tuple[str, str] | None = None,
     ) -> None:
         self.encode, self.decode = encode, decode
         self.coded = coded
         self.payload_bits = payload_bits
         self.model_rate = model_rate
-        for command in (encode, decode):
+        for command in filter(None, (encode, decode)):
             program = command.split()[0]
             if shutil.which(program) is None:
                 raise UsageError(
                     f"there is no program `{program}` on PATH; install the Debian package "
                     f"`{package}`"
                 )
+        self.version = "" if version is None else find_version(*version)
 
     @override
     def code(self, wave: Wave, rate: int) -> Coded:
@@ -72,7 +76,7 @@ class ExternalCodec(System):
             source = self.to_file(resample(wave[None], rate, inner)[0], inner)
             (folder / self.source).write_bytes(source)
             encode_seconds = run(encode, folder)
-            decode_seconds = run(decode, folder)
+            decode_seconds = self.run_decoder(decode, folder)
             try:
                 coded = (folder / self.coded).read_bytes()
             except OSError as error:
@@ -80,6 +84,10 @@ class ExternalCodec(System):
             decoded, decoded_rate = self.from_file(folder / self.decoded, inner)
         cost = CodecCost(self.payload_bits(coded), len(coded), encode_seconds, decode_seconds)
         return Coded(decoded, decoded_rate, cost)
+
+    def run_decoder(self, command: Sequence[str], folder: Path) -> float:
+        """Decode `coded` to `decoded` in a folder and return the processor time in seconds."""
+        return run(command, folder)
 
     def to_file(self, samples: Wave, rate: int) -> bytes | memoryview:
         """Return the contents of `source` for samples ``(N,)``: 16-bit WAV."""
@@ -89,6 +97,18 @@ class ExternalCodec(System):
         """Read `decoded` as samples ``(N,)`` and their sampling rate."""
         samples, found = read_audio(path, "decoded audio")
         return samples.mean(axis=0), found
+
+
+def find_version(command: str, pattern: str) -> str:
+    """Return what a regular expression finds in the output of a program; empty if nothing."""
+    try:
+        result = subprocess.run(
+            command.split(), capture_output=True, stdin=subprocess.DEVNULL, timeout=10
+        )
+    except (OSError, subprocess.TimeoutExpired):
+        return ""
+    found = re.search(pattern, (result.stdout + result.stderr).decode(errors="replace"))
+    return found[0] if found else ""
 
 
 def run(command: Sequence[str], folder: Path) -> float:

@@ -82,6 +82,7 @@ def ffmpeg_codec(name: str, kbps: str) -> ExternalCodec:
         coded,
         codec.payload_bits,
         codec.rate,
+        version=("ffmpeg -version", r"ffmpeg version \S+"),
     )
     if codec.encoder not in _encoders():
         raise UsageError(

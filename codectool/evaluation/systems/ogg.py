@@ -17,12 +17,7 @@ def opus(kbps: str) -> ExternalCodec:
     Args:
         kbps: value of `opusenc --bitrate`, in kbit/s.
     """
-    try:
-        valid = KBPS_MIN <= float(kbps) <= KBPS_MAX
-    except ValueError:
-        valid = False
-    if not valid:
-        raise UsageError(f"opus@{kbps}: write opus@KBPS, from {KBPS_MIN} to {KBPS_MAX} kbit/s")
+    check_kbps("opus", kbps)
     return ExternalCodec(
         "opus-tools",
         # without `--padding 0` a file has 512 bytes reserved for tags
@@ -30,7 +25,19 @@ def opus(kbps: str) -> ExternalCodec:
         "opusdec --quiet --no-dither --rate {rate} coded.opus out.wav",
         "coded.opus",
         payload_bits,
+        version=("opusdec --version", r"libopus [\w.-]+"),
     )
+
+
+def check_kbps(codec: str, kbps: str) -> None:
+    """Raise a `UsageError` if a bit rate in kbit/s is not one of `opusenc`."""
+    try:
+        valid = KBPS_MIN <= float(kbps) <= KBPS_MAX
+    except ValueError:
+        valid = False
+    if not valid:
+        usage = f"write {codec}@KBPS, from {KBPS_MIN} to {KBPS_MAX} kbit/s"
+        raise UsageError(f"{codec}@{kbps}: {usage}")
 
 
 def speex(quality: str) -> ExternalCodec:
@@ -50,16 +57,17 @@ def speex(quality: str) -> ExternalCodec:
         "coded.spx",
         payload_bits,
         rate,
+        version=("speexdec --version", r"version [\w.-]+"),
     )
 
 
 def payload_bits(file: bytes) -> float:
     """Return the bits of all audio packets of an Opus or Speex file."""
-    return 8 * sum(packet_sizes(file)[HEADER_PACKETS:])
+    return 8 * sum(map(len, packets(file)[HEADER_PACKETS:]))
 
 
-def packet_sizes(file: bytes) -> list[int]:
-    """Return the sizes in bytes of the packets of an Ogg file with one logical stream.
+def packets(file: bytes) -> list[bytes]:
+    """Return the packets of an Ogg file with one logical stream.
 
     RFC 3533, section 6: a page has a header of 27 bytes, whose last byte is the number of segments;
     then their sizes, one byte each; then the segments. A segment of less than 255 bytes ends a
@@ -68,16 +76,17 @@ def packet_sizes(file: bytes) -> list[int]:
     Raises:
         CodectoolError: the file is not Ogg.
     """
-    sizes, packet, at = [], 0, 0
+    found, packet, at = [], bytearray(), 0
     while at < len(file):
         if file[at : at + 4] != b"OggS" or len(file) < at + PAGE_HEADER_BYTES:
             raise CodectoolError(f"no Ogg page at byte {at}")
         count = file[at + PAGE_HEADER_BYTES - 1]
         segments = file[at + PAGE_HEADER_BYTES : at + PAGE_HEADER_BYTES + count]
-        at += PAGE_HEADER_BYTES + count + sum(segments)
+        at += PAGE_HEADER_BYTES + count
         for segment in segments:
-            packet += segment
+            packet += file[at : at + segment]
+            at += segment
             if segment < 255:
-                sizes.append(packet)
-                packet = 0
-    return sizes
+                found.append(bytes(packet))
+                packet.clear()
+    return found

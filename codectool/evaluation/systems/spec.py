@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 from codectool.errors import UsageError
 from codectool.evaluation.systems.codec2 import Codec2
 from codectool.evaluation.systems.ffmpeg import FFMPEG_CODECS, ffmpeg_codec
+from codectool.evaluation.systems.nolace import OpusNolace
 from codectool.evaluation.systems.ogg import opus, speex
 from codectool.evaluation.systems.system import System
 
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
 EXTERNAL_CODECS: dict[str, Callable[[str], System]] = {
     "codec2": Codec2,
     "opus": opus,
+    "opus-nolace": OpusNolace,
     "speex": speex,
     **{name: partial(ffmpeg_codec, name) for name in FFMPEG_CODECS},
 }
@@ -73,6 +75,11 @@ class SystemSpec:
         from codectool.torch_runner import find_device
 
         return find_device(self.codec.device).type == "cpu"
+
+    @property
+    def version(self) -> str:
+        """Version of an external codec; empty if unknown."""
+        return self.load().version if isinstance(self.codec, str) else ""
 
     def load(self) -> System:
         """Load the system.

@@ -42,7 +42,13 @@ class Coded:
 
 
 class System(ABC):
-    """A codec with its settings, loaded."""
+    """A codec with its settings, loaded.
+
+    Attributes:
+        version: name and version of the program or library that decodes; empty if unknown.
+    """
+
+    version: str = ""
 
     @abstractmethod
     def code(self, wave: Wave, rate: int) -> Coded:

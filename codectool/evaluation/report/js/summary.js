@@ -16,7 +16,8 @@ function showSummary(section, openClip) {
 function systemColumn() {
   return {
     label: ["System"], first: "ascending", value: (system) => system.name,
-    cell: (system) => el("th", { scope: "row" }, breakable(system.name)),
+    cell: (system) => el("th", { scope: "row" }, breakable(system.name),
+      system.version ? el("small", { class: "sub" }, system.version) : null),
   };
 }
 
