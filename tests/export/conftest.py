@@ -13,6 +13,7 @@ from codectool.codecs.bigcodec.model import BigCodec
 from codectool.export.run import ExportedFile, export_codec
 from codectool.loading import load
 from tests.bigcodec_configs import mirrored_config
+from tests.hac_models import preset_with_source, untrained
 
 Exported = dict[str, tuple[Codec, Path, dict[str, ExportedFile]]]
 
@@ -46,13 +47,24 @@ def small_bigcodec(tmp_path_factory: pytest.TempPathFactory) -> Codec:
 
 
 @pytest.fixture(scope="session")
+def small_hac(tmp_path_factory: pytest.TempPathFactory) -> Codec:
+    """Return a small HAC whose decoder has a source."""
+    path = tmp_path_factory.mktemp("hac") / "small.safetensors"
+    write_model(path, untrained(preset_with_source(sharpening=0.4, phase_advance=80)))
+    return load(checkpoint=path, device="cpu")
+
+
+@pytest.fixture(scope="session")
 def graphs(
-    codecs: dict[str, Codec], small_bigcodec: Codec, tmp_path_factory: pytest.TempPathFactory
+    codecs: dict[str, Codec],
+    small_bigcodec: Codec,
+    small_hac: Codec,
+    tmp_path_factory: pytest.TempPathFactory,
 ) -> Exported:
     """Return codec, folder and files of the ONNX graphs by family."""
     require_onnx()
     exported = {}
-    for family, codec in (codecs | {"bigcodec": small_bigcodec}).items():
+    for family, codec in (codecs | {"bigcodec": small_bigcodec, "hac": small_hac}).items():
         folder = tmp_path_factory.mktemp(f"{family}-onnx")
         files = {file.name: file for file in export_codec(codec, folder)}
         exported[family] = codec, folder, files

@@ -56,7 +56,7 @@ def test_ids_become_audio(exported_hac: tuple[Codec, Path]) -> None:
     assert rate == codec.sample_rate
     assert len(audio) == 150 * codec.hop_length
     (expected,) = codec.runner.decode([names["ids"][None].astype(np.int32)])
-    np.testing.assert_allclose(names["audio"][0], expected, atol=1e-5)
+    np.testing.assert_allclose(names["audio"][0], expected, atol=2e-4)
 
 
 def test_live_loop_equals_whole_signals(exported_hac: tuple[Codec, Path]) -> None:

@@ -32,6 +32,12 @@ ALLOWED = {
     *("ReduceL2", "ReduceMean", "ReduceSum", "Relu", "Reshape", "Shape", "Sin", "Slice"),
     *("Softmax", "Squeeze", "Sub", "Tanh", "Transpose", "Unsqueeze", "Where"),
 }
+# of HAC decoders with a source; onnxruntime-web 1.30 runs them
+ALLOWED_IN_SOURCES = {
+    *("ArgMax", "Atan", "BitShift", "BitwiseAnd", "BitwiseOr", "BitwiseXor", "Equal", "Floor"),
+    *("IsNaN", "Less", "LessOrEqual", "Log", "Max", "Min", "Reciprocal", "Scan", "Sigmoid"),
+    *("Split", "Sqrt"),
+}
 
 family = pytest.mark.parametrize("family", FAMILIES)
 
@@ -42,14 +48,16 @@ def test_graphs_compute_what_the_model_computes(graphs: Exported, family: str) -
     checks = [file.check for file in files.values()]
     assert all(check.equal == check.tokens for check in checks)
     assert sum(check.tokens for check in checks) > 100
-    assert all((check.max_error or 0) < 1e-5 for check in checks)
+    # a source with high harmonics multiplies the rounding of its phase
+    limit = 1e-4 if family == "hac" else 1e-5
+    assert all((check.max_error or 0) < limit for check in checks)
 
 
 @family
 def test_graphs_use_only_operators_that_webassembly_has(graphs: Exported, family: str) -> None:
     _, _, files = graphs[family]
     used = {name for file in files.values() for name in file.operators}
-    assert used <= ALLOWED
+    assert used <= ALLOWED | (ALLOWED_IN_SOURCES if family == "hac" else set())
     assert ("LSTM" in used) == (family == "bigcodec")
 
 
