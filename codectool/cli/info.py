@@ -11,7 +11,7 @@ import click
 from codectool.cli.console import EXIT_BAD_INPUT, count, print_data, report_error
 from codectool.cli.options import FILE, debug_option, open_input
 from codectool.codecs.registry import FAMILIES, get_family
-from codectool.errors import CodectoolError, UsageError
+from codectool.errors import CheckpointError, CodectoolError, UsageError
 from codectool.messages import printable, to_json
 
 
@@ -29,9 +29,13 @@ from codectool.messages import printable, to_json
 def info(sources: tuple[Path, ...], models: tuple[str, ...], as_json: bool) -> None:
     """Show codec, sampling rate, length, bit rate and weights of each FILE. Needs no model.
 
+    Of a checkpoint in the format of codectool, codec, fingerprints and size are shown. For others
+    there is `codectool convert FILE --dry-run`.
+
     \b
     Examples:
       codectool info out.hcd
+      codectool info model.safetensors
       codectool info --json *.hcd | jq .bit_rate_kbps
       codectool info --model hac
     """
@@ -47,7 +51,9 @@ def info(sources: tuple[Path, ...], models: tuple[str, ...], as_json: bool) -> N
             failed = True
     for number, data in enumerate(described):
         if as_json:
-            old = {"bits_per_stream": data["bits_per_codebook"]}  # the key of version 0.1
+            old = {}
+            if "bits_per_codebook" in data:
+                old = {"bits_per_stream": data["bits_per_codebook"]}  # the key of version 0.1
             print_data(to_json(data | old))
         else:
             print_data(("\n" if number else "") + _table(data))
@@ -91,8 +97,11 @@ def _describe_model(family: str) -> dict[str, Any]:
 def _describe_file(source: Path) -> dict[str, Any]:
     """Return the metadata of a file; raise if it cannot be read or is truncated."""
     from codectool.checkpoints import registry
+    from codectool.checkpoints.stored import TENSORS_NAME
     from codectool.container import Reader
 
+    if source.suffix == ".safetensors" or (source / TENSORS_NAME).is_file():
+        return _describe_checkpoint(source)
     with open_input(source) as (file, name):
         reader = Reader(file, name)
         if reader.file_size is not None:
@@ -141,15 +150,68 @@ def _describe_file(source: Path) -> dict[str, Any]:
     }
 
 
+def _describe_checkpoint(source: Path) -> dict[str, Any]:
+    """Return the metadata of a checkpoint in the format of codectool, without PyTorch."""
+    import math
+
+    from codectool.checkpoints import registry
+    from codectool.checkpoints.stored import (
+        TENSORS_NAME,
+        fingerprint_stored,
+        read_stored,
+        token_fingerprint_stored,
+    )
+
+    file = source / TENSORS_NAME if source.is_dir() else source
+    stored = read_stored(file)
+    try:
+        get_family(stored.family)
+    except UsageError as error:
+        raise CheckpointError(f"{file}: {error}") from error
+    described = stored.family, stored.model, stored.tensors
+    fingerprint = fingerprint_stored(*described)
+    entry = registry.find(fingerprint)
+    return {
+        "file": str(file),
+        "kind": "checkpoint",
+        "codec": stored.family,
+        "weights": fingerprint,
+        "token_fingerprint": token_fingerprint_stored(*described),
+        "same_tokens_as": list(stored.same_tokens_as),
+        "weights_name": entry.name if entry else None,
+        "values": sum(math.prod(tensor.shape) for tensor in stored.tensors.values()),
+        "dtypes": sorted({tensor.dtype for tensor in stored.tensors.values()}),
+        "file_bytes": file.stat().st_size,
+        "config": stored.model,
+    }
+
+
+def _checkpoint_rows(data: dict[str, Any]) -> dict[str, str]:
+    rows = {
+        "file": data["file"],
+        "codec": f"{data['codec']}, checkpoint",
+        "weights": ", ".join(filter(None, (data["weights"], data["weights_name"]))),
+        "tokens": data["token_fingerprint"],
+        "also decodes": ", ".join(data["same_tokens_as"]),
+        "size": f"{data['file_bytes']} bytes, {data['values'] / 1e6:.1f} million values "
+        f"({', '.join(data['dtypes'])})",
+    }
+    return {key: value for key, value in rows.items() if value}
+
+
 def _table(data: dict[str, Any]) -> str:
+    rows = _checkpoint_rows(data) if data.get("kind") == "checkpoint" else _rows(data)
+    width = max(map(len, rows))
+    return "\n".join(f"{printable(key):{width}}  {printable(value)}" for key, value in rows.items())
+
+
+def _rows(data: dict[str, Any]) -> dict[str, str]:
     model = (
         f"{data['model_sample_rate']} Hz, hop length {data['hop_length']}, "
         f"frame rate {data['frame_rate']:g} Hz"
     )
     bits = "+".join(map(str, data["bits_per_codebook"]))
-    rows = _file_rows(data, model, bits) if "file" in data else _model_rows(data, model, bits)
-    width = max(map(len, rows))
-    return "\n".join(f"{printable(key):{width}}  {printable(value)}" for key, value in rows.items())
+    return _file_rows(data, model, bits) if "file" in data else _model_rows(data, model, bits)
 
 
 def _model_rows(data: dict[str, Any], model: str, bits: str) -> dict[str, str]:
@@ -182,17 +244,23 @@ def _model_rows(data: dict[str, Any], model: str, bits: str) -> dict[str, str]:
 
 
 def _fingerprints(data: dict[str, Any]) -> str | None:
-    """Return a fingerprint of all weights with that of the tokens, or the latter alone."""
-    weights, tokens = data["weights"], data["token_fingerprint"]
-    return weights if tokens in (None, weights) else f"{weights} (tokens {tokens})"
+    """Return the fingerprint of all weights, if known, and that of the tokens."""
+    weights: str | None = data["weights"]
+    tokens = data["token_fingerprint"]
+    if tokens is None:
+        return weights
+    return f"{weights} (tokens)" if tokens == weights else f"{weights} (tokens {tokens})"
 
 
 def _file_rows(data: dict[str, Any], model: str, bits: str) -> dict[str, str]:
-    weights = data["weights_name"], data["checkpoint"] or "not found on this machine"
+    weights = (
+        _fingerprints(data),
+        data["weights_name"],
+        data["checkpoint"] or "not found on this machine",
+    )
     rows = {
         "file": data["file"],
         "codec": f"{data['codec']}, profile {data['profile']}",
-        "fingerprint": str(_fingerprints(data)),
         "weights": ", ".join(filter(None, weights)),
         "audio": f"{data['duration']:.3f} s, {data['num_samples']} samples at "
         f"{data['sample_rate']} Hz, {count(data['channels'], 'channel')}",

@@ -150,8 +150,7 @@ def test_loading_absent_previous_weights_says_where_to_get_them() -> None:
 def test_info_names_previous_weights_that_are_absent(previous: Path, run: Run) -> None:  # noqa: F811
     result = run("info", previous)
     assert result.code == 0
-    assert "fingerprint  1ec5e85b\n" in result.text
-    assert "hac-1d8631bb, not found on this machine" in result.text
+    assert "1ec5e85b (tokens), hac-1d8631bb, not found on this machine" in result.text
     data = json.loads(run("info", "--json", previous).text)
     assert (data["weights_name"], data["checkpoint"]) == ("hac-1d8631bb", None)
 

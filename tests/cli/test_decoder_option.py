@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import io
+import json
+import subprocess
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -227,3 +230,47 @@ def test_thinned_file_keeps_its_fingerprint(
     write_native(decoder, weights.family, weights.config, state, None, same_tokens_as=same)
     assert run("decode", thin, out, "--decoder", decoder, *CPU).code == 0
     assert torch.isfinite(torch.tensor(samples(out))).all()
+
+
+def test_info_shows_both_fingerprints(run: Run, setup: Setup, checkpoints: dict[str, Path]) -> None:
+    loaded = load_model(setup.decoder)
+    shown = run("info", setup.decoder, setup.packed)
+    assert shown.code == 0, shown.err
+    rows = dict(line.split("  ", 1) for line in shown.text.splitlines() if "  " in line)
+    assert rows["also decodes"].strip() == ", ".join(loaded.same_tokens_as)
+    assert f"tokens        {loaded.token_fingerprint}\n" in shown.text
+    result = run("info", "--json", setup.decoder, setup.packed)
+    checkpoint, file = map(json.loads, result.text.splitlines())
+    assert checkpoint["weights"] == loaded.fingerprint
+    assert checkpoint["token_fingerprint"] == loaded.token_fingerprint
+    original = load_model(checkpoints["hac"])
+    assert file["weights"] == file["token_fingerprint"] == original.fingerprint
+    registry.remember(
+        original.fingerprint, "hac", checkpoints["hac"], None, original.token_fingerprint
+    )
+    (file,) = map(json.loads, run("info", "--json", setup.packed).text.splitlines())
+    assert file["token_fingerprint"] == loaded.token_fingerprint
+    text = run("info", setup.packed).text
+    assert f"{original.fingerprint} (tokens {original.token_fingerprint}), hac-" in text
+
+
+def test_info_refuses_damaged_checkpoints(run: Run, tmp_path: Path) -> None:
+    path = tmp_path / "x.safetensors"
+    path.write_bytes(b"\x08" + bytes(7) + b"{}      ")
+    assert_refused(run("info", path), str(path), "no config in its metadata")
+    path.write_bytes(b"nonsense")
+    assert_refused(run("info", path), str(path), "not a safetensors file")
+    write_native(path, "opus", {}, {"a": torch.zeros(1)}, overwrite=True)
+    assert_refused(run("info", path), str(path), "no codec is called `opus`")
+
+
+def test_info_of_a_checkpoint_does_not_import_torch(setup: Setup) -> None:
+    code = (
+        "import sys; from codectool.cli import main\n"
+        "try: main(['info', sys.argv[1]])\n"
+        "finally: assert 'torch' not in sys.modules\n"
+    )
+    command = [sys.executable, "-c", code, str(setup.decoder)]
+    done = subprocess.run(command, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert "also decodes" in done.stdout
