@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -118,9 +119,10 @@ def _read(source: Path, config: Path | None) -> Weights:
     try:
         return read(source, config)
     except TrainingStateError:
-        from codectool.training.checkpoint import read_weights_of_run
+        from codectool.training.checkpoint import read_weights_of_run, tokens_of_start
 
-        return describe(source, *read_weights_of_run(source), config)
+        weights = describe(source, *read_weights_of_run(source), config)
+        return replace(weights, same_tokens_as=tokens_of_start(source))
 
 
 def _describe(weights: Weights, conversion: Conversion | None, dry_run: bool) -> dict[str, Any]:

@@ -178,11 +178,13 @@ def _with_options(
     config: RunConfig, files: dict[str, str | None], settings: dict[str, Any]
 ) -> RunConfig:
     from codectool.training.config import WITHOUT_ENCODER, parse, set_with_encoder
+    from codectool.training.parallel import is_main_process
 
     values = config.to_json()
     if settings["freeze"] is not None and (unused := set_with_encoder(values["training"])):
         values["training"] |= {key: WITHOUT_ENCODER[key] for key in unused}
-        say("note", f"`--freeze encoder` turns off {', '.join(unused)}", "yellow")
+        if is_main_process():
+            say("note", f"`--freeze encoder` turns off {', '.join(unused)}", "yellow")
     if settings["max_steps"] is not None:
         values["training"]["max_epochs"] = None
     values["training"] |= {key: value for key, value in settings.items() if value is not None}

@@ -25,6 +25,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from codectool.checkpoints.load import load_model
 from codectool.checkpoints.native import read_native
 from codectool.checkpoints.pickles import read_torch_file
 from codectool.checkpoints.published import canonical_name, model_name
@@ -123,6 +124,15 @@ def read_weights_of_run(path: Path) -> tuple[str, dict[str, Tensor], dict[str, A
     stored = model.stored_model()
     tensors = {canonical_name(family, k): t.detach() for k, t in stored.state_dict().items()}
     return family, tensors, stored.hyper_parameters
+
+
+def tokens_of_start(path: Path) -> tuple[str, ...]:
+    """Return the fingerprints whose tokens a checkpoint of a run with a fixed encoder decodes.
+
+    There are none for checkpoints of other runs.
+    """
+    start = path.with_name(START_NAME)
+    return load_model(start).token_names if start.is_file() else ()
 
 
 def with_decoder(

@@ -68,6 +68,38 @@ def test_train_resume_encode_plot(run: Run, config: Path, speech: Path, tmp_path
     assert run("plot", folder, "-o", tmp_path / "curves.png").code == 0
 
 
+def test_train_decoder_alone_and_decode_old_files(
+    run: Run, config: Path, speech: Path, tmp_path: Path
+) -> None:
+    options = ("--config", config, "--train-files", speech, "--max-steps", 4)
+    assert run("train", *options, "--run-dir", tmp_path / "start").code == 0
+    clip, device = sorted(speech.iterdir())[0], ("--device", "cpu")
+    old = ("--checkpoint", tmp_path / "start", *device)
+    assert run("encode", clip, tmp_path / "old.hcd", *old).code == 0
+    frozen = ("--freeze", "encoder", "--token-cache", tmp_path / "cache")
+    result = run(
+        *("train", *options, *frozen, "--start-from", tmp_path / "start"),
+        *("--run-dir", tmp_path / "run", "--verbose"),
+    )
+    assert result.code == 0, result.err
+    note = "note: `--freeze encoder` turns off gain_db, start_padding_prob, auxiliary_losses"
+    assert note in result.err
+    assert "tokens of 6 files computed, of 0 in the cache\n" in result.err
+    written = json.loads((tmp_path / "run" / "config.json").read_text())
+    assert written["training"]["freeze"] == "encoder"
+    assert written["data"]["token_cache"] == str(tmp_path / "cache")
+    new = ("--checkpoint", tmp_path / "run", *device)
+    assert run("encode", clip, tmp_path / "new.hcd", *new).code == 0
+    assert (tmp_path / "new.hcd").read_bytes() == (tmp_path / "old.hcd").read_bytes()
+    for name, options in (("old", old), ("new", new)):
+        result = run("decode", tmp_path / "old.hcd", tmp_path / f"{name}.wav", *options)
+        assert (result.code, result.err) == (0, "")
+    assert (tmp_path / "old.wav").read_bytes() != (tmp_path / "new.wav").read_bytes()
+    last, target = tmp_path / "run" / LAST, tmp_path / "last.safetensors"
+    assert run("convert", last, target).code == 0
+    assert run("train", "--run-dir", tmp_path / "run", "--resume", "--max-steps", 5).code == 0
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_signal_saves_the_run_and_exits(
     number: signal.Signals,
@@ -174,6 +206,10 @@ def test_paths_of_lists_are_made_absolute(
         (["--config", "hac", "--run-dir", "r"], "no training data: give --train-files"),
         (["--config", "hac", "--run-dir", "r", "--train-files", "no"], "no: no such file"),
         (["--config", "hac", "--run-dir", "r", "--device", "abacus"], "no device is called"),
+        (
+            ["--config", "hac", "--token-cache", "c", "--train-files", "."],
+            "--token-cache is only used with `--freeze encoder`",
+        ),
         (
             ["--resume", "--run-dir", "r"],
             "r: holds no run to resume; start one with `--config`",

@@ -27,12 +27,14 @@ from codectool.errors import CheckpointError, ConfigError, UsageError
 from codectool.loading import load
 from codectool.torch_runner import TorchRunner
 from codectool.training import run as running
+from codectool.training import tokens as cache
 from codectool.training.checkpoint import (
     LAST,
     START_NAME,
     load_weights,
     read_checkpoint,
     read_weights_of_run,
+    tokens_of_start,
 )
 from codectool.training.config import WITHOUT_ENCODER, set_with_encoder
 from codectool.training.data import Batch, CropDataset, read_batches
@@ -42,6 +44,7 @@ from codectool.training.run import Callbacks, train
 from codectool.training.tokens import ClipTokens, cache_tokens, token_name
 from codectool.training.trainer import Trainer
 from tests.training import small
+from tests.training.two_processes import on_two_processes
 
 CPU = torch.device("cpu")
 FAMILIES: dict[str, dict[str, Any]] = {
@@ -122,10 +125,10 @@ def test_cached_tokens_are_those_of_encode(
     speech: Path, starts: dict[str, Path], tmp_path: Path
 ) -> None:
     for family, start in starts.items():
-        cache, codec = tmp_path / family, load(checkpoint=start, device="cpu")
-        folder, report = cache_tokens(codec, scan_clips(speech), cache)
+        codec = load(checkpoint=start, device="cpu")
+        folder, report = cache_tokens(codec, scan_clips(speech), tmp_path / family)
         assert report.done == 8
-        assert folder == cache / codec.token_fingerprint
+        assert folder == tmp_path / family / codec.token_fingerprint
         for clip in speech.iterdir():
             encode_file(codec, clip, tmp_path / "one.hcd", overwrite=True)
             assert (folder / token_name(clip)).read_bytes() == (tmp_path / "one.hcd").read_bytes()
@@ -309,6 +312,9 @@ def test_resumed_run_is_bit_equal_to_uninterrupted_run(
     assert not any("encoder" in name for name in states[0]["model"])
     family_found, state, model = read_weights_of_run(tmp_path / "whole" / LAST)
     stored = read_weights(tmp_path / "whole")
+    assert (
+        tokens_of_start(tmp_path / "whole" / LAST) == load_model(tmp_path / "whole").same_tokens_as
+    )
     assert (family_found, model) == (stored[0], stored[2])
     assert not small.differing(state, dict(stored[1]))
 
@@ -361,6 +367,28 @@ def test_tokens_damaged_during_a_run_are_reported(
     assert {line.rpartition("; ")[2] for line in batch.problems} == {"left out"}
     assert batch.tokens is not None
     assert len(batch.tokens.codes) == 30
+
+
+def test_two_processes_train_like_one(
+    speech: Path, starts: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The main process encodes; the other waits for it, here after each file."""
+    monkeypatch.setattr(cache, "WAIT_SECONDS", 0.0)
+    generator = {**small.HAC["training"]["generator"], "eps": 1e-3}
+    config = frozen(small.HAC, speech, speech, generator=generator, max_steps=6)
+    train(config, tmp_path / "one", start_from=starts["hac"])
+
+    def work(rank: int) -> list[str]:
+        recorded = Recorded()
+        train(config, tmp_path / "two", start_from=starts["hac"], callbacks=recorded)
+        return recorded.messages
+
+    main, other = on_two_processes(work)
+    assert "tokens of 8 files computed, of 0 in the cache" in main
+    assert not other
+    weights = [load_file(tmp_path / name / "model.safetensors") for name in ("one", "two")]
+    for name, tensor in weights[0].items():
+        torch.testing.assert_close(weights[1][name], tensor, atol=1e-4, rtol=1e-3)
 
 
 def test_run_with_workers_and_two_validations(
