@@ -244,6 +244,12 @@ class RunConfig(Config, frozen=True):
             raise ConfigError(f"`family` must be one of {names}, not {self.family!r:.60}")
         return get_family(self.family).trainable_class()
 
+    @property
+    def pitch_frame(self) -> int | None:
+        """Samples from one value of the pitch of crops to the next; None if no loss needs it."""
+        needed = any(loss.needs_pitch for loss in self.training.losses)
+        return self.crop_spec().source_frame if needed else None
+
     def crop_spec(self) -> CropSpec:
         """Return what the model requires of crops."""
         try:

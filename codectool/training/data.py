@@ -17,7 +17,7 @@ import threading
 import time
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -33,6 +33,7 @@ from codectool.codecs.trainable import CropTokens
 from codectool.errors import AudioError, CodectoolError, ConfigError, ContainerError, UsageError
 from codectool.schema import Config, Count, Fraction
 from codectool.training.filelist import Clip
+from codectool.training.pitch import track_pitch
 from codectool.training.tokens import Array, ClipTokens, TokenCrop, stack_tokens
 
 Wave = npt.NDArray[np.float32]
@@ -76,6 +77,7 @@ class Crop:
     Attributes:
         audio: the samples.
         tokens: their tokens, if the data have tokens.
+        pitch: their pitch and phase, as `track_pitch` returns them, if asked for.
         path: file of the clip; empty if the audio is silence or noise.
         problems: messages by path on files that cannot be used.
         warnings: messages by path on the file that is used, though it is damaged or not as listed.
@@ -88,6 +90,7 @@ class Crop:
     warnings: dict[str, str]
     failed: bool = False
     tokens: TokenCrop | None = None
+    pitch: Wave | None = None
 
 
 class CropDataset(Dataset[Crop]):
@@ -98,12 +101,14 @@ class CropDataset(Dataset[Crop]):
 
     Attributes:
         tokens: where the tokens of the clips are; None for crops without tokens.
+        pitch_frame: samples from one value of the pitch to the next; None for crops without pitch.
 
     Raises:
         UsageError: There are no clips.
     """
 
     tokens: ClipTokens | None = None
+    pitch_frame: int | None = None
 
     def __init__(self, clips: Sequence[Clip], config: CropConfig, sample_rate: int) -> None:
         if not clips:
@@ -154,6 +159,12 @@ class CropDataset(Dataset[Crop]):
 
     def __getitem__(self, number: int) -> Crop:
         """Return a crop by its number in the run."""
+        crop = self._item(number)
+        if self.pitch_frame is None:
+            return crop
+        return replace(crop, pitch=track_pitch(crop.audio, self.sample_rate, self.pitch_frame))
+
+    def _item(self, number: int) -> Crop:
         config = self.config
         rng = np.random.default_rng([config.seed, number])
         clip = self._clip_of_item(number)
@@ -254,11 +265,18 @@ class Batch:
     problems: list[str]  # a line for each file with a problem that was not reported before
     wait_seconds: float
     tokens: CropTokens | None = None
+    pitch: Tensor | None = None
 
 
-# audio, paths, problems, warnings, failed, tokens, as in `Crop`
+# audio, paths, problems, warnings, failed, tokens, pitch, as in `Crop`
 _Collated = tuple[
-    Wave, list[str], dict[str, str], dict[str, str], bool, "tuple[Array, Array, Array] | None"
+    Wave,
+    list[str],
+    dict[str, str],
+    dict[str, str],
+    bool,
+    "tuple[Array, Array, Array] | None",
+    "Wave | None",
 ]
 
 
@@ -301,7 +319,7 @@ def read_batches(
     while True:
         started = time.perf_counter()
         with reading_errors():
-            waves, paths, problems, warnings, failed, parts = next(batches)
+            waves, paths, problems, warnings, failed, parts, pitch = next(batches)
         audio, tokens = torch.from_numpy(waves), None
         if torch.cuda.is_available():
             audio = audio.pin_memory()
@@ -318,7 +336,8 @@ def read_batches(
         lines = warnings | {path: f"{reason}; left out" for path, reason in problems.items()}
         new = [line for path, line in lines.items() if path not in reported]
         reported.update(lines)
-        yield Batch(audio, paths, new, wait_seconds, tokens)
+        track = None if pitch is None else torch.from_numpy(pitch)
+        yield Batch(audio, paths, new, wait_seconds, tokens, track)
 
 
 def _collate(crops: list[Crop]) -> _Collated:
@@ -332,9 +351,11 @@ def _collate(crops: list[Crop]) -> _Collated:
     waves = np.stack([crop.audio for crop in crops])[:, None]
     paths = [*dict.fromkeys(crop.path for crop in crops if crop.path)]
     tokens = [crop.tokens for crop in crops if crop.tokens is not None]
+    pitch = [crop.pitch for crop in crops if crop.pitch is not None]
     return (
         *(waves, paths, problems, warnings, all(crop.failed for crop in crops)),
         stack_tokens(tokens) if tokens else None,
+        np.stack(pitch) if pitch else None,
     )
 
 

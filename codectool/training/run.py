@@ -47,6 +47,7 @@ from codectool.training.data import CropDataset, read_batches, reading_errors
 from codectool.training.filelist import Clip, scan
 from codectool.training.frozen import FrozenStart, open_start
 from codectool.training.metrics_log import METRICS_NAME, MetricsLog, StepMeter
+from codectool.training.pitch import require_praat
 from codectool.training.stop_signals import StopFlag, stop_signals
 from codectool.training.tokens import ClipTokens, TokenProgress, cache_tokens, token_name
 from codectool.training.trainer import Trainer, to_device
@@ -275,6 +276,9 @@ class Run:
         self.config, self.folder, self.valid = config, folder, valid
         self.device, self.max_hours, self.callbacks = device, max_hours, callbacks
         self.dataset = CropDataset(clips, training, config.crop_spec().sample_rate)
+        self.dataset.pitch_frame = config.pitch_frame
+        if config.pitch_frame is not None:
+            require_praat()
         self.training = training.in_steps(self.dataset.items_per_epoch)
         assert self.training.max_steps is not None, "lengths are in steps"
         self.max_steps = self.training.max_steps
@@ -438,7 +442,8 @@ class Run:
             batch = next(batches)
             self._report_problems(batch.problems)
             audio, tokens = to_device(batch.audio, batch.tokens, self.device)
-            report = trainer.step(audio, share, tokens)
+            pitch = None if batch.pitch is None else batch.pitch.to(self.device, non_blocking=True)
+            report = trainer.step(audio, share, tokens, pitch)
             meter.add(report, batch.wait_seconds)
             if report.skipped:
                 self._note_skip(report.not_finite, batch.paths)

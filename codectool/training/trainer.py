@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -105,13 +105,20 @@ class Trainer:
         if config.compile:
             self.model.compile_parts()
 
-    def step(self, batch: Tensor, progress: float, tokens: CropTokens | None = None) -> StepReport:
+    def step(
+        self,
+        batch: Tensor,
+        progress: float,
+        tokens: CropTokens | None = None,
+        pitch: Tensor | None = None,
+    ) -> StepReport:
         """Train on a batch of crops.
 
         Args:
             batch: float32 ``(B, 1, N)``, this process's part of the batch.
             progress: fraction of the run done, 0 to 1, for schedules.
             tokens: tokens of the batch, if the encoder is fixed.
+            pitch: pitch of the batch, if a loss needs it, as in `Reconstruction`.
 
         Raises:
             TrainingError: Too many consecutive steps had a non-finite loss or gradient.
@@ -127,10 +134,10 @@ class Trainer:
         before = [buffer.clone() for buffer in self._buffers()]
         sums: dict[str, Tensor] = {}
 
-        parts = zip_parts(batch, tokens, config.accumulation)
-        for part, part_tokens in parts:
+        parts = zip_parts(batch, tokens, pitch, config.accumulation)
+        for part, part_tokens, part_pitch in parts:
             with self._autocast():
-                output = self.reconstruct(part, part_tokens)
+                output = replace(self.reconstruct(part, part_tokens), pitch=part_pitch)
             losses: dict[str, Tensor] = {}
             if adversarial is not None:
                 crops = adversarial.crop(output.audio, output.target, config.seed + self.steps)
@@ -236,6 +243,9 @@ class Trainer:
         self.model.eval()
         tokens = self._zero_tokens() if self.config.freeze is not None else None
         output = self.reconstruct(crop, tokens)
+        if output.source is not None:
+            pitch = torch.zeros(*output.source.voicing.shape, 2, device=self.device)
+            output = replace(output, pitch=pitch)
         try:
             self.reconstruction(output)
         except ConfigError as error:
@@ -386,11 +396,18 @@ def _not_finite_gradients(modules: Iterable[nn.Module]) -> list[str]:
 
 
 def zip_parts(
-    batch: Tensor, tokens: CropTokens | None, count: int
-) -> list[tuple[Tensor, CropTokens | None]]:
-    """Split a batch and its tokens into parts."""
-    parts = batch.chunk(count)
-    return list(zip(parts, tokens.chunk(count) if tokens else [None] * len(parts), strict=True))
+    batch: Tensor, tokens: CropTokens | None, pitch: Tensor | None, count: int
+) -> list[tuple[Tensor, CropTokens | None, Tensor | None]]:
+    """Split a batch, its tokens and its pitch into parts."""
+    nothing = [None] * len(batch.chunk(count))
+    return list(
+        zip(
+            batch.chunk(count),
+            nothing if tokens is None else tokens.chunk(count),
+            nothing if pitch is None else pitch.chunk(count),
+            strict=True,
+        )
+    )
 
 
 def to_device(

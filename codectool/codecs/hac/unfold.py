@@ -88,10 +88,9 @@ def load_folded_(network: HacNetwork, state: Mapping[str, Tensor]) -> None:
 
 
 def _add_source(decoder: Stack, state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Return weights of a codec without a source by the names of one whose decoder may have it."""
-    tail = decoder.blocks.get("tail")
-    if not isinstance(tail, VoiceTail):
-        return state
+    """Return weights of a codec without a source by the names of one whose decoder has it."""
+    tail = decoder.blocks["tail"]
+    assert isinstance(tail, VoiceTail)
     names = {name: f"middle.{name}" for name in tail.middle.blocks}
     names |= {name: f"last.{name}" for name in tail.last.blocks} | {"head": "head"}
     inherited = tuple(f"{name}." for name in names.values())

@@ -53,6 +53,7 @@ class LossConfig(TaggedConfig, frozen=True, kw_only=True):
     """
 
     needs_source: ClassVar[bool] = False  # only for decoders with a source
+    needs_pitch: ClassVar[bool] = False  # of the target
 
     weight: NonNegativeFloat
 

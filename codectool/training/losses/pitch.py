@@ -16,7 +16,7 @@ from codectool.training.losses.base import Loss, LossConfig
 class PitchLossConfig(LossConfig, tag="pitch", frozen=True, kw_only=True):
     """Pitch, voicing and phase of a decoder's source, against Praat's of the target."""
 
-    needs_source = True
+    needs_source = needs_pitch = True
 
     @override
     def build(self, sample_rate: int) -> PitchLoss:
