@@ -40,6 +40,7 @@ class SourceConfig(Config, frozen=True):
         sharpening: factor of the deviations of the levels from levels smoothed over frequency that
             is added to the levels.
         phase_advance: samples from the start of a frame to where its tracked phase belongs.
+        voiced_noise_from: frequency in Hz below which voiced sounds get no noise; 0 for none.
     """
 
     stage: Annotated[int, Meta(ge=0, le=15)]
@@ -55,6 +56,7 @@ class SourceConfig(Config, frozen=True):
     context_kernel: Annotated[int, Meta(ge=2, le=64)] = 7
     sharpening: Annotated[float, Meta(ge=0, le=10)] = 0.0
     phase_advance: Annotated[int, Meta(ge=-65_536, le=65_536)] = 0
+    voiced_noise_from: Annotated[float, Meta(ge=0)] = 0.0
 
 
 class HacConfig(TaggedConfig, tag="waveform", frozen=True, omit_defaults=True):

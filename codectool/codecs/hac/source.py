@@ -228,6 +228,9 @@ class HarmonicNoise(ScaledLayer, Block):
         self.gains.bias = nn.Parameter(torch.full((4 * config.bands,), START_GAIN))
         # the first band that the source makes alone
         self.first_band = int((_band_centres(config.bands, sample_rate) < config.cutoff).sum())
+        limit = _noise_limit(config, sample_rate) if config.voiced_noise_from else None
+        self.register_buffer("noise_limit", limit, persistent=False)
+        self.noise_limit: Tensor | None
         sharpening = _sharpening(config, sample_rate) if config.sharpening else None
         self.register_buffer("sharpening", sharpening, persistent=False)
         self.sharpening: Tensor | None
@@ -295,6 +298,10 @@ class HarmonicNoise(ScaledLayer, Block):
         self, gains: Tensor, track: Tensor, noise: Tensor, before: Tensor, rest: Tensor
     ) -> tuple[Tensor, Tensor, Tensor]:
         """Return samples ``(B, T frame)``, and what the next frames need of sources and samples."""
+        if self.noise_limit is not None:
+            voicing = track[..., 2].repeat_interleave(2, 1)[..., None]
+            less = (1 - voicing * self.noise_limit).clamp(min=1e-3).log()
+            gains = torch.stack([gains[:, :, 0], gains[:, :, 1] + less], 2)
         sources = torch.stack([self.pulses(*track.unbind(-1)), noise], 1)
         extended = torch.cat([before.reshape(-1, 2, self.hop), sources], 2)
         samples = self.filter(extended, gains, rest)
@@ -407,6 +414,12 @@ def band_weights(bands: int, positions: Tensor) -> Tensor:
 def _band_centres(bands: int, sample_rate: int) -> Array:
     """Return the frequencies in Hz at which the gains of bands apply."""
     return 700.0 * np.expm1(np.arange(bands) / (bands - 1) * math.log1p(sample_rate / 1400.0))
+
+
+def _noise_limit(config: SourceConfig, sample_rate: int) -> Tensor:
+    """Return ``(bands,)``: the share of the noise that voiced sounds lose; an edge of 150 Hz."""
+    above = _band_centres(config.bands, sample_rate) - config.voiced_noise_from
+    return torch.from_numpy(np.clip(0.5 - above / 150.0, 0, 1)).float()
 
 
 def _sharpening(config: SourceConfig, sample_rate: int) -> Tensor:

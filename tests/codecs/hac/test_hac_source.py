@@ -231,6 +231,28 @@ def test_sharpening_raises_peaks_of_the_upper_band_and_keeps_flat_levels():
 
 
 @torch.no_grad()
+def test_low_bands_of_voiced_sounds_get_no_noise():
+    rendered = {}
+    for voicing in (0.0, 1.0):
+        for limit in (0.0, 3000.0):
+            block = source(voiced_noise_from=limit)
+            gains = torch.zeros(1, 400, 2, block.bands)
+            gains[:, :, 0] = -20  # no harmonics
+            track = torch.tensor([0.0, 0.005, voicing]).repeat(1, 200, 1)
+            noise = torch.randn(1, 200 * block.up, generator=torch.Generator().manual_seed(0))
+            parts = torch.split(torch.zeros(1, *block.state_shape), block.sizes, 1)
+            samples = block.render(gains, track, noise, *parts[1:3])[0][0]
+            power = torch.fft.rfft(samples).abs().square()
+            edge = len(power) // 8  # 1500 Hz
+            rendered[voicing, limit] = power[:edge].mean().item(), power[4 * edge :].mean().item()
+    for kind in ((0.0, 0.0), (0.0, 3000.0), (1.0, 0.0)):
+        assert rendered[kind] == pytest.approx(rendered[0.0, 0.0], rel=0.05)
+    low, high = rendered[1.0, 3000.0]
+    assert low < 1e-3 * rendered[0.0, 0.0][0]
+    assert high == pytest.approx(rendered[0.0, 0.0][1], rel=0.05)
+
+
+@torch.no_grad()
 def test_gains_depend_on_the_last_frames():
     block = source()
     torch.nn.init.normal_(block.context.narrow.weight)
