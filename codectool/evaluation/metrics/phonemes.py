@@ -24,6 +24,7 @@ class PhonemeErrors(Metric):
 
     rate = 16000
     packages = ("pocketsphinx",)
+    install = "pocketsphinx"
     outputs = (
         MetricInfo(
             name="per",
