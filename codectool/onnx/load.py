@@ -22,7 +22,7 @@ from codectool.onnx.metadata import GraphMetadata, Part
 from codectool.onnx.runner import OnnxRunner
 
 PARTS: tuple[str, ...] = get_args(Part)
-BUNDLED = Path(str(files("codectool") / "weights"))  # graphs without weights, FAMILY-PART.onnx
+BUNDLED = Path(str(files("codectool") / "weights"))  # graphs without weights
 
 
 @dataclass(frozen=True)
@@ -110,13 +110,13 @@ def _advice(path: Path) -> str:
 
 
 def _bundled_graphs(path: Path, stored: StoredWeights) -> dict[str, Graph]:
-    """Return the bundled graphs with the weights of a checkpoint."""
-    graphs = {
-        part: Graph(graph, stored.tensors)
-        for part in PARTS
-        if (graph := BUNDLED / f"{shorten(stored.family)}-{part}.onnx").is_file()
+    """Return the bundled graphs for these hyper-parameters, with the weights of a checkpoint."""
+    bundled = [Graph(file, stored.tensors) for file in sorted(BUNDLED.glob("*.onnx"))]
+    graphs: dict[str, Graph] = {
+        graph.metadata.part: graph
+        for graph in bundled
+        if (graph.metadata.family, graph.metadata.model) == (stored.family, stored.model)
     }
-    models = [graph.metadata.model for graph in graphs.values()]
-    if not models or any(model != stored.model for model in models):
+    if not graphs:
         raise CheckpointError(f"{path}: {_advice(path)}")
     return graphs
