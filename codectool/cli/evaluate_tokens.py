@@ -98,8 +98,12 @@ def print_token_stability(
     elif output == "csv":
         print_data(stability.stability_csv(models), end="")
     elif output == "markdown":
-        tables = map(stability.stability_table, models)
-        print_data("\n\n".join(map(as_markdown, tables)))
+        print_data(
+            "\n\n".join(
+                f"{model.heading}\n\n{as_markdown(stability.stability_table(model))}"
+                for model in models
+            )
+        )
     else:
         print_data(stability.stability_text(models))
     if report is not None:
@@ -107,9 +111,9 @@ def print_token_stability(
 
         write_tables(
             report,
-            [(model.name, stability.stability_table(model)) for model in models],
+            [(model.heading, stability.stability_table(model)) for model in models],
             title="codectool evaluate: token stability",
-            text=stability.LEGEND,
+            text=" ".join(stability.LEGEND.split()),
             command=shlex.join(["codectool", *sys.argv[1:]]),
             overwrite=overwrite,
         )

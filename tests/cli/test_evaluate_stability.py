@@ -51,14 +51,16 @@ def test_stability_formats_and_report(
     page = tmp_path / "page.html"
     result = run("evaluate", clips, *options, "--report", page)
     assert (result.code, result.err) == (0, "")
-    name = result.text.partition("  ")[0]
-    assert name.startswith("supercodec ")
+    heading = result.text.splitlines()[0]
+    assert heading.startswith("supercodec ")
+    assert heading.endswith(": 2 clips, 0.0 minutes")
     text = page.read_text(encoding="utf-8")
-    assert f"<h2>{name}</h2>" in text
+    assert f"<h2>{heading}</h2>" in text
+    assert "shift of 1 hop with the next ones. dB: louder" in text
     assert "<script" not in text
-    for heading in CHANGES.values():
-        assert heading in result.text
-        assert f"<th>{heading}</th>" in text
+    for column in CHANGES.values():
+        assert column in result.text
+        assert f"<th>{column}</th>" in text
     assert_refused(run("evaluate", clips, *options, "--report", page), "exists", "--overwrite")
     lines = list(csv.DictReader(io.StringIO(run("evaluate", clips, *options, "--csv").text)))
     assert {line["change"] for line in lines} == set(CHANGES)

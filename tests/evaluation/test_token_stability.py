@@ -105,13 +105,15 @@ def test_stability_is_reproducible() -> None:
 def test_stability_tables_and_csv() -> None:
     model = measure(steps([1, -1, 1]))
     head, *rows = stability_table(model)
-    assert head == ["bigcodec 0123abcd", *CHANGES.values()]
+    assert head == ["% that stay", *CHANGES.values()]
     assert [row[0] for row in rows] == [
         *("codebook 1", "codebook 2", "bits", "all tokens", "whole frames")
     ]
     column = CHANGES_AT["gain_-6_db"]
     assert [row[column] for row in rows][:2] == ["100.0", "0.0"]
-    assert stability_text([model]).endswith("encoded, decoded and encoded again.")
+    text = stability_text([model])
+    assert text.startswith("bigcodec 0123abcd: 1 clip, 0.0 minutes\n\n% that stay  ")
+    assert text.endswith("encoded, decoded and encoded again.")
     lines = list(csv.DictReader(io.StringIO(stability_csv([model]))))
     assert len(lines) == 2 * len(CHANGES)
     assert lines[0].keys() == {

@@ -31,9 +31,9 @@ CHANGES = {
     "coded_twice": "coded twice",
 }
 LEGEND = f"""\
-Tokens that stay, in %. shift: the clip begins a part of a hop later; tokens are compared with those
-nearest in time, after a shift of 1 hop with the next ones. dB: louder or softer. noise: white noise
-{SNR_DB} dB below the clip. coded twice: encoded, decoded and encoded again."""
+shift: the clip begins a part of a hop later; tokens are compared with those nearest in time, after
+a shift of 1 hop with the next ones. dB: louder or softer. noise: white noise {SNR_DB} dB below the
+clip. coded twice: encoded, decoded and encoded again."""
 
 Samples = npt.NDArray[np.float32]
 Codes = npt.NDArray[np.int32]
@@ -85,6 +85,12 @@ class TokenStability:
             self.kept_frames[change] += int(same.all(axis=1).sum())
             bits = np.bitwise_count(before ^ after)
             self.changed_bits[change] += bits.sum(axis=(0, 2), dtype=np.int64)
+
+    @property
+    def heading(self) -> str:
+        """The model, and what its tokens were counted in."""
+        clips = f"{self.clips} clip{'s' * (self.clips != 1)}"
+        return f"{self.name}: {clips}, {self.seconds / 60:.1f} minutes"
 
     def shares(self, change: str) -> dict[str, Any]:
         """Return the shares of tokens that stay, 0 to 1; None if no frame was compared.
@@ -165,12 +171,13 @@ def _encode(codec: Codec, wave: Samples) -> Tokens:
 
 def stability_table(model: TokenStability) -> Rows:
     """Make the table of one model."""
-    return [[model.name, *CHANGES.values()], *model.rows()]
+    return [["% that stay", *CHANGES.values()], *model.rows()]
 
 
 def stability_text(models: Sequence[TokenStability]) -> str:
     """Format the tables for a terminal, with a legend."""
-    return "\n\n".join([*(as_text(stability_table(model)) for model in models), LEGEND])
+    tables = (f"{model.heading}\n\n{as_text(stability_table(model))}" for model in models)
+    return "\n\n".join([*tables, LEGEND])
 
 
 def stability_csv(models: Sequence[TokenStability]) -> str:
