@@ -4,38 +4,38 @@ A token takes a few hundred small operations, which as PyTorch modules spend mor
 than on arithmetic. Here the weights are copied once into the layout with the fastest products, the
 buffers are allocated once per stream, and small operations use NumPy, whose calls cost less.
 Results agree with `Stack` within rounding.
-
-A block becomes an operation in two steps: a function such as `_residual_unit` copies its weights
-and returns another function, which allocates buffers for one length of chunks (`Bind`).
-
-The activation is cheaper, too. With h = 1 / (2 alpha) and u = x / h, Snake is
-``x + h (1 - cos(x / h)) = h (u - cos u) + h``. The layer before it absorbs the division by h, the
-layer after it the factor h and the constant; only ``u - cos u`` remains.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 from functools import cache, partial
-from typing import Any, NamedTuple, cast
+from typing import Any, cast
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
-from torch.nn import Module
 
-from codectool.codecs.hac.activations import Snake
 from codectool.codecs.hac.blocks import Block, OutputProjection, ResidualUnit, Stack, TokenMixer
-from codectool.codecs.hac.layers import Pointwise
+from codectool.codecs.hac.cpu_operations import (
+    Affine,
+    Array,
+    Bind,
+    Buffer,
+    History,
+    JoinedMemory,
+    Operation,
+    Workspace,
+    depthwise_conv,
+    half_period,
+    snake_,
+)
+from codectool.codecs.hac.fast_source import harmonic_noise, low_pass, pitch_tracker
+from codectool.codecs.hac.source import LowPass
 from codectool.codecs.hac.voice import VoiceTail
 from codectool.codecs.hac.waveform import Downsample, Head, Shift, Stem, Upsample
 
-Array = npt.NDArray[np.float32]
 State = list[Array]
-
-SMALL_ROWS = 2  # up to this number of rows, NumPy's loop is faster than a BLAS product
-LARGE_SIZE = 8192  # from this number of values, one pass per tap is faster than one for all taps
 
 
 class Executor:
@@ -64,26 +64,12 @@ class Executor:
             state = [np.zeros(block.state_shape, np.float32) for block, _ in self._blocks]
         new_state = []
         with np.errstate(all="ignore"):  # infinite values pass without a warning, as in torch
-            for (_, run, history), before, out in zip(operations, state, outputs, strict=True):
-                if history:
-                    history.load(before)
+            for (_, run, memory), before, out in zip(operations, state, outputs, strict=True):
+                if memory:
+                    memory.load(before)
                 run(out)
-                new_state.append(history.save() if history else before)
+                new_state.append(memory.save() if memory else before)
         return y, new_state
-
-
-class Operation(NamedTuple):
-    """Operation of one block on chunks of one length.
-
-    Attributes:
-        input_buffer: where the input is written before `run`, ``(T, C)``.
-        run: computes the output from `input_buffer` and the past in `history`.
-        history: past of the input or of an intermediate result; None without memory.
-    """
-
-    input_buffer: Buffer
-    run: Callable[[Buffer], object]
-    history: History | JoinedHistory | None = None
 
 
 def compile_stack(stack: Stack) -> list[CompiledBlock]:
@@ -100,138 +86,6 @@ def allocate(blocks: Sequence[CompiledBlock], frames: int) -> tuple[list[Operati
         operations.append(bind(frames, workspace))
         frames = frames // block.down * block.up
     return operations, frames
-
-
-class Buffer:
-    """The same memory as a torch tensor and as a NumPy array."""
-
-    def __init__(self, tensor: Tensor) -> None:
-        self.tensor = tensor
-        self.array: Array = tensor.numpy()
-
-
-class Workspace(dict[str, Tensor]):
-    """Memory for the duration of one operation, which all operations share by name."""
-
-    def take(self, name: str, frames: int, channels: int) -> Buffer:
-        """Return a buffer ``(T, C)`` with undefined content."""
-        size = frames * channels
-        if name not in self or self[name].numel() < size:
-            self[name] = torch.empty(size, dtype=torch.float32, device="cpu")
-        return Buffer(self[name][:size].view(frames, channels))
-
-
-class History:
-    """Past frames and the current chunk in one buffer, so that a window can span both.
-
-        |<- past: reach ->|<------ chunk: T ------>|
-                                |<- end: reach --->|
-
-    Attributes:
-        past: frames before the chunk, ``(reach, C)``.
-        chunk: the chunk, ``(T, C)``.
-        end: the past of the next chunk, ``(reach, C)``.
-    """
-
-    def __init__(self, state_shape: tuple[int, ...], frames: int) -> None:
-        reach, channels = state_shape
-        self._frames = frames
-        self._rows = torch.zeros(reach + frames, channels, dtype=torch.float32, device="cpu")
-        self.past: Array = self._rows[:reach].numpy()
-        self.chunk = Buffer(self._rows[reach:])
-        self.end: Array = self._rows[frames:].numpy()
-
-    def load(self, state: Array) -> None:
-        """Set the past."""
-        np.copyto(self.past, state)
-
-    def save(self) -> Array:
-        """Return the past of the next chunk."""
-        end: Array = self.end.copy()
-        return end
-
-    def windows(self, taps: int, dilation: int = 1, stride: int = 1) -> Buffer:
-        """Return a view ``(T / stride, taps, C)``: the frames that each output frame sees."""
-        channels = self._rows.shape[1]
-        size = (self._frames // stride, taps, channels)
-        return Buffer(self._rows.as_strided(size, (stride * channels, dilation * channels, 1)))
-
-
-class JoinedHistory:
-    """Histories of the blocks of a `VoiceTail`, whose state is one vector.
-
-    Attributes:
-        kept: states of the blocks that run as modules, by block.
-    """
-
-    def __init__(self, tail: VoiceTail, histories: dict[Block, History | None]) -> None:
-        self._tail, self._histories = tail, histories
-        self.kept: dict[Block, Tensor] = {}
-
-    def load(self, state: Array) -> None:
-        """Set the past of all blocks."""
-        parts = self._tail.split_state(torch.from_numpy(state)[None])
-        for block, part in parts.items():
-            history = self._histories.get(block)
-            if history is not None:
-                history.load(part[0].numpy())
-            else:
-                self.kept[block] = part
-
-    def save(self) -> Array:
-        """Return the past of the next chunk."""
-        parts = []
-        for block in self._tail.parts():
-            history = self._histories.get(block)
-            parts.append(
-                self.kept[block].numpy().ravel() if history is None else history.end.ravel()
-            )
-        joined: Array = np.concatenate(parts)
-        return joined
-
-
-class Affine:
-    """Matrix product and bias, which absorb the factors of adjacent Snakes.
-
-    Args:
-        layer: the matrix product.
-        before: h of a Snake before it, ``(fan_in,)``, which is computed as ``u - cos u``.
-        after: h of a Snake after it, ``(out,)``, which expects its input divided by h.
-    """
-
-    def __init__(
-        self, layer: Pointwise, before: Tensor | None = None, after: Tensor | None = None
-    ) -> None:
-        weight = layer.weight.double()
-        bias = weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.double()
-        if before is not None:
-            bias = bias + weight @ before
-            weight = weight * before
-        if after is not None:
-            frequency = 1 / after
-            weight, bias = weight * frequency[:, None], bias * frequency
-        self.weight = Buffer(weight.T.float().contiguous())
-        self.bias = Buffer(bias.float())
-
-    def __call__(self, x: Buffer, out: Buffer) -> None:
-        """Compute ``(T, fan_in)`` -> ``(T, out)``."""
-        if len(x.array) > SMALL_ROWS:
-            torch.addmm(self.bias.tensor, x.tensor, self.weight.tensor, out=out.tensor)
-            return
-        np.einsum("tc,ch->th", x.array, self.weight.array, out=out.array)
-        np.add(out.array, self.bias.array, out=out.array)
-
-
-def half_period(activation: Module) -> Tensor:
-    """Return the h of a Snake in float64, ``(C,)``."""
-    assert isinstance(activation, Snake)
-    return 0.5 * torch.exp(-activation.log_alpha.double())
-
-
-def snake_(angle: Array, cosine: Array) -> None:
-    """Replace ``angle`` u by ``u - cos u``; ``cosine`` is overwritten."""
-    np.cos(angle, out=cosine)
-    np.subtract(angle, cosine, out=angle)
 
 
 def _shift(block: Shift) -> Bind:
@@ -276,12 +130,7 @@ def _residual_unit(block: ResidualUnit) -> Bind:
         cosine = workspace.take("cosine", frames, len(half))
 
         def run(out: Buffer) -> None:
-            if convolved.array.size < LARGE_SIZE:
-                np.einsum("tkc,kc->tc", windows.array, taps.array, out=convolved.array)
-            else:
-                torch.mul(windows.tensor[:, 0], taps.tensor[0], out=convolved.tensor)
-                for tap in range(1, len(taps.tensor)):
-                    convolved.tensor.addcmul_(windows.tensor[:, tap], taps.tensor[tap])
+            depthwise_conv(windows, taps, convolved)
             widen(convolved, angle)
             snake_(angle.array, cosine.array)
             narrow(angle, out)
@@ -375,44 +224,40 @@ def _head(block: Head) -> Bind:
 
 
 def _voice_tail(tail: VoiceTail) -> Bind:
+    pitch, source = pitch_tracker(tail.pitch), harmonic_noise(tail.source)
     middle = compile_stack(tail.middle)
-    last = compile_stack(Stack({**tail.last.blocks, "head": tail.head}))
+    last = compile_stack(Stack({**tail.last.blocks, "head": tail.head, "filter": tail.low_pass}))
     stem = _frames_product(tail.stem)
 
     def bind(frames: int, workspace: Workspace) -> Operation:
-        # the features outlive the operations inside
-        x = Buffer(torch.empty(frames, tail.in_channels, dtype=torch.float32, device="cpu"))
+        # these outlive the operations inside
+        x, track, upper = (
+            Buffer(torch.empty(rows, width, dtype=torch.float32, device="cpu"))
+            for rows, width in ((frames, tail.in_channels), (frames, 3), (frames * tail.up, 1))
+        )
+        pitch_operation = pitch(x, workspace)
+        source_operation = source(x, track, workspace)
         first, rows = allocate(middle, frames)
         stem_operation = stem(frames * tail.up, workspace)
         second, _ = allocate(last, rows)
-        hidden = Buffer(torch.empty_like(second[0].input_buffer.tensor))
+        hidden = second[0].input_buffer
         added = Buffer(torch.empty_like(hidden.tensor))
-        blocks = (*tail.middle.blocks.values(), *tail.last.blocks.values(), tail.head)
-        histories = {
-            block: cast("History | None", operation.history)
-            for block, operation in zip(blocks, (*first, *second), strict=True)
-        }
-        histories[tail.stem] = cast("History", stem_operation.history)
-        joined = JoinedHistory(tail, histories)
-
-        def module(block: Block, value: Tensor) -> Tensor:
-            y: Tensor
-            y, joined.kept[block] = block(value, joined.kept[block])
-            return y
+        # in the order of their states in the tail's
+        operations = (pitch_operation, source_operation, *first, stem_operation, *second)
+        memory = JoinedMemory(operation.memory for operation in operations)
 
         def run(out: Buffer) -> None:
-            features = x.tensor[None]
-            upper = module(tail.source, torch.cat([features, module(tail.pitch, features)], -1))
+            pitch_operation.run(track)
+            source_operation.run(upper)
+            np.copyto(stem_operation.input_buffer.array, upper.array)
+            stem_operation.run(added)
             np.copyto(first[0].input_buffer.array, x.array)
             run_all(first, hidden)
-            stem_operation.input_buffer.tensor.copy_(upper[0])
-            stem_operation.run(added)
-            np.add(hidden.array, added.array, out=second[0].input_buffer.array)
+            np.add(hidden.array, added.array, out=hidden.array)
             run_all(second, out)
-            filtered = module(tail.low_pass, out.tensor[None])
-            torch.add(filtered[0], upper[0], out=out.tensor)
+            np.add(out.array, upper.array, out=out.array)
 
-        return Operation(x, run, joined)
+        return Operation(x, run, memory)
 
     return bind
 
@@ -424,7 +269,6 @@ def run_all(operations: Sequence[Operation], out: Buffer) -> None:
         operation.run(result)
 
 
-Bind = Callable[[int, Workspace], Operation]
 CompiledBlock = tuple[Block, Bind]
 
 COMPILE: dict[type[Block], Callable[[Any], Bind]] = {
@@ -436,5 +280,6 @@ COMPILE: dict[type[Block], Callable[[Any], Bind]] = {
     OutputProjection: _activated_pointwise,
     Upsample: _upsample,
     Head: _head,
+    LowPass: low_pass,
     VoiceTail: _voice_tail,
 }

@@ -45,8 +45,10 @@ MAX_DETUNING = 0.25  # largest relative change of the frequency by the correctio
 START_GAIN = -3.0  # logarithm; from much less, harmonics do not rise, as their gradient is small
 DETUNING = 0.015  # standard deviation of the relative change of the pitch in training
 HIGHEST_HARMONIC = 0.49  # times the sampling rate
-RESTART_TOKENS = 600  # period of the noise: 8 seconds of the presets; whole chunks of tokens
 GAIN_LIMITS = -16.0, 3.0  # natural logarithms
+RESTART_TOKENS = 600  # period of the noise: 8 seconds of the presets; whole chunks of tokens
+NOISE_SPREAD = 0x9E3779B1  # without this factor, distant samples of the noise correlate
+NOISE_FACTORS = (16, 0x7FEB352D), (15, 0x846CA68B)  # shifts and factors of the hash of a sample
 SILENT = 0.1  # voicing below which the phase starts again
 PHASE_STEPS = 2**20  # phases are rounded to whole steps of a turn, which float32 holds exactly
 
@@ -328,8 +330,8 @@ class HarmonicNoise(ScaledLayer, Block):
         first = counter.to(torch.int64) * self.up
         x = first + torch.arange(frames * self.up, device=counter.device)
         x = x % (self.period * self.up)
-        x = (x * 0x9E3779B1) & 0xFFFFFFFF  # without it, distant samples correlate
-        for shift, factor in ((16, 0x7FEB352D), (15, 0x846CA68B)):
+        x = (x * NOISE_SPREAD) & 0xFFFFFFFF
+        for shift, factor in NOISE_FACTORS:
             x = ((x ^ (x >> shift)) * factor) & 0xFFFFFFFF
         x = x ^ (x >> 16)
         return (x.to(torch.float32) * 2.0**-31 - 1) * math.sqrt(3)

@@ -5,8 +5,10 @@ import pytest
 import torch
 from msgspec.structs import replace
 
+from codectool.codecs.hac.fast_cpu import Executor, compile_stack
 from codectool.codecs.hac.model import run_chunk
 from codectool.codecs.hac.network import HacNetwork
+from codectool.codecs.hac.quantizer import index_to_signs
 from codectool.codecs.hac.source import (
     LOWEST_PITCH,
     HarmonicNoise,
@@ -217,6 +219,32 @@ def test_modules_and_batches_agree_with_the_fast_path(codec, codes):
         assert torch.allclose(codec.decode([codes])[0], fast, atol=tolerance)
     finally:
         codec.cpu_fast_path = True
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"context": 0},
+        {"sharpening": 0.5, "stage": 0, "fft_size": 512},
+        {"fft_size": 512, "filter_delay": 128, "phase_advance": 80},
+    ],
+    ids=str,
+)
+@torch.no_grad()
+def test_fast_path_of_other_sources_agrees_with_modules(codes, changes):
+    codec = untrained(config(**changes))
+    executor = Executor(compile_stack(codec.decoder), 30, 1)
+    state = plain = None
+    signs = index_to_signs(codes, 18)
+    for chunk in torch.split(signs, [30, 30, 1, 1, 138], dim=1):
+        y, state = executor(chunk, state)
+        expected, plain = run_chunk(codec.decoder, chunk, plain)
+        assert torch.allclose(y, expected, atol=1e-3 * expected.abs().max().item())
+    assert [part.shape for part in state] == [tuple(part.shape[1:]) for part in plain]
+    for found, wanted in zip(state, plain, strict=True):
+        if found.size:
+            found = torch.from_numpy(found)
+            assert torch.allclose(found, wanted[0], atol=1e-3 * wanted.abs().max().item())
 
 
 def test_sharpening_raises_peaks_of_the_upper_band_and_keeps_flat_levels():

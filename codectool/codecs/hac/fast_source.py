@@ -1,0 +1,288 @@
+"""CPU form of the source of harmonics and noise; the modules in `source` say what is computed."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import cast
+
+import numpy as np
+import torch
+from numpy.lib.stride_tricks import sliding_window_view
+from torch import Tensor
+
+from codectool.codecs.hac.cpu_operations import (
+    Affine,
+    Array,
+    Bind,
+    Buffer,
+    History,
+    JoinedMemory,
+    Operation,
+    StateArrays,
+    Workspace,
+    depthwise_conv,
+    half_period,
+    snake_,
+)
+from codectool.codecs.hac.layers import Pointwise
+from codectool.codecs.hac.source import (
+    BINS_PER_OCTAVE,
+    GAIN_LIMITS,
+    HIGHEST_HARMONIC,
+    LOWEST_PITCH,
+    NOISE_FACTORS,
+    NOISE_SPREAD,
+    GainContext,
+    HarmonicNoise,
+    LowPass,
+    PitchTracker,
+    SegmentFilter,
+    lock_phase,
+)
+
+NEIGHBOURS = np.arange(-2, 3)
+FILTER_BLOCK = 64  # samples that one product of the low-pass computes
+
+
+def pitch_tracker(block: PitchTracker) -> Callable[[Buffer, Workspace], Operation]:
+    """Return a function that allocates the operation from features to tracks ``(T, 3)``."""
+    entry, out = Affine(block.entry), Affine(block.out)
+    taps = [Buffer(kernel.T.contiguous()) for kernel in block.kernels]
+    mixes = [Affine(cast(Pointwise, mix)) for mix in block.mix]
+    hidden, bins, reach = len(block.entry.weight), block.bins, block.reach
+    frame, period = block.lock.frame, block.lock.period
+    lowest = np.float32(LOWEST_PITCH / block.sample_rate)
+
+    def bind(x: Buffer, workspace: Workspace) -> Operation:
+        frames = len(x.array)
+        histories = [History((reach, hidden), frames) for _ in taps]
+        convolved, mixed, last = (
+            workspace.take(name, frames, hidden) for name in ("convolved", "angle", "cosine")
+        )
+        inputs = [history.chunk for history in histories] + [last]
+        logits = Buffer(torch.empty(frames, bins + 3, dtype=torch.float32, device="cpu"))
+        locked = np.zeros(3, np.float32)
+
+        def run(track: Buffer) -> None:
+            entry(x, inputs[0])
+            torch.nn.functional.silu(inputs[0].tensor, inplace=True)
+            for number, (history, mix) in enumerate(zip(histories, mixes, strict=True)):
+                depthwise_conv(history.windows(reach + 1), taps[number], convolved)
+                mix(convolved, mixed)
+                torch.nn.functional.silu(mixed.tensor, inplace=True)
+                np.add(inputs[number].array, mixed.array, out=inputs[number + 1].array)
+            out(last, logits)
+            values = np.empty((frames, 4))
+            values[:, 0] = lowest * np.exp2(mean_bin(logits.array[:, :bins]) / BINS_PER_OCTAVE)
+            values[:, 1:] = logits.array[:, bins:]
+            track.array[:], locked[:] = lock_phase(values, locked.tolist(), frame, period)
+
+        return Operation(x, run, JoinedMemory([*histories, StateArrays(locked, locked)]))
+
+    return bind
+
+
+def mean_bin(logits: Array) -> Array:
+    """Return the mean number of the bins around the likeliest one, ``(T,)``."""
+    best = logits.argmax(1)[:, None]
+    near = best + NEIGHBOURS
+    inside = (near >= 0) & (near < logits.shape[1])
+    values = np.take_along_axis(logits, near.clip(0, logits.shape[1] - 1), 1)
+    share = np.exp(values - np.take_along_axis(logits, best, 1)) * inside
+    mean: Array = (share * near).sum(1, dtype=np.float32) / share.sum(1)
+    return mean
+
+
+def harmonic_noise(block: HarmonicNoise) -> Callable[[Buffer, Buffer, Workspace], Operation]:
+    """Return a function that allocates the operation from features and tracks to samples."""
+    half = half_period(block.activation)
+    factor: Array = half.float().numpy()
+    widen, gains = Affine(block.widen, after=half), Affine(block.gains)
+    context = None if block.context is None else gain_context(block.context)
+    sharpening = None if block.sharpening is None else block.sharpening.clone()
+    make_filter = segment_filter(block.filter)
+    up, bands, period = block.up, block.bands, block.period
+    offsets: Array = np.arange(up, dtype=np.float32) + np.float32(block.advance)
+
+    def bind(x: Buffer, track: Buffer, workspace: Workspace) -> Operation:
+        frames, channels = len(x.array), len(half)
+        rows = 2 * frames
+        counter = np.zeros(1, np.float32)
+        hidden, combined = (workspace.take(name, frames, channels) for name in ("angle", "hidden"))
+        operation = None if context is None else context(frames, workspace)
+        if operation is not None:
+            hidden = operation.input_buffer
+        cosine = workspace.take("cosine", frames, channels)
+        logs = workspace.take("logs", frames, 4 * bands)
+        change = workspace.take("change", rows, bands)
+        angle, sine = (workspace.take(name, frames, up).array for name in ("angle", "cosine"))
+        run_filter, sources, filter_memories = make_filter(rows, workspace)
+        pulses, noise = sources[0].reshape(frames, up), sources[1]
+        memories = [
+            StateArrays(counter, counter),
+            *filter_memories,
+            None if operation is None else operation.memory,
+        ]
+
+        def predict_gains() -> None:
+            widen(x, hidden)
+            snake_(hidden.array, cosine.array)
+            np.multiply(hidden.array, factor, out=hidden.array)
+            np.add(hidden.array, factor, out=hidden.array)
+            if operation is not None:
+                operation.run(combined)
+            gains(hidden if operation is None else combined, logs)
+
+        def sharpen(sharpening: Tensor) -> None:
+            parts = logs.array.reshape(rows, 2, bands)
+            voicing = np.log(np.maximum(track.array[:, 2], np.float32(1e-3))).repeat(2)
+            levels = np.logaddexp(2 * (parts[:, 0] + voicing[:, None]), 2 * parts[:, 1])
+            torch.mm(torch.from_numpy(levels), sharpening, out=change.tensor)
+            parts += 0.5 * change.array[:, None]
+
+        def run(out: Buffer) -> None:
+            predict_gains()
+            if sharpening is not None:
+                sharpen(sharpening)
+            make_pulses(track.array, offsets, pulses, angle, sine)
+            make_noise(int(counter[0]) * up, period * up, noise)
+            run_filter(logs, out)
+            counter[0] = (counter[0] + frames) % period
+
+        return Operation(x, run, JoinedMemory(memories))
+
+    return bind
+
+
+def gain_context(block: GainContext) -> Bind:
+    """Return a function that allocates the residual unit of the gains."""
+    half = half_period(block.activation)
+    taps = Buffer(block.kernel.T.contiguous())
+    widen, narrow = Affine(block.widen, after=half), Affine(block.narrow, before=half)
+    reach, channels = block.reach, len(block.kernel)
+
+    def bind(frames: int, workspace: Workspace) -> Operation:
+        history = History((reach, channels), frames)
+        windows = history.windows(reach + 1)
+        convolved = workspace.take("convolved", frames, channels)
+        angle = workspace.take("angle", frames, len(half))
+        cosine = workspace.take("cosine", frames, len(half))
+
+        def run(out: Buffer) -> None:
+            depthwise_conv(windows, taps, convolved)
+            widen(convolved, angle)
+            snake_(angle.array, cosine.array)
+            narrow(angle, out)
+            np.add(out.array, history.chunk.array, out=out.array)
+
+        return Operation(history.chunk, run, history)
+
+    return bind
+
+
+def make_pulses(track: Array, offsets: Array, pulses: Array, angle: Array, sine: Array) -> None:
+    """Compute ``pulses`` ``(T, frame)`` as `HarmonicNoise.pulses`; the last two are overwritten."""
+    phase, frequency, voicing = track.T[:, :, None]
+    count = np.floor(np.float32(HIGHEST_HARMONIC) / frequency)
+    np.multiply(frequency, offsets, out=angle)
+    np.add(angle, phase, out=angle)
+    np.subtract(angle, np.floor(angle, out=sine), out=angle)
+    np.multiply(angle, np.float32(math.pi), out=angle)
+    np.sin(angle, out=sine)
+    near = np.abs(sine) < 1e-3
+    np.copyto(sine, np.float32(1), where=near)
+    np.multiply(angle, 2 * count + 1, out=angle)
+    np.sin(angle, out=angle)
+    np.divide(angle, sine, out=angle)
+    np.subtract(angle, np.float32(1), out=angle)
+    np.copyto(angle, 2 * count, where=near)
+    np.multiply(angle, np.sqrt(1 / (2 * count)) * voicing, out=pulses)
+
+
+def make_noise(first: int, period: int, noise: Array) -> None:
+    """Compute ``noise`` ``(N,)`` from a sample on as `HarmonicNoise.noise`."""
+    last = first + len(noise)
+    x = np.arange(first, last, dtype=np.uint32)
+    if last > period:
+        x %= np.uint32(period)
+    x *= np.uint32(NOISE_SPREAD)
+    for shift, factor in NOISE_FACTORS:
+        x ^= x >> np.uint32(shift)
+        x *= np.uint32(factor)
+    x ^= x >> np.uint32(16)
+    np.copyto(noise, x, casting="unsafe")
+    np.multiply(noise, np.float32(2.0**-31), out=noise)
+    np.subtract(noise, np.float32(1), out=noise)
+    np.multiply(noise, np.float32(math.sqrt(3)), out=noise)
+
+
+RunFilter = Callable[[Buffer, Buffer], None]
+
+
+def segment_filter(
+    block: SegmentFilter,
+) -> Callable[[int, Workspace], tuple[RunFilter, Array, list[StateArrays]]]:
+    """Return a function that allocates the filter of a number of segments.
+
+    It returns a function from logarithms of gains to samples ``(N, 1)``, the sources that the
+    function filters, ``(2, N)``, and their memories.
+    """
+    matrix, phases = block.matrix.clone(), block.phases.clone()
+    window: Array = block.window.numpy().copy()
+    hop, fft, bins, tail = block.hop, block.fft, len(block.phases), block.tail // block.hop
+
+    def bind(rows: int, workspace: Workspace) -> tuple[RunFilter, Array, list[StateArrays]]:
+        extended = np.zeros((2, (rows + 1) * hop), np.float32)
+        segments = sliding_window_view(extended, 2 * hop, 1)[:, ::hop].transpose(1, 0, 2)
+        padded = torch.zeros(rows, 2, fft, dtype=torch.float32, device="cpu")
+        windowed: Array = padded.numpy()[:, :, : 2 * hop]
+        weights = workspace.take("weights", 2 * rows, bins)
+        total = np.zeros((rows + tail, hop), np.float32)
+        memories = [
+            StateArrays(extended[:, :hop], extended[:, -hop:]),
+            StateArrays(total[:tail], total[rows:]),
+        ]
+
+        def run(logs: Buffer, out: Buffer) -> None:
+            np.multiply(segments, window, out=windowed)
+            torch.mm(logs.tensor.view(2 * rows, -1), matrix, out=weights.tensor)
+            np.clip(weights.array, *GAIN_LIMITS, out=weights.array)
+            np.exp(weights.array, out=weights.array)
+            spectra = torch.fft.rfft(padded)
+            spectra.mul_(weights.tensor.view(rows, 2, bins))
+            spectrum = spectra[:, 0].add_(spectra[:, 1]).mul_(phases)
+            filtered: Array = torch.fft.irfft(spectrum, fft).numpy()
+            total[tail:] = 0
+            for part in range(tail + 1):
+                hops = filtered[:, part * hop : (part + 1) * hop]
+                total[part : part + rows, : hops.shape[1]] += hops
+            np.copyto(out.array.reshape(rows, hop), total[:rows])
+
+        return run, extended[:, hop:], memories
+
+    return bind
+
+
+def low_pass(block: LowPass) -> Bind:
+    """Return a function that allocates the filter as a product of blocks with a Toeplitz matrix."""
+    taps: Array = block.taps.numpy().copy()
+    reach = len(taps) - 1
+
+    def bind(frames: int, workspace: Workspace) -> Operation:
+        size = math.gcd(frames, FILTER_BLOCK)
+        matrix = np.zeros((reach + size, size), np.float32)
+        for column in range(size):
+            matrix[column : column + reach + 1, column] = taps[::-1]
+        product = Buffer(torch.from_numpy(matrix))
+        history = History(block.state_shape, frames)
+        windows = history.windows(reach + size, stride=size).array[:, :, 0]
+        unfolded = workspace.take("unfolded", *windows.shape)
+
+        def run(out: Buffer) -> None:
+            np.copyto(unfolded.array, windows)
+            torch.mm(unfolded.tensor, product.tensor, out=out.tensor.view(-1, size))
+
+        return Operation(history.chunk, run, history)
+
+    return bind
