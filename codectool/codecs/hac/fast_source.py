@@ -101,6 +101,9 @@ def harmonic_noise(block: HarmonicNoise) -> Callable[[Buffer, Buffer, Workspace]
     widen, gains = Affine(block.widen, after=half), Affine(block.gains)
     context = None if block.context is None else gain_context(block.context)
     sharpening = None if block.sharpening is None else block.sharpening.clone()
+    noise_limit: Array | None = None
+    if block.noise_limit is not None:
+        noise_limit = block.noise_limit.numpy().copy()
     make_filter = segment_filter(block.filter)
     up, bands, period = block.up, block.bands, block.period
     offsets: Array = np.arange(up, dtype=np.float32) + np.float32(block.advance)
@@ -145,6 +148,10 @@ def harmonic_noise(block: HarmonicNoise) -> Callable[[Buffer, Buffer, Workspace]
             predict_gains()
             if sharpening is not None:
                 sharpen(sharpening)
+            if noise_limit is not None:
+                voicing = track.array[:, 2].repeat(2)[:, None]
+                noise_logs = logs.array.reshape(rows, 2, bands)[:, 1]
+                noise_logs += np.log(np.maximum(1 - voicing * noise_limit, np.float32(1e-3)))
             make_pulses(track.array, offsets, pulses, angle, sine)
             make_noise(int(counter[0]) * up, period * up, noise)
             run_filter(logs, out)

@@ -227,6 +227,7 @@ def test_modules_and_batches_agree_with_the_fast_path(codec, codes):
         {"context": 0},
         {"sharpening": 0.5, "stage": 0, "fft_size": 512},
         {"fft_size": 512, "filter_delay": 128, "phase_advance": 80},
+        {"sharpening": 0.5, "voiced_noise_from": 1000.0},
     ],
     ids=str,
 )
