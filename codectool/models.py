@@ -374,7 +374,8 @@ def _described(
     """Add size and SHA-256 to what is known about a model; folders of several files have none."""
     hashed = _hash(file)
     about = (layout.family, loaded.fingerprint, layout.sample_rate, layout.bit_rate)
-    tokens = loaded.token_fingerprint, list(loaded.same_tokens_as)
+    others = sorted({*loaded.same_tokens_as} - {loaded.fingerprint, loaded.token_fingerprint})
+    tokens = loaded.token_fingerprint, others
     return _Found(path, hashed.size, hashed.sha256, *about, *tokens)
 
 

@@ -169,15 +169,15 @@ def _describe_checkpoint(source: Path) -> dict[str, Any]:
     except UsageError as error:
         raise CheckpointError(f"{file}: {error}") from error
     described = stored.family, stored.model, stored.tensors
-    fingerprint = fingerprint_stored(*described)
+    fingerprint, tokens = fingerprint_stored(*described), token_fingerprint_stored(*described)
     entry = registry.find(fingerprint)
     return {
         "file": str(file),
         "kind": "checkpoint",
         "codec": stored.family,
         "weights": fingerprint,
-        "token_fingerprint": token_fingerprint_stored(*described),
-        "same_tokens_as": list(stored.same_tokens_as),
+        "token_fingerprint": tokens,
+        "same_tokens_as": [name for name in stored.same_tokens_as if name != tokens],
         "weights_name": entry.name if entry else None,
         "values": sum(math.prod(tensor.shape) for tensor in stored.tensors.values()),
         "dtypes": sorted({tensor.dtype for tensor in stored.tensors.values()}),

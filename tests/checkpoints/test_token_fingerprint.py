@@ -304,3 +304,19 @@ def test_token_fingerprint_is_computed_without_torch(checkpoints: dict[str, Path
         [sys.executable, "-c", code, str(path)], check=True, capture_output=True, text=True
     )
     assert done.stdout.strip() == load_model(path).token_fingerprint
+
+
+def test_default_model_decodes_old_files_of_its_tokens(tmp_path: Path) -> None:
+    """As when `hac` gets a new decoder, and the old weights are still here under another name."""
+    place = str(tmp_path)
+    registry.record("hac", source=place, fingerprint="00000001", token_fingerprint="0000000a")
+    registry.record(
+        "hac-old", family="hac", source=place, fingerprint="7391a4ee", token_fingerprint="0000000a"
+    )
+    for name in ("7391a4ee", "0000000a", "00000001"):
+        found = registry.find_decoder(name)
+        assert found is not None
+        assert found.name == "hac"
+    found = registry.find("7391a4ee")
+    assert found is not None
+    assert found.name == "hac-old"

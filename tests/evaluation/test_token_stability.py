@@ -117,7 +117,7 @@ def test_stability_tables_and_csv() -> None:
     lines = list(csv.DictReader(io.StringIO(stability_csv([model]))))
     assert len(lines) == 2 * len(CHANGES)
     assert lines[0].keys() == {
-        *("codec", "weights", "change", "compared_frames", "codebook", "tokens", "bits")
+        *("codec", "token_fingerprint", "change", "compared_frames", "codebook", "tokens", "bits")
     }
     found = next(
         line for line in lines if (line["change"], line["codebook"]) == ("coded_twice", "2")

@@ -179,6 +179,9 @@ def test_operation_spec_rebuilds_the_operation(
         operation = EncodeOperation(codec, EncodeOptions({"a": "b"}))
         spec = OperationSpec.of(operation)
         assert spec.build("cpu").settings == operation.settings
+        # also what this machine, but not the other one, knows to be the same tokens
+        named = replace(spec, same_tokens_as=frozenset({"00000001"}))
+        named.build("cpu").codec.check_compatible(codec.layout, "00000001")
     missing = replace(spec, codec={**spec.codec, "checkpoint": "/nowhere/x.safetensors"})
     with pytest.raises(CheckpointError, match=r"/nowhere/x.safetensors: .* \(on .+\)$"):
         missing.build("cpu")

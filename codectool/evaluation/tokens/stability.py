@@ -44,7 +44,7 @@ class TokenStability:
 
     Args:
         layout: layout of the tokens.
-        fingerprint: fingerprint of the weights.
+        fingerprint: token fingerprint.
 
     Attributes:
         clips: number of clips.
@@ -114,7 +114,7 @@ class TokenStability:
         """Convert to JSON values."""
         return {
             "codec": self.layout.family,
-            "weights": self.fingerprint,
+            "token_fingerprint": self.fingerprint,
             "model_sample_rate": self.layout.sample_rate,
             "frame_rate": self.layout.frame_rate,
             "clips": self.clips,
@@ -184,7 +184,9 @@ def stability_csv(models: Sequence[TokenStability]) -> str:
     """Format the shares as CSV with a line per model, change and codebook."""
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(["codec", "weights", "change", "compared_frames", "codebook", "tokens", "bits"])
+    writer.writerow(
+        ["codec", "token_fingerprint", "change", "compared_frames", "codebook", "tokens", "bits"]
+    )
     for model in models:
         for change in CHANGES:
             shares = model.shares(change)
