@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib.util import find_spec
 
 from codectool.errors import UsageError
@@ -116,7 +116,14 @@ def select_metrics(
     if not selected:
         raise UsageError("; ".join(left_out))
     ordered = tuple(metric for metric in metrics if metric in selected)
-    infos = (info for metric in ordered for info in metric.outputs if info.name in wanted)
+    infos = (
+        replace(info, about=f"{info.about} Model: {settings.asr_model}.")
+        if info.takes_text
+        else info
+        for metric in ordered
+        for info in metric.outputs
+        if info.name in wanted
+    )
     return Selection(ordered, tuple(infos), tuple(left_out), settings)
 
 

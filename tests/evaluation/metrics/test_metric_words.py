@@ -79,6 +79,11 @@ def test_metric_needs_a_model() -> None:
     assert WordErrors not in select_metrics(metrics=[METRICS[-1], WordErrors]).metrics
 
 
+def test_description_names_the_model(model: Path) -> None:
+    (info,) = select_metrics(["wer"], settings=MetricSettings(str(model))).infos
+    assert info.about.endswith(f"(faster-whisper). Model: {model}.")
+
+
 def test_missing_package_is_named(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(sys.modules, "faster_whisper", None)
     settings = MetricSettings("small")
