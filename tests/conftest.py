@@ -89,7 +89,7 @@ SLOW_FILES = frozenset(
         *("test_bad_input.py", "test_channels.py", "test_codec_benchmark.py", "test_data.py"),
         *("test_decoding.py", "test_directories.py", "test_evaluate.py"),
         *("test_evaluate_command.py", "test_evaluate_tokens.py", "test_folders.py"),
-        *("test_full_size.py", "test_hcd_memory.py", "test_interrupts.py"),
+        *("test_frozen.py", "test_full_size.py", "test_hcd_memory.py", "test_interrupts.py"),
         *("test_matrix.py", "test_metric_all.py", "test_metric_warpq.py", "test_parallel.py"),
         *("test_metric_listening.py", "test_evaluate_stability.py"),
         *("test_pipeline_kills.py", "test_pipeline_ray.py", "test_pipeline_run.py"),

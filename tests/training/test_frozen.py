@@ -43,6 +43,7 @@ from codectool.training.losses.mel import MelLossConfig
 from codectool.training.run import Callbacks, train
 from codectool.training.tokens import ClipTokens, cache_tokens, token_name
 from codectool.training.trainer import Trainer
+from tests.conftest import GOLDEN
 from tests.training import small
 from tests.training.two_processes import on_two_processes
 
@@ -136,6 +137,39 @@ def test_cached_tokens_are_those_of_encode(
 
 def scan_clips(speech: Path) -> list[Clip]:
     return scan(running.read_list(speech))[0]
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_run_starts_from_weights_of_the_authors(
+    family: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """BigCodec and SuperCodec in their published layouts, and the bundled HAC."""
+    monkeypatch.setattr(running, "CALIBRATION_CROPS", 2)
+    speech = small.speech(tmp_path / "speech", count=2, rate=16_000, seconds=1.5)
+    start = {
+        "hac": Path("hac"),
+        "bigcodec": GOLDEN / "bigcodec_micro.pt",
+        "supercodec": GOLDEN / "supercodec_micro" / "g_00000001",
+    }[family]
+    model = load_model(start).model
+    settings = {
+        "generator": {**FAMILIES[family]["training"]["generator"], "learning_rate": 1e-6},
+        "schedule": {"decay": "none"},
+        "segment_size": max(4 * model.hop_length, 3200),
+        "batch_size": 2,
+        "max_steps": 2,
+    }
+    values = {**FAMILIES[family], "model": model.hyper_parameters}
+    train(frozen(values, speech, **settings), tmp_path / "run", start_from=start)
+    before, after = (load(checkpoint=path, device="cpu") for path in (start, tmp_path / "run"))
+    assert after.token_fingerprint == before.token_fingerprint
+    assert after.fingerprint != before.fingerprint
+    wave = soundfile.read(speech / "0.wav")[0]
+    tokens = before.encode(wave, 16_000)
+    assert np.array_equal(after.encode(wave, 16_000).codes, tokens.codes)
+    old, new = before.decode(tokens), after.decode(tokens)
+    assert old.shape == new.shape
+    assert 1e-9 < np.square(old - new).mean() / np.square(old).mean() < 1e-2
 
 
 # -- crops -------------------------------------------------------------------------------------
