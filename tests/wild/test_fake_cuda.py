@@ -21,9 +21,10 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from codectool.checkpoints.load import load_model
 from codectool.checkpoints.native import write_model
 from codectool.codec import Codec
+from codectool.codecs.hac.source import PhaseLock
 from codectool.streaming import encode_whole_signal
 from codectool.torch_runner import TorchRunner
-from tests.hac_models import small_preset, untrained
+from tests.hac_models import preset_with_source, small_preset, untrained
 from tests.signals import speechlike
 
 CUDA = torch.device("cuda")
@@ -52,7 +53,7 @@ def fake_lstm(lstm: nn.LSTM, x: Tensor, state: tuple[Tensor, Tensor]) -> tuple[T
     return gates[..., : lstm.hidden_size], tuple(part + gates.mean() for part in state)
 
 
-@pytest.fixture(params=["bigcodec", "supercodec", "hac", "hac spectral"])
+@pytest.fixture(params=["bigcodec", "supercodec", "hac", "hac spectral", "hac source"])
 def fake_codec(
     request: pytest.FixtureRequest,
     checkpoints: dict[str, Path],
@@ -60,9 +61,13 @@ def fake_codec(
     monkeypatch: pytest.MonkeyPatch,
 ) -> Iterator[Codec]:
     """Each of the small codecs on a fake GPU, inside the mode of fake tensors."""
-    path = checkpoints.get(request.param, tmp_path / "spectral.safetensors")
+    path = checkpoints.get(request.param, tmp_path / "hac.safetensors")
     if request.param == "hac spectral":
         write_model(path, untrained(small_preset("hac-3.6-v13")))
+    if request.param == "hac source":
+        write_model(path, untrained(preset_with_source()))
+        # it reads the predictions, to track the phase on the CPU
+        monkeypatch.setattr(PhaseLock, "forward", lambda _, values, state: (values[..., 1:], state))
     loaded = load_model(path)
     monkeypatch.setattr(FakeTensor, "numpy", as_zeros, raising=False)
     monkeypatch.setattr(FakeTensor, "data_ptr", lambda self: id(self), raising=False)
