@@ -87,7 +87,7 @@ def print_token_stability(
     models = []
     for name, spec in _codectool_codecs(systems):
         codec = spec.load()
-        model = stability.TokenStability(codec.layout, codec.token_fingerprint)
+        model = stability.TokenStability(name, codec.layout, codec.token_fingerprint)
         title = f"encoding with {name}"
         for _ in _each_recording(title, folder, files, faults, partial(model.add, codec)):
             pass

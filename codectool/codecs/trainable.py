@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from typing_extensions import Self
 
 from codectool.codecs.base import CodecModel
+from codectool.errors import ConfigError
 from codectool.nn.loading import copy_tensors
 
 
@@ -179,9 +180,13 @@ class TrainableCodec(nn.Module, ABC):
         """Return the tensors of the decoder by the names of `stored_model`."""
         return {f"decoder.{name}": tensor for name, tensor in self.decoder.state_dict().items()}
 
-    @abstractmethod
     def crop_context(self) -> tuple[int, int]:
-        """Return how many frames before and after a crop the loss of its samples depends on."""
+        """Return how many frames before and after a crop the loss of its samples depends on.
+
+        Raises:
+            ConfigError: The decoder cannot be trained alone.
+        """
+        raise ConfigError(f"the decoder of {type(self).__name__} cannot be trained alone")
 
     def decode_crops(self, tokens: CropTokens, target: Tensor) -> Reconstruction:
         """Decode the tokens of crops.

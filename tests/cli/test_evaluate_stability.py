@@ -52,7 +52,7 @@ def test_stability_formats_and_report(
     result = run("evaluate", clips, *options, "--report", page)
     assert (result.code, result.err) == (0, "")
     heading = result.text.splitlines()[0]
-    assert heading.startswith("supercodec ")
+    assert heading.startswith("supercodec_micro (tokens ")
     assert heading.endswith(": 2 clips, 0.0 minutes")
     text = page.read_text(encoding="utf-8")
     assert f"<h2>{heading}</h2>" in text

@@ -50,7 +50,7 @@ class LevelCodec:
 
 def measure(*clips: np.ndarray, rate: int = RATE) -> TokenStability:
     codec: Any = LevelCodec()
-    model = TokenStability(codec.layout, codec.fingerprint)
+    model = TokenStability("mine", codec.layout, codec.fingerprint)
     for clip in clips:
         model.add(codec, clip.astype(np.float32), rate)
     return model
@@ -112,12 +112,12 @@ def test_stability_tables_and_csv() -> None:
     column = CHANGES_AT["gain_-6_db"]
     assert [row[column] for row in rows][:2] == ["100.0", "0.0"]
     text = stability_text([model])
-    assert text.startswith("bigcodec 0123abcd: 1 clip, 0.0 minutes\n\n% that stay  ")
+    assert text.startswith("mine (tokens 0123abcd): 1 clip, 0.0 minutes\n\n% that stay  ")
     assert text.endswith("encoded, decoded and encoded again.")
     lines = list(csv.DictReader(io.StringIO(stability_csv([model]))))
     assert len(lines) == 2 * len(CHANGES)
     assert lines[0].keys() == {
-        *("codec", "token_fingerprint", "change", "compared_frames", "codebook", "tokens", "bits")
+        *("system", "token_fingerprint", "change", "compared_frames", "codebook", "tokens", "bits")
     }
     found = next(
         line for line in lines if (line["change"], line["codebook"]) == ("coded_twice", "2")

@@ -43,6 +43,7 @@ class TokenStability:
     """Tokens of one model that stay when clips are changed, counted over clips.
 
     Args:
+        system: name of the codec in tables; its decoder matters for audio that is coded twice.
         layout: layout of the tokens.
         fingerprint: token fingerprint.
 
@@ -55,10 +56,10 @@ class TokenStability:
         changed_bits: bits that did not stay, by change, ``(K,)``.
     """
 
-    def __init__(self, layout: TokenLayout, fingerprint: str) -> None:
+    def __init__(self, system: str, layout: TokenLayout, fingerprint: str) -> None:
+        self.system = system
         self.layout = layout
         self.fingerprint = fingerprint
-        self.name = f"{layout.family} {fingerprint}"
         self.clips, self.seconds = 0, 0.0
         self.frames = dict.fromkeys(CHANGES, 0)
         self.kept_frames = dict.fromkeys(CHANGES, 0)
@@ -88,9 +89,10 @@ class TokenStability:
 
     @property
     def heading(self) -> str:
-        """The model, and what its tokens were counted in."""
+        """The codec, its tokens, and what they were counted in."""
         clips = f"{self.clips} clip{'s' * (self.clips != 1)}"
-        return f"{self.name}: {clips}, {self.seconds / 60:.1f} minutes"
+        tokens = f"{self.system} (tokens {self.fingerprint})"
+        return f"{tokens}: {clips}, {self.seconds / 60:.1f} minutes"
 
     def shares(self, change: str) -> dict[str, Any]:
         """Return the shares of tokens that stay, 0 to 1; None if no frame was compared.
@@ -113,6 +115,7 @@ class TokenStability:
     def to_json(self) -> dict[str, Any]:
         """Convert to JSON values."""
         return {
+            "system": self.system,
             "codec": self.layout.family,
             "token_fingerprint": self.fingerprint,
             "model_sample_rate": self.layout.sample_rate,
@@ -185,12 +188,15 @@ def stability_csv(models: Sequence[TokenStability]) -> str:
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(
-        ["codec", "token_fingerprint", "change", "compared_frames", "codebook", "tokens", "bits"]
+        [
+            *("system", "token_fingerprint", "change", "compared_frames"),
+            *("codebook", "tokens", "bits"),
+        ]
     )
     for model in models:
         for change in CHANGES:
             shares = model.shares(change)
-            line = [model.layout.family, model.fingerprint, change, model.frames[change]]
+            line = [model.system, model.fingerprint, change, model.frames[change]]
             for number in range(model.layout.num_codebooks):
                 found = (shares[key] and shares[key][number] for key in ("codebooks", "bits"))
                 writer.writerow([*line, number + 1, *found])
