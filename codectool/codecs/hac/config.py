@@ -22,7 +22,7 @@ NumBits = Annotated[int, Meta(ge=1, le=MAX_CODEBOOK_BITS)]
 SampleRate = Annotated[int, Meta(ge=1, le=MAX_SAMPLE_RATE)]
 
 
-class SourceConfig(Config, frozen=True):
+class SourceConfig(Config, frozen=True, omit_defaults=True):
     """Source of harmonics and noise for the upper band of the decoder.
 
     Attributes:

@@ -18,6 +18,7 @@ from codectool.codecs.hac.source import (
 )
 from codectool.codecs.hac.unfold import calibrate_, load_folded_
 from codectool.errors import ConfigError
+from codectool.schema import to_json
 from tests.hac_models import load_preset, untrained
 from tests.hac_models import preset_with_source as config
 
@@ -349,3 +350,8 @@ def test_loading_weights_without_a_source_keeps_the_rest_and_starts_the_source(c
 def test_source_that_does_not_fit_is_refused(changes, message):
     with pytest.raises(ConfigError, match=message):
         config(**changes)
+
+
+def test_defaults_of_the_config_are_left_out_so_that_new_keys_do_not_change_fingerprints():
+    values = to_json(config(context_kernel=7, sharpening=0.0))["source"]
+    assert not {"context_kernel", "sharpening"} & values.keys()
