@@ -145,7 +145,7 @@ def test_bundled_graphs_give_the_tokens_of_the_bundled_weights(codec_hac: Codec)
     (codes,) = runner.encode([clip.wave])
     assert np.array_equal(codes, clip.codes)
     (audio,) = runner.decode([codes])
-    np.testing.assert_allclose(audio, clip.audio, atol=1e-5)
+    np.testing.assert_allclose(audio, clip.audio, atol=1e-3)
 
 
 @pytest.fixture(scope="module")
