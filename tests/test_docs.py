@@ -145,6 +145,15 @@ def test_added_codec_trains(tiny_config: Path, run: Run, tmp_path: Path) -> None
     assert done.code == 0, done.err
     codec = codectool.load(checkpoint=run_dir, device="cpu")
     assert codec.encode(np.zeros(1000, np.float32), 16000).layout.family == "tiny"
+    frozen = run(
+        "train", "--config", tiny_config, "--train-files", tmp_path / "speech", "--device", "cpu",
+        "--run-dir", tmp_path / "frozen", "--freeze", "encoder", "--start-from", run_dir,
+        "--max-steps", 2, "--set", "training.num_workers=0",
+    )  # fmt: skip
+    assert frozen.code == 0, frozen.err
+    again = codectool.load(checkpoint=tmp_path / "frozen", device="cpu")
+    assert codec.token_fingerprint in again.same_tokens_as
+    assert again.fingerprint != codec.fingerprint
 
 
 def ignore_all_but_audio(folder: str, names: list[str]) -> list[str]:

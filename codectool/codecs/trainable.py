@@ -166,7 +166,15 @@ class TrainableCodec(nn.Module, ABC):
         """Encode and decode crops ``(B, 1, N)``, N a multiple of the hop."""
 
     def freeze_encoder(self) -> None:
-        """Drop the encoder and fix the quantizer; of the forward passes, `decode_crops` remains."""
+        """Drop the encoder and fix the quantizer; of the forward passes, `decode_crops` remains.
+
+        Raises:
+            ConfigError: The model has no parts of these names.
+        """
+        if not {"encoder", "decoder"} <= dict(self.model.named_children()).keys():
+            raise ConfigError(
+                "`training.freeze`: this model has no parts `encoder` and `decoder`; set it to null"
+            )
         self.model.add_module("encoder", nn.Identity())
         self.model.requires_grad_(False)
         self.decoder.requires_grad_(True)
@@ -176,17 +184,22 @@ class TrainableCodec(nn.Module, ABC):
         """The decoder, which has all parameters that `freeze_encoder` leaves trainable."""
         return self.model.get_submodule("decoder")
 
+    def synthesize(self, latents: Tensor) -> Tensor:
+        """Decode latents ``(B, F, D)`` to ``(B, 1, N)``."""
+        audio: Tensor = self.decoder(latents.mT)
+        return audio
+
     def decoder_state(self) -> dict[str, Tensor]:
         """Return the tensors of the decoder by the names of `stored_model`."""
         return {f"decoder.{name}": tensor for name, tensor in self.decoder.state_dict().items()}
 
     def crop_context(self) -> tuple[int, int]:
-        """Return how many frames before and after a crop the loss of its samples depends on.
+        """Return how many frames before and after a crop the decoder gets in `decode_crops`.
 
-        Raises:
-            ConfigError: The decoder cannot be trained alone.
+        A decoder that depends on the whole segment gets none: a crop is decoded as a segment.
         """
-        raise ConfigError(f"the decoder of {type(self).__name__} cannot be trained alone")
+        context = self.model.decode_context
+        return context.before or 0, context.after or 0
 
     def decode_crops(self, tokens: CropTokens, target: Tensor) -> Reconstruction:
         """Decode the tokens of crops.
@@ -198,12 +211,12 @@ class TrainableCodec(nn.Module, ABC):
             target: their audio, ``(B, 1, F * hop)``.
         """
         hop, before, after = self.model.hop_length, tokens.before, tokens.after
-        latents = self.model.dequantize(tokens.codes).mT
-        audio = target.new_zeros(len(latents), 1, (latents.shape[-1] - before) * hop)
+        latents = self.model.dequantize(tokens.codes)
+        audio = target.new_zeros(len(latents), 1, (latents.shape[1] - before) * hop)
         # nothing precedes a crop with which the signal begins
         for rows, first in ((~tokens.starts, 0), (tokens.starts, before)):
             if rows.any():
-                wave: Tensor = self.decoder(latents[rows, :, first:])
+                wave = self.synthesize(latents[rows, first:])
                 audio[rows] = wave.float()[..., (before - first) * hop :]
         (audio,), target = mask_crops([audio], target, (tokens.num_frames - after) * hop)
         return Reconstruction(audio, target, {})
