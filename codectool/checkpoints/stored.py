@@ -194,7 +194,7 @@ def token_fingerprint_stored(
     for name in sorted(tensors):
         if parts is None or parts.has_tensor(name):
             digest.update(_line([name, list(tensors[name].shape)]))
-            digest.update(tensors[name].to_float32().tobytes())
+            digest.update(tensors[name].to_float32().reshape(-1).data)
     return digest.digest()[:FINGERPRINT_BYTES].hex()
 
 

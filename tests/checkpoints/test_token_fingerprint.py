@@ -191,6 +191,13 @@ def test_keys_of_the_config(change: dict[str, Any], same: bool) -> None:
     assert (found == token_fingerprint("hac", config, state)) is same
 
 
+def test_empty_tensors_have_a_fingerprint() -> None:
+    state = {"encoder.x": torch.zeros(0, 3), "encoder.y": torch.zeros(())}
+    config = to_json(load_preset("hac"))
+    swapped = {**state, "encoder.x": torch.zeros(3, 0)}
+    assert token_fingerprint("hac", config, state) != token_fingerprint("hac", config, swapped)
+
+
 def test_spectral_hac_has_a_token_fingerprint(tmp_path: Path) -> None:
     codec = untrained(small_preset("hac-3.6-v13"))
     write_model(tmp_path / "a.safetensors", codec)
