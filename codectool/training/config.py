@@ -228,6 +228,12 @@ class RunConfig(Config, frozen=True):
                 f"`training.dead_code_threshold`: {self.family} has no codebooks of moving "
                 "averages; remove this key"
             )
+        adversarial = training.adversarial
+        if crops.source_frame is not None and adversarial is not None and adversarial.balance:
+            raise ConfigError(
+                "`training.adversarial.balance` weighs the gradients at one output, but a decoder "
+                "with a source has two in training; set it to null"
+            )
         known = trainable.auxiliary_loss_names
         unknown = sorted(set(training.auxiliary_losses) - set(known))
         if unknown:
