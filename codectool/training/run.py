@@ -75,9 +75,9 @@ class Callbacks:
     """Functions that a run calls."""
 
     on_step: Callable[[Progress], None] = lambda progress: None
-    on_tokens: Callable[[TokenProgress], None] = lambda progress: None
     on_message: Callable[[str], None] = lambda message: None
     on_warning: Callable[[str], None] = lambda message: None
+    on_tokens: Callable[[TokenProgress], None] = lambda progress: None
 
 
 @dataclass(frozen=True)

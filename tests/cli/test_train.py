@@ -112,10 +112,10 @@ def test_signal_saves_the_run_and_exits(
     options = ("train", "--config", config, "--train-files", speech)
     original = Trainer.step
 
-    def step(self: Trainer, batch: torch.Tensor, progress: float, tokens: Any = None) -> StepReport:
+    def step(self: Trainer, batch: torch.Tensor, progress: float, *rest: Any) -> StepReport:
         if self.steps == 3:
             os.kill(os.getpid(), number)
-        return original(self, batch, progress, tokens)
+        return original(self, batch, progress, *rest)
 
     with monkeypatch.context() as context:
         context.setattr(Trainer, "step", step)

@@ -138,9 +138,9 @@ def signal_in_step(monkeypatch: pytest.MonkeyPatch, step: int, *numbers: signal.
     original = Trainer.step
 
     def step_and_signal(
-        self: Trainer, batch: torch.Tensor, progress: float, tokens: Any = None
+        self: Trainer, batch: torch.Tensor, progress: float, *rest: Any
     ) -> StepReport:
-        report = original(self, batch, progress, tokens)
+        report = original(self, batch, progress, *rest)
         if self.steps == step:
             for number in numbers:
                 os.kill(os.getpid(), number)
@@ -417,12 +417,12 @@ def test_run_is_saved_when_all_files_become_unreadable(
     original = Trainer.step
 
     def step_and_delete(
-        self: Trainer, batch: torch.Tensor, progress: float, tokens: Any = None
+        self: Trainer, batch: torch.Tensor, progress: float, *rest: Any
     ) -> StepReport:
         if self.steps == 4:
             for path in speech.iterdir():
                 path.write_bytes(b"")
-        return original(self, batch, progress, tokens)
+        return original(self, batch, progress, *rest)
 
     monkeypatch.setattr(Trainer, "step", step_and_delete)
     with pytest.raises(CodectoolError, match="files of a batch could be read"):
@@ -437,7 +437,7 @@ def test_run_is_saved_when_all_files_become_unreadable(
 def make_batches_nan(monkeypatch: pytest.MonkeyPatch, steps: range) -> None:
     original = Trainer.step
 
-    def step(self: Trainer, batch: torch.Tensor, progress: float, tokens: Any = None) -> StepReport:
+    def step(self: Trainer, batch: torch.Tensor, progress: float, *rest: Any) -> StepReport:
         return original(self, batch * torch.nan if self.steps in steps else batch, progress)
 
     monkeypatch.setattr(Trainer, "step", step)
@@ -490,12 +490,12 @@ def test_gradient_that_is_not_finite_is_named_with_step_and_files(
     original = Trainer.step
     names: list[str] = []
 
-    def step(self: Trainer, batch: torch.Tensor, progress: float, tokens: Any = None) -> StepReport:
+    def step(self: Trainer, batch: torch.Tensor, progress: float, *rest: Any) -> StepReport:
         name, weight = list(self.model.named_parameters())[3]
         names.append(name)
         handle = weight.register_hook(lambda grad: grad * (torch.nan if self.steps == 4 else 1))
         try:
-            return original(self, batch, progress, tokens)
+            return original(self, batch, progress, *rest)
         finally:
             handle.remove()
 
@@ -514,8 +514,8 @@ def test_weights_that_are_not_finite_are_never_saved(
 ) -> None:
     original = Trainer.step
 
-    def step(self: Trainer, batch: torch.Tensor, progress: float, tokens: Any = None) -> StepReport:
-        report = original(self, batch, progress, tokens)
+    def step(self: Trainer, batch: torch.Tensor, progress: float, *rest: Any) -> StepReport:
+        report = original(self, batch, progress, *rest)
         if self.steps == 8:
             with torch.no_grad():
                 next(self.model.parameters()).fill_(torch.inf)
