@@ -110,7 +110,7 @@ def build_graph(program: ExportedProgram, part: ExportPart, metadata: GraphMetad
         )
     assert exported is not None
     model = exported.model
-    with _weights_as_inputs(model.graph):
+    with quiet(), _weights_as_inputs(model.graph):
         # Folding first leaves few nodes, which the patterns of the optimizer are matched against.
         optimizer.fold_constants_ir(model)
         optimizer.remove_unused_nodes(model)
@@ -126,15 +126,17 @@ def build_graph(program: ExportedProgram, part: ExportPart, metadata: GraphMetad
 @contextmanager
 def quiet() -> Iterator[None]:
     """Hide messages about optional packages and internals of the exporter."""
-    logger = logging.getLogger("torch.onnx")
-    level = logger.level
-    logger.setLevel(logging.ERROR)
+    loggers = [logging.getLogger(name) for name in ("torch.onnx", "onnxscript")]
+    levels = [logger.level for logger in loggers]
+    for logger in loggers:
+        logger.setLevel(logging.ERROR)
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             yield
     finally:
-        logger.setLevel(level)
+        for logger, level in zip(loggers, levels, strict=True):
+            logger.setLevel(level)
 
 
 @contextmanager
