@@ -43,6 +43,7 @@ from codectool.codecs.hac.source import (
 
 NEIGHBOURS = np.arange(-2, 3)
 FILTER_BLOCK = 64  # samples that one product of the low-pass computes
+FEW_ROWS = 16  # rows of products that BLAS libraries round by the number of threads
 
 
 def pitch_tracker(block: PitchTracker) -> Callable[[Buffer, Workspace], Operation]:
@@ -235,9 +236,9 @@ def segment_filter(
     It returns a function from logarithms of gains to samples ``(N, 1)``, the sources that the
     function filters, ``(2, N)``, and their memories.
     """
-    matrix, phases = block.matrix.clone(), block.phases.clone()
+    matrix, delay = block.matrix.clone(), block.delay % block.fft
     window: Array = block.window.numpy().copy()
-    hop, fft, bins, tail = block.hop, block.fft, len(block.phases), block.tail // block.hop
+    hop, fft, bins, tail = block.hop, block.fft, block.matrix.shape[1], block.tail // block.hop
 
     def bind(rows: int, workspace: Workspace) -> tuple[RunFilter, Array, list[StateArrays]]:
         extended = np.zeros((2, (rows + 1) * hop), np.float32)
@@ -245,6 +246,7 @@ def segment_filter(
         padded = torch.zeros(rows, 2, fft, dtype=torch.float32, device="cpu")
         windowed: Array = padded.numpy()[:, :, : 2 * hop]
         weights = workspace.take("weights", 2 * rows, bins)
+        delayed = workspace.take("delayed", rows, fft).array
         total = np.zeros((rows + tail, hop), np.float32)
         memories = [
             StateArrays(extended[:, :hop], extended[:, -hop:]),
@@ -257,12 +259,16 @@ def segment_filter(
             np.clip(weights.array, *GAIN_LIMITS, out=weights.array)
             np.exp(weights.array, out=weights.array)
             spectra = torch.fft.rfft(padded)
-            spectra.mul_(weights.tensor.view(rows, 2, bins))
-            spectrum = spectra[:, 0].add_(spectra[:, 1]).mul_(phases)
-            filtered: Array = torch.fft.irfft(spectrum, fft).numpy()
+            # in NumPy, since complex products of PyTorch are rounded by the number of threads
+            values = spectra.numpy()
+            for component in (values.real, values.imag):
+                component *= weights.array.reshape(rows, 2, bins)
+            filtered: Array = torch.fft.irfft(spectra[:, 0].add_(spectra[:, 1]), fft).numpy()
+            np.copyto(delayed[:, delay:], filtered[:, : fft - delay])
+            np.copyto(delayed[:, :delay], filtered[:, fft - delay :])
             total[tail:] = 0
             for part in range(tail + 1):
-                hops = filtered[:, part * hop : (part + 1) * hop]
+                hops = delayed[:, part * hop : (part + 1) * hop]
                 total[part : part + rows, : hops.shape[1]] += hops
             np.copyto(out.array.reshape(rows, hop), total[:rows])
 
@@ -287,6 +293,9 @@ def low_pass(block: LowPass) -> Bind:
         unfolded = workspace.take("unfolded", *windows.shape)
 
         def run(out: Buffer) -> None:
+            if len(windows) <= FEW_ROWS:
+                np.einsum("tk,kc->tc", windows, matrix, out=out.array.reshape(-1, size))
+                return
             np.copyto(unfolded.array, windows)
             torch.mm(unfolded.tensor, product.tensor, out=out.tensor.view(-1, size))
 
