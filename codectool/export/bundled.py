@@ -15,7 +15,7 @@ from codectool.loading import load
 from codectool.onnx.load import BUNDLED
 
 # Names in the checkpoint registry, one for each set of hyper-parameters; the default weights first.
-BUNDLED_MODELS = ("hac",)
+BUNDLED_MODELS = ("hac", "hac-7391a4ee")
 
 
 def write_bundled(folder: Path = BUNDLED, models: Sequence[str] = BUNDLED_MODELS) -> list[Path]:

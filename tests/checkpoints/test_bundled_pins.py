@@ -24,6 +24,9 @@ TOKENS = {
     "2c307f6d-16k": "27bc653a484dbb42eb016c561cb79af1a5ebf832148a41deca1f358ce67140f9",
     "7391a4ee-24k": "b4d1787a3d0eeaa836c3b1eb3ae5c05584fbe17d4fa93fcd20b83f7f86179357",
     "7391a4ee-16k": "ab50d5062033b3bc4e20b046d45e08f0af0fd8d797241de1aede06d35f04e3e6",
+    # the same tokens, another decoder
+    "ffcef39f-24k": "b4d1787a3d0eeaa836c3b1eb3ae5c05584fbe17d4fa93fcd20b83f7f86179357",
+    "ffcef39f-16k": "ab50d5062033b3bc4e20b046d45e08f0af0fd8d797241de1aede06d35f04e3e6",
 }
 
 

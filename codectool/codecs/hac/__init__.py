@@ -27,7 +27,7 @@ FAMILY = CodecFamily(
     published=ModelMetadata(
         layout=_LAYOUT,
         paper="our own design, docs/models/hac.md",
-        parameters=4_054_706,
+        parameters=4_188_993,
         encoder_lookahead=0,
         decoder_lookahead=640,
     ),
