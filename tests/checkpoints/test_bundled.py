@@ -18,7 +18,9 @@ from tests.cli.conftest import Run, run, speech  # noqa: F401  (fixtures)
 
 PUBLISHED_BITS = 18
 PUBLISHED_RATE = 75
-PREVIOUS = [f"hac-{fingerprint}" for fingerprint in ("1110df23", "2c307f6d", "1d8631bb", "7391a4ee")]
+PREVIOUS = [
+    f"hac-{fingerprint}" for fingerprint in ("1110df23", "2c307f6d", "1d8631bb", "7391a4ee")
+]
 
 
 @pytest.fixture
@@ -31,9 +33,9 @@ def no_checkout(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture(scope="module")
 def previous(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A file made with previous weights."""
+    """A file made with previous weights whose encoder is another one."""
     path = tmp_path_factory.mktemp("previous") / "old.hcd"
-    codec = codectool.load(checkpoint=PREVIOUS[-1], device="cpu")
+    codec = codectool.load(checkpoint="hac-1d8631bb", device="cpu")
     codectool.write(path, codec.encode([0.0] * 2000, 24000))
     return path
 

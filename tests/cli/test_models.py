@@ -258,7 +258,7 @@ def test_verify_checks_everything_on_this_machine(run: Run, tmp_path: Path) -> N
     result = run("models", "verify")
     assert result.code == 0
     assert [line.split(":")[0] for line in result.text.splitlines()] == [
-        *("hac", "hac-1d8631bb", "hac-2c307f6d", "hac-1110df23", "mine")
+        *("hac", "hac-7391a4ee", "hac-1d8631bb", "hac-2c307f6d", "hac-1110df23", "mine")
     ]
     content = bytearray(MICRO.read_bytes())
     content[len(content) // 2] ^= 1
