@@ -21,6 +21,7 @@ from tests.hac_models import load_preset, small_preset, untrained
 CLIP = Path(__file__).parents[3] / "assets" / "speech_espeak.flac"
 VALUE_BOUND = 5e-5  # rounding of the values whose signs are the bits; they are of size 1
 AUDIO_BOUND = 2e-6
+SOURCE_BOUND = 2e-4  # of decoders with a source: rounding of the pitch moves harmonics
 LENGTHS = [80, 1, 75, 160, 3, 76]
 
 TINY = load_preset("hac-tiny")
@@ -148,7 +149,7 @@ def test_stream_in_small_chunks_differs_in_ties_only(bundled, chunk):
     assert codes.shape == expected.shape
     assert_equal_except_ties(bundled, codes, expected, wave)
     audio = push_in_chunks(bundled.stream_decoder(chunk), expected, [chunk, 3])
-    torch.testing.assert_close(audio, decode_batch(bundled, expected), atol=AUDIO_BOUND, rtol=0)
+    torch.testing.assert_close(audio, decode_batch(bundled, expected), atol=SOURCE_BOUND, rtol=0)
 
 
 def test_rounding_of_values_is_below_the_bound_for_ties(bundled):
@@ -226,7 +227,7 @@ def test_codec_without_fast_path_differs_in_ties_only(bundled, monkeypatch):
     monkeypatch.setattr(bundled, "cpu_fast_path", False)
     assert_equal_except_ties(bundled, encode_batch(bundled, wave), expected, wave)
     found = decode_batch(bundled, expected)
-    torch.testing.assert_close(found, audio, atol=AUDIO_BOUND, rtol=0)
+    torch.testing.assert_close(found, audio, atol=SOURCE_BOUND, rtol=0)
 
 
 class OperationCounter(TorchDispatchMode):

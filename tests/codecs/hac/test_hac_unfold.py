@@ -27,11 +27,11 @@ def unfolded(codec, waves=None):
     return network
 
 
-def assert_same(codec, other, wave):
+def assert_same(codec, other, wave, atol=1e-5):
     codes = encode_batch(codec, wave)
     assert torch.equal(encode_batch(other, wave), codes)
     torch.testing.assert_close(
-        decode_batch(other, codes), decode_batch(codec, codes), rtol=1e-4, atol=1e-5
+        decode_batch(other, codes), decode_batch(codec, codes), rtol=1e-4, atol=atol
     )
 
 
@@ -50,7 +50,7 @@ def test_bundled_weights_survive_unfolding():
     _, state, config = read_native(registry.default("hac").locate())
     codec = HacCodec.from_state(state, config)
     folded = fold(unfolded(codec, noise(batch=2)))
-    assert_same(codec, folded, noise(1.0, batch=1, seed=1))
+    assert_same(codec, folded, noise(1.0, batch=1, seed=1), atol=1e-4)  # rounding moves harmonics
     for name, tensor in codec.state_dict().items():
         torch.testing.assert_close(folded.state_dict()[name], tensor, rtol=1e-4, atol=1e-6)
 
