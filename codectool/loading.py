@@ -130,9 +130,9 @@ def _find_entry(model: str | None, checkpoint: str | Path | None) -> ModelEntry 
     Raises:
         WeightsMissingError: there is no checkpoint, and no default weights are on this machine.
     """
+    family = get_family(model or DEFAULT_FAMILY)
     if checkpoint is not None:
         return None if Path(checkpoint).exists() else registry.named(str(checkpoint))
-    family = get_family(model or DEFAULT_FAMILY)
     entry = registry.default(family.name)
     if entry is None:
         hint = f"{family.weights_hint}; " if family.weights_hint else ""

@@ -5,29 +5,37 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
+from codectool.checkpoints import registry
 from codectool.codecs.registry import get_family
 from codectool.export.graphs import build_graph, describe, save_graph, without_weights
 from codectool.export.run import trace
 from codectool.loading import load
 from codectool.onnx.load import BUNDLED
 
-# Names in the checkpoint registry, one for each set of hyper-parameters; the default weights first.
-BUNDLED_MODELS = ("hac", "hac-7391a4ee")
 
+def write_bundled(folder: Path = BUNDLED) -> list[Path]:
+    """Write the steps of the default and the previous weights, named ``MODEL-PART.onnx``.
 
-def write_bundled(folder: Path = BUNDLED, models: Sequence[str] = BUNDLED_MODELS) -> list[Path]:
-    """Write the steps of models to ``folder``, named ``MODEL-PART.onnx``."""
-    paths = []
-    for name in models:
-        codec = load(checkpoint=name, device="cpu", runtime="torch")
+    Weights with the same hyper-parameters share the graphs of the first in the registry.
+    """
+    paths: list[Path] = []
+    seen: list[Mapping[str, Any]] = []
+    for entry in registry.entries().values():
+        if not entry.is_bundled:
+            continue
+        codec = load(checkpoint=entry.locate(), device="cpu", runtime="torch")
+        if codec.model.hyper_parameters in seen:
+            continue
+        seen.append(codec.model.hyper_parameters)
         tensors = codec.model.state_dict()
         for part in get_family(codec.model.family).export_parts(codec.model):
             if part.chunk_frames is not None:
                 graph = build_graph(trace(codec, part), part, describe(codec, part))
-                paths.append(folder / f"{name}-{part.name}.onnx")
+                paths.append(folder / f"{entry.name}-{part.name}.onnx")
                 save_graph(without_weights(graph, tensors), paths[-1])
     return paths
 

@@ -44,7 +44,7 @@ def test_less_precision_is_reported_and_needs_force(run: Run, speech: Path, tmp_
     assert run("encode", speech, old, "--checkpoint", BIGCODEC).code == 0
     converted = run("convert", BIGCODEC, native, "--dtype", "bf16")
     assert converted.code == 0
-    assert "not 218b61c7; .hcd files made with" in converted.err
+    assert "not 9214f883; .hcd files made with" in converted.err
     refused = run("decode", old, tmp_path / "x.wav", "--checkpoint", native)
     assert refused.code == 2
     assert "was converted with less precision" in refused.err
@@ -62,7 +62,7 @@ def test_dry_run_lists_tensors_and_writes_nothing(run: Run, tmp_path: Path) -> N
     _, state, _ = read_weights(SUPERCODEC)
     assert [line.split()[0] for line in lines[: len(state)]] == sorted(state)
     assert lines[0].split() == ["decoder.0.conv.bias", "32", "float32"]
-    assert "supercodec fe0e1f7f: 124 tensors" in lines[len(state)]
+    assert "supercodec fe0e1f7f, tokens 56d3d43f: 124 tensors" in lines[len(state)]
     assert lines[-1].startswith(f"would write {target}: safetensors, 0.4 MB, fingerprint ")
     assert not target.exists()
     assert run("convert", SUPERCODEC, "--dry-run").text.splitlines() == lines[:-1]

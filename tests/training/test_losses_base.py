@@ -12,7 +12,6 @@ from codectool.schema import from_json
 from codectool.training.config import load
 from codectool.training.losses import AnyLossConfig
 from codectool.training.losses.base import ReconstructionLoss
-from codectool.training.trainer import weighted_sum
 from tests.training import small
 
 OUTPUT, TARGET = small.batch(2, 16000, seed=1), small.batch(2, 16000, seed=2)
@@ -132,9 +131,3 @@ def test_discriminators_have_the_published_number_of_parameters() -> None:
     stft = 2 * 32 * 27 + 32  # the first layer has no weight norm
     stft += 3 * weight_normed((32, 32, 27)) + weight_normed((32, 32, 9), (32, 1, 9))
     assert num_parameters("supercodec") == [3 * stft]
-
-
-def test_auxiliary_losses_without_weight_do_not_count() -> None:
-    losses = {"commitment": torch.tensor(2.0), "entropy": torch.tensor(5.0)}
-    assert weighted_sum(losses, {"commitment": 0.25}).item() == 0.5
-    assert weighted_sum(losses, {"entropy": 2, "commitment": 1}).item() == 12

@@ -177,7 +177,7 @@ def test_weights_loaded_under_a_setting_are_ordinary(path: Path, name: str) -> N
     for tensor in (*model.parameters(), *model.buffers()):
         assert not tensor.is_inference()
         assert tensor.device.type == "cpu"
-        assert tensor.dtype in (torch.float32, torch.int64)
+        assert tensor.dtype in (torch.float32, torch.int64, torch.complex64)
     copy.deepcopy(model).requires_grad_(True)
 
 

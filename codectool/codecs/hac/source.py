@@ -350,7 +350,9 @@ class SegmentFilter(nn.Module):
         self.spacing = spacing
         self.tail = -(-fft // hop) * hop - hop
         self.matrix = nn.Buffer(band_weights(bands, self.positions()), persistent=False)
-        self.window = nn.Buffer(torch.hann_window(2 * hop), persistent=False)
+        self.window = nn.Buffer(
+            torch.hann_window(2 * hop, dtype=torch.float32, device="cpu"), persistent=False
+        )
         # filters have no phase, so segments are delayed: their responses begin before them
         turns = torch.arange(fft // 2 + 1, dtype=torch.float64, device="cpu") * delay / fft
         self.phases = nn.Buffer(
