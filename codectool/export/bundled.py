@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from codectool.checkpoints import registry
+from codectool import models
 from codectool.codecs.registry import get_family
 from codectool.export.graphs import build_graph, describe, save_graph, without_weights
 from codectool.export.run import trace
@@ -24,7 +24,7 @@ def write_bundled(folder: Path = BUNDLED) -> list[Path]:
     """
     paths: list[Path] = []
     seen: list[Mapping[str, Any]] = []
-    for entry in registry.entries().values():
+    for entry in models.entries().values():
         if not entry.is_bundled:
             continue
         codec = load(checkpoint=entry.locate(), device="cpu", runtime="torch")

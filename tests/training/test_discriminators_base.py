@@ -6,6 +6,7 @@ from torch.nn.utils import parametrize
 
 from codectool.errors import ConfigError
 from codectool.training.discriminators.bands import FilterBandConfig
+from codectool.training.discriminators.levels import LogMelConfig
 from codectool.training.discriminators.periods import MultiPeriodConfig
 from codectool.training.discriminators.stft import (
     ComplexStftConfig,
@@ -17,6 +18,7 @@ CONFIGS = {
     "magnitudes": MagnitudeStftConfig((128, 256), 4, 16),
     "complex": ComplexStftConfig((64, 128), (4, 4, 8, 8, 8)),
     "bands": FilterBandConfig((1, 2, 3, 5), (4, 4, 8, 8, 8)),
+    "levels": LogMelConfig(window=128, hop=64, fft_size=128, bands=20, channels=(4, 4, 8, 8)),
 }
 
 
