@@ -88,4 +88,5 @@ class LogMelImage(nn.Module):
             frames = wave.squeeze(1).float().unfold(-1, size, self.hop)
             bins = torch.fft.rfft(frames * self.window, self.fft_size)
             power = (bins.real.square() + bins.imag.square()) @ self.bands
-            return (0.25 * (power + SMALLEST_POWER).log() + 3.0).unsqueeze(3)
+            levels: Tensor = 0.25 * (power + SMALLEST_POWER).log() + 3.0
+            return levels.unsqueeze(3)
