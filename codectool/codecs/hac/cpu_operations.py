@@ -201,3 +201,34 @@ def depthwise_conv(windows: Buffer, taps: Buffer, out: Buffer) -> None:
 
 
 Bind = Callable[[int, Workspace], Operation]
+
+
+def residual_unit(
+    kernel: Tensor, widen: Pointwise, activation: Module, narrow: Pointwise, dilation: int = 1
+) -> Bind:
+    """Return a function that allocates ``x + narrow(snake(widen(convolve(x))))``.
+
+    ``kernel`` is that of a causal depthwise convolution, ``(C, K)``.
+    """
+    half = half_period(activation)
+    taps = Buffer(kernel.T.contiguous())
+    enter, leave = Affine(widen, after=half), Affine(narrow, before=half)
+    size, channels = taps.array.shape
+
+    def bind(frames: int, workspace: Workspace) -> Operation:
+        history = History(((size - 1) * dilation, channels), frames)
+        windows = history.windows(size, dilation)
+        convolved = workspace.take("convolved", frames, channels)
+        angle = workspace.take("angle", frames, len(half))
+        cosine = workspace.take("cosine", frames, len(half))
+
+        def run(out: Buffer) -> None:
+            depthwise_conv(windows, taps, convolved)
+            enter(convolved, angle)
+            snake_(angle.array, cosine.array)
+            leave(angle, out)
+            np.add(out.array, history.chunk.array, out=out.array)
+
+        return Operation(history.chunk, run, history)
+
+    return bind

@@ -26,8 +26,8 @@ from codectool.codecs.hac.cpu_operations import (
     JoinedMemory,
     Operation,
     Workspace,
-    depthwise_conv,
     half_period,
+    residual_unit,
     snake_,
 )
 from codectool.codecs.hac.fast_source import harmonic_noise, low_pass, pitch_tracker
@@ -118,27 +118,9 @@ def _frames_product(block: Stem | TokenMixer) -> Bind:
 
 
 def _residual_unit(block: ResidualUnit) -> Bind:
-    half = half_period(block.branch.activation)
-    taps = Buffer(block.depthwise.T.contiguous())
-    widen, narrow = Affine(block.branch.widen, after=half), Affine(block.branch.narrow, before=half)
-
-    def bind(frames: int, workspace: Workspace) -> Operation:
-        history = History(block.state_shape, frames)
-        windows = history.windows(len(taps.array), block.dilation)
-        convolved = workspace.take("convolved", frames, taps.array.shape[1])
-        angle = workspace.take("angle", frames, len(half))
-        cosine = workspace.take("cosine", frames, len(half))
-
-        def run(out: Buffer) -> None:
-            depthwise_conv(windows, taps, convolved)
-            widen(convolved, angle)
-            snake_(angle.array, cosine.array)
-            narrow(angle, out)
-            np.add(out.array, history.chunk.array, out=out.array)
-
-        return Operation(history.chunk, run, history)
-
-    return bind
+    branch = block.branch
+    layers = branch.widen, branch.activation, branch.narrow
+    return residual_unit(block.depthwise, *layers, block.dilation)
 
 
 def _activated_pointwise(block: OutputProjection | Downsample | Upsample | Head) -> Bind:

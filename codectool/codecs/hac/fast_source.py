@@ -23,6 +23,7 @@ from codectool.codecs.hac.cpu_operations import (
     Workspace,
     depthwise_conv,
     half_period,
+    residual_unit,
     snake_,
 )
 from codectool.codecs.hac.layers import Pointwise
@@ -33,7 +34,6 @@ from codectool.codecs.hac.source import (
     LOWEST_PITCH,
     NOISE_FACTORS,
     NOISE_SPREAD,
-    GainContext,
     HarmonicNoise,
     LowPass,
     PitchTracker,
@@ -100,7 +100,9 @@ def harmonic_noise(block: HarmonicNoise) -> Callable[[Buffer, Buffer, Workspace]
     half = half_period(block.activation)
     factor: Array = half.float().numpy()
     widen, gains = Affine(block.widen, after=half), Affine(block.gains)
-    context = None if block.context is None else gain_context(block.context)
+    context = None
+    if (unit := block.context) is not None:
+        context = residual_unit(unit.kernel, unit.widen, unit.activation, unit.narrow)
     sharpening = None if block.sharpening is None else block.sharpening.clone()
     noise_limit: Array | None = None
     if block.noise_limit is not None:
@@ -159,32 +161,6 @@ def harmonic_noise(block: HarmonicNoise) -> Callable[[Buffer, Buffer, Workspace]
             counter[0] = (counter[0] + frames) % period
 
         return Operation(x, run, JoinedMemory(memories))
-
-    return bind
-
-
-def gain_context(block: GainContext) -> Bind:
-    """Return a function that allocates the residual unit of the gains."""
-    half = half_period(block.activation)
-    taps = Buffer(block.kernel.T.contiguous())
-    widen, narrow = Affine(block.widen, after=half), Affine(block.narrow, before=half)
-    reach, channels = block.reach, len(block.kernel)
-
-    def bind(frames: int, workspace: Workspace) -> Operation:
-        history = History((reach, channels), frames)
-        windows = history.windows(reach + 1)
-        convolved = workspace.take("convolved", frames, channels)
-        angle = workspace.take("angle", frames, len(half))
-        cosine = workspace.take("cosine", frames, len(half))
-
-        def run(out: Buffer) -> None:
-            depthwise_conv(windows, taps, convolved)
-            widen(convolved, angle)
-            snake_(angle.array, cosine.array)
-            narrow(angle, out)
-            np.add(out.array, history.chunk.array, out=out.array)
-
-        return Operation(history.chunk, run, history)
 
     return bind
 

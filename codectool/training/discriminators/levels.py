@@ -1,4 +1,4 @@
-"""Discriminator on log levels of mel bands: it judges the spectrum of each sound, not its phases.
+"""Discriminator on log levels of mel bands: it sees the spectrum of each sound, but no phases.
 
 Losses that compare levels are least for their mean, and means are smoother over frequency than
 speech. Windows are shorter than a period of most voices, and many per second, so that the image has
