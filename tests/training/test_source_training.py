@@ -41,6 +41,7 @@ LOSSES = [
         **{"bands": 10, "quefrencies": 8, "frames": 16},
     },
 ]
+LOG_MEL = {"kind": "log_mel", "sample_rate": RATE, "bands": 20, "channels": [4, 4, 8]}
 TRAINING = {**WITHOUT_ENCODER, "freeze": "encoder", "losses": LOSSES, "segment_size": 1600}
 
 
@@ -195,9 +196,12 @@ def test_balancer_is_refused_with_a_source(speech: Path) -> None:
     config(speech, adversarial={**adversarial, "balance": None})
 
 
-def test_adversarial_training_takes_a_source(speech: Path) -> None:
+@pytest.mark.parametrize("discriminators", [None, [LOG_MEL]], ids=["complex", "log_mel"])
+def test_adversarial_training_takes_a_source(speech: Path, discriminators: Any) -> None:
     batch = next(batches(config(speech), speech))
     adversarial = {**small.ONE_DISCRIMINATOR, "balance": None, "start": 0.0}
+    if discriminators is not None:
+        adversarial["discriminators"] = discriminators
     trainer = Trainer(config(speech, freeze=None, adversarial=adversarial), CPU)
     report = trainer.step(batch.audio, 0.0, pitch=batch.pitch)
     assert not report.skipped
