@@ -80,7 +80,7 @@ def mel_power(wave: Array, window: int, bands: int, hop: int, rate: int) -> Arra
     magnitudes = scale * stft_magnitudes(np.pad(wave, window // 2), window, hop)
     corners = mel_frequencies(rate / 2, bands)
     bins = np.arange(window // 2 + 1) * rate / window
-    filters = triangular_filters(bins, corners) * 2 / (corners[2:] - corners[:-2])[:, None]
+    filters = unit_area_filters(bins, corners)
     return np.asarray(magnitudes**2 @ filters.T)
 
 
@@ -117,6 +117,11 @@ def triangular_filters(bins: Array, corners: Array) -> Array:
         rise, fall = (bins - low) / (centre - low), (high - bins) / (high - centre)
         rows.append(np.maximum(0, np.minimum(rise, fall)))
     return np.stack(rows)
+
+
+def unit_area_filters(bins: Array, corners: Array) -> Array:
+    """Return the triangles of `triangular_filters` with Slaney's area of 1, ``(bands, bins)``."""
+    return triangular_filters(bins, corners) * 2 / (corners[2:] - corners[:-2])[:, None]
 
 
 def hz_to_mel(hertz: float) -> float:

@@ -30,7 +30,7 @@ class SourceConfig(Config, frozen=True, omit_defaults=True):
         cutoff: limit in Hz of the band that the network makes alone.
         pitch_hidden: width of the network that predicts the pitch.
         pitch_kernel: frames that each of its convolutions sees.
-        pitch_bins: pitches that it tells apart, from 60 Hz on, 24 per octave.
+        pitch_bins: number of pitches that it distinguishes, from 60 Hz on, 24 per octave.
         hidden: width of the layer that predicts the gains.
         bands: number of bands, evenly spaced on a mel-like scale.
         fft_size: size of the FFT of the filters in samples; a frame of the stage is shorter.

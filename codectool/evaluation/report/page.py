@@ -123,7 +123,7 @@ def write_tables(
             f"<table>\n<thead><tr>{cells('th', head)}</tr></thead>\n"
             f"<tbody>\n{lines}\n</tbody></table></div>\n</section>"
         )
-    page = Template(_read("tables.html")).substitute(
+    page = Template(_read("head.html") + _read("tables.html")).substitute(
         policy=policy,
         style=style,
         title=escaped(title),
@@ -140,7 +140,7 @@ def _page_text(evaluation: Evaluation, store: AudioStore, title: str, command: s
     """Return the page without audio."""
     style = _read("page.css")
     script = '"use strict";\n' + "\n".join(_read(f"js/{name}.js") for name in SCRIPTS)
-    return Template(_read("page.html")).substitute(
+    return Template(_read("head.html") + _read("page.html")).substitute(
         policy=_content_security_policy(script, style, store.sources),
         style=style,
         script=script,

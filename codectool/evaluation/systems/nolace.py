@@ -90,7 +90,7 @@ class Libopus:
         self.version = library.opus_get_version_string().decode("ascii", "replace")
 
     def has_nolace(self) -> bool:
-        """Return whether the decoder's complexity changes what it makes of wide-band speech."""
+        """Return whether the decoder's complexity changes decoded wide-band speech."""
         time = np.arange(RATE // 5) / 16000
         buzz = sum(np.sin(2 * math.pi * 150 * k * time) for k in range(1, 20)) / 40
         coded = self._encode(np.asarray(buzz, np.float32))

@@ -24,6 +24,7 @@ from codectool.training.discriminators.base import (
     require_samples,
 )
 from codectool.training.losses.mel import mel_bands
+from codectool.training.losses.spectrum import magnitudes
 
 SLOPE = 0.2
 SMALLEST_POWER = 1e-8  # about the noise of 16-bit audio
@@ -85,8 +86,7 @@ class LogMelImage(nn.Module):
         size = len(self.window)
         require_samples(wave, size, f"the log-mel discriminator of window {size}")
         with torch.autocast(wave.device.type, enabled=False):
-            frames = wave.squeeze(1).float().unfold(-1, size, self.hop)
-            bins = torch.fft.rfft(frames * self.window, self.fft_size)
-            power = (bins.real.square() + bins.imag.square()) @ self.bands
+            signal = wave.squeeze(1).float()
+            power = magnitudes(signal, self.window, self.fft_size, self.hop, power=2) @ self.bands
             levels: Tensor = 0.25 * (power + SMALLEST_POWER).log() + 3.0
             return levels.unsqueeze(3)

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
-from codectool.audio.mel import mel_frequencies, triangular_filters
+from codectool.audio.mel import mel_frequencies, triangular_filters, unit_area_filters
 from codectool.errors import ConfigError
 from codectool.schema import MAX_SIZE, NonNegativeFloat, PositiveFloat, Sizes
 from codectool.training.losses.base import BandLossConfig, Loss
@@ -159,12 +159,12 @@ def mel_bands(
     """
     bins = np.arange(fft_size // 2 + 1) * sample_rate / fft_size
     corners = mel_frequencies(sample_rate / 2 if f_max is None else f_max, num_bands, f_min)
-    bands = triangular_filters(bins, corners)
     if unit_sum:
+        bands = triangular_filters(bins, corners)
         total = bands.sum(axis=1, keepdims=True)
         bands = bands / np.where(total > 0, total, 1.0)
     else:
-        bands = bands * 2 / (corners[2:] - corners[:-2])[:, None]
+        bands = unit_area_filters(bins, corners)
     return torch.from_numpy(bands.T.copy()).float()
 
 
