@@ -26,7 +26,7 @@ from codectool.streaming import (
     check_codebooks,
     max_padding,
     padded_frames,
-    warn_samples,
+    warn_caller,
 )
 from codectool.tokens import MAX_SAMPLE_RATE, TokenLayout, Tokens, check_integer
 
@@ -122,8 +122,18 @@ class Codec:
 
     @property
     def precision(self) -> str:
-        """Precision of the matrix products."""
+        """Precision of the matrix products, as requested; ``"auto"`` is possible."""
         return self.runner.precision
+
+    @property
+    def encode_precision(self) -> str:
+        """Precision with which audio is encoded."""
+        return self.runner.encode_precision
+
+    @property
+    def decode_precision(self) -> str:
+        """Precision with which tokens are decoded."""
+        return self.runner.decode_precision
 
     @property
     def sample_rate(self) -> int:
@@ -184,7 +194,7 @@ class Codec:
         if normalize is None:
             return self.encode_chunks([wave], sample_rate, len(wave), tags)
         self.check_rate(sample_rate)
-        LevelCheck("samples", warn_samples)(wave)
+        LevelCheck("samples", warn_caller)(wave)
         gain_db = find_gain(wave, sample_rate, normalize)
         chunks = [amplify(wave, gain_db)]
         return self.encode_chunks(
@@ -233,7 +243,7 @@ class Codec:
         self.check_rate(sample_rate)
         wave = cast(Samples, samples) if checked else as_channels(samples)
         if not checked:
-            LevelCheck("samples", warn_samples)(wave)
+            LevelCheck("samples", warn_caller)(wave)
         num_samples = wave.shape[1]
         gain_db = 0.0 if normalize is None else find_gain(wave, sample_rate, normalize)
         wave = resample(amplify(wave, gain_db), sample_rate, self.sample_rate)

@@ -13,7 +13,7 @@ from codectool.codecs.registry import DEFAULT_FAMILY, get_family
 from codectool.deprecation import renamed_keywords
 from codectool.errors import CheckpointError, FingerprintError, UsageError, WeightsMissingError
 from codectool.onnx.load import LoadedExport, is_export, load_exported
-from codectool.streaming import Padding
+from codectool.streaming import Padding, warn_caller
 
 if TYPE_CHECKING:
     from codectool.checkpoints.load import LoadedModel
@@ -46,9 +46,11 @@ def load(
             decoder, without a checkpoint) does not contain it.
         device: ``"cpu"``, ``"cuda"``, ``"cuda:N"``, ``"mps"``, or ``"auto"`` (the fastest); or a
             `torch.device`.
-        precision: ``"fp32"``, or ``"bf16"`` or ``"fp16"`` for the matrix products. Only fp32
-            produces the tokens of the reference implementation. HAC at 1.35 kbps is faster in fp32
-            on a CPU and ignores it there.
+        precision: ``"fp32"``, or ``"bf16"`` or ``"fp16"`` for the matrix products, or ``"auto"``,
+            which is bf16 for decoding on CPUs with instructions for it, if the codec's error is
+            then inaudible, and fp32 for all else. Only fp32 produces the tokens of the reference
+            implementation. fp16 needs a GPU. HAC at 1.35 kbps is faster in fp32 on a CPU and
+            ignores it there.
         padding: how signals are extended to whole frames. ``"lossless"`` keeps every sample and
             decodes to the exact length; ``"reference"`` does what the reference implementation
             does.
@@ -103,9 +105,20 @@ def load(
 
     from codectool.checkpoints.load import load_model
     from codectool.codecs.isolation import isolated
-    from codectool.torch_runner import TorchRunner, find_device
+    from codectool.torch_runner import (
+        TorchRunner,
+        check_precision,
+        find_device,
+        is_slow_precision,
+    )
 
     where = find_device(device)
+    check_precision(precision, where)
+    if is_slow_precision(precision, where):
+        warn_caller(
+            "precision bf16: this CPU has no instructions for it, so it is not faster than fp32; "
+            "`--precision auto` uses bf16 only where it is"
+        )
     if isinstance(config, str):
         config = Path(config)
     with isolated(where.type, inference=False):
@@ -219,7 +232,7 @@ def _check_onnx_options(config: object, device: str, precision: str) -> None:
         raise UsageError("`--config` needs PyTorch: an exported model contains its config")
     if device not in ("auto", "cpu"):
         raise UsageError(f"device {device}: ONNX Runtime runs on the CPU; use `--runtime torch`")
-    if precision != "fp32":
+    if precision not in ("fp32", "auto"):
         raise UsageError(
             f"precision {precision}: ONNX Runtime computes in fp32; use `--runtime torch`"
         )

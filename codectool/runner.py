@@ -35,7 +35,9 @@ class Runner(ABC):
         runtime: ``"torch"`` or ``"onnx"``.
         device: where the model runs, for example ``cuda:0``.
         device_type: ``"cpu"``, ``"cuda"`` or ``"mps"``.
-        precision: of the matrix products.
+        precision: of the matrix products, as requested; ``"auto"`` is possible.
+        encode_precision: what the encoder is run with.
+        decode_precision: what the decoder is run with.
     """
 
     model: ModelProperties
@@ -43,6 +45,8 @@ class Runner(ABC):
     device: Any
     device_type: str = "cpu"
     precision: str = "fp32"
+    encode_precision: str = "fp32"
+    decode_precision: str = "fp32"
 
     @abstractmethod
     def encode(self, waves: Sequence[Wave]) -> list[Codes]:

@@ -73,7 +73,7 @@ class StreamEncoder:
             if padding == "reference":
                 chunk_frames = WHOLE_SIGNAL
             self._segment = chunk_frames or model.segment_frames
-        self._check = None if checked else LevelCheck("samples", warn_samples)
+        self._check = None if checked else LevelCheck("samples", warn_caller)
         self._resampler = Resampler(sample_rate, model.sample_rate, channels)
         self._stream = runner.stream_encoder(channels, chunk_frames, latents=latents)
         self._rows = slice(None if latents else num_codebooks)
@@ -361,8 +361,8 @@ def check_codebooks(model: ModelProperties, codes: npt.NDArray[np.integer]) -> N
             )
 
 
-def warn_samples(message: str) -> None:
-    """Issue a warning about samples at the line that passed them to codectool."""
+def warn_caller(message: str) -> None:
+    """Issue a warning at the line that called codectool."""
     level, frame = 2, sys._getframe(1)
     while frame.f_back and frame.f_globals["__name__"].startswith("codectool."):
         level, frame = level + 1, frame.f_back

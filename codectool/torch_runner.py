@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import platform
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -19,6 +20,7 @@ from codectool.errors import UsageError
 from codectool.runner import Codes, Features, Runner, Wave
 
 PRECISIONS: dict[str, torch.dtype | None] = {
+    "auto": None,
     "fp32": None,
     "bf16": torch.bfloat16,
     "fp16": torch.float16,
@@ -31,7 +33,7 @@ class TorchRunner(Runner):
     Args:
         model: the model.
         device: where it is moved to.
-        precision: of the matrix products; a key of `PRECISIONS`.
+        precision: of the matrix products; a key of `PRECISIONS`. See `codectool.loading.load`.
     """
 
     runtime = "torch"
@@ -39,30 +41,43 @@ class TorchRunner(Runner):
     device: torch.device
 
     def __init__(self, model: CodecModel, device: torch.device, precision: str = "fp32") -> None:
-        if precision not in PRECISIONS:
-            raise UsageError(f"no precision is called `{precision}`; use {', '.join(PRECISIONS)}")
         self.model = model.to(device).eval()
         self.device = device
         self.device_type = device.type
         self.precision = precision
+        in_bf16 = self._use_bf16_decoder()
+        self.model.decoder_dtype = torch.bfloat16 if in_bf16 else torch.float32
+        self.encode_precision = "fp32" if precision == "auto" else precision
+        self.decode_precision = "bf16" if in_bf16 else self.encode_precision
 
-    def inference_context(self) -> AbstractContextManager[None]:
-        """Return the context in which the model runs, at the requested precision."""
-        return isolated(self.device.type, PRECISIONS[self.precision])
+    def _use_bf16_decoder(self) -> bool:
+        """Return whether products of the decoder are computed in bf16 without autocast."""
+        if self.device_type != "cpu" or not self.model.has_bf16_decoder:
+            return False
+        return self.precision == "bf16" or (self.precision == "auto" and has_bf16_instructions())
+
+    def encoding(self) -> AbstractContextManager[None]:
+        """Return the context in which the encoder runs, at the requested precision."""
+        return isolated(self.device_type, PRECISIONS[self.precision])
+
+    def decoding(self) -> AbstractContextManager[None]:
+        """Return the context in which the decoder runs."""
+        in_bf16 = self.model.decoder_dtype != torch.float32
+        return isolated(self.device_type, None if in_bf16 else PRECISIONS[self.precision])
 
     @override
     def encode(self, waves: Sequence[Wave]) -> list[Codes]:
-        with self.inference_context():
+        with self.encoding():
             return _to_arrays(self.model.encode(list(map(self.to_tensor, waves))), np.int32)
 
     @override
     def decode(self, codes: Sequence[Codes]) -> list[Wave]:
-        with self.inference_context():
+        with self.decoding():
             return _to_arrays(self.model.decode(list(map(self.to_tensor, codes))), np.float32)
 
     @override
     def embed(self, codes: Codes) -> Features:
-        with self.inference_context():
+        with self.decoding():
             # one channel at a time: the intermediate results are larger than the features
             rows = [self.model.dequantize(row[None]).mT for row in self.to_tensor(codes)]
             return _to_arrays([torch.cat(rows)], np.float32)[0]
@@ -71,19 +86,21 @@ class TorchRunner(Runner):
     def stream_encoder(
         self, channels: int, chunk_frames: int | None = None, *, latents: bool = False
     ) -> TorchStream:
-        with self.inference_context():
+        with self.encoding():
             first = self.model.stream_encoder(chunk_frames, latents=latents)
-            return TorchStream(self, first, channels, np.float32 if latents else np.int32)
+            dtype = np.float32 if latents else np.int32
+            return TorchStream(self, self.encoding, first, channels, dtype)
 
     @override
     def stream_decoder(self, channels: int, chunk_frames: int | None = None) -> TorchStream:
-        with self.inference_context():
-            return TorchStream(self, self.model.stream_decoder(chunk_frames), channels, np.float32)
+        with self.decoding():
+            first = self.model.stream_decoder(chunk_frames)
+            return TorchStream(self, self.decoding, first, channels, np.float32)
 
     @override
     def encode_whole(self, read: Callable[[], Iterable[Wave]]) -> Codes:
         model = cast(WholeSignalModel, self.model)
-        with self.inference_context():
+        with self.encoding():
             parts = list(model.encode_whole(lambda: (self.to_tensor(x)[None] for x in read())))
             return _to_arrays([torch.cat(parts, dim=-1)[0]], np.int32)[0]
 
@@ -92,7 +109,7 @@ class TorchRunner(Runner):
         model = cast(WholeSignalModel, self.model)
         chunks = zip(*(model.decode_whole(row[None]) for row in self.to_tensor(codes)), strict=True)
         while True:
-            with self.inference_context():  # not around `yield`: the consumer does not run it
+            with self.decoding():  # not around `yield`: the consumer does not run it
                 waves = next(chunks, None)
             if waves is None:
                 return
@@ -123,23 +140,31 @@ class TorchRunner(Runner):
 
 
 class TorchStream:
-    """A model's stream for each channel."""
+    """A model's stream for each channel, which runs in ``context``."""
 
-    def __init__(self, runner: TorchRunner, first: Stream[Any], channels: int, dtype: Any) -> None:
+    def __init__(
+        self,
+        runner: TorchRunner,
+        context: Callable[[], AbstractContextManager[None]],
+        first: Stream[Any],
+        channels: int,
+        dtype: Any,
+    ) -> None:
         self._runner = runner
+        self._context = context
         self._streams = [first, *(first.share() for _ in range(channels - 1))]
         self._dtype = dtype
 
     def push(self, x: npt.NDArray[Any]) -> npt.NDArray[Any]:
         """Add input ``(C, rows, T)``; return the output that is ready."""
-        with self._runner.inference_context():
+        with self._context():
             rows = self._runner.to_tensor(x)
             outputs = [s.push(row[None]) for s, row in zip(self._streams, rows, strict=True)]
             return self._stack(outputs)
 
     def flush(self) -> npt.NDArray[Any]:
         """End the signals; return the rest of the output."""
-        with self._runner.inference_context():
+        with self._context():
             return self._stack([stream.flush() for stream in self._streams])
 
     def _stack(self, outputs: list[Tensor]) -> npt.NDArray[Any]:
@@ -155,6 +180,30 @@ def _to_arrays(tensors: Sequence[Tensor], dtype: Any) -> list[npt.NDArray[Any]]:
     joined = torch.cat(list(tensors), dim=-1).to("cpu", to).numpy()
     stops = np.cumsum([tensor.shape[-1] for tensor in tensors])
     return np.split(joined, stops[:-1], axis=-1)
+
+
+def has_bf16_instructions() -> bool:
+    """Return whether the CPU multiplies bfloat16: with AVX512-BF16, AMX or ARM's extension."""
+    if platform.machine() in ("aarch64", "arm64"):
+        available = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
+        return bool(available and torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def check_precision(precision: str, device: torch.device) -> None:
+    """Raise a `UsageError` if there is no such precision, or none for this device."""
+    if precision not in PRECISIONS:
+        raise UsageError(f"no precision is called `{precision}`; use {', '.join(PRECISIONS)}")
+    if precision == "fp16" and device.type == "cpu":
+        raise UsageError(
+            "precision fp16: takes ten times as long as fp32 on a CPU; use `--precision bf16`, "
+            "`--precision fp32`, or a GPU"
+        )
+
+
+def is_slow_precision(precision: str, device: torch.device) -> bool:
+    """Return whether the device lacks instructions for a precision that is requested."""
+    return precision == "bf16" and device.type == "cpu" and not has_bf16_instructions()
 
 
 def find_device(name: str | torch.device) -> torch.device:

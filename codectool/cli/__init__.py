@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Sequence
-from contextlib import suppress
+import warnings
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from importlib import import_module
 from keyword import iskeyword
-from typing import ClassVar
+from typing import ClassVar, TextIO
 
 import click
 from typing_extensions import override
@@ -22,10 +23,11 @@ from codectool.cli.console import (
     message,
     repair_standard_streams,
     report_error,
+    warn,
 )
 from codectool.cli.options import debug_option
 from codectool.cli.signals import exit_when_terminated
-from codectool.errors import CodectoolError, UsageError, memory_advice
+from codectool.errors import CodectoolError, CodectoolWarning, UsageError, memory_advice
 
 COMMANDS = {
     "encode": "Encode audio to .hcd: a file, a folder or a pipe.",
@@ -141,10 +143,34 @@ def main(arguments: Sequence[str] | None = None) -> None:
     limit_thread_spinning()
     debug.set(False)
     repair_standard_streams()
-    with exit_when_terminated():
+    with exit_when_terminated(), printing_warnings():
         code = _run(arguments)
     _discard_unwritten()
     sys.exit(code)
+
+
+@contextmanager
+def printing_warnings() -> Iterator[None]:
+    """Print warnings of the library like those of the commands."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", CodectoolWarning)
+        show_other = warnings.showwarning
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if issubclass(category, CodectoolWarning):
+                warn(str(message))
+            else:
+                show_other(message, category, filename, lineno, file, line)
+
+        warnings.showwarning = show
+        yield
 
 
 def _discard_unwritten() -> None:

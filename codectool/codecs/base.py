@@ -56,6 +56,9 @@ class CodecModel(nn.Module, ABC):
             products are too small to be split further; None if there is no such number.
         cpu_fast_path: use the CPU-specific form of the model where there is one. Set it to False to
             run the plain modules, for example to compare their speed.
+        has_bf16_decoder: whether `decode` and `stream_decoder` follow `decoder_dtype`.
+        decoder_dtype: of the factors of the decoder's products on a CPU, float32 or bfloat16. Sums
+            and everything else stay in float32.
     """
 
     family: ClassVar[str]
@@ -72,6 +75,8 @@ class CodecModel(nn.Module, ABC):
     latency: Latency
     cpu_threads: int | None = None
     cpu_fast_path: bool = True
+    has_bf16_decoder: bool = False
+    decoder_dtype: torch.dtype = torch.float32
 
     @classmethod
     @abstractmethod

@@ -101,7 +101,7 @@ def _threads(torch: Any) -> Finding:
 
 def _devices(torch: Any) -> Iterator[Finding]:
     fast = has_fast_bf16()
-    names = {"cpu": "fp32 and bf16" if fast else "fp32; bf16 and fp16 are not faster on this CPU"}
+    names = {"cpu": "fp32 and bf16" if fast else "fp32; bf16 is not faster on this CPU"}
     try:
         for index in range(torch.cuda.device_count()):
             properties = torch.cuda.get_device_properties(index)

@@ -259,7 +259,11 @@ class _AudioOutput(Operation[Input, Decoded]):
     @property
     def _output_settings(self) -> dict[str, Any]:
         options = {**_option_settings(self.options), "subtype": self._subtype}
-        return {"precision": self.codec.precision, **_runtime_settings(self.codec), **options}
+        return {
+            "precision": self.codec.decode_precision,
+            **_runtime_settings(self.codec),
+            **options,
+        }
 
     @override
     def pack(self, output: Decoded) -> tuple[memoryview, float]:
@@ -328,6 +332,8 @@ class ReconstructOperation(_AudioOutput[PreparedClip]):
     @override
     def settings(self) -> dict[str, Any]:
         encoder = _encoder_settings(self.codec)
+        if self.codec.encode_precision != self.codec.decode_precision:
+            encoder["encode_precision"] = self.codec.encode_precision
         if self._normalize is not None:
             encoder["normalize"] = self._normalize
         return {"operation": self.name, **encoder, **self._output_settings}
@@ -429,7 +435,7 @@ def _encoder_settings(codec: Codec) -> dict[str, Any]:
         "codebooks": codec.layout.num_codebooks,
         "segment": codec.model.segment_frames,
         "padding": codec.padding,
-        "precision": codec.precision,
+        "precision": codec.encode_precision,
         **_runtime_settings(codec),
     }
 

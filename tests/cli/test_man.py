@@ -51,7 +51,7 @@ def test_page_has_usage_options_and_examples_of_the_help(pages: list[Path]) -> N
     assert "codectool-decode - Decode INPUT, a .hcd file, to OUTPUT" in text
     assert "codectool decode [OPTIONS] INPUT [OUTPUT]" in text
     assert "  codectool decode talk.hcd minute.flac --start 1:00:00 --duration 60\n" in text
-    assert "--precision [fp32|bf16|fp16]\n" in text
+    assert "--precision [auto|fp32|bf16|fp16]\n" in text
     assert "codectool-encode(1)" in text
 
 

@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from codectool.checkpoints import registry
-from codectool.errors import CodectoolError, FingerprintError
+from codectool.errors import CodectoolError, FingerprintError, UsageError
 from codectool.loading import load
 from codectool.pipeline import steps
 from codectool.pipeline.journal import Entry
@@ -42,6 +42,7 @@ class OperationSpec:
         operation: name of the operation.
         options: its options.
         codec: arguments of `load`; the checkpoint is the name of a bundled model or a path.
+        decode_precision: what the decoder is run with.
         fingerprint: fingerprint of the weights.
         same_tokens_as: fingerprints of tokens that they decode.
     """
@@ -49,6 +50,7 @@ class OperationSpec:
     operation: str
     options: Any
     codec: Mapping[str, Any]
+    decode_precision: str
     fingerprint: str
     same_tokens_as: frozenset[str]
 
@@ -69,7 +71,7 @@ class OperationSpec:
             "codebooks": codec.layout.num_codebooks,
         }
         names = codec.fingerprint, frozenset(codec.same_tokens_as)
-        return cls(operation.name, operation.options, arguments, *names)
+        return cls(operation.name, operation.options, arguments, codec.decode_precision, *names)
 
     def build(self, device: str) -> AnyOperation:
         """Load the codec and return the operation.
@@ -82,6 +84,11 @@ class OperationSpec:
             codec = load(**self.codec, device=device)
         except CodectoolError as error:
             raise type(error)(f"{error} (on {socket.gethostname()})") from error
+        if codec.decode_precision != self.decode_precision:
+            raise UsageError(
+                f"precision auto: decodes in {codec.decode_precision} on {socket.gethostname()}, "
+                f"but in {self.decode_precision} here; use `--precision fp32`"
+            )
         if codec.fingerprint != self.fingerprint:
             raise FingerprintError(
                 f"{codec.checkpoint}: contains weights {codec.fingerprint} on "

@@ -1,0 +1,108 @@
+"""`precision`: what encoders and decoders are run with, on which processors."""
+
+from __future__ import annotations
+
+import warnings
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+
+from codectool import torch_runner
+from codectool.codec import Codec
+from codectool.errors import CodectoolWarning, UsageError
+from codectool.loading import load
+from tests.cli.conftest import Run, run  # noqa: F401
+
+Checkpoints = dict[str, Path]
+FAMILIES = ("bigcodec", "supercodec", "hac")
+
+
+@pytest.fixture(params=[True, False], ids=["bf16-cpu", "other-cpu"])
+def fast(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> bool:
+    """Let the CPU have instructions for bf16, or not."""
+    monkeypatch.setattr(torch_runner, "has_bf16_instructions", lambda: request.param)
+    return bool(request.param)
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_auto_encodes_in_fp32_and_decodes_in_bf16_where_that_is_faster(
+    family: str, checkpoints: Checkpoints, fast: bool
+) -> None:
+    codec = load(family, checkpoints[family], device="cpu", precision="auto")
+    in_bf16 = fast and codec.model.has_bf16_decoder
+    assert codec.precision == "auto"
+    assert codec.encode_precision == "fp32"
+    assert codec.decode_precision == ("bf16" if in_bf16 else "fp32")
+
+
+def test_auto_is_fp32_on_other_devices(checkpoints: Checkpoints, fast: bool) -> None:
+    model = load("supercodec", checkpoints["supercodec"], device="cpu").model
+    runner = torch_runner.TorchRunner(model, torch.device("meta"), "auto")
+    assert (runner.encode_precision, runner.decode_precision) == ("fp32", "fp32")
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_fp16_on_a_cpu_is_refused(family: str, checkpoints: Checkpoints) -> None:
+    with pytest.raises(UsageError, match=r"precision fp16: .* CPU; use `--precision bf16`"):
+        load(family, checkpoints[family], device="cpu", precision="fp16")
+
+
+def test_unknown_precision_is_refused(checkpoints: Checkpoints) -> None:
+    with pytest.raises(UsageError, match="no precision is called `int8`; use auto, fp32, bf16"):
+        load("hac", checkpoints["hac"], device="cpu", precision="int8")
+
+
+def test_bf16_warns_only_where_it_is_not_faster(checkpoints: Checkpoints, fast: bool) -> None:
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        load("hac", checkpoints["hac"], device="cpu", precision="bf16")
+    found = [warning for warning in caught if warning.category is CodectoolWarning]
+    assert len(found) == (not fast)
+    if found:
+        assert "bf16: this CPU has no instructions for it" in str(found[0].message)
+        assert found[0].filename == __file__
+
+
+def test_command_line_prints_the_warning_and_the_error(
+    run: Run,  # noqa: F811
+    checkpoints: Checkpoints,
+    fast: bool,
+    tmp_path: Path,
+) -> None:
+    source, target = Path(__file__).parents[1] / "assets" / "speech_flite.flac", tmp_path / "x.hcd"
+    options = ("--checkpoint", checkpoints["hac"], "--device", "cpu", "--precision")
+    refused = run("encode", source, target, *options, "fp16")
+    assert refused.code == 2
+    assert refused.err.startswith("error: precision fp16: ")
+    assert not target.exists()
+    result = run("encode", source, target, *options, "bf16")
+    assert result.code == 0
+    assert ("warning: precision bf16: " in result.err) == (not fast)
+
+
+def test_instructions_are_those_of_this_cpu() -> None:
+    info = Path("/proc/cpuinfo")
+    if not info.exists():
+        pytest.skip("needs Linux")
+    known = {"avx512_bf16", "amx_tile", "bf16"}
+    assert torch_runner.has_bf16_instructions() == bool(known & set(info.read_text().split()))
+
+
+def signal_to_noise(reference: np.ndarray, other: np.ndarray) -> float:
+    """Return the energy of a signal over that of the difference, in dB."""
+    return float(10 * np.log10((reference**2).sum() / (((reference - other) ** 2).sum() + 1e-20)))
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_decoding_in_bf16_is_close_to_fp32_and_encoding_possible(
+    family: str, codecs: dict[str, Codec], checkpoints: Checkpoints
+) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CodectoolWarning)
+        low = load(family, checkpoints[family], device="cpu", precision="bf16")
+    wave = np.random.default_rng(7).normal(0, 0.1, 12000).astype(np.float32)
+    tokens = codecs[family].encode(wave, 16000)
+    assert (low.encode(wave, 16000).bits == tokens.bits).mean() > 0.8
+    assert signal_to_noise(codecs[family].decode(tokens), low.decode(tokens)) > 25
