@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from typing_extensions import override
 
-from codectool.codecs.bigcodec.packed import PackedConv, PackedLSTM
+from codectool.nn.packed import PackedConv, PackedLinear, PackedLSTM
 
 Kernel = Callable[[Tensor], Tensor]
 
@@ -282,8 +282,8 @@ Forward = Callable[[Tensor, StreamState, bool], tuple[Tensor, StreamState]]
 def run_in_chunks(
     forward: Forward, x: Tensor, state: StreamState, last: bool, size: int
 ) -> tuple[Tensor, StreamState]:
-    """Call `StreamingModule.forward` for chunks of ``size`` columns of ``x``, T > 0."""
-    outputs, chunks = [], torch.split(x, size, 1)
+    """Call `StreamingModule.forward` for equal chunks of ``x``, T > 0, of ``size`` or less."""
+    outputs, chunks = [], torch.tensor_split(x, -(-x.shape[1] // size), 1)
     for number, chunk in enumerate(chunks, start=1):
         y, state = forward(chunk, state, last and number == len(chunks))
         outputs.append(y)
@@ -293,8 +293,14 @@ def run_in_chunks(
 def streaming_conv(conv: nn.Conv1d) -> StreamingModule:
     """Return the streaming form of a convolution."""
     (width,), (stride,), (dilation,) = conv.kernel_size, conv.stride, conv.dilation
+
+    def make_kernel() -> Kernel:
+        if width == stride == 1:
+            return PackedLinear(conv.weight[:, :, 0], conv.bias)
+        return PackedConv(conv.weight, conv.bias, stride, dilation)
+
     return StreamingConv(
-        lambda: PackedConv(conv.weight, conv.bias, stride, dilation),
+        make_kernel,
         out_channels=conv.out_channels,
         span=(width - 1) * dilation + 1,
         stride=stride,

@@ -8,7 +8,6 @@ from torch import Tensor, nn
 
 from codectool.codecs.bigcodec.alias_free import AliasFreeSnake
 from codectool.codecs.bigcodec.model import streaming_form
-from codectool.codecs.bigcodec.packed import PackedConv, PackedLSTM
 from codectool.codecs.bigcodec.streaming import (
     Pointwise,
     Residual,
@@ -16,6 +15,7 @@ from codectool.codecs.bigcodec.streaming import (
     StreamState,
     Tiled,
 )
+from codectool.nn.packed import PackedConv, PackedLSTM
 
 CHUNKINGS = ([1], [7, 0, 2], [13, 100], [1000])
 
