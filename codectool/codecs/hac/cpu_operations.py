@@ -23,11 +23,14 @@ from torch.nn import Module
 
 from codectool.codecs.hac.activations import Snake
 from codectool.codecs.hac.layers import Pointwise
+from codectool.nn.packed import PackedConv, PackedLinear
 
 Array = npt.NDArray[np.float32]
 
-SMALL_ROWS = 2  # up to this number of rows, NumPy's loop is faster than a BLAS product
-LARGE_SIZE = 8192  # from this number of values, one pass per tap is faster than one for all taps
+# From these numbers of multiply-accumulate operations on, oneDNN is faster, although a call of it
+# takes longer and allocates its result.
+LARGE_PRODUCT = 2**20
+LARGE_CONVOLUTION = 2**17
 
 
 class Operation(NamedTuple):
@@ -120,6 +123,11 @@ class History(StateArrays):
         self.chunk = Buffer(self._rows[reach:])
         super().__init__(self._rows[:reach].numpy(), self._rows[frames:].numpy())
 
+    @property
+    def rows(self) -> Tensor:
+        """All frames, ``(reach + T, C)``."""
+        return self._rows
+
     def windows(self, taps: int, dilation: int = 1, stride: int = 1) -> Buffer:
         """Return a view ``(T / stride, taps, C)``: the frames that each output frame sees."""
         channels = self._rows.shape[1]
@@ -146,36 +154,50 @@ class JoinedMemory:
         return np.concatenate([memory.save().ravel() for memory in self._memories])
 
 
-class Affine:
-    """Matrix product and bias, which absorb the factors of adjacent Snakes.
+class Product:
+    """Matrix product with a bias, by the library that is faster for its size.
+
+    Args:
+        weight: ``(out, fan_in)``.
+        bias: ``(out,)``, zeros by default.
+    """
+
+    def __init__(self, weight: Tensor, bias: Tensor | None = None) -> None:
+        if bias is None:
+            bias = weight.new_zeros(len(weight))
+        self.weight, self._bias = weight.T.float().contiguous(), bias.float()
+        self._packed = PackedLinear(self.weight.T, self._bias)
+
+    def __call__(self, x: Buffer, out: Buffer) -> None:
+        """Compute ``(T, fan_in)`` -> ``(T, out)``."""
+        if (y := self.compute(x, out)) is not out:
+            np.copyto(out.array, y.array)
+
+    def compute(self, x: Buffer, space: Buffer) -> Buffer:
+        """Compute ``(T, fan_in)`` -> ``(T, out)`` in ``space`` or in new memory."""
+        if len(x.array) * self.weight.numel() >= LARGE_PRODUCT:
+            return Buffer(self._packed(x.tensor))
+        torch.addmm(self._bias, x.tensor, self.weight, out=space.tensor)
+        return space
+
+
+def affine(layer: Pointwise, before: Tensor | None = None, after: Tensor | None = None) -> Product:
+    """Return the product of a layer, which absorbs the factors of adjacent Snakes.
 
     Args:
         layer: the matrix product.
         before: h of a Snake before it, ``(fan_in,)``, which is computed as ``u - cos u``.
         after: h of a Snake after it, ``(out,)``, which expects its input divided by h.
     """
-
-    def __init__(
-        self, layer: Pointwise, before: Tensor | None = None, after: Tensor | None = None
-    ) -> None:
-        weight = layer.weight.double()
-        bias = weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.double()
-        if before is not None:
-            bias = bias + weight @ before
-            weight = weight * before
-        if after is not None:
-            frequency = 1 / after
-            weight, bias = weight * frequency[:, None], bias * frequency
-        self.weight = Buffer(weight.T.float().contiguous())
-        self.bias = Buffer(bias.float())
-
-    def __call__(self, x: Buffer, out: Buffer) -> None:
-        """Compute ``(T, fan_in)`` -> ``(T, out)``."""
-        if len(x.array) > SMALL_ROWS:
-            torch.addmm(self.bias.tensor, x.tensor, self.weight.tensor, out=out.tensor)
-            return
-        np.einsum("tc,ch->th", x.array, self.weight.array, out=out.array)
-        np.add(out.array, self.bias.array, out=out.array)
+    weight = layer.weight.double()
+    bias = weight.new_zeros(len(weight)) if layer.bias is None else layer.bias.double()
+    if before is not None:
+        bias = bias + weight @ before
+        weight = weight * before
+    if after is not None:
+        frequency = 1 / after
+        weight, bias = weight * frequency[:, None], bias * frequency
+    return Product(weight, bias)
 
 
 def half_period(activation: Module) -> Tensor:
@@ -190,14 +212,36 @@ def snake_(angle: Array, cosine: Array) -> None:
     np.subtract(angle, cosine, out=angle)
 
 
-def depthwise_conv(windows: Buffer, taps: Buffer, out: Buffer) -> None:
-    """Weigh the frames that each output frame sees: ``(T, k, C)``, ``(k, C)`` -> ``(T, C)``."""
-    if out.array.size < LARGE_SIZE:
-        np.einsum("tkc,kc->tc", windows.array, taps.array, out=out.array)
-        return
-    torch.mul(windows.tensor[:, 0], taps.tensor[0], out=out.tensor)
-    for tap in range(1, len(taps.tensor)):
-        out.tensor.addcmul_(windows.tensor[:, tap], taps.tensor[tap])
+class DepthwiseConv:
+    """Causal depthwise convolution of the frames in a `History`.
+
+    Args:
+        kernel: ``(C, K)``.
+        bias: ``(C,)``.
+    """
+
+    def __init__(
+        self, kernel: Tensor, bias: Tensor | None = None, stride: int = 1, dilation: int = 1
+    ) -> None:
+        self.taps: Array = kernel.T.contiguous().numpy()
+        self.bias: Array | None = None if bias is None else bias.numpy().copy()
+        self._steps = dilation, stride
+        self._packed = PackedConv(kernel.clone()[:, None], bias, stride, dilation, len(kernel))
+
+    def bind(self, history: History) -> Callable[[Buffer], Buffer]:
+        """Return a function that computes ``(T / stride, C)`` in the given or in new memory."""
+        windows = history.windows(len(self.taps), *self._steps).array
+        rows = history.rows[None]
+
+        def run(space: Buffer) -> Buffer:
+            if windows.size >= LARGE_CONVOLUTION:
+                return Buffer(self._packed(rows)[0])
+            np.einsum("tkc,kc->tc", windows, self.taps, out=space.array)
+            if self.bias is not None:
+                np.add(space.array, self.bias, out=space.array)
+            return space
+
+        return run
 
 
 Bind = Callable[[int, Workspace], Operation]
@@ -211,23 +255,22 @@ def residual_unit(
     ``kernel`` is that of a causal depthwise convolution, ``(C, K)``.
     """
     half = half_period(activation)
-    taps = Buffer(kernel.T.contiguous())
-    enter, leave = Affine(widen, after=half), Affine(narrow, before=half)
-    size, channels = taps.array.shape
+    convolution = DepthwiseConv(kernel, dilation=dilation)
+    enter, leave = affine(widen, after=half), affine(narrow, before=half)
+    channels, size = kernel.shape
 
     def bind(frames: int, workspace: Workspace) -> Operation:
         history = History(((size - 1) * dilation, channels), frames)
-        windows = history.windows(size, dilation)
+        convolve = convolution.bind(history)
         convolved = workspace.take("convolved", frames, channels)
         angle = workspace.take("angle", frames, len(half))
         cosine = workspace.take("cosine", frames, len(half))
 
         def run(out: Buffer) -> None:
-            depthwise_conv(windows, taps, convolved)
-            enter(convolved, angle)
-            snake_(angle.array, cosine.array)
-            leave(angle, out)
-            np.add(out.array, history.chunk.array, out=out.array)
+            widened = enter.compute(convolve(convolved), angle)
+            snake_(widened.array, cosine.array)
+            residual = leave.compute(widened, out)
+            np.add(residual.array, history.chunk.array, out=out.array)
 
         return Operation(history.chunk, run, history)
 

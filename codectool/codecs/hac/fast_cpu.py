@@ -8,8 +8,8 @@ Results agree with `Stack` within rounding.
 
 from __future__ import annotations
 
+from collections import defaultdict
 from collections.abc import Callable, Iterable, Sequence
-from functools import cache, partial
 from typing import Any, cast
 
 import numpy as np
@@ -18,14 +18,15 @@ from torch import Tensor
 
 from codectool.codecs.hac.blocks import Block, OutputProjection, ResidualUnit, Stack, TokenMixer
 from codectool.codecs.hac.cpu_operations import (
-    Affine,
     Array,
     Bind,
     Buffer,
+    DepthwiseConv,
     History,
     JoinedMemory,
     Operation,
     Workspace,
+    affine,
     half_period,
     residual_unit,
     snake_,
@@ -39,47 +40,79 @@ State = list[Array]
 
 
 class Executor:
-    """Compiled blocks with buffers; it has the interface of `Stack`.
+    """Compiled blocks for chunks of one length; it has the interface of `Stack`.
 
     Args:
-        blocks: from `compile_stack`.
-        frames: input frames per chunk; buffers for other lengths are allocated when necessary.
+        stack: blocks and buffers, which several executors may share.
+        frames: input frames per chunk; the last chunk may be shorter.
         out_channels: channels of the output.
     """
 
-    def __init__(self, blocks: Sequence[CompiledBlock], frames: int, out_channels: int) -> None:
-        self._blocks = blocks
+    def __init__(self, stack: CompiledStack, frames: int, out_channels: int) -> None:
+        self._stack = stack
+        self._frames = frames
         self._out_channels = out_channels
-        self._allocated = cache(partial(allocate, blocks))
-        self._allocated(frames)
 
     @torch.no_grad()
     def __call__(self, x: Tensor, state: State | None) -> tuple[Tensor, State]:
         """Compute one chunk ``(1, T, C)``; ``state`` None stands for the start of the signal."""
-        operations, out_frames = self._allocated(x.shape[1])
+        frames = x.shape[1]
+        if state is None:
+            state = [np.zeros(block.state_shape, np.float32) for block, _ in self._stack.blocks]
+        operations, out_frames = allocation = self._stack.take(frames)
         y = torch.empty(1, out_frames, self._out_channels, dtype=torch.float32, device="cpu")
         operations[0].input_buffer.tensor.copy_(x[0])
         outputs = [operation.input_buffer for operation in operations[1:]] + [Buffer(y[0])]
-        if state is None:
-            state = [np.zeros(block.state_shape, np.float32) for block, _ in self._blocks]
         new_state = []
-        with np.errstate(all="ignore"):  # infinite values pass without a warning, as in torch
+        # infinite values pass without a warning, as in torch
+        with torch.autocast("cpu", enabled=False), np.errstate(all="ignore"):
             for (_, run, memory), before, out in zip(operations, state, outputs, strict=True):
                 if memory:
                     memory.load(before)
                 run(out)
                 new_state.append(memory.save() if memory else before)
+        if frames == self._frames:
+            self._stack.give_back(frames, allocation)
         return y, new_state
 
 
-def compile_stack(stack: Stack) -> list[CompiledBlock]:
+class CompiledStack:
+    """Weights of a folded stack in the layout of the executors, and buffers for reuse.
+
+    Args:
+        stack: the folded stack.
+        kept_frames: longest chunk whose buffers are kept after a call.
+
+    Attributes:
+        blocks: blocks with their weights.
+    """
+
+    def __init__(self, stack: Stack, kept_frames: int) -> None:
+        with torch.no_grad():
+            self.blocks = compile_blocks(stack)
+        self._kept_frames = kept_frames
+        self._free: defaultdict[int, list[Allocation]] = defaultdict(list)
+
+    def take(self, frames: int) -> Allocation:
+        """Return operations that no other thread uses: new memory is slow, above all in threads."""
+        try:
+            return self._free[frames].pop()
+        except IndexError:
+            return allocate(self.blocks, frames)
+
+    def give_back(self, frames: int, allocation: Allocation) -> None:
+        """Keep operations for the next call of `take`, except those of long chunks."""
+        if frames <= self._kept_frames:
+            self._free[frames].append(allocation)
+
+
+def compile_blocks(stack: Stack) -> list[CompiledBlock]:
     """Copy the weights of the blocks of a folded stack."""
     blocks = cast("Iterable[Block]", stack)
-    with torch.no_grad():
-        return [(block, COMPILE[type(block)](block)) for block in blocks]
+    return [(block, COMPILE[type(block)](block)) for block in blocks]
 
 
-def allocate(blocks: Sequence[CompiledBlock], frames: int) -> tuple[list[Operation], int]:
+def allocate(blocks: Sequence[CompiledBlock], frames: int) -> Allocation:
     """Return operations for chunks of ``frames`` frames, and the number of output frames."""
     workspace, operations = Workspace(), []
     for block, bind in blocks:
@@ -100,7 +133,7 @@ def _shift(block: Shift) -> Bind:
 
 def _frames_product(block: Stem | TokenMixer) -> Bind:
     # one matrix for all that a frame sees
-    affine = Affine(block.transform if isinstance(block, Stem) else block.pointwise)
+    product = affine(block.transform if isinstance(block, Stem) else block.pointwise)
 
     def bind(frames: int, workspace: Workspace) -> Operation:
         history = History(block.state_shape, frames)
@@ -110,7 +143,7 @@ def _frames_product(block: Stem | TokenMixer) -> Bind:
 
         def run(out: Buffer) -> None:
             np.copyto(unfolded.array.reshape(windows.shape), windows)
-            affine(unfolded, out)
+            product(unfolded, out)
 
         return Operation(history.chunk, run, history)
 
@@ -127,7 +160,7 @@ def _activated_pointwise(block: OutputProjection | Downsample | Upsample | Head)
     # a whole `OutputProjection`, but only the first part of the blocks that change the rate
     half = half_period(block.entry.activation)
     frequency = (1 / half).float()
-    affine = Affine(block.entry.pointwise, before=half)
+    product = affine(block.entry.pointwise, before=half)
 
     def bind(frames: int, workspace: Workspace) -> Operation:
         x, angle, cosine = (
@@ -137,7 +170,7 @@ def _activated_pointwise(block: OutputProjection | Downsample | Upsample | Head)
         def run(out: Buffer) -> None:
             torch.mul(x.tensor, frequency, out=angle.tensor)
             snake_(angle.array, cosine.array)
-            affine(angle, out)
+            product(angle, out)
 
         return Operation(x, run)
 
@@ -146,18 +179,17 @@ def _activated_pointwise(block: OutputProjection | Downsample | Upsample | Head)
 
 def _downsample(block: Downsample) -> Bind:
     bind_entry = _activated_pointwise(block)
-    taps: Array = block.depthwise.T.contiguous().numpy()
-    bias: Array = block.bias.numpy().copy()
+    convolution = DepthwiseConv(block.depthwise, block.bias.clone(), block.down)
 
     def bind(frames: int, workspace: Workspace) -> Operation:
         entry = bind_entry(frames, workspace)
         history = History(block.state_shape, frames)
-        windows = history.windows(len(taps), stride=block.down).array
+        convolve = convolution.bind(history)
 
         def run(out: Buffer) -> None:
             entry.run(history.chunk)
-            np.einsum("tkc,kc->tc", windows, taps, out=out.array)
-            np.add(out.array, bias, out=out.array)
+            if (y := convolve(out)) is not out:
+                np.copyto(out.array, y.array)
 
         return Operation(entry.input_buffer, run, history)
 
@@ -207,8 +239,8 @@ def _head(block: Head) -> Bind:
 
 def _voice_tail(tail: VoiceTail) -> Bind:
     pitch, source = pitch_tracker(tail.pitch), harmonic_noise(tail.source)
-    middle = compile_stack(tail.middle)
-    last = compile_stack(Stack({**tail.last.blocks, "head": tail.head, "filter": tail.low_pass}))
+    middle = compile_blocks(tail.middle)
+    last = compile_blocks(Stack({**tail.last.blocks, "head": tail.head, "filter": tail.low_pass}))
     stem = _frames_product(tail.stem)
 
     def bind(frames: int, workspace: Workspace) -> Operation:
@@ -252,6 +284,7 @@ def run_all(operations: Sequence[Operation], out: Buffer) -> None:
 
 
 CompiledBlock = tuple[Block, Bind]
+Allocation = tuple[list[Operation], int]  # operations with buffers, and output frames
 
 COMPILE: dict[type[Block], Callable[[Any], Bind]] = {
     Shift: _shift,

@@ -4,24 +4,26 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable
+from functools import cache
+from itertools import pairwise
 from typing import cast
 
 import numpy as np
 import torch
 from numpy.lib.stride_tricks import sliding_window_view
-from torch import Tensor
 
 from codectool.codecs.hac.cpu_operations import (
-    Affine,
     Array,
     Bind,
     Buffer,
+    DepthwiseConv,
     History,
     JoinedMemory,
     Operation,
+    Product,
     StateArrays,
     Workspace,
-    depthwise_conv,
+    affine,
     half_period,
     residual_unit,
     snake_,
@@ -48,16 +50,20 @@ FEW_ROWS = 16  # rows of products that BLAS libraries round by the number of thr
 
 def pitch_tracker(block: PitchTracker) -> Callable[[Buffer, Workspace], Operation]:
     """Return a function that allocates the operation from features to tracks ``(T, 3)``."""
-    entry, out = Affine(block.entry), Affine(block.out)
-    taps = [Buffer(kernel.T.contiguous()) for kernel in block.kernels]
-    mixes = [Affine(cast(Pointwise, mix)) for mix in block.mix]
+    entry, out = affine(block.entry), affine(block.out)
+    convolutions = [DepthwiseConv(kernel) for kernel in block.kernels]
+    mixes = [affine(cast(Pointwise, mix)) for mix in block.mix]
     hidden, bins, reach = len(block.entry.weight), block.bins, block.reach
     frame, period = block.lock.frame, block.lock.period
     lowest = np.float32(LOWEST_PITCH / block.sample_rate)
 
     def bind(x: Buffer, workspace: Workspace) -> Operation:
         frames = len(x.array)
-        histories = [History((reach, hidden), frames) for _ in taps]
+        histories = [History((reach, hidden), frames) for _ in convolutions]
+        convolve = [
+            convolution.bind(history)
+            for convolution, history in zip(convolutions, histories, strict=True)
+        ]
         convolved, mixed, last = (
             workspace.take(name, frames, hidden) for name in ("convolved", "angle", "cosine")
         )
@@ -68,9 +74,8 @@ def pitch_tracker(block: PitchTracker) -> Callable[[Buffer, Workspace], Operatio
         def run(track: Buffer) -> None:
             entry(x, inputs[0])
             torch.nn.functional.silu(inputs[0].tensor, inplace=True)
-            for number, (history, mix) in enumerate(zip(histories, mixes, strict=True)):
-                depthwise_conv(history.windows(reach + 1), taps[number], convolved)
-                mix(convolved, mixed)
+            for number, mix in enumerate(mixes):
+                mix(convolve[number](convolved), mixed)
                 torch.nn.functional.silu(mixed.tensor, inplace=True)
                 np.add(inputs[number].array, mixed.array, out=inputs[number + 1].array)
             out(last, logits)
@@ -99,11 +104,11 @@ def harmonic_noise(block: HarmonicNoise) -> Callable[[Buffer, Buffer, Workspace]
     """Return a function that allocates the operation from features and tracks to samples."""
     half = half_period(block.activation)
     factor: Array = half.float().numpy()
-    widen, gains = Affine(block.widen, after=half), Affine(block.gains)
+    widen, gains = affine(block.widen, after=half), affine(block.gains)
     context = None
     if (unit := block.context) is not None:
         context = residual_unit(unit.kernel, unit.widen, unit.activation, unit.narrow)
-    sharpening = None if block.sharpening is None else block.sharpening.clone()
+    sharpening = None if block.sharpening is None else Product(block.sharpening.T)
     noise_limit: Array | None = None
     if block.noise_limit is not None:
         noise_limit = block.noise_limit.numpy().copy()
@@ -140,11 +145,11 @@ def harmonic_noise(block: HarmonicNoise) -> Callable[[Buffer, Buffer, Workspace]
                 operation.run(combined)
             gains(hidden if operation is None else combined, logs)
 
-        def sharpen(sharpening: Tensor) -> None:
+        def sharpen(sharpening: Product) -> None:
             parts = logs.array.reshape(rows, 2, bands)
             voicing = np.log(np.maximum(track.array[:, 2], np.float32(1e-3))).repeat(2)
-            levels = np.logaddexp(2 * (parts[:, 0] + voicing[:, None]), 2 * parts[:, 1])
-            torch.mm(torch.from_numpy(levels), sharpening, out=change.tensor)
+            levels = log_add(2 * (parts[:, 0] + voicing[:, None]), 2 * parts[:, 1])
+            sharpening(Buffer(torch.from_numpy(levels)), change)
             parts += 0.5 * change.array[:, None]
 
         def run(out: Buffer) -> None:
@@ -163,6 +168,13 @@ def harmonic_noise(block: HarmonicNoise) -> Callable[[Buffer, Buffer, Workspace]
         return Operation(x, run, JoinedMemory(memories))
 
     return bind
+
+
+def log_add(a: Array, b: Array) -> Array:
+    """Compute `numpy.logaddexp` with functions that NumPy vectorizes."""
+    ratio: Array = np.exp(-np.abs(a - b))
+    np.log(ratio + np.float32(1), out=ratio)
+    return np.add(ratio, np.maximum(a, b), out=ratio)
 
 
 def make_pulses(track: Array, offsets: Array, pulses: Array, angle: Array, sine: Array) -> None:
@@ -212,9 +224,10 @@ def segment_filter(
     It returns a function from logarithms of gains to samples ``(N, 1)``, the sources that the
     function filters, ``(2, N)``, and their memories.
     """
-    matrix, delay = block.matrix.clone(), block.delay % block.fft
+    matrix, delay = Product(block.matrix.T), block.delay % block.fft
     window: Array = block.window.numpy().copy()
     hop, fft, bins, tail = block.hop, block.fft, block.matrix.shape[1], block.tail // block.hop
+    cuts = sorted({*range(0, fft, hop), delay, fft})  # parts that stay within a hop
 
     def bind(rows: int, workspace: Workspace) -> tuple[RunFilter, Array, list[StateArrays]]:
         extended = np.zeros((2, (rows + 1) * hop), np.float32)
@@ -222,7 +235,6 @@ def segment_filter(
         padded = torch.zeros(rows, 2, fft, dtype=torch.float32, device="cpu")
         windowed: Array = padded.numpy()[:, :, : 2 * hop]
         weights = workspace.take("weights", 2 * rows, bins)
-        delayed = workspace.take("delayed", rows, fft).array
         total = np.zeros((rows + tail, hop), np.float32)
         memories = [
             StateArrays(extended[:, :hop], extended[:, -hop:]),
@@ -231,21 +243,20 @@ def segment_filter(
 
         def run(logs: Buffer, out: Buffer) -> None:
             np.multiply(segments, window, out=windowed)
-            torch.mm(logs.tensor.view(2 * rows, -1), matrix, out=weights.tensor)
-            np.clip(weights.array, *GAIN_LIMITS, out=weights.array)
-            np.exp(weights.array, out=weights.array)
+            gains = matrix.compute(Buffer(logs.tensor.view(2 * rows, -1)), weights).array
+            np.clip(gains, *GAIN_LIMITS, out=gains)
+            np.exp(gains, out=gains)
             spectra = torch.fft.rfft(padded)
             # in NumPy, since complex products of PyTorch are rounded by the number of threads
             values = spectra.numpy()
             for component in (values.real, values.imag):
-                component *= weights.array.reshape(rows, 2, bins)
+                component *= gains.reshape(rows, 2, bins)
             filtered: Array = torch.fft.irfft(spectra[:, 0].add_(spectra[:, 1]), fft).numpy()
-            np.copyto(delayed[:, delay:], filtered[:, : fft - delay])
-            np.copyto(delayed[:, :delay], filtered[:, fft - delay :])
             total[tail:] = 0
-            for part in range(tail + 1):
-                hops = delayed[:, part * hop : (part + 1) * hop]
-                total[part : part + rows, : hops.shape[1]] += hops
+            for first, last in pairwise(cuts):  # the response is delayed in a circle
+                part, start = divmod(first, hop)
+                hops = filtered[:, (first - delay) % fft :][:, : last - first]
+                total[part : part + rows, start : start + last - first] += hops
             np.copyto(out.array.reshape(rows, hop), total[:rows])
 
         return run, extended[:, hop:], memories
@@ -258,22 +269,27 @@ def low_pass(block: LowPass) -> Bind:
     taps: Array = block.taps.numpy().copy()
     reach = len(taps) - 1
 
+    @cache
+    def toeplitz(size: int) -> Product:
+        matrix = torch.zeros(size, reach + size, dtype=torch.float32, device="cpu")
+        for row in range(size):
+            matrix[row, row : row + reach + 1] = torch.from_numpy(taps[::-1].copy())
+        return Product(matrix)
+
     def bind(frames: int, workspace: Workspace) -> Operation:
         size = math.gcd(frames, FILTER_BLOCK)
-        matrix = np.zeros((reach + size, size), np.float32)
-        for column in range(size):
-            matrix[column : column + reach + 1, column] = taps[::-1]
-        product = Buffer(torch.from_numpy(matrix))
+        product = toeplitz(size)
         history = History(block.state_shape, frames)
         windows = history.windows(reach + size, stride=size).array[:, :, 0]
         unfolded = workspace.take("unfolded", *windows.shape)
 
         def run(out: Buffer) -> None:
+            blocks = Buffer(out.tensor.view(-1, size))
             if len(windows) <= FEW_ROWS:
-                np.einsum("tk,kc->tc", windows, matrix, out=out.array.reshape(-1, size))
+                np.einsum("tk,kc->tc", windows, product.weight.numpy(), out=blocks.array)
                 return
             np.copyto(unfolded.array, windows)
-            torch.mm(unfolded.tensor, product.tensor, out=out.tensor.view(-1, size))
+            product(unfolded, blocks)
 
         return Operation(history.chunk, run, history)
 

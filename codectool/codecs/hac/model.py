@@ -23,7 +23,7 @@ from typing_extensions import override
 from codectool.codecs.base import CodecModel, Step, Stream
 from codectool.codecs.hac.blocks import Stack, State
 from codectool.codecs.hac.config import AnyHacConfig, HacConfig, parse_config
-from codectool.codecs.hac.fast_cpu import CompiledBlock, Executor, compile_stack
+from codectool.codecs.hac.fast_cpu import CompiledStack, Executor
 from codectool.codecs.hac.network import HacNetwork
 from codectool.codecs.hac.quantizer import index_to_signs, signs_to_index
 from codectool.codecs.hac.source import RESTART_TOKENS
@@ -62,7 +62,7 @@ class HacCodec(CodecModel):
         self.latency = Latency(encoder=0, decoder=self.delay_frames * self.hop_length)
         self.encoder = encoder
         self.decoder = decoder
-        self._compiled: dict[str, Derived[list[CompiledBlock]]] = {
+        self._compiled: dict[str, Derived[CompiledStack]] = {
             "encoder": Derived(),
             "decoder": Derived(),
         }
@@ -189,9 +189,11 @@ class HacCodec(CodecModel):
         stack = self.encoder if part == "encoder" else self.decoder
         if not self.use_cpu_fast_path:
             return partial(run_chunk, stack)
-        compiled = self._compiled[part].get(stack, partial(compile_stack, stack))
-        out_channels = self.config.num_bits if part == "encoder" else 1
-        return Executor(compiled, chunk_size, out_channels)
+        kept_frames, out_channels = CHUNK_FRAMES, 1
+        if part == "encoder":
+            kept_frames, out_channels = CHUNK_FRAMES * self.hop_length, self.config.num_bits
+        compile_ = partial(CompiledStack, stack, kept_frames)
+        return Executor(self._compiled[part].get(stack, compile_), chunk_size, out_channels)
 
 
 def fold(network: HacNetwork) -> HacCodec:

@@ -1,5 +1,6 @@
 """The CPU fast path is compared with the modules, and streams with whole signals."""
 
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +13,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 import codectool
 from codectool.codecs.hac import model as model_module
-from codectool.codecs.hac.fast_cpu import Executor, History, compile_stack
+from codectool.codecs.hac.cpu_operations import Buffer, DepthwiseConv, History, Product
+from codectool.codecs.hac.fast_cpu import CompiledStack, Executor
 from codectool.codecs.hac.model import CHUNK_FRAMES, run_chunk
 from codectool.codecs.hac.quantizer import index_to_signs
 from tests.batches import decode_batch, encode_batch, push_in_chunks
@@ -63,11 +65,12 @@ def spectral():
 
 
 def encoder_executor(codec, frames):
-    return Executor(compile_stack(codec.encoder), frames * codec.hop_length, codec.config.num_bits)
+    size = frames * codec.hop_length
+    return Executor(CompiledStack(codec.encoder, size), size, codec.config.num_bits)
 
 
 def decoder_executor(codec, frames):
-    return Executor(compile_stack(codec.decoder), frames, 1)
+    return Executor(CompiledStack(codec.decoder, frames), frames, 1)
 
 
 @torch.no_grad()
@@ -183,6 +186,45 @@ def test_returned_codes_and_samples_are_not_overwritten(tiny):
         for chunk in chunks[10:]:
             stream.push(chunk)
         assert all(map(torch.equal, parts, before))
+
+
+def test_threads_that_share_a_model_do_not_share_buffers(tiny):
+    waves = [noise(100, seed=seed)[0] for seed in range(12)]
+    expected = [tiny.encode([wave])[0] for wave in waves]
+    samples = [tiny.decode([codes])[0] for codes in expected]
+    with ThreadPoolExecutor(4) as pool:
+        codes = list(pool.map(lambda wave: tiny.encode([wave])[0], waves))
+        audio = list(pool.map(lambda item: tiny.decode([item])[0], codes))
+    assert all(map(torch.equal, codes, expected))
+    assert all(map(torch.equal, audio, samples))
+
+
+@pytest.mark.parametrize(("frames", "kept"), [(5, True), (6, False)])
+def test_buffers_are_kept_except_those_of_long_chunks(tiny, frames, kept):
+    stack = CompiledStack(tiny.decoder, 5)
+    operations = stack.take(frames)
+    stack.give_back(frames, operations)
+    Executor(stack, frames, 1)(torch.ones(1, frames, 18), None)
+    assert (stack.take(frames) is operations) == kept
+    assert stack.take(frames) is not operations
+
+
+@pytest.mark.parametrize("rows", [1, 3, 75, 1000])
+def test_products_and_convolutions_agree_with_torch_in_any_size(rows):
+    torch.manual_seed(0)
+    layer, x = torch.nn.Linear(48, 64).requires_grad_(False), torch.randn(rows, 48)
+    for factor in (1, 100):  # of the size: from a threshold on, other functions compute it
+        wide = x.repeat(factor, 1)
+        out = Buffer(torch.empty(len(wide), 64))
+        Product(layer.weight, layer.bias)(Buffer(wide), out)
+        torch.testing.assert_close(out.tensor, layer(wide))
+    kernel, bias = torch.randn(48, 10), torch.randn(48)
+    history = History((5, 48), 5 * rows)
+    history.rows.copy_(torch.randn(5 + 5 * rows, 48))
+    convolve = DepthwiseConv(kernel, bias, stride=5).bind(history)
+    found = convolve(Buffer(torch.empty(rows, 48)))
+    expected = F.conv1d(history.rows.T[None], kernel[:, None], bias, stride=5, groups=48)
+    torch.testing.assert_close(found.tensor, expected[0].T)
 
 
 def test_signals_of_a_batch_are_coded_as_if_alone(tiny):

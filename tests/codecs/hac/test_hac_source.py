@@ -5,7 +5,7 @@ import pytest
 import torch
 from msgspec.structs import replace
 
-from codectool.codecs.hac.fast_cpu import Executor, compile_stack
+from codectool.codecs.hac.fast_cpu import CompiledStack, Executor
 from codectool.codecs.hac.model import run_chunk
 from codectool.codecs.hac.network import HacNetwork
 from codectool.codecs.hac.quantizer import index_to_signs
@@ -235,13 +235,13 @@ def test_modules_and_batches_agree_with_the_fast_path(codec, codes):
 @torch.no_grad()
 def test_fast_path_of_other_sources_agrees_with_modules(codes, changes):
     codec = untrained(config(**changes))
-    executor = Executor(compile_stack(codec.decoder), 30, 1)
+    executor = Executor(CompiledStack(codec.decoder, 30), 30, 1)
     state = plain = None
     signs = index_to_signs(codes, 18)
     for chunk in torch.split(signs, [30, 30, 1, 1, 138], dim=1):
         y, state = executor(chunk, state)
         expected, plain = run_chunk(codec.decoder, chunk, plain)
-        assert torch.allclose(y, expected, atol=1e-3 * expected.abs().max().item())
+        assert torch.allclose(y, expected, atol=2e-3 * expected.abs().max().item())
     assert [part.shape for part in state] == [tuple(part.shape[1:]) for part in plain]
     for found, wanted in zip(state, plain, strict=True):
         if found.size:
