@@ -25,10 +25,11 @@ from codectool.codecs.supercodec.blocks import (
     MaskedSequential,
     UpBlock,
 )
-from codectool.codecs.supercodec.chunked import run_chunked, store_weights_by_tap
+from codectool.codecs.supercodec.chunked import PackedStack, run_chunked
 from codectool.codecs.supercodec.config import SuperCodecConfig
 from codectool.codecs.supercodec.quantizer import EuclideanCodebook
 from codectool.errors import CheckpointError, ConfigError
+from codectool.nn.derived import Derived
 from codectool.nn.loading import load_tensors, skip_init
 from codectool.nn.quantize import ResidualQuantizer
 from codectool.nn.weight_norm import fold_weight_norm
@@ -76,6 +77,8 @@ class SuperCodec(CodecModel):
             *(UpBlock(wide, narrow, stride) for narrow, wide, stride in reversed(steps)),
             CausalConv(widths[0], 1, 7),
         )
+        self._packed_encoder: Derived[PackedStack] = Derived()
+        self._packed_decoder: Derived[PackedStack] = Derived()
 
     @classmethod
     @override
@@ -96,7 +99,6 @@ class SuperCodec(CodecModel):
                     "this checkpoint was saved before training began"
                 )
         fold_weight_norm(model)
-        store_weights_by_tap(model)
         return model.eval()
 
     @override
@@ -144,7 +146,8 @@ class SuperCodec(CodecModel):
     @torch.no_grad()
     def encode_whole(self, read: Callable[[], Iterable[Tensor]]) -> Iterator[Tensor]:
         """Implement `WholeSignalModel`: one pass per block and one more; F >= 3 frames."""
-        for latent in run_chunked(self.encoder, lambda: (x[0].T for x in read()), keep=False):
+        stack = self._packed(self.encoder)
+        for latent in run_chunked(stack, lambda: (x[0].T for x in read()), keep=False):
             yield self.quantize(latent[None])
 
     @torch.no_grad()
@@ -154,7 +157,7 @@ class SuperCodec(CodecModel):
         def read() -> Iterator[Tensor]:
             return (self.dequantize(chunk)[0] for chunk in torch.split(codes, LOOKUP_FRAMES, -1))
 
-        for wave in run_chunked(self.decoder, read, keep=False):
+        for wave in run_chunked(self._packed(self.decoder), read, keep=False):
             yield wave.T[None]
 
     def latent(self, wave: Tensor) -> Tensor:
@@ -184,7 +187,12 @@ class SuperCodec(CodecModel):
         """Run the encoder or the decoder on signals of one length, without a mask."""
         if not self._in_chunks:
             return cast(Tensor, layers(x)).float()
+        stack = self._packed(layers)
         items = [
-            torch.cat(list(run_chunked(layers, partial(iter, [item.T]), keep=True))) for item in x
+            torch.cat(list(run_chunked(stack, partial(iter, [item.T]), keep=True))) for item in x
         ]
         return torch.stack(items).mT
+
+    def _packed(self, layers: MaskedSequential) -> PackedStack:
+        kept = self._packed_encoder if layers is self.encoder else self._packed_decoder
+        return kept.get(layers, lambda: PackedStack(layers))

@@ -7,7 +7,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from typing_extensions import override
 
+from codectool.nn.derived import Derived
 from codectool.nn.distributed import all_gather_rows, all_reduce_sum, broadcast
+from codectool.nn.packed import PackedLinear
 from codectool.nn.quantize import FRAMES_AT_ONCE, Quantizer, QuantizerOutput
 
 EPSILON = 1e-5  # added to every cluster size
@@ -42,10 +44,12 @@ class EuclideanCodebook(Quantizer):
         self.cluster_size = nn.Buffer(torch.zeros(1, codebook_size))
         self.embed_avg = nn.Buffer(torch.zeros(1, codebook_size, width))
         self.embed = nn.Buffer(torch.zeros(1, codebook_size, width))
+        self._distances: Derived[PackedLinear] = Derived()
 
     @override
     def forward(self, latent: Tensor) -> tuple[Tensor, Tensor]:
-        codes = _nearest(latent, self.embed)
+        distances = self._distances.get(self, lambda: _distances(self.embed[0]))
+        codes = _nearest(latent.flatten(0, 1), distances).view(latent.shape[:2])
         return codes, self.lookup(codes)
 
     @override
@@ -116,7 +120,7 @@ def k_means(rows: Tensor, start: Tensor, iterations: int = 10) -> tuple[Tensor, 
     """
     means, counts = start, start.new_zeros(len(start))
     for _ in range(iterations):
-        sums, counts = cluster_sums(rows, _nearest(rows, means), len(means))
+        sums, counts = cluster_sums(rows, _nearest(rows, _distances(means)), len(means))
         means = torch.where(counts[:, None] > 0, sums / counts.clamp(min=1)[:, None], means)
     return means, counts
 
@@ -146,7 +150,12 @@ def draw_rows(rows: Tensor, count: int) -> Tensor:
     return rows[chosen.to(rows.device)]
 
 
-def _nearest(rows: Tensor, means: Tensor) -> Tensor:
-    """Return the index of the mean nearest to each row ``(..., D)``."""
-    parts = torch.split(rows, FRAMES_AT_ONCE, -2)
-    return torch.cat([torch.cdist(part, means).argmin(-1) for part in parts], -1)
+def _distances(means: Tensor) -> PackedLinear:
+    """Return the squared distances to ``(N, D)``, less the squared norm of the row itself."""
+    return PackedLinear(-2 * means, means.square().sum(-1))
+
+
+def _nearest(rows: Tensor, distances: PackedLinear) -> Tensor:
+    """Return the index of the mean nearest to each row of ``(M, D)``."""
+    parts = torch.split(rows, FRAMES_AT_ONCE)
+    return torch.cat([distances(part).argmin(-1) for part in parts])
