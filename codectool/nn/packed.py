@@ -112,6 +112,16 @@ class PackedConv:
             y = y[..., : (length - span) // stride[1] + 1]
         return _from_image(y)
 
+    def add_to(self, y: Tensor, x: Tensor) -> None:
+        """Add the convolution of ``(B, T, C)`` to ``(B, T', C')`` in place."""
+        if x.shape[1] < self._min_input or not can_use_packed(x):
+            y += self(x)
+            return
+        torch.ops.mkldnn._convolution_pointwise_.binary(
+            *(_as_image(y), _as_image(x), self._packed_weight, self._bias, *self._geometry),
+            *("add", 1.0, None, [], None),
+        )
+
     @cached_property
     def _packed_weight(self) -> Tensor:
         shape = (1, self._channels, 1, TYPICAL_COLUMNS)

@@ -111,7 +111,7 @@ class PackedResampler:
             weight = _group_rows(weight, conv.stride[0], self.rows_out)
         else:
             self.rows_in, self.rows_out, self.mirrored_rows = 1, conv.stride[0], 0
-            taps = weight.unflatten(2, (2, -1)).flip(2)  # (C, C', 2, s)
+            taps = weight.view(*weight.shape[:2], 2, -1).flip(2)  # (C, C', 2, s)
             weight = taps.permute(3, 1, 0, 2).flatten(0, 1)
         self.past_rows = (weight.shape[2] - 1) * self.rows_in
         self.bias = bias
@@ -279,7 +279,7 @@ def _cut(chunks: Chunks, rows: int, stride: int) -> Chunks:
             buffer.prepend(rest)
         groups = len(buffer.rows) // stride
         rest = buffer.rows[groups * stride :].clone()
-        pieces = max(1, round(groups * stride / rows))
+        pieces = -(-groups * stride // (rows + rows // 4)) or 1
         if pieces == 1:
             buffer.keep(0, groups * stride)
             yield buffer, last
@@ -308,7 +308,7 @@ class RowBuffer:
     """Rows ``(T, C)`` with free memory on both sides; ``capacity`` grows where necessary."""
 
     def __init__(self, capacity: int, like: Tensor) -> None:
-        self._memory = like.new_empty(_round_up(capacity) + 2 * HEADROOM, like.shape[1])
+        self._memory = like.new_empty(capacity + capacity // 4 + 2 * HEADROOM, like.shape[1])
         self._start = self._stop = HEADROOM
 
     @property

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import gc
 from collections.abc import Callable, Iterator
 
@@ -11,10 +12,17 @@ from torch import Tensor
 
 from codectool.codecs.base import WholeSignalModel
 from codectool.codecs.supercodec import chunked
-from codectool.codecs.supercodec.blocks import LengthMask, ResidualStack
+from codectool.codecs.supercodec.blocks import (
+    CausalConv,
+    CausalTransposedConv,
+    LengthMask,
+    ResidualStack,
+)
+from codectool.codecs.supercodec.chunked import PackedResampler, RowBuffer, StreamingResampler
 from codectool.codecs.supercodec.config import SuperCodecConfig
 from codectool.codecs.supercodec.model import SuperCodec
 from codectool.errors import AudioError
+from codectool.nn import packed
 from tests.batches import decode_batch, encode_batch
 
 CONFIG = SuperCodecConfig(
@@ -109,6 +117,56 @@ def test_chunked_form_matches_plain_modules(
     torch.testing.assert_close(
         decode_batch(model, model.rq(latent.mT)[0]), audio, atol=1e-5, rtol=1e-5
     )
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(7, 1), (3, 1), (8, 4), (10, 5)])
+@pytest.mark.parametrize("group", [1, 2, 8])
+def test_grouped_conv_matches_the_causal_conv(kernel: int, stride: int, group: int) -> None:
+    layer = CausalConv(3, 1, kernel, stride)
+    x = torch.randn(1, 3, 16 * stride)
+    streaming = StreamingResampler(PackedResampler(layer, group))
+    buffer = RowBuffer(100, like=x[0].T)
+    parts = [streaming.push(buffer.fill(part)) for part in torch.split(x[0].T, 7)]
+    torch.testing.assert_close(torch.cat(parts).T[None], layer(x))
+
+
+@pytest.mark.parametrize("stride", [2, 4, 5])
+def test_grouped_transposed_conv_matches_the_causal_one(stride: int) -> None:
+    layer = CausalTransposedConv(3, 4, stride)
+    x = torch.randn(1, 3, 20)
+    streaming = StreamingResampler(PackedResampler(layer, sign=-1))
+    buffer = RowBuffer(100, like=x[0].T)
+    parts = [streaming.push(buffer.fill(part)) for part in torch.split(x[0].T, 7)]
+    torch.testing.assert_close(torch.cat(parts).T[None], -layer(x))
+
+
+def test_lengths_are_rounded_to_few_sizes() -> None:
+    """Each length costs the time to generate code."""
+    lengths = range(1, 1 << 16)
+    rounded = [chunked._round_up(length) for length in lengths]
+    assert len(set(rounded)) <= 16 * 13
+    assert all(n <= r <= n + n // 16 for n, r in zip(lengths, rounded, strict=True))
+
+
+def test_form_without_onednn_matches_plain_modules(
+    model: SuperCodec, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(packed, "can_use_packed", lambda x: False)
+    latent, audio = run_plain_modules(model, noise(40))
+    torch.testing.assert_close(model.latent(noise(40)).mT, latent, atol=1e-5, rtol=1e-5)
+    codes = model.rq(latent.mT)[0]
+    torch.testing.assert_close(decode_batch(model, codes), audio, atol=1e-5, rtol=1e-5)
+
+
+def test_changed_weights_are_packed_again(model: SuperCodec) -> None:
+    with torch.inference_mode(False):  # tensors made in inference mode have no version
+        model = copy.deepcopy(model)
+    before = model.latent(noise(11))
+    with torch.inference_mode(False), torch.no_grad():
+        model.encoder[1].res_one.convs[0].weight.mul_(2)
+    after = model.latent(noise(11))
+    assert not torch.allclose(before, after)
+    torch.testing.assert_close(after.mT, model.encoder(noise(11)), atol=1e-5, rtol=1e-5)
 
 
 def test_batch_items_are_independent(model: SuperCodec) -> None:
