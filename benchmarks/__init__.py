@@ -1,1 +1,1 @@
-"""Benchmarks: `python -m benchmarks codecs|training|engines|runtimes|trace`, each with `--help`."""
+"""Benchmarks: `python -m benchmarks codecs|training|engines|runtimes|startup|trace`, each with `--help`."""

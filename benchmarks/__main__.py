@@ -1,4 +1,4 @@
-"""Run a benchmark: ``python -m benchmarks codecs|training|engines|runtimes|trace [OPTIONS]``."""
+"""Run a benchmark: ``python -m benchmarks codecs|training|engines|runtimes|startup|trace [OPTIONS]``."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from importlib import import_module
 
 import benchmarks
 
-NAMES = ("codecs", "training", "engines", "runtimes", "trace")
+NAMES = ("codecs", "training", "engines", "runtimes", "startup", "trace")
 
 if __name__ == "__main__":
     if len(sys.argv) < 2 or sys.argv[1] not in NAMES:
