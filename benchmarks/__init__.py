@@ -1,1 +1,3 @@
-"""Benchmarks: `python -m benchmarks codecs|training|engines|runtimes|startup|trace`, each with `--help`."""
+"""Benchmarks: `python -m benchmarks NAME`, each with `--help`."""
+
+NAMES = ("codecs", "training", "engines", "runtimes", "startup", "trace")

@@ -1,6 +1,6 @@
 """Run the command line with `python -m codectool`."""
 
-from codectool.cli import main
+from codectool.cli import run
 
 if __name__ == "__main__":
-    main()
+    run()
