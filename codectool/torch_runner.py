@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import platform
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager
@@ -17,6 +16,7 @@ from typing_extensions import override
 from codectool.codecs.base import CodecModel, Stream, WholeSignalModel
 from codectool.codecs.isolation import isolated
 from codectool.errors import UsageError
+from codectool.nn.packed import has_bf16_instructions
 from codectool.runner import Codes, Features, Runner, Wave
 
 PRECISIONS: dict[str, torch.dtype | None] = {
@@ -180,14 +180,6 @@ def _to_arrays(tensors: Sequence[Tensor], dtype: Any) -> list[npt.NDArray[Any]]:
     joined = torch.cat(list(tensors), dim=-1).to("cpu", to).numpy()
     stops = np.cumsum([tensor.shape[-1] for tensor in tensors])
     return np.split(joined, stops[:-1], axis=-1)
-
-
-def has_bf16_instructions() -> bool:
-    """Return whether the CPU multiplies bfloat16: with AVX512-BF16, AMX or ARM's extension."""
-    if platform.machine() in ("aarch64", "arm64"):
-        available = torch.backends.mkldnn.is_available()  # type: ignore[no-untyped-call]
-        return bool(available and torch.ops.mkldnn._is_mkldnn_bf16_supported())
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def check_precision(precision: str, device: torch.device) -> None:

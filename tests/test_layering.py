@@ -42,7 +42,7 @@ LAYERS = {
     },  # of codecs only what needs no torch
     "checkpoints": {"_version", "codecs", "files", "filetypes", "messages", "nn", "schema"},
     "runner": {"codecs"},
-    "torch_runner": {"codecs", "runner"},
+    "torch_runner": {"codecs", "nn", "runner"},
     "onnx": {
         *("checkpoints", "codecs", "cores", "filetypes", "messages", "runner", "schema"),
         *("segments", "tokens"),

@@ -56,7 +56,6 @@ class CodecModel(nn.Module, ABC):
             products are too small to be split further; None if there is no such number.
         cpu_fast_path: use the CPU-specific form of the model where there is one. Set it to False to
             run the plain modules, for example to compare their speed.
-        has_bf16_decoder: whether `decode` and `stream_decoder` follow `decoder_dtype`.
         decoder_dtype: of the factors of the decoder's products on a CPU, float32 or bfloat16. Sums
             and everything else stay in float32.
     """
@@ -75,7 +74,6 @@ class CodecModel(nn.Module, ABC):
     latency: Latency
     cpu_threads: int | None = None
     cpu_fast_path: bool = True
-    has_bf16_decoder: bool = False
     decoder_dtype: torch.dtype = torch.float32
 
     @classmethod
@@ -93,6 +91,11 @@ class CodecModel(nn.Module, ABC):
             CheckpointError: Tensors are missing, unexpected or of the wrong shape.
             ConfigError: The hyper-parameters are missing or invalid.
         """
+
+    @property
+    def has_bf16_decoder(self) -> bool:
+        """Whether decoding on a CPU follows `decoder_dtype`; False means that it does not help."""
+        return False
 
     @property
     def hyper_parameters(self) -> dict[str, Any]:

@@ -9,8 +9,10 @@ PyTorch's functions are called.
 
 from __future__ import annotations
 
-from functools import cached_property
-from typing import cast
+import platform
+from collections.abc import Callable
+from functools import cached_property, partial
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -24,15 +26,25 @@ from torch.nn import functional as F
 TYPICAL_COLUMNS = 400
 MIN_COLUMNS = 128
 FEW_CHANNELS = 384
+MIN_BF16_COLUMNS = 40  # in bfloat16, convolutions of more channels have two layouts as well
 
 LSTMState = tuple[Tensor, ...]  # h and c, (layers, B, H) each; empty before the first column
 
 
+def has_bf16_instructions() -> bool:
+    """Return whether the CPU multiplies bfloat16: with AVX512-BF16, AMX or ARM's extension."""
+    if not torch.backends.mkldnn.is_available():  # type: ignore[no-untyped-call]
+        return False
+    if platform.machine() in ("aarch64", "arm64"):
+        return bool(torch.ops.mkldnn._is_mkldnn_bf16_supported())
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
 def can_use_packed(x: Tensor) -> bool:
-    """Return whether ``x`` can be multiplied by packed weights: float32 on a CPU with oneDNN."""
+    """Return whether ``x`` can be multiplied by packed weights of its type: with oneDNN."""
     return (
         x.device.type == "cpu"
-        and x.dtype == torch.float32
+        and x.dtype in (torch.float32, torch.bfloat16)
         and not torch.is_autocast_enabled("cpu")
         and bool(torch.backends.mkldnn.is_available())  # type: ignore[no-untyped-call]
     )
@@ -92,8 +104,11 @@ class PackedConv:
         self._geometry = ((0, 0), (1, stride), (1, dilation), groups)
         self._channels = weight.shape[1] * groups
         self._min_input = 0
-        if self._channels <= FEW_CHANNELS and groups == 1:
-            self._min_input = (MIN_COLUMNS - 1) * stride + (weight.shape[2] - 1) * dilation + 1
+        min_columns = MIN_BF16_COLUMNS if weight.dtype == torch.bfloat16 else 0
+        if self._channels <= FEW_CHANNELS:
+            min_columns = MIN_COLUMNS
+        if min_columns and groups == 1:
+            self._min_input = (min_columns - 1) * stride + (weight.shape[2] - 1) * dilation + 1
 
     def __call__(self, x: Tensor) -> Tensor:
         """Convolve ``(B, T, C)``."""
@@ -131,6 +146,51 @@ class PackedConv:
         return packed
 
 
+class Bfloat16Factors:
+    """A packed layer whose factors are rounded to bfloat16; input and output are float32.
+
+    Where the CPU has no instructions for bfloat16, the rounded factors are multiplied in float32.
+
+    Args:
+        kind: `PackedLinear` or `PackedConv`.
+        weight: see ``kind``.
+        bias: see ``kind``; it is not rounded.
+        geometry: further arguments of ``kind``.
+    """
+
+    def __init__(
+        self,
+        kind: type[PackedLinear] | type[PackedConv],
+        weight: Tensor,
+        bias: Tensor | None,
+        *geometry: int,
+    ) -> None:
+        self._dtype = torch.bfloat16 if has_bf16_instructions() else torch.float32
+        make: Any = kind
+        self._layer = make(self._round(weight.detach()), bias, *geometry)
+
+    def __call__(self, x: Tensor, add: Tensor | None = None) -> Tensor:
+        """Return the output for ``x``, plus ``add``."""
+        y: Tensor = self._layer(self._round(x))
+        return y.float() if add is None else add + y
+
+    def _round(self, x: Tensor) -> Tensor:
+        return x.to(torch.bfloat16).to(self._dtype)
+
+
+def pack(
+    kind: type[PackedLinear] | type[PackedConv],
+    dtype: torch.dtype,
+    weight: Tensor,
+    bias: Tensor | None,
+    *geometry: int,
+) -> Callable[..., Tensor]:
+    """Return a packed layer with factors of type ``dtype``; see `Bfloat16Factors`."""
+    make: Any = partial(Bfloat16Factors, kind) if dtype == torch.bfloat16 else kind
+    layer: Callable[..., Tensor] = make(weight, bias, *geometry)
+    return layer
+
+
 def _as_image(x: Tensor) -> Tensor:
     """Return ``(B, T, C)`` as images of height 1, ``(B, C, 1, T)``, without a copy."""
     return x.unsqueeze(1).permute(0, 3, 1, 2)
@@ -141,10 +201,16 @@ def _from_image(y: Tensor) -> Tensor:
 
 
 class PackedLSTM:
-    """A unidirectional, batch-first `torch.nn.LSTM` that starts from a given state."""
+    """A unidirectional, batch-first `torch.nn.LSTM` that starts from a given state.
 
-    def __init__(self, lstm: nn.LSTM) -> None:
+    Args:
+        lstm: the LSTM.
+        dtype: of the factors of its products.
+    """
+
+    def __init__(self, lstm: nn.LSTM, dtype: torch.dtype = torch.float32) -> None:
         self._lstm = lstm
+        self._dtype = dtype
 
     def __call__(self, x: Tensor, state: LSTMState = ()) -> tuple[Tensor, LSTMState]:
         """Return the output ``(B, T, H)`` for ``(B, T, C)``, T > 0, and the state after it."""
@@ -161,7 +227,7 @@ class PackedLSTM:
     @cached_property
     def _packed_layers(self) -> list[_PackedLSTMLayer]:
         return [
-            _PackedLSTMLayer(*(cast(Tensor, weight).detach() for weight in weights))
+            _PackedLSTMLayer(self._dtype, *(cast(Tensor, weight).detach() for weight in weights))
             for weights in self._lstm.all_weights
         ]
 
@@ -172,11 +238,13 @@ class _PackedLSTMLayer:
     Gates are reordered to input, forget, output, cell, so that one call computes three sigmoids.
     """
 
-    def __init__(self, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor) -> None:
+    def __init__(
+        self, dtype: torch.dtype, w_ih: Tensor, w_hh: Tensor, b_ih: Tensor, b_hh: Tensor
+    ) -> None:
         self._hidden_size = w_hh.shape[1]
         w_ih, w_hh, bias = map(self._reorder, (w_ih, w_hh, b_ih + b_hh))
-        self._input = PackedLinear(w_ih, bias)
-        self._recurrent = PackedLinear(w_hh, None)
+        self._input = pack(PackedLinear, dtype, w_ih, bias)
+        self._recurrent = pack(PackedLinear, dtype, w_hh, None)
 
     def _reorder(self, rows: Tensor) -> Tensor:
         in_gate, forget, cell, out = torch.split(rows, self._hidden_size)

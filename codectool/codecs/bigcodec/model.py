@@ -162,23 +162,29 @@ def _lstm_layers(config: EncoderConfig | DecoderConfig, width: int) -> list[nn.M
     return [ResidualLSTM(width, config.rnn_num_layers, config.rnn_bidirectional)]
 
 
-def streaming_form(module: nn.Module) -> StreamingModule:
-    """Return a streaming module with the same weights, which may be converted on first use."""
+def streaming_form(module: nn.Module, dtype: torch.dtype = torch.float32) -> StreamingModule:
+    """Return a streaming module with the same weights, which may be converted on first use.
+
+    Args:
+        module: a layer.
+        dtype: of the factors of its products.
+    """
+    convert = partial(streaming_form, dtype=dtype)
     match module:
         case nn.Conv1d():
-            return streaming_conv(module)
+            return streaming_conv(module, dtype)
         case nn.ConvTranspose1d():
-            return streaming_transposed_conv(module)
+            return streaming_transposed_conv(module, dtype)
         case nn.Tanh():
             return Pointwise(torch.tanh)
         case AliasFreeSnake():
             return streaming_snake(module)
         case ResidualUnit():
-            return Residual(map(streaming_form, module.block))
+            return Residual(map(convert, module.block))
         case ResidualLSTM():
-            return StreamingLSTM(module.lstm)
+            return StreamingLSTM(module.lstm, dtype)
         case DownBlock() | UpBlock():
-            return Tiled(map(streaming_form, module.block), module.tile_columns)
+            return Tiled(map(convert, module.block), module.tile_columns)
     raise TypeError(f"{type(module).__name__} has no streaming form")
 
 
@@ -210,6 +216,7 @@ class BigCodec(CodecModel):
         )
         self.decoder = Decoder(decoder)
         self._networks: Derived[tuple[Sequential, Sequential]] = Derived()
+        self._bf16_decoder: Derived[Sequential] = Derived()
         self.latency = self._latency()
 
     @classmethod
@@ -253,7 +260,7 @@ class BigCodec(CodecModel):
             return [self.stream_decoder().run(codes[0][None])[0]]
         chunk_size = self._chunk_frames
         latents = [self.dequantize(item[None])[0] for item in codes]
-        waves = run_batch(self.networks[1], latents, chunk_size, self.device.type != "cpu")
+        waves = run_batch(self._decoder_network, latents, chunk_size, self.device.type != "cpu")
         return [wave.mT.float() for wave in waves]
 
     @override
@@ -293,7 +300,7 @@ class BigCodec(CodecModel):
         return Stream(self._decoder_step, None, chunk_size, self.no_samples)
 
     def _decoder_step(self) -> Step[StreamState | None]:
-        network = self.networks[1]
+        network = self._decoder_network
         start = network.initial_state()
 
         def step(
@@ -326,6 +333,27 @@ class BigCodec(CodecModel):
     def _streaming_forms(self) -> tuple[Sequential, Sequential]:
         encoder = Sequential(map(streaming_form, self.encoder.block))
         return encoder, Sequential(map(streaming_form, self.decoder.model))
+
+    @property
+    @override
+    def has_bf16_decoder(self) -> bool:
+        return self._in_chunks
+
+    @property
+    def _decoder_network(self) -> Sequential:
+        if self.decoder_dtype == torch.float32:
+            return self.networks[1]
+        return self._bf16_decoder.get(self.decoder, self._bf16_form)
+
+    def _bf16_form(self) -> Sequential:
+        # Rounding of the last products would add noise at all frequencies, also to silence.
+        *layers, snake, conv, tanh = self.decoder.model
+        return Sequential(
+            [
+                *(streaming_form(layer, torch.bfloat16) for layer in layers),
+                *map(streaming_form, (snake, conv, tanh)),
+            ]
+        )
 
     @property
     def _chunk_frames(self) -> int:

@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from typing_extensions import override
 
-from codectool.nn.packed import PackedConv, PackedLinear, PackedLSTM
+from codectool.nn.packed import PackedConv, PackedLinear, PackedLSTM, pack
 
 Kernel = Callable[[Tensor], Tensor]
 
@@ -249,8 +249,8 @@ class Tiled(Sequential):
 class StreamingLSTM(StreamingModule):
     """A unidirectional LSTM with as many hidden units as channels, plus its input."""
 
-    def __init__(self, lstm: nn.LSTM) -> None:
-        self._lstm = PackedLSTM(lstm)
+    def __init__(self, lstm: nn.LSTM, dtype: torch.dtype = torch.float32) -> None:
+        self._lstm = PackedLSTM(lstm, dtype)
 
     @override
     def forward(self, x: Tensor, state: StreamState, last: bool) -> tuple[Tensor, StreamState]:
@@ -290,14 +290,14 @@ def run_in_chunks(
     return torch.cat(outputs, 1), state
 
 
-def streaming_conv(conv: nn.Conv1d) -> StreamingModule:
-    """Return the streaming form of a convolution."""
+def streaming_conv(conv: nn.Conv1d, dtype: torch.dtype = torch.float32) -> StreamingModule:
+    """Return the streaming form of a convolution with factors of type ``dtype``."""
     (width,), (stride,), (dilation,) = conv.kernel_size, conv.stride, conv.dilation
 
     def make_kernel() -> Kernel:
         if width == stride == 1:
-            return PackedLinear(conv.weight[:, :, 0], conv.bias)
-        return PackedConv(conv.weight, conv.bias, stride, dilation)
+            return pack(PackedLinear, dtype, conv.weight[:, :, 0], conv.bias)
+        return pack(PackedConv, dtype, conv.weight, conv.bias, stride, dilation)
 
     return StreamingConv(
         make_kernel,
@@ -308,7 +308,9 @@ def streaming_conv(conv: nn.Conv1d) -> StreamingModule:
     )
 
 
-def streaming_transposed_conv(conv: nn.ConvTranspose1d) -> StreamingModule:
+def streaming_transposed_conv(
+    conv: nn.ConvTranspose1d, dtype: torch.dtype = torch.float32
+) -> StreamingModule:
     """Return the streaming form of a convolution whose kernel is two strides wide.
 
     Each output column depends on two neighbouring input columns. So this is an ordinary convolution
@@ -320,7 +322,7 @@ def streaming_transposed_conv(conv: nn.ConvTranspose1d) -> StreamingModule:
         current, previous = torch.split(conv.weight.detach(), stride, dim=-1)
         weight = torch.stack((previous, current), -1).permute(2, 1, 0, 3).flatten(0, 1)
         bias = None if conv.bias is None else conv.bias.detach().repeat(stride)
-        packed = PackedConv(weight, bias)
+        packed = pack(PackedConv, dtype, weight, bias)
         return lambda columns: packed(columns).view(len(columns), -1, channels)
 
     trim = int(conv.padding[0])
