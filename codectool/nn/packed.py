@@ -10,9 +10,8 @@ PyTorch's functions are called.
 from __future__ import annotations
 
 import platform
-from collections.abc import Callable
 from functools import cached_property, partial
-from typing import Any, cast
+from typing import Any, TypeVar, cast
 
 import torch
 from torch import Tensor, nn
@@ -174,21 +173,23 @@ class Bfloat16Factors:
         y: Tensor = self._layer(self._round(x))
         return y.float() if add is None else add + y
 
+    def add_to(self, y: Tensor, x: Tensor) -> None:
+        """Add the output for ``x`` to ``y`` in place."""
+        y += self._layer(self._round(x))
+
     def _round(self, x: Tensor) -> Tensor:
         return x.to(torch.bfloat16).to(self._dtype)
 
 
+Layer = TypeVar("Layer", PackedLinear, PackedConv)
+
+
 def pack(
-    kind: type[PackedLinear] | type[PackedConv],
-    dtype: torch.dtype,
-    weight: Tensor,
-    bias: Tensor | None,
-    *geometry: int,
-) -> Callable[..., Tensor]:
-    """Return a packed layer with factors of type ``dtype``; see `Bfloat16Factors`."""
+    kind: type[Layer], dtype: torch.dtype, weight: Tensor, bias: Tensor | None, *geometry: int
+) -> Layer:
+    """Return a packed layer whose factors are of type ``dtype``; see `Bfloat16Factors`."""
     make: Any = partial(Bfloat16Factors, kind) if dtype == torch.bfloat16 else kind
-    layer: Callable[..., Tensor] = make(weight, bias, *geometry)
-    return layer
+    return cast(Layer, make(weight, bias, *geometry))
 
 
 def _as_image(x: Tensor) -> Tensor:

@@ -31,7 +31,7 @@ from codectool.codecs.supercodec.blocks import (
     SelectiveFusion,
 )
 from codectool.errors import AudioError
-from codectool.nn.packed import PackedConv
+from codectool.nn.packed import PackedConv, pack
 
 CHUNK_ELEMENTS = 1 << 19  # 2 MB; a handful of such chunks are in use at a time
 MIN_CHUNK_ROWS = 64  # more than any layer holds back
@@ -51,26 +51,33 @@ class FusionInput(NamedTuple):
 
 
 class PackedStack:
-    """The encoder or the decoder with packed weights."""
+    """The encoder or the decoder with packed weights.
 
-    def __init__(self, layers: MaskedSequential) -> None:
+    Args:
+        layers: the layers.
+        dtype: of the factors of products, except those of the last layer: their rounding would add
+            noise at all frequencies, also to silence.
+    """
+
+    def __init__(self, layers: MaskedSequential, dtype: torch.dtype = torch.float32) -> None:
         first, *middle, last = layers
         blocks = [cast(BackProjectionBlock, block) for block in middle]
         hop = math.prod(block.ups_one.stride for block in blocks)
-        self.first = PackedResampler(cast(CausalConv, first))
-        self.blocks = [PackedBlock(block) for block in blocks]
+        self.first = PackedResampler(cast(CausalConv, first), dtype=dtype)
+        self.blocks = [PackedBlock(block, dtype) for block in blocks]
         self.last = PackedResampler(cast(CausalConv, last), math.gcd(hop, GROUPED_ROWS))
 
 
 class PackedBlock:
     """A `BackProjectionBlock` with packed weights; ``project_back`` computes the negative."""
 
-    def __init__(self, block: BackProjectionBlock) -> None:
+    def __init__(self, block: BackProjectionBlock, dtype: torch.dtype) -> None:
         resample, project_back, resample_difference = block.resamplers
-        self.resample = PackedResampler(resample)
-        self.project_back = PackedResampler(project_back, sign=-1)
-        self.resample_difference = PackedResampler(resample_difference)
-        self.res_one, self.res_four = map(_pack_stack, (block.res_one, block.res_four))
+        self.resample = PackedResampler(resample, dtype=dtype)
+        self.project_back = PackedResampler(project_back, sign=-1, dtype=dtype)
+        self.resample_difference = PackedResampler(resample_difference, dtype=dtype)
+        self.res_one = _pack_stack(block.res_one, dtype)
+        self.res_four = _pack_stack(block.res_four, dtype)
         self.fuse = block.fuse
 
     @property
@@ -90,6 +97,7 @@ class PackedResampler:
         layer: the layer.
         group: output rows that a convolution to one channel computes as channels.
         sign: -1 packs the negative weights.
+        dtype: of the factors of products.
 
     Attributes:
         in_channels: channels of an input row.
@@ -100,7 +108,13 @@ class PackedResampler:
         mirrored_rows: rows mirrored at the start of the signal; zeros before them.
     """
 
-    def __init__(self, layer: Resampler, group: int = 1, sign: int = 1) -> None:
+    def __init__(
+        self,
+        layer: Resampler,
+        group: int = 1,
+        sign: int = 1,
+        dtype: torch.dtype = torch.float32,
+    ) -> None:
         conv = layer.conv
         self.in_channels, self.out_channels = conv.in_channels, conv.out_channels
         weight, bias = sign * conv.weight.detach(), sign * cast(Tensor, conv.bias).detach()
@@ -115,7 +129,7 @@ class PackedResampler:
             weight = taps.permute(3, 1, 0, 2).flatten(0, 1)
         self.past_rows = (weight.shape[2] - 1) * self.rows_in
         self.bias = bias
-        self._conv = PackedConv(weight, bias.repeat(self.rows_out))
+        self._conv = pack(PackedConv, dtype, weight, bias.repeat(self.rows_out))
 
     def __call__(self, groups: Tensor) -> Tensor:
         """Return the output rows of ``(G, rows_in * C)``, which starts with the past."""
@@ -151,14 +165,14 @@ def _group_rows(weight: Tensor, stride: int, group: int) -> Tensor:
 class PackedResidual:
     """A dilated convolution of a `ResidualStack` with packed weights."""
 
-    def __init__(self, conv: nn.Conv1d) -> None:
+    def __init__(self, conv: nn.Conv1d, dtype: torch.dtype) -> None:
         self.dilation = conv.dilation[0]
         self.bias = cast(Tensor, conv.bias).detach()
-        self.conv = PackedConv(conv.weight, self.bias, dilation=self.dilation)
+        self.conv = pack(PackedConv, dtype, conv.weight, self.bias, 1, self.dilation)
 
 
-def _pack_stack(stack: ResidualStack) -> list[PackedResidual]:
-    return [PackedResidual(cast(nn.Conv1d, conv)) for conv in stack.convs]
+def _pack_stack(stack: ResidualStack, dtype: torch.dtype) -> list[PackedResidual]:
+    return [PackedResidual(cast(nn.Conv1d, conv), dtype) for conv in stack.convs]
 
 
 def run_chunked(stack: PackedStack, read: Read, keep: bool) -> Iterator[Tensor]:

@@ -79,6 +79,7 @@ class SuperCodec(CodecModel):
         )
         self._packed_encoder: Derived[PackedStack] = Derived()
         self._packed_decoder: Derived[PackedStack] = Derived()
+        self._bf16_decoder: Derived[PackedStack] = Derived()
 
     @classmethod
     @override
@@ -175,6 +176,11 @@ class SuperCodec(CodecModel):
         return self.rq.lookup(codes)
 
     @property
+    @override
+    def has_bf16_decoder(self) -> bool:
+        return self.cpu_fast_path
+
+    @property
     def _in_chunks(self) -> bool:
         return (
             self.cpu_fast_path
@@ -194,5 +200,8 @@ class SuperCodec(CodecModel):
         return torch.stack(items).mT
 
     def _packed(self, layers: MaskedSequential) -> PackedStack:
-        kept = self._packed_encoder if layers is self.encoder else self._packed_decoder
-        return kept.get(layers, lambda: PackedStack(layers))
+        if layers is self.encoder:
+            return self._packed_encoder.get(layers, lambda: PackedStack(layers))
+        in_fp32 = self.decoder_dtype == torch.float32
+        kept = self._packed_decoder if in_fp32 else self._bf16_decoder
+        return kept.get(layers, lambda: PackedStack(layers, self.decoder_dtype))
