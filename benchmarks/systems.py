@@ -151,7 +151,7 @@ def open_system(family: str, checkpoint: Path | None, folder: Path, tiny: bool) 
     if family == "hac":
         return _open_hac(checkpoint, folder, tiny)
     if checkpoint is None:
-        checkpoint = GOLDEN / TINY[family] if tiny else _generate(family, folder)
+        checkpoint = GOLDEN / TINY[family] if tiny else generate(family, folder)
     codec = codectool.load(family, checkpoint, device="cpu")
     _, state, _ = read_weights(checkpoint)
     reference = ReferenceBigCodec if family == "bigcodec" else ReferenceSuperCodec
@@ -159,7 +159,8 @@ def open_system(family: str, checkpoint: Path | None, folder: Path, tiny: bool) 
     return SystemUnderTest(name, checkpoint, codec, reference(state))
 
 
-def _generate(family: str, folder: Path) -> Path:
+def generate(family: str, folder: Path) -> Path:
+    """Write weights of the published size of BigCodec or SuperCodec; return their path."""
     if family == "supercodec":
         full_size_weights.write_supercodec(folder / family)
         return folder / family
