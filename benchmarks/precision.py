@@ -151,7 +151,8 @@ def render(results: dict[str, Any]) -> str:
     head = ["model", "files", "SNR, median", "SNR, worst", "noise over mask", "audible"]
     head += ["PESQ change (largest)", "STOI change (largest)"]
     speed_head = ["model", "threads", "decoded", "fp32", "bf16", "ratio"]
-    return f"{table(speed_head, fast)}\n\n{table(head, close)}"
+    tables = [table(speed_head, fast)] if fast else []
+    return "\n\n".join([*tables, table(head, close)])
 
 
 def main() -> None:
