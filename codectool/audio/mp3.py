@@ -13,7 +13,7 @@ import sys
 from array import array
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from functools import partial
+from functools import cache, partial
 from typing import BinaryIO
 
 from codectool.audio.layout import Layout, Part
@@ -96,10 +96,11 @@ def parse_header(word: int) -> FrameHeader | None:
     return FrameHeader(word, size, samples, hertz, layer, 1 if mono else 2, side)
 
 
-# Sizes of frames by bits 9 to 20 of their header, which all fields that matter lie in.
-_SIZES = [
-    header.size if (header := parse_header(0xFFE00000 | bits << 9)) else 0 for bits in range(4096)
-]
+@cache
+def frame_sizes() -> list[int]:
+    """Return sizes of frames by bits 9 to 20 of their header, where all fields that matter lie."""
+    headers = (parse_header(0xFFE00000 | bits << 9) for bits in range(4096))
+    return [0 if header is None else header.size for header in headers]
 
 
 @dataclass
@@ -173,6 +174,7 @@ def _runs(file: BinaryIO, position: int, end: int, stream: Stream) -> Iterator[t
     """Yield the ranges of frames that follow each other; complete the other fields."""
     same, mono = stream.header.word & SAME, stream.header.channels == 1
     pattern = _pattern(stream.header.word)
+    sizes = frame_sizes()
     append = stream.offsets.append
     data, base, begin = b"", position, position
     while True:
@@ -181,7 +183,7 @@ def _runs(file: BinaryIO, position: int, end: int, stream: Stream) -> Iterator[t
             data, base, at = read_at(file, position, min(READ_BYTES, end - position)), position, 0
         word = int.from_bytes(data[at : at + HEADER_BYTES], "big")
         if word & SAME == same and (word & 0xC0 == 0xC0) == mono:
-            size = _SIZES[word >> 9 & 0xFFF]
+            size = sizes[word >> 9 & 0xFFF]
             if size and position + size <= end:
                 append(position)
                 position += size
@@ -222,7 +224,7 @@ def _chain(file: BinaryIO, position: int, end: int, header: FrameHeader) -> tupl
     frames = 0
     while frames < MIN_FRAMES_AFTER_JUNK:
         word = int.from_bytes(read_at(file, position, HEADER_BYTES), "big")
-        size = _SIZES[word >> 9 & 0xFFF] if word & SAME == header.word & SAME else 0
+        size = frame_sizes()[word >> 9 & 0xFFF] if word & SAME == header.word & SAME else 0
         if not size or (word >> 6 & 3 == MONO) != (header.channels == 1) or position + size > end:
             break
         frames += 1

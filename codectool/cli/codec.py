@@ -203,6 +203,8 @@ _CODEC_OPTIONS = (
     click.option(
         "--runtime",
         type=click.Choice(["torch", "onnx"]),
+        envvar="CODECTOOL_RUNTIME",
+        show_envvar=True,
         show_default="torch if it is installed",
         help="Run the model in PyTorch, or on the CPU in ONNX Runtime, which needs no PyTorch and "
         "takes the bundled weights or a folder that `codectool export` wrote.",

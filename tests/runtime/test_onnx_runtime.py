@@ -175,6 +175,18 @@ assert "torch" not in sys.modules
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
+def test_runtime_from_the_environment(
+    speech: Path, tmp_path: Path, run: Run, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("CODECTOOL_RUNTIME", "onnx")
+    assert run("encode", speech, tmp_path / "x.hcd", "--device", "cuda").code == 2
+    assert run("encode", speech, tmp_path / "x.hcd", "--device", "cpu").code == 0
+    assert run("decode", tmp_path / "x.hcd", tmp_path / "x.wav", "--runtime", "torch").code == 0
+    monkeypatch.setenv("CODECTOOL_RUNTIME", "tensorflow")
+    text = run("decode", tmp_path / "x.hcd", tmp_path / "y.wav").err
+    assert "(env var: 'CODECTOOL_RUNTIME'): 'tensorflow' is not one of 'torch', 'onnx'" in text
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [

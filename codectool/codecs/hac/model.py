@@ -85,7 +85,7 @@ class HacCodec(CodecModel):
             raise ConfigError("HAC weights need hyper-parameters; pass --config FILE")
         parsed = parse_config(config)
         with skip_init(state):
-            codec = fold(HacNetwork(parsed))
+            codec = HacCodec(parsed, *HacNetwork(parsed).fold_())
         load_tensors(codec, state)
         return codec
 

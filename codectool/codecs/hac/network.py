@@ -158,22 +158,24 @@ class HacNetwork(nn.Module):
         (``A P`` and ``A (c - mu)``). The encoder then maps ``(B, N, 1)`` to the values whose signs
         are the bits, the decoder maps signs to samples.
         """
-        return self.fold_encoder(), self.fold_decoder()
+        return copy.deepcopy(self).fold_()
 
-    def fold_encoder(self) -> Stack:
-        """Return the encoder for inference; see `fold`."""
-        analysis, encoder = copy.deepcopy((self.analysis, self.encoder))
-        encoder.fold_()
-        first, *_, project = encoder.blocks.values()
+    def fold_(self) -> tuple[Stack, Stack]:
+        """Return what `fold` does, made of the weights of this network, which is of no more use."""
+        return self.fold_encoder_(), self.fold_decoder_()
+
+    def fold_encoder_(self) -> Stack:
+        """Return the encoder for inference; see `fold_`."""
+        self.encoder.fold_()
+        first, *_, project = self.encoder.blocks.values()
         assert isinstance(project, OutputProjection)
         self.bottleneck.whiten_projection_(project.entry.pointwise)
         normalise = self.norm.fold_input_(first)
-        return Stack({**analysis.blocks, "normalise": normalise, **encoder.blocks})
+        return Stack({**self.analysis.blocks, "normalise": normalise, **self.encoder.blocks})
 
-    def fold_decoder(self) -> Stack:
-        """Return the decoder for inference; see `fold`."""
-        decoder, synthesis = copy.deepcopy((self.decoder, self.synthesis))
-        decoder.fold_()
-        *_, last = decoder.blocks.values()
+    def fold_decoder_(self) -> Stack:
+        """Return the decoder for inference; see `fold_`."""
+        self.decoder.fold_()
+        *_, last = self.decoder.blocks.values()
         restore = self.norm.fold_output_(last)
-        return Stack({**decoder.blocks, "restore": restore, **synthesis.blocks})
+        return Stack({**self.decoder.blocks, "restore": restore, **self.synthesis.blocks})

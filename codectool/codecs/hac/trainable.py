@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from functools import partial
@@ -89,7 +90,7 @@ class TrainableHac(TrainableCodec):
 
     @override
     def decoder_state(self) -> dict[str, Tensor]:
-        state = self.network.fold_decoder().state_dict()
+        state = copy.deepcopy(self.network).fold_decoder_().state_dict()
         return {f"decoder.{name}": tensor for name, tensor in state.items()}
 
     @override

@@ -15,6 +15,7 @@ such as Adam take steps of one size for all weights. The whitening stays in the 
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterable, Mapping
 from functools import partial
 
@@ -50,10 +51,11 @@ def load_folded_(network: HacNetwork, state: Mapping[str, Tensor]) -> None:
     Raises:
         TensorMismatchError: The tensors do not fit the network. Nothing is changed then.
     """
-    decoder = network.fold_decoder()
+    copied = copy.deepcopy(network)
+    decoder = copied.fold_decoder_()
     folded = nn.ModuleDict({"decoder": decoder})
     if len(network.encoder):
-        folded["encoder"] = network.fold_encoder()
+        folded["encoder"] = copied.fold_encoder_()
     floats = {name: tensor.float() for name, tensor in state.items()}
     *_, tail = network.decoder.blocks.values()
     if isinstance(tail, VoiceTail):
