@@ -16,6 +16,8 @@ SLOPE = 0.1  # of the leaky ReLU for negative values
 RES_ONE = (1, 3)
 RES_FOUR = (1, 3, 5)
 
+Layer = tuple[Tensor, Tensor]  # weight and bias
+
 
 class LengthMask:
     """Where the items of a padded batch are valid, at any time scale inside the network.
@@ -112,22 +114,28 @@ class SelectiveFusion(nn.Module):
         self.select_a = nn.Conv1d(channels, channels, 3)
         self.select_b = nn.Conv1d(channels, channels, 3)
 
-    def weights(self, pooled: Tensor) -> tuple[Tensor, Tensor]:
-        """Return the weights ``(B, C)`` of two signals, given the mean over time of their sum."""
-        hidden = F.relu(_middle_tap(self.squeeze, pooled))
-        logits = [_middle_tap(conv, hidden) for conv in (self.select_a, self.select_b)]
-        weight_a, weight_b = torch.stack(logits).softmax(0)
-        return weight_a, weight_b
+    def matrices(self) -> tuple[Layer, Layer, Layer]:
+        """Return the weights and biases that have an effect, of all layers."""
+        return _middle_tap(self.squeeze), _middle_tap(self.select_a), _middle_tap(self.select_b)
 
     @override
     def forward(self, a: Tensor, b: Tensor, mask: LengthMask | None = None) -> Tensor:
         total = a + b
-        weight_a, weight_b = self.weights(mask.mean(total) if mask else total.mean(-1))
-        return weight_a.unsqueeze(-1) * a + weight_b.unsqueeze(-1) * b
+        pooled = mask.mean(total) if mask else total.mean(-1)
+        weight_a, weight_b = fusion_weights(pooled, *self.matrices())
+        fused: Tensor = weight_a.unsqueeze(-1) * a + weight_b.unsqueeze(-1) * b
+        return fused
 
 
-def _middle_tap(conv: nn.Conv1d, x: Tensor) -> Tensor:
-    return F.linear(x, conv.weight[:, :, 1], conv.bias)
+def fusion_weights(pooled: Tensor, squeeze: Layer, select_a: Layer, select_b: Layer) -> Tensor:
+    """Return the weights ``(2, B, C)`` of two signals, given the mean over time of their sum."""
+    hidden = F.relu(F.linear(pooled, *squeeze))
+    logits = [F.linear(hidden, *layer) for layer in (select_a, select_b)]
+    return torch.stack(logits).softmax(0)
+
+
+def _middle_tap(conv: nn.Conv1d) -> Layer:
+    return conv.weight[:, :, 1], cast(Tensor, conv.bias)
 
 
 class BackProjectionBlock(nn.Module):

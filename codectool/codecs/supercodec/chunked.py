@@ -12,6 +12,7 @@ before the next one is asked for: its memory is used again.
 from __future__ import annotations
 
 import math
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from functools import partial
 from itertools import pairwise
@@ -28,7 +29,7 @@ from codectool.codecs.supercodec.blocks import (
     MaskedSequential,
     Resampler,
     ResidualStack,
-    SelectiveFusion,
+    fusion_weights,
 )
 from codectool.errors import AudioError
 from codectool.nn.packed import PackedConv, pack
@@ -78,7 +79,7 @@ class PackedBlock:
         self.resample_difference = PackedResampler(resample_difference, dtype=dtype)
         self.res_one = _pack_stack(block.res_one, dtype)
         self.res_four = _pack_stack(block.res_four, dtype)
-        self.fuse = block.fuse
+        self.fusion = tuple((w.detach().contiguous(), b.detach()) for w, b in block.fuse.matrices())
 
     @property
     def input_rows(self) -> int:
@@ -192,72 +193,69 @@ def run_chunked(stack: PackedStack, read: Read, keep: bool) -> Iterator[Tensor]:
     outputs: Callable[[], Chunks] = partial(_first_layer, stack.first, read)
     for block in stack.blocks:
         inputs: Callable[[], Iterable[FusionInput]] = partial(_fusion_inputs, block, outputs)
-        kept: list[FusionInput] | None = [] if keep else None
-        weights = _fusion_weights(block.fuse, inputs(), kept)
+        kept: deque[FusionInput] | None = deque() if keep else None
+        weight_a = _fusion_weight(block, inputs(), kept)
         if kept is not None:
-            inputs = partial(iter, kept)
-        outputs = partial(_fuse, block, weights, inputs)
+            inputs = partial(_drain, kept)
+        outputs = partial(_fuse, block, weight_a, inputs)
     last = StreamingResampler(stack.last)
     for buffer, _ in outputs():
-        yield last.push(buffer)
+        yield last.push(buffer).rows
     if not last.started:
         raise AudioError("the signal is too short for SuperCodec, which mirrors its start")
 
 
 def _first_layer(layer: PackedResampler, read: Read) -> Chunks:
-    conv = StreamingResampler(layer)
-    rows = _chunk_rows(max(layer.in_channels, layer.out_channels))
-    out = RowBuffer(rows, like=layer.bias[None])
-    for buffer, last in _rechunk(read(), rows):
-        out.clear()
-        conv.append_to(out, buffer)
-        yield out, last
+    conv = StreamingResampler(layer, HEADROOM // 2)
+    for buffer, last in _rechunk(read(), _chunk_rows(max(layer.in_channels, layer.out_channels))):
+        yield conv.push(buffer), last
 
 
 def _fusion_inputs(block: PackedBlock, read: Callable[[], Chunks]) -> Iterator[FusionInput]:
     """Run a block up to its fusion."""
     layer = block.resample
-    resample = StreamingResampler(layer)
+    resample = StreamingResampler(layer, 1)  # group, which is what `project_back` needs
     project_back = StreamingResampler(block.project_back)
     resample_difference = StreamingResampler(block.resample_difference)
     refine = _streaming_stack(block.res_one, block.input_rows)
     waiting = layer.bias.new_empty(0, layer.out_channels)  # rows of `a` without their rows of `b`
     for buffer, last in _cut(read(), block.input_rows, layer.rows_in):
-        rows = len(buffer.rows) // layer.rows_in * layer.rows_out
-        resampled = RowBuffer(rows, like=layer.bias[None])
-        resample.append_to(resampled, buffer)
+        resampled = resample.push(buffer)
         project_back.add_to(buffer, resampled)
         for residual in refine:
             residual.push(buffer, last)
-        b = resample_difference.push(buffer)
+        b = resample_difference.push(buffer).rows
         a = resampled.rows
         count = len(b) - len(waiting)  # at least 0: a chunk is longer than what layers hold back
         yield FusionInput((waiting, a[:count]), b, last)
         waiting = a[count:]
 
 
-def _fusion_weights(
-    fuse: SelectiveFusion, inputs: Iterable[FusionInput], kept: list[FusionInput] | None
-) -> tuple[Tensor, Tensor]:
-    """Return the weights of the two signals, ``(C,)`` each; append the inputs to ``kept``."""
+def _fusion_weight(
+    block: PackedBlock, inputs: Iterable[FusionInput], kept: deque[FusionInput] | None
+) -> Tensor:
+    """Return the weight of the first signal, ``(C,)``; append the inputs to ``kept``."""
     rows = 0
-    total = torch.zeros((), dtype=torch.float64, device=fuse.squeeze.weight.device)
+    total = block.resample.bias.new_zeros((), dtype=torch.float64)
     for chunk in inputs:
         rows += len(chunk.b)
         for part in (*chunk.a, chunk.b):
             total = total + part.sum(0).double()
         if kept is not None:
             kept.append(chunk)
-    return fuse.weights((total / rows).float())
+    return fusion_weights((total / rows).float(), *block.fusion)[0]
+
+
+def _drain(kept: deque[FusionInput]) -> Iterator[FusionInput]:
+    """Yield chunks whose memory is free as soon as the next one is asked for."""
+    while kept:
+        yield kept.popleft()
 
 
 def _fuse(
-    block: PackedBlock,
-    weights: tuple[Tensor, Tensor],
-    inputs: Callable[[], Iterable[FusionInput]],
+    block: PackedBlock, weight_a: Tensor, inputs: Callable[[], Iterable[FusionInput]]
 ) -> Chunks:
-    """Run a block from its fusion to its end."""
-    weight_a, _ = weights  # they add up to one
+    """Run a block from its fusion to its end; the weights of the two signals add up to one."""
     rows = _chunk_rows(block.resample.out_channels)
     buffer = RowBuffer(rows, like=block.resample.bias[None])
     residual = _streaming_stack(block.res_four, rows)
@@ -325,6 +323,13 @@ class RowBuffer:
         self._memory = like.new_empty(capacity + capacity // 4 + 2 * HEADROOM, like.shape[1])
         self._start = self._stop = HEADROOM
 
+    @classmethod
+    def on(cls, memory: Tensor, start: int, stop: int) -> RowBuffer:
+        """Return some of the rows of ``memory`` as a buffer; the others are free."""
+        buffer = cls.__new__(cls)
+        buffer._memory, buffer._start, buffer._stop = memory, start, stop
+        return buffer
+
     @property
     def rows(self) -> Tensor:
         """A view of the rows."""
@@ -336,8 +341,8 @@ class RowBuffer:
 
     def append(self, count: int) -> Tensor:
         """Add rows at the end; return a view of them, to be written to."""
+        self._reserve(0, count)
         self._stop += count
-        self._reserve(self._stop)
         return self._memory[self._stop - count : self._stop]
 
     def fill(self, rows: Tensor) -> RowBuffer:
@@ -348,90 +353,81 @@ class RowBuffer:
 
     def prepend(self, rows: Tensor) -> None:
         """Add a copy of ``rows`` at the start."""
-        missing = len(rows) - self._start
-        if missing > 0:
-            free = self._memory.new_empty(missing, rows.shape[1])
-            self._memory = torch.cat((free, self._memory))
-            self._start, self._stop = self._start + missing, self._stop + missing
-        self._memory[self._start - len(rows) : self._start] = rows
-        self._start -= len(rows)
+        if len(rows):
+            self._reserve(len(rows), 0)
+            self._memory[self._start - len(rows) : self._start] = rows
+            self._start -= len(rows)
 
     def keep(self, first: int, count: int) -> None:
         """Hold only ``count`` rows."""
         self._start += first
         self._stop = self._start + count
 
-    def extended(self, count: int) -> Tensor:
-        """Return a view of ``count`` rows; those after the rows of the buffer are undefined."""
-        self._reserve(self._start + count)
-        return self._memory[self._start : self._start + count]
+    def extended(self, before: int, count: int) -> Tensor:
+        """Return a view of the first ``count`` rows and some before; others are undefined."""
+        self._reserve(before, count - (self._stop - self._start))
+        return self._memory[self._start - before : self._start + count]
 
-    def _reserve(self, stop: int) -> None:
-        if stop > len(self._memory):
-            more = self._memory.new_empty(stop, self._memory.shape[1])
-            self._memory = torch.cat((self._memory, more))
+    def _reserve(self, before: int, after: int) -> None:
+        missing = max(0, before - self._start), max(0, self._stop + after - len(self._memory))
+        if any(missing):
+            free = (self._memory.new_empty(count, self._memory.shape[1]) for count in missing)
+            self._memory = torch.cat((next(free), self._memory, next(free)))
+            self._start, self._stop = self._start + missing[0], self._stop + missing[0]
 
 
 class StreamingResampler:
     """A causal layer on one signal; input rows that do not fill a group wait.
 
+    Args:
+        layer: the layer.
+        headroom: groups of free memory before the rows of the output.
+
     Attributes:
         started: whether the signal was long enough to be mirrored; there is no output before.
     """
 
-    def __init__(self, layer: PackedResampler) -> None:
-        self._layer = layer
+    def __init__(self, layer: PackedResampler, headroom: int = 0) -> None:
+        self._layer, self._headroom = layer, headroom
         self._past = layer.bias.new_empty(0, layer.in_channels)  # input that later output needs
         self.started = False
 
-    def push(self, buffer: RowBuffer) -> Tensor:
+    def push(self, buffer: RowBuffer) -> RowBuffer:
         """Return the next output rows."""
-        groups, count = self._groups(buffer)
+        layer, headroom = self._layer, self._headroom
+        groups, count = self._groups(buffer, headroom)
+        start = headroom * layer.rows_out
         if not count:
-            return groups.new_empty(0, self._layer.out_channels)
-        return self._layer(groups)[:count]
-
-    def append_to(self, out: RowBuffer, buffer: RowBuffer) -> None:
-        """Write the next output rows to an empty buffer."""
-        groups, count = self._groups(buffer)
-        out.append(count).zero_()
-        self._add(groups, out)
+            return RowBuffer.on(groups.new_empty(start, layer.out_channels), start, start)
+        return RowBuffer.on(layer(groups), start, start + count * layer.rows_out)
 
     def add_to(self, target: RowBuffer, buffer: RowBuffer) -> None:
         """Add the next output rows to as many rows."""
-        groups, _ = self._groups(buffer)
-        self._add(groups, target)
+        groups, count = self._groups(buffer)
+        if count:
+            rows = _round_up(count) * self._layer.rows_out
+            self._layer.add_to(target.extended(0, rows), groups)
 
-    def _add(self, groups: Tensor, target: RowBuffer) -> None:
-        layer = self._layer
-        count = len(groups) - layer.past_rows // layer.rows_in
-        if count > 0:
-            layer.add_to(target.extended(count * layer.rows_out), groups)
+    def _groups(self, buffer: RowBuffer, before: int = 0) -> tuple[Tensor, int]:
+        """Return the rows of each group side by side, and the number of groups of the output.
 
-    def _groups(self, buffer: RowBuffer) -> tuple[Tensor, int]:
-        """Return the rows of each group side by side, starting with the past.
-
-        There may be more groups than the output rows, whose number is returned as well, depend on.
+        There are undefined groups before and after those that the output depends on.
         """
         layer, new = self._layer, len(buffer.rows)
         buffer.prepend(self._past)
-        seen = buffer.rows
-        if not self.started and len(seen) > layer.mirrored_rows:
-            mirrored = seen[1 : layer.mirrored_rows + 1].flip(0)
-            zeros = seen.new_zeros(layer.past_rows - len(mirrored), layer.in_channels)
+        if not self.started and len(buffer.rows) > layer.mirrored_rows:
+            mirrored = buffer.rows[1 : layer.mirrored_rows + 1].flip(0)
+            zeros = mirrored.new_zeros(layer.past_rows - len(mirrored), layer.in_channels)
             buffer.prepend(torch.cat((zeros, mirrored)))
-            seen = buffer.rows
             self.started = True
-        groups = len(seen) // layer.rows_in if self.started else 0
+        seen = buffer.rows
         past_groups = layer.past_rows // layer.rows_in
-        count = max(0, groups - past_groups)
+        count = max(0, len(seen) // layer.rows_in - past_groups) if self.started else 0
         self._past = seen[count * layer.rows_in :].clone()
-        if count:
-            groups = _round_up(count) + past_groups
-        rows = buffer.extended(groups * layer.rows_in)
+        groups = past_groups + _round_up(count)
+        rows = buffer.extended(before * layer.rows_in, groups * layer.rows_in)
         buffer.keep(len(seen) - new, new)
-        shape = groups, layer.rows_in * layer.in_channels
-        return rows.view(shape), count * layer.rows_out
+        return rows.view(before + groups, layer.rows_in * layer.in_channels), count
 
 
 def _streaming_stack(layers: list[PackedResidual], rows: int) -> list[StreamingResidual]:
@@ -465,5 +461,5 @@ class StreamingResidual:
         buffer.keep(0, count)
         if count:
             padded = _round_up(count)
-            inputs = work.extended(padded + 2 * dilation)
-            self._layer.conv.add_to(buffer.extended(padded)[None], inputs[None])
+            inputs = work.extended(0, padded + 2 * dilation)
+            self._layer.conv.add_to(buffer.extended(0, padded)[None], inputs[None])

@@ -126,7 +126,7 @@ def test_grouped_conv_matches_the_causal_conv(kernel: int, stride: int, group: i
     x = torch.randn(1, 3, 16 * stride)
     streaming = StreamingResampler(PackedResampler(layer, group))
     buffer = RowBuffer(100, like=x[0].T)
-    parts = [streaming.push(buffer.fill(part)) for part in torch.split(x[0].T, 7)]
+    parts = [streaming.push(buffer.fill(part)).rows for part in torch.split(x[0].T, 7)]
     torch.testing.assert_close(torch.cat(parts).T[None], layer(x))
 
 
@@ -136,7 +136,7 @@ def test_grouped_transposed_conv_matches_the_causal_one(stride: int) -> None:
     x = torch.randn(1, 3, 20)
     streaming = StreamingResampler(PackedResampler(layer, sign=-1))
     buffer = RowBuffer(100, like=x[0].T)
-    parts = [streaming.push(buffer.fill(part)) for part in torch.split(x[0].T, 7)]
+    parts = [streaming.push(buffer.fill(part)).rows for part in torch.split(x[0].T, 7)]
     torch.testing.assert_close(torch.cat(parts).T[None], -layer(x))
 
 
