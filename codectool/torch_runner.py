@@ -47,7 +47,8 @@ class TorchRunner(Runner):
         self.precision = precision
         in_bf16 = self._use_bf16_decoder()
         self.model.decoder_dtype = torch.bfloat16 if in_bf16 else torch.float32
-        self.encode_precision = "fp32" if precision == "auto" else precision
+        in_fp32 = precision == "auto" or not self.model.follows_autocast
+        self.encode_precision = "fp32" if in_fp32 else precision
         self.decode_precision = "bf16" if in_bf16 else self.encode_precision
 
     def _use_bf16_decoder(self) -> bool:

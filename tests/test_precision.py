@@ -9,12 +9,14 @@ import numpy as np
 import pytest
 import torch
 
+import codectool
 from codectool import torch_runner
 from codectool.codec import Codec
 from codectool.errors import CodectoolWarning, UsageError
 from codectool.loading import load
 from codectool.nn import packed
 from codectool.pipeline.operations import DecodeOperation, DecodeOptions, ReconstructOperation
+from codectool.pipeline.ray.worker import OperationSpec
 from tests.cli.conftest import Run, run  # noqa: F401
 
 Checkpoints = dict[str, Path]
@@ -38,6 +40,13 @@ def test_auto_encodes_in_fp32_and_decodes_in_bf16_where_that_is_faster(
     assert codec.precision == "auto"
     assert codec.encode_precision == "fp32"
     assert codec.decode_precision == ("bf16" if in_bf16 else "fp32")
+
+
+def test_precision_of_hac_on_a_cpu_is_fp32(checkpoints: Checkpoints) -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", CodectoolWarning)
+        codec = load("hac", checkpoints["hac"], device="cpu", precision="bf16")
+    assert (codec.encode_precision, codec.decode_precision) == ("fp32", "fp32")
 
 
 def test_auto_is_fp32_on_other_devices(checkpoints: Checkpoints, fast: bool) -> None:
@@ -107,6 +116,37 @@ def test_folder_runs_are_continued_only_with_the_same_precision(
     assert settings(DecodeOperation, "auto") != settings(DecodeOperation, "fp32")
     coded = [settings(ReconstructOperation, name) for name in ("auto", "bf16", "fp32")]
     assert coded[0] not in coded[1:]
+
+
+def test_workers_that_decode_in_another_precision_are_refused(
+    checkpoints: Checkpoints, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch_runner, "has_bf16_instructions", lambda: True)
+    codec = load("supercodec", checkpoints["supercodec"], device="cpu", precision="auto")
+    spec = OperationSpec.of(DecodeOperation(codec, DecodeOptions("wav", None, False, False, False)))
+    assert spec.build("cpu").codec.decode_precision == "bf16"
+    monkeypatch.setattr(torch_runner, "has_bf16_instructions", lambda: False)
+    with pytest.raises(UsageError, match=r"auto: decodes in fp32 on .* bf16 here; use `--prec"):
+        spec.build("cpu")
+
+
+def test_decode_command_with_auto_writes_the_audio_of_bf16(
+    run: Run,  # noqa: F811
+    codecs: dict[str, Codec],
+    checkpoints: Checkpoints,
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+) -> None:
+    monkeypatch.setattr(torch_runner, "has_bf16_instructions", lambda: True)
+    source = tmp_path / "x.hcd"
+    codectool.write(source, codecs["supercodec"].encode(WAVE, 16000))
+    options = ("--checkpoint", checkpoints["supercodec"], "--device", "cpu", "--precision")
+    audio = {}
+    for precision in ("fp32", "bf16", "auto"):
+        target = tmp_path / f"{precision}.wav"
+        assert run("decode", source, target, *options, precision).code == 0
+        audio[precision] = target.read_bytes()
+    assert audio["auto"] == audio["bf16"] != audio["fp32"]
 
 
 def signal_to_noise(reference: np.ndarray, other: np.ndarray) -> float:

@@ -93,6 +93,11 @@ class CodecModel(nn.Module, ABC):
         """
 
     @property
+    def follows_autocast(self) -> bool:
+        """Whether autocast changes how the model computes; False if it always uses float32."""
+        return True
+
+    @property
     def has_bf16_decoder(self) -> bool:
         """Whether decoding on a CPU follows `decoder_dtype`; False means that it does not help."""
         return False

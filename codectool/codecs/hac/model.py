@@ -176,6 +176,11 @@ class HacCodec(CodecModel):
         return [wave.mT.float()[:, delay * self.hop_length :] for wave in waves]
 
     @property
+    @override
+    def follows_autocast(self) -> bool:
+        return not self.use_cpu_fast_path
+
+    @property
     def use_cpu_fast_path(self) -> bool:
         """Whether streams use executors instead of modules: the waveform kind on a CPU.
 
