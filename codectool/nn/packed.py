@@ -23,7 +23,7 @@ from torch.nn import functional as F
 # convolutions of many channels; those of few channels have another one for short inputs, which are
 # therefore padded.
 TYPICAL_COLUMNS = 400
-MIN_COLUMNS = 128
+MIN_COLUMNS = 96
 FEW_CHANNELS = 384
 MIN_BF16_COLUMNS = 40  # in bfloat16, convolutions of more channels have two layouts as well
 
@@ -118,12 +118,11 @@ class PackedConv:
         length = x.shape[1]
         if length < self._min_input:
             x = F.pad(x, (0, 0, 0, self._min_input - length))
+            span = (self._weight.shape[3] - 1) * dilation[1] + 1
+            return self(x)[:, : (length - span) // stride[1] + 1].contiguous()
         y = torch.ops.mkldnn._convolution_pointwise(
             *(_as_image(x), self._packed_weight, self._bias, *self._geometry, "none", [], "")
         )
-        if length < self._min_input:
-            span = (self._weight.shape[3] - 1) * dilation[1] + 1
-            y = y[..., : (length - span) // stride[1] + 1]
         return _from_image(y)
 
     def add_to(self, y: Tensor, x: Tensor) -> None:
@@ -193,12 +192,22 @@ def pack(
 
 
 def _as_image(x: Tensor) -> Tensor:
-    """Return ``(B, T, C)`` as images of height 1, ``(B, C, 1, T)``, without a copy."""
-    return x.unsqueeze(1).permute(0, 3, 1, 2)
+    """Return ``(B, T, C)`` as images of height 1, ``(B, C, 1, T)``, without a copy.
+
+    In one operation: each one releases Python's lock, for which other model threads wait.
+    """
+    batch, time, channels = x.shape
+    item, column, channel = x.stride()
+    return torch.as_strided(x, (batch, channels, 1, time), (item, channel, item, column))
 
 
 def _from_image(y: Tensor) -> Tensor:
-    return y.permute(0, 2, 3, 1).contiguous().squeeze(1)
+    """Return images ``(B, C, 1, T)`` as ``(B, T, C)``."""
+    batch, channels, _, time = y.shape
+    item, channel, _, column = y.stride()
+    if channel == 1 and column == channels:
+        return torch.as_strided(y, (batch, time, channels), (item, column, channel))
+    return y.squeeze(2).mT.contiguous()
 
 
 class PackedLSTM:

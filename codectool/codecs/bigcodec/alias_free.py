@@ -6,24 +6,20 @@ SnakeBeta: BigVGAN (arXiv 2206.04658, section 3.2). Alias-free activations: Styl
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
+from typing_extensions import override
 
-from codectool.codecs.bigcodec.streaming import (
-    Kernel,
-    Pointwise,
-    Sequential,
-    StreamingConv,
-    StreamingModule,
-)
+from codectool.codecs.bigcodec.streaming import StreamingConv, StreamingModule, StreamState
 from codectool.nn.packed import PackedConv
 
 TAPS = 12
 REACH = 3  # columns that either polyphase filter sees on each side of the current one
+PHASE_TAPS = TAPS // 2
 MIN_ALPHA = 1e-12  # below, sin^2 is less than the rounding of x
 
 
@@ -85,66 +81,72 @@ class AliasFreeSnake(nn.Module):
 
 def streaming_snake(module: AliasFreeSnake) -> StreamingModule:
     """Return the streaming form of the activation."""
-    channels = len(module.alpha)
-    # A factor in the taps is cheaper than one for the signal: the upsampled signal is scaled to the
-    # argument of the sine.
-    alpha, inverse_beta = (factor.detach() for factor in module.factors())
-    scale = alpha.clamp(min=MIN_ALPHA).view(channels, 1, 1)
-    upsample = StreamingConv(
-        lambda: _Upsample(module, scale),
-        channels,
-        span=TAPS // 2,
-        stride=1,
-        left=REACH,
-        replicate=True,
-        upsampling=2,
-        trim=1,
+    span = 2 * PHASE_TAPS - 1
+    return StreamingSnake(
+        lambda: SnakeKernel(module), len(module.alpha), span, 1, left=span // 2, replicate=True
     )
-    downsample = StreamingConv(
-        lambda: PackedConv(module.down_taps / scale, None, 2, groups=channels),
-        channels,
-        span=TAPS,
-        stride=2,
-        left=TAPS // 2 - 1,
-        replicate=True,
-    )
-    snake = _scaled_snake(alpha * inverse_beta)
-    return Sequential([upsample, Pointwise(snake), downsample])
 
 
-class _Upsample:
-    """Upsampling x2 and multiplication by ``scale``, ``(C, 1, 1)``.
+class StreamingSnake(StreamingConv):
+    """The activation as a function of a window: `SnakeKernel`, told where the signals end."""
 
-    The columns u[2t - 1] and u[2t] depend on the same six input columns. So this is a convolution
-    of each channel of the input beside itself, whose two results are adjacent columns.
+    @override
+    def _compute(self, columns: Tensor, state: StreamState, last: bool) -> Tensor:
+        kernel = cast(SnakeKernel, self._kernel)
+        odd, even = kernel.upsample(columns)
+        pairs = odd.shape[1]
+        first = -state.position - REACH  # this pair is u[-1] and u[0], the first sample
+        if first >= 0:
+            edge = even[:, first : first + 1].clone()
+            odd[:, : first + 1], even[:, :first] = edge, edge
+        lengths = state.lengths or (len(odd) * (state.position + pairs,) if last else ())
+        for item, length in enumerate(lengths):
+            end = length - state.position - REACH  # u[2L - 1], the last sample, and u[2L]
+            if 0 <= end < pairs:
+                edge = odd[item, end : end + 1].clone()
+                odd[item, end:], even[item, end:] = edge, edge
+        return kernel.downsample(odd, even)
+
+
+class SnakeKernel:
+    """The activation in three steps, with the upsampled signal in two phases.
+
+    u[2s - 1] and u[2s] depend on the same six input columns, and y[t] on the pairs s = t - 2 to
+    t + 3. A factor in the taps is cheaper than one for the signal, so the upsampled signal is
+    scaled to the argument of the sine.
     """
 
-    def __init__(self, module: AliasFreeSnake, scale: Tensor) -> None:
-        self._channels = len(scale)
+    def __init__(self, module: AliasFreeSnake) -> None:
+        channels = len(module.alpha)
+        alpha, inverse_beta = (factor.detach() for factor in module.factors())
+        scale = alpha.clamp(min=MIN_ALPHA).view(channels, 1, 1)
+        self._factor = alpha * inverse_beta
         even, odd = module.up_kernel().detach()
-        taps = torch.cat((odd[:, 1:] * scale, even[:, :-1] * scale))
-        self._conv = PackedConv(taps, None, groups=2 * self._channels)
+        down = module.down_taps / scale
+        self._up = [_depthwise(taps * scale) for taps in (odd[:, 1:], even[:, :-1])]
+        self._down = [_depthwise(taps) for taps in (down[..., 0::2], down[..., 1::2])]
 
-    def __call__(self, columns: Tensor) -> Tensor:
-        twice = torch.cat((columns, columns), 2)
-        return self._conv(twice).view(len(columns), -1, self._channels)
+    def upsample(self, x: Tensor) -> list[Tensor]:
+        """Return u[2s - 1] and u[2s], ``(B, T - 5, C)`` each, of ``(B, T, C)`` after the sine."""
+        return [self._snake(conv(x)) for conv in self._up]
+
+    def downsample(self, odd: Tensor, even: Tensor) -> Tensor:
+        """Return ``(B, T - 5, C)`` for two phases ``(B, T, C)``."""
+        y = self._down[0](odd)
+        self._down[1].add_to(y, even)
+        return y
+
+    def _snake(self, v: Tensor) -> Tensor:
+        """Add ``factor * sin^2(v)`` in place."""
+        if v.device.type != "cpu" or v.dtype != torch.float32:
+            return v.addcmul_(torch.sin(v).square_(), self._factor.to(v.dtype))
+        with np.errstate(invalid="ignore"):
+            sine = torch.from_numpy(np.sin(v.numpy()))  # three times as fast as PyTorch's
+        return v.addcmul_(sine.mul_(sine), self._factor)
 
 
-def _scaled_snake(factor: Tensor) -> Kernel:
-    """Return ``v -> v + factor * sin^2(v)``, in place."""
-
-    def apply(v: Tensor) -> Tensor:
-        sine = _sine(v)
-        return v.addcmul_(sine.mul_(sine), factor.to(v.dtype))
-
-    return apply
-
-
-def _sine(x: Tensor) -> Tensor:
-    if x.device.type != "cpu" or x.dtype != torch.float32:
-        return torch.sin(x)
-    with np.errstate(invalid="ignore"):  # NumPy's is about three times as fast as PyTorch's
-        return torch.from_numpy(np.sin(x.numpy()))
+def _depthwise(taps: Tensor) -> PackedConv:
+    return PackedConv(taps, None, groups=len(taps))
 
 
 def lowpass_taps() -> Tensor:

@@ -121,8 +121,8 @@ class UpBlock(_Layers):
 
 
 def _tile_columns(channels: int) -> int:
-    """Return the columns that fit the cache, but enough to make reading the weights worthwhile."""
-    return max(400, 192_000 // channels)
+    """Return the columns that fit the cache, but enough to be worth the calls and the weights."""
+    return max(400, 384_000 // channels)
 
 
 class Encoder(_Layers):
@@ -184,8 +184,13 @@ def streaming_form(module: nn.Module, dtype: torch.dtype = torch.float32) -> Str
         case ResidualLSTM():
             return StreamingLSTM(module.lstm, dtype)
         case DownBlock() | UpBlock():
-            return Tiled(map(convert, module.block), module.tile_columns)
+            return _tiled(module, *module.block, dtype=dtype)
     raise TypeError(f"{type(module).__name__} has no streaming form")
+
+
+def _tiled(block: nn.Module, *modules: nn.Module, dtype: torch.dtype = torch.float32) -> Tiled:
+    layers = (streaming_form(module, dtype) for module in modules)
+    return Tiled(layers, cast(int, block.tile_columns))
 
 
 class BigCodec(CodecModel):
@@ -331,8 +336,18 @@ class BigCodec(CodecModel):
         return self._networks.get(self, self._streaming_forms)
 
     def _streaming_forms(self) -> tuple[Sequential, Sequential]:
-        encoder = Sequential(map(streaming_form, self.encoder.block))
-        return encoder, Sequential(map(streaming_form, self.decoder.model))
+        # Layers at the sampling rate share the tiles of the block beside them.
+        first, block, *layers = self.encoder.block
+        encoder = Sequential([_tiled(block, first, block), *map(streaming_form, layers)])
+        return encoder, self._decoder_form(torch.float32)
+
+    def _decoder_form(self, dtype: torch.dtype) -> Sequential:
+        *layers, block, snake, conv, tanh = self.decoder.model
+        start = (streaming_form(layer, dtype) for layer in layers)
+        # Rounding of the last products would add noise at all frequencies, also to silence.
+        end = map(streaming_form, (snake, conv, tanh))
+        tiled = Tiled([streaming_form(block, dtype), *end], cast(int, block.tile_columns))
+        return Sequential([*start, tiled])
 
     @property
     @override
@@ -343,17 +358,7 @@ class BigCodec(CodecModel):
     def _decoder_network(self) -> Sequential:
         if self.decoder_dtype == torch.float32:
             return self.networks[1]
-        return self._bf16_decoder.get(self.decoder, self._bf16_form)
-
-    def _bf16_form(self) -> Sequential:
-        # Rounding of the last products would add noise at all frequencies, also to silence.
-        *layers, snake, conv, tanh = self.decoder.model
-        return Sequential(
-            [
-                *(streaming_form(layer, torch.bfloat16) for layer in layers),
-                *map(streaming_form, (snake, conv, tanh)),
-            ]
-        )
+        return self._bf16_decoder.get(self.decoder, partial(self._decoder_form, torch.bfloat16))
 
     @property
     def _chunk_frames(self) -> int:

@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 from itertools import groupby, pairwise
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor, nn
@@ -84,7 +84,8 @@ class StreamingConv(StreamingModule):
     the windows extend beyond both ends of the signal, and the output outside is trimmed.
 
     Attributes:
-        make_kernel: returns the function of all windows in ``(B, T, C)``; called on first use.
+        make_kernel: returns the function of all windows in ``(B, T, C)``, or what `_compute` of a
+            subclass calls; called on first use.
         out_channels: channels of the output.
         span: columns in a window.
         stride: columns from one window to the next.
@@ -94,7 +95,7 @@ class StreamingConv(StreamingModule):
         trim: columns made before the start of the signal.
     """
 
-    make_kernel: Callable[[], Kernel]
+    make_kernel: Callable[[], Any]
     out_channels: int
     span: int
     stride: int
@@ -108,7 +109,7 @@ class StreamingConv(StreamingModule):
         return self.span - self.stride - self.left + (self.upsampling > 1)
 
     @cached_property
-    def _kernel(self) -> Kernel:
+    def _kernel(self) -> Any:
         return self.make_kernel()
 
     @override
@@ -126,7 +127,10 @@ class StreamingConv(StreamingModule):
         after = StreamState(buffers, state.position + done, state.lengths)
         if not windows:
             return x.new_empty(len(x), 0, self.out_channels), after
-        y = self._kernel(columns[:, : done - self.stride + self.span])
+        used = done - self.stride + self.span
+        if used < columns.shape[1]:
+            columns = columns[:, :used]
+        y = self._compute(columns, state, last)
         if self.upsampling > 1:
             start = self.trim if state.position == -self.left else 0
             y = y[:, start : y.shape[1] - (self.upsampling - self.trim) * last]
@@ -140,6 +144,11 @@ class StreamingConv(StreamingModule):
     def required_input(self, columns: int) -> int:
         last_window = (columns - 1 + self.trim) // self.upsampling
         return last_window * self.stride + self.span - self.left
+
+    def _compute(self, columns: Tensor, state: StreamState, last: bool) -> Tensor:
+        """Return the function of all windows; the first column is at ``state.position``."""
+        output: Tensor = self._kernel(columns)
+        return output
 
     def _join(self, x: Tensor, state: StreamState, last: bool) -> Tensor:
         """Return the buffered columns, ``x``, and the padding at the ends of the signal."""
@@ -218,14 +227,21 @@ class Sequential(StreamingModule):
 
 
 class Residual(Sequential):
-    """Modules whose output is added to their input, which is buffered until then."""
+    """Modules whose output is added to their input, which is buffered until then.
+
+    The first one must not change its input.
+    """
 
     @override
     def forward(self, x: Tensor, state: StreamState, last: bool) -> tuple[Tensor, StreamState]:
-        waiting = torch.cat((*state.buffers, x), 1)
-        y, state = super().forward(x, state, last)
-        y.add_(waiting[:, : y.shape[1]])
-        return y, StreamState((waiting[:, y.shape[1] :].clone(),), inner=state.inner)
+        y, inner = super().forward(x, state, last)
+        rest, added = [], 0
+        for waiting in (*state.buffers, x):
+            part = y[:, added : added + waiting.shape[1]]
+            part.add_(waiting[:, : part.shape[1]])
+            rest.append(waiting[:, part.shape[1] :])
+            added += part.shape[1]
+        return y, StreamState((torch.cat(rest, 1),), inner=inner.inner)
 
     @override
     def required_input(self, columns: int) -> int:
