@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import numpy as np
 import torch
 from torch import Tensor, nn
 from torch.autograd.function import once_differentiable
@@ -69,7 +70,9 @@ class _SnakeFunction(torch.autograd.Function):
         half_period = (0.5 * torch.exp(-log_alpha)).to(x.dtype)
         # x + s written as (x + h) - h cos(x / h): three passes over the data, two of them in place
         angle = x / half_period
-        return torch.addcmul(x + half_period, angle.cos_(), half_period, value=-1.0)
+        # as in inference, unless gradients are wanted
+        cosine = _cos_(angle) if any(ctx.needs_input_grad) else angle.cos_()
+        return torch.addcmul(x + half_period, cosine, half_period, value=-1.0)
 
     @staticmethod
     @once_differentiable
@@ -78,12 +81,32 @@ class _SnakeFunction(torch.autograd.Function):
         (grad,) = grads
         half_period = (0.5 * torch.exp(-log_alpha)).to(x.dtype)
         angle = x / half_period
-        grad_sine = angle.sin().mul_(grad)
+        grad_sine = _sin(angle).mul_(grad)
         # h (cos - 1) equals -s; the gradient of a is summed over all axes but the channels
-        grad_a = angle.cos_().sub_(1.0).mul_(half_period).mul_(grad)
+        grad_a = _cos_(angle).sub_(1.0).mul_(half_period).mul_(grad)
         grad_a.addcmul_(x, grad_sine)
         grad_log_alpha = grad_a.flatten(0, -2).sum(0, dtype=torch.float32)
         return grad_sine.add_(grad), grad_log_alpha.to(log_alpha.dtype)
+
+
+def _cos_(x: Tensor) -> Tensor:
+    if not _numpy_is_faster(x):
+        return x.cos_()
+    with np.errstate(invalid="ignore"):
+        np.cos(x.numpy(), out=x.numpy())
+    return x
+
+
+def _sin(x: Tensor) -> Tensor:
+    if not _numpy_is_faster(x):
+        return x.sin()
+    with np.errstate(invalid="ignore"):
+        return torch.from_numpy(np.sin(x.numpy()))
+
+
+def _numpy_is_faster(x: Tensor) -> bool:
+    """Return whether NumPy is faster than PyTorch, as it is in one thread."""
+    return x.device.type == "cpu" and x.dtype == torch.float32 and torch.get_num_threads() == 1
 
 
 class Smu(Activation):

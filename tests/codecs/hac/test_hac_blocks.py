@@ -6,6 +6,7 @@ from torch.nn import functional as F
 
 from codectool.codecs.hac.activations import Snake
 from codectool.codecs.hac.blocks import OutputProjection, ResidualUnit, Stack, TokenMixer
+from codectool.codecs.hac.layers import Pointwise
 from codectool.codecs.hac.spectral import (
     STFT,
     BinGain,
@@ -153,3 +154,20 @@ def test_block_gives_the_same_output_in_chunks(build, inputs):
     torch.testing.assert_close(torch.cat(parts, dim=1), expected, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(state, end, atol=1e-5, rtol=1e-5)
     assert state[0].shape == (2, *block.state_shape)
+
+
+@pytest.mark.parametrize(
+    "shape", [(1, 30, 12), (5, 7, 12), (16, 6, 12), (2, 9, 3, 12), (40, 12)], ids=str
+)
+def test_training_computes_products_as_a_linear_layer(shape):
+    torch.manual_seed(0)
+    layer, x = Pointwise(12, 20), torch.randn(shape, requires_grad=True)
+    gradient = torch.randn(*shape[:-1], 20)
+    results = []
+    for mode in (True, False):
+        layer.train(mode).zero_grad()
+        y = layer(x)
+        inputs = [x, layer.weight, layer.bias]
+        results.append([y.detach(), *torch.autograd.grad(y, inputs, gradient)])
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
