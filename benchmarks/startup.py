@@ -60,7 +60,7 @@ active = []
 
 def timed(function):
     def call(name, *rest, **options):
-        inside = name == package and package not in sys.modules
+        inside = package and name == package and package not in sys.modules
         if active and not inside:
             return function(name, *rest, **options)
         active.append(name)

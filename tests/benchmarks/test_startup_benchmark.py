@@ -17,5 +17,6 @@ def test_parts_of_a_command_add_up(tmp_path: Path) -> None:
     assert all(values[part] > 0 for part in PARTS)
     rows = measure(commands, [("--help", ""), ("folder", "onnx")], turns=1, cold=False)
     assert [row["weights"] > 0 for row in rows] == [False, True]
+    assert rows[0]["package"] == 0
     assert "again" in rows[1]
     assert render(rows).count("warm") == 2
