@@ -25,7 +25,7 @@ from torch.nn import functional as F
 TYPICAL_COLUMNS = 400
 MIN_COLUMNS = 96
 FEW_CHANNELS = 384
-MIN_BF16_COLUMNS = 40  # in bfloat16, convolutions of more channels have two layouts as well
+FEW_BF16_CHANNELS = 768
 
 LSTMState = tuple[Tensor, ...]  # h and c, (layers, B, H) each; empty before the first column
 
@@ -103,11 +103,9 @@ class PackedConv:
         self._geometry = ((0, 0), (1, stride), (1, dilation), groups)
         self._channels = weight.shape[1] * groups
         self._min_input = 0
-        min_columns = MIN_BF16_COLUMNS if weight.dtype == torch.bfloat16 else 0
-        if self._channels <= FEW_CHANNELS:
-            min_columns = MIN_COLUMNS
-        if min_columns and groups == 1:
-            self._min_input = (min_columns - 1) * stride + (weight.shape[2] - 1) * dilation + 1
+        few = FEW_BF16_CHANNELS if weight.dtype == torch.bfloat16 else FEW_CHANNELS
+        if self._channels <= few and groups == 1:
+            self._min_input = (MIN_COLUMNS - 1) * stride + (weight.shape[2] - 1) * dilation + 1
 
     def __call__(self, x: Tensor) -> Tensor:
         """Convolve ``(B, T, C)``."""
