@@ -54,6 +54,7 @@ class CodecModel(nn.Module, ABC):
         latency: look-ahead of the model, derived from its layers.
         cpu_threads: number of CPU threads beyond which the model is not faster, because its matrix
             products are too small to be split further; None if there is no such number.
+        faster_in_batches: whether a CPU computes a batch of signals faster than one by one.
         cpu_fast_path: use the CPU-specific form of the model where there is one. Set it to False to
             run the plain modules, for example to compare their speed.
         decoder_dtype: of the factors of the decoder's products on a CPU, float32 or bfloat16. Sums
@@ -73,6 +74,7 @@ class CodecModel(nn.Module, ABC):
     decode_context: Context
     latency: Latency
     cpu_threads: int | None = None
+    faster_in_batches: bool = False
     cpu_fast_path: bool = True
     decoder_dtype: torch.dtype = torch.float32
 

@@ -87,6 +87,10 @@ class ModelProperties(Protocol):
         """Number of CPU threads beyond which the model is not faster; None if there is none."""
 
     @property
+    def faster_in_batches(self) -> bool:
+        """Whether a CPU computes a batch of signals faster than one by one."""
+
+    @property
     def hyper_parameters(self) -> Mapping[str, Any]:
         """The config as JSON values."""
 

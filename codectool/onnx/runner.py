@@ -30,6 +30,8 @@ MAX_WHOLE_SECONDS = 30  # of a signal that is processed at once: BigCodec needs 
 class ExportedModel:
     """Properties of an exported model; see `ModelProperties`."""
 
+    faster_in_batches = False  # signals are computed one by one
+
     def __init__(self, metadata: GraphMetadata, cpu_threads: int | None) -> None:
         self.family = metadata.family
         self.sample_rate = metadata.sample_rate

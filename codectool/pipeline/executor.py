@@ -27,7 +27,9 @@ from codectool.pipeline.report import Result, Timing
 from codectool.pipeline.steps import BatchItem, Rules
 
 CPU_BATCH_SECONDS = 40.0
+LARGE_CPU_BATCH_SECONDS = 120.0  # for models that compute a batch faster than its files
 DEVICE_BATCH_SECONDS = 400.0
+BATCHES_PER_THREAD = 4  # at least, so that all threads finish at about the same time
 MAX_PENDING_WRITES = 2  # batches per model thread that may wait for a writer
 
 
@@ -37,11 +39,13 @@ class Engine(Protocol):
     Attributes:
         width: number of batches computed at once.
         batch_seconds: recommended maximum of audio in a batch.
+        batches_per_thread: recommended minimum.
         timing: time of the model threads; complete at the end of `run`.
     """
 
     width: int
     batch_seconds: float
+    batches_per_thread: int
     timing: Timing
 
     def run(self, batches: Sequence[Batch], ledger: Ledger) -> Generator[Result, None, None]:
@@ -87,9 +91,13 @@ class _ThreadEnd:
     error: BaseException | None = None
 
 
-def default_batch_seconds(device: str) -> float:
-    """Return the seconds of audio in a batch that keep a device of this type busy."""
-    return CPU_BATCH_SECONDS if device == "cpu" else DEVICE_BATCH_SECONDS
+def default_batches(operation: AnyOperation, device: str) -> tuple[float, int]:
+    """Return the seconds of audio in a batch that suit a device, and batches per thread."""
+    if device != "cpu":
+        return DEVICE_BATCH_SECONDS, BATCHES_PER_THREAD
+    if operation.codec.model.faster_in_batches:
+        return LARGE_CPU_BATCH_SECONDS, 1
+    return CPU_BATCH_SECONDS, BATCHES_PER_THREAD
 
 
 class LocalEngine:
@@ -103,7 +111,9 @@ class LocalEngine:
 
     def __init__(self, operation: AnyOperation, model_threads: int, workers: int) -> None:
         self.width = model_threads
-        self.batch_seconds = default_batch_seconds(operation.device_type)
+        self.batch_seconds, self.batches_per_thread = default_batches(
+            operation, operation.device_type
+        )
         self.timing = Timing()
         self._operation = operation
         self._workers = workers

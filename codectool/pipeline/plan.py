@@ -6,13 +6,13 @@ depends on the batch therefore gives the same outputs in a resumed run as in an 
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 
 from codectool.pipeline.jobs import Job
 
 MIN_COST_SECONDS = 0.1  # opening and closing a short file takes time too
-BATCHES_PER_THREAD = 4  # at least, so that all threads finish at about the same time
 
 
 @dataclass(frozen=True)
@@ -57,15 +57,19 @@ class Batch:
 
 
 def make_batches(
-    files: Iterable[MeasuredFile], batch_seconds: float, threads: int = 1
+    files: Iterable[MeasuredFile],
+    batch_seconds: float,
+    threads: int = 1,
+    batches_per_thread: int = 1,
 ) -> list[Batch]:
     """Group files of similar length, the longest first, so that short work remains at the end.
 
     Args:
         files: all files, in any order.
         batch_seconds: maximum seconds of audio in a batch; a longer file becomes a single one.
-        threads: number of batches computed at once; with more than one, batches may be smaller
-            so that there is work for all.
+        threads: number of batches computed at once. With more than one, batches take equal time
+            and all threads get the same number of them, as far as possible.
+        batches_per_thread: minimum for each of several threads.
     """
     ordered = sorted(files, key=lambda file: (-file.cost, file.job.target_name))
     batches = []
@@ -75,15 +79,22 @@ def make_batches(
             batches.append(Batch((file,), True))
         else:
             shared.append(file)
+    share = batch_seconds
     if threads > 1:
         total = sum(file.cost for file in shared)
-        batch_seconds = min(batch_seconds, total / (BATCHES_PER_THREAD * threads))
+        rounds = threads * batches_per_thread
+        share = total / (math.ceil(total / batch_seconds / rounds) * rounds) if shared else share
     groups: list[list[MeasuredFile]] = []
-    cost = 0.0
+    cost = done = 0.0
     for file in shared:
-        if not groups or cost + file.cost > batch_seconds:
+        # With several threads, a file belongs to the share that its middle is in.
+        ends = cost + file.cost > batch_seconds
+        if threads > 1:
+            ends |= done + file.cost / 2 > share * len(groups)
+        if not groups or ends:
             groups.append([])
             cost = 0.0
         groups[-1].append(file)
         cost += file.cost
+        done += file.cost
     return batches + [Batch(tuple(group), False) for group in groups]

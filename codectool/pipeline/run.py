@@ -190,7 +190,10 @@ def run(
                         files.append(measured)
                 callbacks.on_planned(sum(file.seconds for file in files))
                 batch_seconds = run_options.batch_seconds or started_engine.batch_seconds
-                batches = make_batches(files, batch_seconds, started_engine.width)
+                batches = make_batches(
+                    *(files, batch_seconds, started_engine.width),
+                    batches_per_thread=started_engine.batches_per_thread,
+                )
                 rules = Rules(
                     settings_hash(operation.settings),
                     run_options.overwrite,

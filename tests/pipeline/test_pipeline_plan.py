@@ -45,5 +45,16 @@ def test_make_batches_respects_the_limit_and_keeps_all_files() -> None:
 
 def test_make_batches_gives_work_to_all_threads() -> None:
     files = [measured(str(n), 1) for n in range(16)]
-    assert len(make_batches(files, 100, 1)) == 1
-    assert len(make_batches(files, 100, 4)) == 16
+    assert len(make_batches(files, 100, 1, 4)) == 1
+    assert len(make_batches(files, 100, 4, 4)) == 16
+    assert len(make_batches(files, 100, 4)) == 4
+    assert len(make_batches(files[:3], 100, 4)) == 3
+    assert make_batches([], 100, 4) == []
+
+
+def test_make_batches_divides_the_work_equally() -> None:
+    rng = random.Random(2)
+    files = [measured(str(n), rng.uniform(2, 6)) for n in range(100)]
+    costs = [sum(file.cost for file in batch.files) for batch in make_batches(files, 120, 2)]
+    assert len(costs) == 4
+    assert max(costs) - min(costs) < 6

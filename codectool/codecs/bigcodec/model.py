@@ -204,6 +204,7 @@ class BigCodec(CodecModel):
     family = "bigcodec"
     config: BigCodecConfig
     min_padding = 1  # as in the reference implementation
+    faster_in_batches = True  # a step of the LSTM reads its weights once for all signals
 
     def __init__(self, config: BigCodecConfig) -> None:
         super().__init__()

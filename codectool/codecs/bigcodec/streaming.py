@@ -275,12 +275,14 @@ class StreamingLSTM(StreamingModule):
         y, buffers = self._lstm(x, state.buffers)
         return x + y, StreamState(buffers)
 
-    def run_batch(self, signals: Sequence[Tensor], chunk_size: int) -> list[Tensor]:
-        """Process signals ``(T_i, C)`` of any lengths as one batch, which shrinks as they end."""
+    def run_batch(self, signals: Sequence[Tensor], chunk_size: int) -> None:
+        """Process signals ``(T_i, C)`` of any lengths, in place.
+
+        They are one batch, which shrinks as they end.
+        """
         order = _longest_first(signals)
         longest = len(signals[order[0]])
         stops = sorted({len(signal) for signal in signals} | set(range(0, longest, chunk_size)))
-        outputs: list[list[Tensor]] = [[] for _ in signals]
         state = StreamState()
         for start, stop in pairwise(stops):
             order = [i for i in order if len(signals[i]) >= stop]
@@ -288,8 +290,7 @@ class StreamingLSTM(StreamingModule):
             state = StreamState(tuple(b[:, : len(order)].contiguous() for b in state.buffers))
             y, state = self.forward(x, state, False)
             for i, row in zip(order, y, strict=True):
-                outputs[i].append(row)
-        return [torch.cat(rows) for rows in outputs]
+                signals[i][start:stop] = row
 
 
 Forward = Callable[[Tensor, StreamState, bool], tuple[Tensor, StreamState]]
@@ -372,7 +373,7 @@ def run_batch(
     ):
         if is_lstm:
             for lstm in modules:
-                outputs = cast(StreamingLSTM, lstm).run_batch(outputs, chunk_size)
+                cast(StreamingLSTM, lstm).run_batch(outputs, chunk_size)
             continue
         part = Sequential(modules)
         for group in groups:

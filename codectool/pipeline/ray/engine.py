@@ -22,7 +22,7 @@ from typing import Any
 
 from codectool.cores import cores
 from codectool.errors import CodectoolError
-from codectool.pipeline.executor import Engine, EngineFactory, Ledger, default_batch_seconds
+from codectool.pipeline.executor import Engine, EngineFactory, Ledger, default_batches
 from codectool.pipeline.operations import AnyOperation
 from codectool.pipeline.plan import Batch
 from codectool.pipeline.ray.cluster import Placement, connected, machines_of, place
@@ -107,7 +107,7 @@ class RayEngine:
 
     def __init__(self, ray: ModuleType, operation: AnyOperation, placement: Placement) -> None:
         self.width = placement.workers
-        self.batch_seconds = default_batch_seconds(placement.device)
+        self.batch_seconds, self.batches_per_thread = default_batches(operation, placement.device)
         self.timing = Timing()
         self._ray = ray
         self._spec = OperationSpec.of(operation)
