@@ -52,6 +52,7 @@ class Job:
         seconds: no step starts after this time.
         warm_up: steps before the counted ones.
         threads: number of PyTorch's threads.
+        start_from: checkpoint to start from, which configs with a fixed encoder need.
     """
 
     config: str
@@ -62,6 +63,7 @@ class Job:
     seconds: float
     warm_up: int
     threads: int
+    start_from: Path | None
 
 
 @dataclass(frozen=True)
@@ -161,7 +163,12 @@ def measure(job: Job) -> Row:
         try:
             callbacks = Callbacks(on_step=timer.on_step)
             device = torch.device("cpu")
-            train(config, Path(folder), device, threads=job.threads, callbacks=callbacks)
+            train(
+                *(config, Path(folder), device),
+                start_from=job.start_from,
+                threads=job.threads,
+                callbacks=callbacks,
+            )
         except EnoughSteps:
             gc.collect()  # ends the reader processes
     memory = peak_memory()
@@ -259,6 +266,7 @@ def jobs(options: argparse.Namespace) -> list[Job]:
                     seconds=options.seconds,
                     warm_up=options.warm_up,
                     threads=options.threads,
+                    start_from=options.start_from,
                 )
                 rows.append(job)
     return rows
@@ -316,6 +324,7 @@ def parse() -> argparse.Namespace:
     add("--seconds", type=float, default=30, help="time limit per row")
     add("--warm-up", type=int, default=2, help="steps before the counted ones")
     add("--threads", type=int, default=1)
+    add("--start-from", type=Path, help="checkpoint, for configs with a fixed encoder")
     add("--plain", action="store_true", help="without rows for bf16 and compilation")
     add("--against", choices=["reference"], help="compare with the reference training")
     add("--batch", type=int, default=16, help="batch size of the comparison")
