@@ -37,6 +37,7 @@ from benchmarks.systems import (
     BUNDLED_SPEECH,
     SystemUnderTest,
     Wave,
+    balanced,
     batches,
     find_speech,
     mixed_clips,
@@ -46,6 +47,7 @@ from benchmarks.systems import (
 )
 from benchmarks.tables import render
 from benchmarks.timing import InterleavedTimer, machine, peak_rates, threads
+from codectool.allocator import keep_freed_memory
 from codectool.codecs.registry import FAMILIES
 from codectool.container.bitpack import pack_codes, unpack_codes
 from codectool.errors import CodectoolError
@@ -194,14 +196,13 @@ class Benchmark:
         """Encode and decode short clips: codectool in batches on every core, others one by one."""
         random = np.random.default_rng(0)
         lengths = random.uniform(*self.size.clip_seconds, self.size.clips).tolist()
+        keep_freed_memory()  # as in folders
         clips = short_clips(system.codec, self._speech(system, sum(lengths) + 1), lengths)
         seconds = sum(clip.seconds for clip in clips)
         encode, decode, comparison = InterleavedTimer(), InterleavedTimer(), TokenComparison(system)
         cores, codec = os.cpu_count() or 1, system.codec
-        groups = batches(clips, BATCH_SECONDS / cores)
         others = {name: form for name, form in system.forms().items() if name != "codectool"}
-        for first in range(0, len(groups), cores):
-            part = groups[first : first + cores]
+        for part in (balanced(group, cores) for group in batches(clips, BATCH_SECONDS)):
             waves = [system.padded(clip) for group in part for clip in group]
             with torch.inference_mode():
                 work: dict[str, Callable[[], Any]] = {

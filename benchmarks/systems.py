@@ -226,3 +226,11 @@ def batches(clips: Sequence[PreparedClip], seconds: float) -> list[list[Prepared
             groups.append([])
         groups[-1].append(clip)
     return groups
+
+
+def balanced(clips: Sequence[PreparedClip], count: int) -> list[list[PreparedClip]]:
+    """Divide clips into at most ``count`` batches of about the same length."""
+    groups: list[list[PreparedClip]] = [[] for _ in range(min(count, len(clips)))]
+    for clip in sorted(clips, key=lambda clip: -clip.seconds):
+        min(groups, key=lambda group: sum(other.seconds for other in group)).append(clip)
+    return groups

@@ -19,6 +19,7 @@ LAYERS = {
     "messages": set(),
     "filetypes": set(),
     "cores": set(),
+    "allocator": set(),
     "chunking": set(),
     "schema": {"filetypes", "messages"},
     "plots": {"audio"},
@@ -69,7 +70,7 @@ LAYERS = {
     "decoding": {"audio", "codec", "codecs", "container", "files", "runner", "streaming"},
     "thinning": {"container", "files", "runner"},
     "pipeline": {
-        "thinning",
+        *("allocator", "thinning"),
         *("audio", "checkpoints", "codec", "container", "cores", "decoding", "deprecation"),
         *("encoding", "files", "loading", "messages", "streaming", "tokens"),
     },

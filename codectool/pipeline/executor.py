@@ -19,6 +19,7 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Protocol
 
+from codectool.allocator import keep_freed_memory
 from codectool.pipeline import steps
 from codectool.pipeline.journal import Entry, Journal
 from codectool.pipeline.operations import AnyOperation
@@ -110,6 +111,8 @@ class LocalEngine:
     """
 
     def __init__(self, operation: AnyOperation, model_threads: int, workers: int) -> None:
+        if operation.device_type == "cpu":
+            keep_freed_memory()
         self.width = model_threads
         self.batch_seconds, self.batches_per_thread = default_batches(
             operation, operation.device_type

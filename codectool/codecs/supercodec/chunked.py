@@ -307,12 +307,12 @@ def _chunk_rows(width: int) -> int:
 
 
 def _round_up(count: int) -> int:
-    """Round up to one of 16 sizes per octave.
+    """Round up to one of 8 sizes per octave.
 
     oneDNN generates code for each length of a signal, which takes longer than to compute a few
-    columns more, and keeps it for 1024 layers and lengths.
+    rows more, and keeps it for 1024 combinations of layer and length.
     """
-    step = 1 << max(0, count.bit_length() - 5)
+    step = 1 << max(0, count.bit_length() - 4)
     return -(-count // step) * step
 
 

@@ -144,8 +144,8 @@ def test_lengths_are_rounded_to_few_sizes() -> None:
     """Each length costs the time to generate code."""
     lengths = range(1, 1 << 16)
     rounded = [chunked._round_up(length) for length in lengths]
-    assert len(set(rounded)) <= 16 * 13
-    assert all(n <= r <= n + n // 16 for n, r in zip(lengths, rounded, strict=True))
+    assert len(set(rounded)) <= 8 * 14
+    assert all(n <= r <= n + n // 8 for n, r in zip(lengths, rounded, strict=True))
 
 
 def test_form_without_onednn_matches_plain_modules(

@@ -1,0 +1,23 @@
+"""Settings of the C library's memory allocator."""
+
+from __future__ import annotations
+
+import ctypes
+from contextlib import suppress
+
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # numbers of glibc's malloc.h
+LARGEST_ON_HEAP = 32 << 20  # bytes; glibc allows no more
+KEPT = 1 << 30  # bytes
+
+
+def keep_freed_memory() -> None:
+    """Let the process keep the memory that tensors free for the next ones.
+
+    glibc returns memory of several MB to the kernel at once. The next tensor gets it back page by
+    page, filled with zeros, and threads wait for each other. Other C libraries are left as they
+    are.
+    """
+    with suppress(AttributeError, OSError, TypeError):  # no `mallopt`, or not in the process
+        mallopt = ctypes.CDLL(None).mallopt
+        mallopt(M_MMAP_THRESHOLD, LARGEST_ON_HEAP)
+        mallopt(M_TRIM_THRESHOLD, KEPT)
