@@ -91,10 +91,10 @@ class StreamingSnake(StreamingConv):
     """The activation as a function of a window: `SnakeKernel`, told where the signals end."""
 
     @override
-    def _compute(self, columns: Tensor, state: StreamState, last: bool) -> Tensor:
+    def _compute(self, columns: Tensor, windows: int, state: StreamState, last: bool) -> Tensor:
         kernel = cast(SnakeKernel, self._kernel)
         odd, even = kernel.upsample(columns)
-        pairs = odd.shape[1]
+        pairs = windows + PHASE_TAPS - 1
         first = -state.position - REACH  # this pair is u[-1] and u[0], the first sample
         if first >= 0:
             edge = even[:, first : first + 1].clone()

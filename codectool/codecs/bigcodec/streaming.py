@@ -120,21 +120,26 @@ class StreamingConv(StreamingModule):
     def forward(self, x: Tensor, state: StreamState, last: bool) -> tuple[Tensor, StreamState]:
         if not state.buffers and not x.shape[1]:
             return x.new_empty(len(x), 0, self.out_channels), state
-        columns = self._join(x, state, last)
-        windows = max(0, (columns.shape[1] - self.span) // self.stride + 1)
+        held = state.buffers[0].shape[1] if state.buffers else self.left
+        length = held + x.shape[1] + self._right * last
+        windows = max(0, (length - self.span) // self.stride + 1)
+        used = 0
+        if windows:
+            used = (self._rounded(windows, x) - 1) * self.stride + self.span
+        columns = self._join(x, state, last, max(length, used))
         done = windows * self.stride
-        buffers = (columns[:, done:].clone(),)
+        buffers = (columns[:, done:length].clone(),)
         after = StreamState(buffers, state.position + done, state.lengths)
         if not windows:
             return x.new_empty(len(x), 0, self.out_channels), after
-        used = done - self.stride + self.span
         if used < columns.shape[1]:
             columns = columns[:, :used]
-        y = self._compute(columns, state, last)
+        y = self._compute(columns, windows, state, last)
+        start = self.trim if self.upsampling > 1 and state.position == -self.left else 0
+        stop = windows * self.upsampling
         if self.upsampling > 1:
-            start = self.trim if state.position == -self.left else 0
-            y = y[:, start : y.shape[1] - (self.upsampling - self.trim) * last]
-        return y, after
+            stop -= (self.upsampling - self.trim) * last
+        return (y[:, start:stop] if stop - start < y.shape[1] else y), after
 
     @override
     def output_length(self, length: int) -> int:
@@ -145,17 +150,34 @@ class StreamingConv(StreamingModule):
         last_window = (columns - 1 + self.trim) // self.upsampling
         return last_window * self.stride + self.span - self.left
 
-    def _compute(self, columns: Tensor, state: StreamState, last: bool) -> Tensor:
-        """Return the function of all windows; the first column is at ``state.position``."""
+    def _rounded(self, windows: int, x: Tensor) -> int:
+        """Round up to one of 8 sizes per octave, which include the lengths of full tiles.
+
+        oneDNN generates code for each length, which takes longer than a few columns more.
+        """
+        if self.span == 1 or x.device.type != "cpu":
+            return windows
+        step = 25 << (windows // 400).bit_length()
+        return -(-windows // step) * step
+
+    def _compute(self, columns: Tensor, windows: int, state: StreamState, last: bool) -> Tensor:
+        """Return the function of ``windows`` windows; its results for others are dropped.
+
+        The first column is at ``state.position``.
+        """
         output: Tensor = self._kernel(columns)
         return output
 
-    def _join(self, x: Tensor, state: StreamState, last: bool) -> Tensor:
-        """Return the buffered columns, ``x``, and the padding at the ends of the signal."""
+    def _join(self, x: Tensor, state: StreamState, last: bool, length: int) -> Tensor:
+        """Return the buffered columns, ``x``, the padding of the signal, and zeros at the end."""
         before = state.buffers[0] if state.buffers else self._pad(x[:, :1], self.left)
-        columns = torch.cat((before, x), 1) if before.shape[1] else x
+        parts = [before, x] if before.shape[1] else [x]
         if last and self._right:
-            columns = torch.cat((columns, self._pad(columns[:, -1:], self._right)), 1)
+            parts.append(self._pad(x[:, -1:] if x.shape[1] else before[:, -1:], self._right))
+        missing = length - sum(part.shape[1] for part in parts)
+        if missing:
+            parts.append(x.new_zeros(len(x), missing, x.shape[2]))
+        columns = torch.cat(parts, 1) if len(parts) > 1 else x
         if state.lengths is not None and self._right:
             self._pad_ended(columns, [length - state.position for length in state.lengths])
         return columns
