@@ -1,3 +1,3 @@
 """Benchmarks: `python -m benchmarks NAME`, each with `--help`."""
 
-NAMES = ("codecs", "training", "engines", "precision", "runtimes", "startup", "trace")
+NAMES = ("codecs", "layers", "training", "engines", "precision", "runtimes", "startup", "trace")

@@ -51,9 +51,9 @@ from codectool.allocator import keep_freed_memory
 from codectool.codecs.registry import FAMILIES
 from codectool.container.bitpack import pack_codes, unpack_codes
 from codectool.errors import CodectoolError
+from codectool.pipeline.executor import CPU_BATCH_SECONDS, LARGE_CPU_BATCH_SECONDS
 
 TIE = 1e-5  # relative distance; rounding of a deep float32 network
-BATCH_SECONDS = 40.0
 PUSH_SECONDS = 0.02
 HOUR = 3600.0
 # Frames per chunk of streams; None is the model's own, which gives the codes of whole files.
@@ -202,7 +202,8 @@ class Benchmark:
         encode, decode, comparison = InterleavedTimer(), InterleavedTimer(), TokenComparison(system)
         cores, codec = os.cpu_count() or 1, system.codec
         others = {name: form for name, form in system.forms().items() if name != "codectool"}
-        for part in (balanced(group, cores) for group in batches(clips, BATCH_SECONDS)):
+        limit = LARGE_CPU_BATCH_SECONDS if codec.model.faster_in_batches else CPU_BATCH_SECONDS
+        for part in (balanced(group, cores) for group in batches(clips, cores * limit)):
             waves = [system.padded(clip) for group in part for clip in group]
             with torch.inference_mode():
                 work: dict[str, Callable[[], Any]] = {
@@ -367,7 +368,7 @@ class Benchmark:
         clips = mixed_clips(codec, self.files, count)
         others = {name: form for name, form in system.forms().items() if name != "codectool"}
         comparisons = {name: TokenComparison(system) for name in ("batch", "stream", *others)}
-        for group in batches(clips, BATCH_SECONDS):
+        for group in batches(clips, CPU_BATCH_SECONDS):
             for clip, batched in zip(group, codec.encode_clips(group), strict=True):
                 wave = system.padded(clip)
                 alone = as_tensor(codec.encode_clips([clip])[0].codes)

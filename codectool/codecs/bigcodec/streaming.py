@@ -321,8 +321,8 @@ Forward = Callable[[Tensor, StreamState, bool], tuple[Tensor, StreamState]]
 def run_in_chunks(
     forward: Forward, x: Tensor, state: StreamState, last: bool, size: int
 ) -> tuple[Tensor, StreamState]:
-    """Call `StreamingModule.forward` for equal chunks of ``x``, T > 0, of ``size`` or less."""
-    outputs, chunks = [], torch.tensor_split(x, -(-x.shape[1] // size), 1)
+    """Call `StreamingModule.forward` for chunks of ``size`` columns of ``x``, T > 0."""
+    outputs, chunks = [], torch.split(x, size, 1)
     for number, chunk in enumerate(chunks, start=1):
         y, state = forward(chunk, state, last and number == len(chunks))
         outputs.append(y)
