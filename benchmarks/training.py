@@ -63,7 +63,7 @@ class Job:
     seconds: float
     warm_up: int
     threads: int
-    start_from: Path | None
+    start_from: Path | None = None
 
 
 @dataclass(frozen=True)

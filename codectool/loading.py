@@ -47,10 +47,10 @@ def load(
         device: ``"cpu"``, ``"cuda"``, ``"cuda:N"``, ``"mps"``, or ``"auto"`` (the fastest); or a
             `torch.device`.
         precision: ``"fp32"``, or ``"bf16"`` or ``"fp16"`` for the matrix products, or ``"auto"``,
-            which is bf16 for decoding on CPUs with instructions for it, if the codec's error is
-            then inaudible, and fp32 for all else. Only fp32 produces the tokens of the reference
-            implementation. fp16 needs a GPU. HAC at 1.35 kbps is faster in fp32 on a CPU and
-            ignores it there.
+            which decodes BigCodec and SuperCodec in bf16 on CPUs with instructions for it, with an
+            error 40 dB below the signal, and is fp32 for all else. Only fp32 produces the tokens of
+            the reference implementation. fp16 needs a GPU. HAC at 1.35 kbps is faster in fp32 on a
+            CPU and ignores it there.
         padding: how signals are extended to whole frames. ``"lossless"`` keeps every sample and
             decodes to the exact length; ``"reference"`` does what the reference implementation
             does.

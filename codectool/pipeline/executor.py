@@ -96,7 +96,7 @@ def default_batches(operation: AnyOperation, device: str) -> tuple[float, int]:
     """Return the seconds of audio in a batch that suit a device, and batches per thread."""
     if device != "cpu":
         return DEVICE_BATCH_SECONDS, BATCHES_PER_THREAD
-    if operation.codec.model.faster_in_batches:
+    if operation.faster_in_batches:
         return LARGE_CPU_BATCH_SECONDS, 1
     return CPU_BATCH_SECONDS, BATCHES_PER_THREAD
 

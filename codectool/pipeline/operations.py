@@ -120,6 +120,11 @@ class Operation(ABC, Generic[Input, Output]):
         """Type of the device that computes, for example ``"cpu"``."""
         return self.codec.runner.device_type
 
+    @property
+    def faster_in_batches(self) -> bool:
+        """Whether a CPU computes a batch of files faster than one by one."""
+        return self.codec.runner.model.faster_in_batches
+
     def sharing_threads(self, workers: int) -> AbstractContextManager[None]:
         """Return a context in which ``workers`` threads that compute share the cores."""
         return self.codec.runner.sharing_threads(workers)
@@ -371,6 +376,7 @@ class ThinOperation(Operation[None, None]):
     input_suffixes = frozenset({".hcd"})
     output_suffix = ".hcd"
     device_type = "cpu"
+    faster_in_batches = False
 
     def __init__(self, codebooks: int) -> None:
         self._codebooks = codebooks

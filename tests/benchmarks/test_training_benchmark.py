@@ -167,6 +167,7 @@ def test_jobs_cover_the_bundled_configs() -> None:
         settings=["training.batch_size=4"],
         files="speech",
         plain=False,
+        start_from=None,
         steps=20,
         seconds=30,
         warm_up=2,

@@ -19,7 +19,7 @@ from codectool.audio.samples import resample
 from codectool.checkpoints.load import load_model, read_weights
 from codectool.checkpoints.native import write_native
 from codectool.codec import Codec
-from codectool.codecs.supercodec.blocks import SelectiveFusion
+from codectool.codecs.supercodec import blocks
 from codectool.codecs.trainable import CropTokens
 from codectool.container import read, write
 from codectool.encoding import encode_file
@@ -175,7 +175,7 @@ def test_run_starts_from_weights_of_the_authors(
 # -- crops -------------------------------------------------------------------------------------
 
 
-def fixed_gates(_: SelectiveFusion, pooled: Tensor) -> tuple[Tensor, Tensor]:
+def fixed_gates(pooled: Tensor, *_: object) -> tuple[Tensor, Tensor]:
     """Gates that do not depend on the mean over the segment, so that crops decode exactly."""
     return torch.full_like(pooled, 0.4), torch.full_like(pooled, 0.6)
 
@@ -185,7 +185,7 @@ def test_crop_decodes_as_in_the_whole_clip(
     family: str, starts: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The audio that the start decodes is the target, so that the loss of the start is zero."""
-    monkeypatch.setattr(SelectiveFusion, "weights", fixed_gates)
+    monkeypatch.setattr(blocks, "fusion_weights", fixed_gates)
     model = load_model(starts[family]).model
     model.cpu_fast_path = False
     codec = Codec(TorchRunner(model, CPU), "0" * 8, tmp_path)

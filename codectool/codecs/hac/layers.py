@@ -88,8 +88,8 @@ class Pointwise(nn.Module):
 
     @override
     def forward(self, x: Tensor) -> Tensor:
-        compiled = torch.compiler.is_compiling()
-        if self.training and x.ndim > 2 and not compiled and can_use_packed(x):
+        training = self.training and torch.is_grad_enabled() and not torch.compiler.is_compiling()
+        if training and x.ndim > 2 and x.numel() and can_use_packed(x):
             return self._convolve(x)
         return F.linear(x, self.weight, self.bias)
 
@@ -99,8 +99,8 @@ class Pointwise(nn.Module):
         On processors of AMD it is faster than the library of the products; see `nn.packed`.
         """
         rows = x.flatten(1, -2)
-        parts = -(-MIN_IMAGES // len(rows))
-        while parts < rows.shape[1] and rows.shape[1] % parts:
+        parts = min(-(-MIN_IMAGES // len(rows)), rows.shape[1])
+        while rows.shape[1] % parts:
             parts += 1
         image = rows.reshape(len(rows) * parts, 1, -1, rows.shape[2]).permute(0, 3, 1, 2)
         y = F.conv2d(image, self.weight[:, :, None, None], self.bias)
