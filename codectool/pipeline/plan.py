@@ -79,19 +79,17 @@ def make_batches(
             batches.append(Batch((file,), True))
         else:
             shared.append(file)
-    share = batch_seconds
-    if threads > 1:
+    share = math.inf  # of the work, for each batch
+    if shared and threads > 1:
         total = sum(file.cost for file in shared)
         rounds = threads * batches_per_thread
-        share = total / (math.ceil(total / batch_seconds / rounds) * rounds) if shared else share
+        share = total / (math.ceil(total / batch_seconds / rounds) * rounds)
     groups: list[list[MeasuredFile]] = []
     cost = done = 0.0
     for file in shared:
-        # With several threads, a file belongs to the share that its middle is in.
-        ends = cost + file.cost > batch_seconds
-        if threads > 1:
-            ends |= done + file.cost / 2 > share * len(groups)
-        if not groups or ends:
+        # A file belongs to the share that its middle is in.
+        is_next = not groups or done + file.cost / 2 > share * len(groups)
+        if is_next or cost + file.cost > batch_seconds:
             groups.append([])
             cost = 0.0
         groups[-1].append(file)

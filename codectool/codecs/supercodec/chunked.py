@@ -310,7 +310,7 @@ def _round_up(count: int) -> int:
     """Round up to one of 8 sizes per octave.
 
     oneDNN generates code for each length of a signal, which takes longer than to compute a few
-    rows more, and keeps it for 1024 combinations of layer and length.
+    rows more, and keeps it for a limited number of combinations of layer and length.
     """
     step = 1 << max(0, count.bit_length() - 4)
     return -(-count // step) * step
