@@ -184,13 +184,8 @@ def streaming_form(module: nn.Module, dtype: torch.dtype = torch.float32) -> Str
         case ResidualLSTM():
             return StreamingLSTM(module.lstm, dtype)
         case DownBlock() | UpBlock():
-            return _tiled(module, *module.block, dtype=dtype)
+            return Tiled(map(convert, module.block), module.tile_columns)
     raise TypeError(f"{type(module).__name__} has no streaming form")
-
-
-def _tiled(block: nn.Module, *modules: nn.Module, dtype: torch.dtype = torch.float32) -> Tiled:
-    layers = (streaming_form(module, dtype) for module in modules)
-    return Tiled(layers, cast(int, block.tile_columns))
 
 
 class BigCodec(CodecModel):
@@ -339,7 +334,9 @@ class BigCodec(CodecModel):
     def _streaming_forms(self) -> tuple[Sequential, Sequential]:
         # Layers at the sampling rate share the tiles of the block beside them.
         first, block, *layers = self.encoder.block
-        encoder = Sequential([_tiled(block, first, block), *map(streaming_form, layers)])
+        start = map(streaming_form, (first, block))
+        tiled = Tiled(start, cast(DownBlock, block).tile_columns)
+        encoder = Sequential([tiled, *map(streaming_form, layers)])
         return encoder, self._decoder_form(torch.float32)
 
     def _decoder_form(self, dtype: torch.dtype) -> Sequential:
@@ -347,7 +344,7 @@ class BigCodec(CodecModel):
         start = (streaming_form(layer, dtype) for layer in layers)
         # Rounding of the last products would add noise at all frequencies, also to silence.
         end = map(streaming_form, (snake, conv, tanh))
-        tiled = Tiled([streaming_form(block, dtype), *end], cast(int, block.tile_columns))
+        tiled = Tiled([streaming_form(block, dtype), *end], cast(UpBlock, block).tile_columns)
         return Sequential([*start, tiled])
 
     @property
