@@ -6,7 +6,7 @@ import ctypes
 from contextlib import suppress
 
 M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3  # numbers of glibc's malloc.h
-LARGEST_ON_HEAP = 32 << 20  # bytes; glibc allows no more
+LARGEST_ON_HEAP = 8 << 20  # bytes; larger tensors are few, and would leave large gaps
 KEPT = 1 << 30  # bytes
 
 
@@ -21,3 +21,9 @@ def keep_freed_memory() -> None:
         mallopt = ctypes.CDLL(None).mallopt
         mallopt(M_MMAP_THRESHOLD, LARGEST_ON_HEAP)
         mallopt(M_TRIM_THRESHOLD, KEPT)
+
+
+def release_freed_memory() -> None:
+    """Return freed memory to the kernel, also that between blocks in use; takes about 20 ms."""
+    with suppress(AttributeError, OSError, TypeError):
+        ctypes.CDLL(None).malloc_trim(0)

@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from queue import SimpleQueue
 from typing import Protocol
 
-from codectool.allocator import keep_freed_memory
+from codectool.allocator import keep_freed_memory, release_freed_memory
 from codectool.pipeline import steps
 from codectool.pipeline.journal import Entry, Journal
 from codectool.pipeline.operations import AnyOperation
@@ -28,7 +28,7 @@ from codectool.pipeline.report import Result, Timing
 from codectool.pipeline.steps import BatchItem, Rules
 
 CPU_BATCH_SECONDS = 40.0
-LARGE_CPU_BATCH_SECONDS = 120.0  # for models that compute a batch faster than its files
+LARGE_CPU_BATCH_SECONDS = 60.0  # for models that compute a batch faster than its files
 DEVICE_BATCH_SECONDS = 400.0
 BATCHES_PER_THREAD = 4  # at least, so that all threads finish at about the same time
 MAX_PENDING_WRITES = 2  # batches per model thread that may wait for a writer
@@ -111,7 +111,9 @@ class LocalEngine:
     """
 
     def __init__(self, operation: AnyOperation, model_threads: int, workers: int) -> None:
-        if operation.device_type == "cpu":
+        on_cpu = operation.device_type == "cpu"
+        self._long_batches = on_cpu and operation.faster_in_batches
+        if on_cpu:
             keep_freed_memory()
         self.width = model_threads
         self.batch_seconds, self.batches_per_thread = default_batches(
@@ -139,6 +141,8 @@ class LocalEngine:
             threading.Thread(target=self._run_model, name=f"model-{number}", daemon=True)
             for number in range(width)
         ]
+        if width > 1:
+            self._operation.warm_up()
         with self._operation.sharing_threads(width):
             try:
                 for thread in threads:
@@ -180,6 +184,8 @@ class LocalEngine:
                 timing.model += -clock + (clock := time.perf_counter())
                 writes.append(self._writers.submit(self._store, items))
                 del items
+                if self._long_batches:
+                    release_freed_memory()  # or gaps add up from batch to batch
                 while len(writes) > MAX_PENDING_WRITES or (writes and writes[0].done()):
                     writes.popleft().result()
                 timing.writing += -clock + (clock := time.perf_counter())

@@ -15,6 +15,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, BinaryIO, ClassVar, Generic, TypeAlias, TypeVar, cast
 
+import numpy as np
 from typing_extensions import override
 
 from codectool.audio.discovery import AUDIO_SUFFIXES, strip_suffix
@@ -104,6 +105,8 @@ class Operation(ABC, Generic[Input, Output]):
         has_bitrate: whether the size of the outputs is a bit rate.
         input_suffixes: suffixes of inputs in a folder, in lower case; outputs lose them.
         output_suffix: suffix of outputs.
+        encodes: whether it needs the encoder.
+        decodes: whether it needs the decoder.
         codec: the codec.
         options: everything that outputs depend on besides codec and inputs.
     """
@@ -111,6 +114,8 @@ class Operation(ABC, Generic[Input, Output]):
     name: ClassVar[str]
     has_bitrate: ClassVar[bool] = False
     input_suffixes: ClassVar[frozenset[str]] = AUDIO_SUFFIXES
+    encodes: ClassVar[bool] = False
+    decodes: ClassVar[bool] = False
     output_suffix: str
     codec: Codec
     options: Any
@@ -128,6 +133,17 @@ class Operation(ABC, Generic[Input, Output]):
     def sharing_threads(self, workers: int) -> AbstractContextManager[None]:
         """Return a context in which ``workers`` threads that compute share the cores."""
         return self.codec.runner.sharing_threads(workers)
+
+    def warm_up(self) -> None:
+        """Compute a few frames: weights are packed once, before several threads need them."""
+        if self.encodes:
+            model = self.codec.model
+            samples = np.zeros((1, model.min_frames * model.hop_length), np.float32)
+            self.codec.runner.encode([samples])
+        if self.decodes:
+            model = self.codec.model
+            codes = np.zeros((len(model.codebook_sizes), model.min_frames), np.int32)
+            self.codec.runner.decode([codes])
 
     def target_name(self, source_name: str) -> str:
         """Return the name of the output of an input."""
@@ -205,6 +221,7 @@ class EncodeOperation(Operation[PreparedClip, Tokens]):
 
     name = "encode"
     has_bitrate = True
+    encodes = True
     output_suffix = ".hcd"
 
     def __init__(self, codec: Codec, options: EncodeOptions) -> None:
@@ -285,6 +302,7 @@ class DecodeOperation(_AudioOutput[Tokens]):
     """`.hcd` to audio."""
 
     name = "decode"
+    decodes = True
     input_suffixes = frozenset({".hcd"})
 
     @property
@@ -326,6 +344,7 @@ class ReconstructOperation(_AudioOutput[PreparedClip]):
     """Audio to tokens and back to audio."""
 
     name = "reconstruct"
+    encodes = decodes = True
 
     def __init__(
         self, codec: Codec, options: DecodeOptions, normalize: float | None = None

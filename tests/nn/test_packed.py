@@ -6,11 +6,11 @@ from collections.abc import Iterator
 
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional as F
 
 from codectool.nn import packed
-from codectool.nn.packed import PackedConv, PackedLinear
+from codectool.nn.packed import PackedConv, PackedLinear, PackedLSTM, round_length
 
 
 @pytest.fixture(autouse=True)
@@ -48,3 +48,21 @@ def test_packed_conv_matches_conv1d_and_adds_in_place(channels: int, length: int
 def test_packed_linear_matches_linear() -> None:
     x, weight, bias = noise(30, 16), noise(8, 16), noise(8, seed=1)
     torch.testing.assert_close(PackedLinear(weight, bias)(x), F.linear(x, weight, bias))
+
+
+@pytest.mark.parametrize("time", [1, 7, 30])  # products of 3, 21 and 90 rows
+def test_packed_lstm_matches_lstm(time: int) -> None:
+    torch.manual_seed(0)
+    lstm = nn.LSTM(16, 16, 2, batch_first=True)
+    x, state = noise(3, time, 16), (noise(2, 3, 16, seed=1), noise(2, 3, 16, seed=2))
+    expected, after = lstm(x, state)
+    output, (h, c) = PackedLSTM(lstm)(x, state)
+    torch.testing.assert_close(output, expected)
+    torch.testing.assert_close((h, c), after)
+
+
+def test_round_length_adds_little_and_gives_few_lengths() -> None:
+    rounded = [round_length(length) for length in range(1, 8001)]
+    assert all(0 <= n - length < max(50, n / 5) for length, n in enumerate(rounded, start=1))
+    assert len(set(rounded)) == 8 + 4 * 4 + 1
+    assert {400, 500, 1000, 2000, 4000, 8000} < set(rounded)  # full tiles

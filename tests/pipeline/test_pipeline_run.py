@@ -6,6 +6,7 @@ import io
 import json
 import os
 import threading
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -113,6 +114,28 @@ def test_hac_outputs_do_not_depend_on_batches_or_threads(
         encode_tree(hac, in_dir, out, run_options=RunOptions(None, workers, seconds))
         trees.append(contents(out))
     assert all(tree == trees[0] for tree in trees)
+
+
+@pytest.mark.parametrize("threads", ["1", "2"])
+def test_weights_are_packed_before_threads_share_them(
+    codec: Codec, in_dir: Path, out_dir: Path, monkeypatch: pytest.MonkeyPatch, threads: str
+) -> None:
+    calls: list[tuple[str, int]] = []
+
+    def record(name: str, run: Callable[[Any], Any]) -> Callable[[Any], Any]:
+        def recorded(signals: Any) -> Any:
+            calls.append((name, threading.get_ident()))
+            return run(signals)
+
+        return recorded
+
+    for name in ("encode", "decode"):
+        monkeypatch.setattr(codec.runner, name, record(name, getattr(codec.runner, name)))
+    monkeypatch.setenv("OMP_NUM_THREADS", threads)
+    reconstruct_tree(codec, in_dir, out_dir)
+    here = [name for name, thread in calls if thread == threading.get_ident()]
+    assert here == (["encode", "decode"] if threads == "2" else [])
+    assert calls[: len(here)] == [(name, threading.get_ident()) for name in here]
 
 
 def test_model_threads_is_one_per_core_on_a_cpu(

@@ -20,9 +20,11 @@ from torch import Tensor, nn
 from torch.nn.utils.rnn import pad_sequence
 from typing_extensions import override
 
-from codectool.nn.packed import PackedConv, PackedLinear, PackedLSTM, pack
+from codectool.nn.packed import PackedConv, PackedLinear, PackedLSTM, pack, round_length
 
 Kernel = Callable[[Tensor], Tensor]
+
+LSTM_COLUMNS = 200  # of all signals of a batch together; they become four times as wide
 
 
 class StreamState(NamedTuple):
@@ -151,14 +153,7 @@ class StreamingConv(StreamingModule):
         return last_window * self.stride + self.span - self.left
 
     def _rounded(self, windows: int, x: Tensor) -> int:
-        """Round up to one of 8 sizes per octave, which include the lengths of full tiles.
-
-        oneDNN generates code for each length, which takes longer than a few columns more.
-        """
-        if self.span == 1 or x.device.type != "cpu":
-            return windows
-        step = 25 << (windows // 400).bit_length()
-        return -(-windows // step) * step
+        return round_length(windows) if x.device.type == "cpu" else windows
 
     def _compute(self, columns: Tensor, windows: int, state: StreamState, last: bool) -> Tensor:
         """Return the function of ``windows`` windows; its results for others are dropped.
@@ -297,14 +292,14 @@ class StreamingLSTM(StreamingModule):
         y, buffers = self._lstm(x, state.buffers)
         return x + y, StreamState(buffers)
 
-    def run_batch(self, signals: Sequence[Tensor], chunk_size: int) -> None:
+    def run_batch(self, signals: Sequence[Tensor]) -> None:
         """Process signals ``(T_i, C)`` of any lengths, in place.
 
         They are one batch, which shrinks as they end.
         """
         order = _longest_first(signals)
-        longest = len(signals[order[0]])
-        stops = sorted({len(signal) for signal in signals} | set(range(0, longest, chunk_size)))
+        longest, size = len(signals[order[0]]), max(1, LSTM_COLUMNS // len(signals))
+        stops = sorted({len(signal) for signal in signals} | set(range(0, longest, size)))
         state = StreamState()
         for start, stop in pairwise(stops):
             order = [i for i in order if len(signals[i]) >= stop]
@@ -369,16 +364,16 @@ def streaming_transposed_conv(
 
 
 def run_batch(
-    network: Sequential, signals: Sequence[Tensor], chunk_size: int, batch_convolutions: bool
+    network: Sequential, signals: list[Tensor], chunk_size: int, batch_convolutions: bool
 ) -> list[Tensor]:
-    """Process whole signals of any lengths; each result is the same as for the signal alone.
+    """Replace whole signals of any lengths by their outputs, the same as for each alone.
 
     An LSTM always processes all signals as one batch, because reading its weights takes most of
     its time.
 
     Args:
         network: encoder or decoder.
-        signals: ``(T_i, C)``, at least one, each of at least one frame.
+        signals: ``(T_i, C)``, at least one, each of at least one frame; also returned.
         chunk_size: columns per chunk.
         batch_convolutions: run other layers on signals of similar length as one batch, too.
     """
@@ -389,24 +384,23 @@ def run_batch(
             groups[-1].append(i)
         else:
             groups.append([i])
-    outputs = list(signals)
     for is_lstm, modules in groupby(
         network.modules, lambda module: isinstance(module, StreamingLSTM)
     ):
         if is_lstm:
             for lstm in modules:
-                cast(StreamingLSTM, lstm).run_batch(outputs, chunk_size)
+                cast(StreamingLSTM, lstm).run_batch(signals)
             continue
         part = Sequential(modules)
         for group in groups:
-            lengths = [len(outputs[i]) for i in group]
-            batch = pad_sequence([outputs[i] for i in group], batch_first=True)
+            lengths = [len(signals[i]) for i in group]
+            batch = pad_sequence([signals[i] for i in group], batch_first=True)
             state = part.initial_state(lengths if len(set(lengths)) > 1 else None)
             y, _ = run_in_chunks(part.forward, batch, state, True, chunk_size)
             for i, length, row in zip(group, lengths, y, strict=True):
-                outputs[i] = row[: part.output_length(length)]
+                signals[i] = row[: part.output_length(length)]
         chunk_size = part.output_length(chunk_size)
-    return outputs
+    return signals
 
 
 def _longest_first(signals: Sequence[Tensor]) -> list[int]:
