@@ -14,6 +14,7 @@ from __future__ import annotations
 import argparse
 import io
 import json
+import math
 import os
 import statistics
 import subprocess
@@ -196,14 +197,15 @@ class Benchmark:
         """Encode and decode short clips: codectool in batches on every core, others one by one."""
         random = np.random.default_rng(0)
         lengths = random.uniform(*self.size.clip_seconds, self.size.clips).tolist()
-        keep_freed_memory()  # as in folders
+        keep_freed_memory(32 << 20)  # as in folders; the other forms have larger tensors
         clips = short_clips(system.codec, self._speech(system, sum(lengths) + 1), lengths)
         seconds = sum(clip.seconds for clip in clips)
         encode, decode, comparison = InterleavedTimer(), InterleavedTimer(), TokenComparison(system)
         cores, codec = os.cpu_count() or 1, system.codec
         others = {name: form for name, form in system.forms().items() if name != "codectool"}
         limit = LARGE_CPU_BATCH_SECONDS if codec.model.faster_in_batches else CPU_BATCH_SECONDS
-        for part in (balanced(group, cores) for group in batches(clips, cores * limit)):
+        groups = balanced(clips, cores * math.ceil(seconds / (cores * limit)))  # as in folders
+        for part in (groups[first : first + cores] for first in range(0, len(groups), cores)):
             waves = [system.padded(clip) for group in part for clip in group]
             with torch.inference_mode():
                 work: dict[str, Callable[[], Any]] = {
@@ -317,10 +319,11 @@ class Benchmark:
         return rows
 
     def memory(self, system: SystemUnderTest) -> list[dict[str, Any]]:
-        """Return peak memory of `codectool encode` and `decode` processes, by file length."""
+        """Return peak memory of `codectool encode` and `decode`, for single files and a folder."""
         lengths = self.size.memory_seconds
         wave = self._speech(system, min(60.0, max(lengths)))
-        return [self._memory(system, wave, seconds) for seconds in lengths]
+        rows = [self._memory(system, wave, seconds) for seconds in lengths]
+        return [*rows, self._folder_memory(system)]
 
     def hour(self, system: SystemUnderTest) -> dict[str, Any]:
         """Return the memory for an hour of audio; BigCodec with small weights."""
@@ -331,9 +334,25 @@ class Benchmark:
     def _memory(self, system: SystemUnderTest, wave: Wave, seconds: float) -> dict[str, Any]:
         source, packed = self.folder / "long.wav", self.folder / "long.hcd"
         write_repeated(source, wave, system.codec.sample_rate, seconds)
-        row: dict[str, Any] = {"weights": system.name, "seconds": seconds}
-        steps = (("encode", source, packed), ("decode", packed, self.folder / "back.wav"))
-        for name, before, after in steps:
+        paths = source, packed, self.folder / "back.wav"
+        return {"audio": f"{seconds:g} s", **self._run_commands(system, *paths)}
+
+    def _folder_memory(self, system: SystemUnderTest) -> dict[str, Any]:
+        """Return the memory for a folder of the clips of `short_files`."""
+        lengths = np.random.default_rng(0).uniform(*self.size.clip_seconds, self.size.clips)
+        clips = self.folder / "clips"
+        clips.mkdir(exist_ok=True)
+        wave, rate = self._speech(system, lengths.sum() + 1), system.codec.sample_rate
+        for number, part in enumerate(np.split(wave, (lengths.cumsum() * rate).astype(int))[:-1]):
+            write_repeated(clips / f"{number}.wav", part, rate, len(part) / rate)
+        paths = clips, self.folder / "tokens", self.folder / "back"
+        return {"audio": f"{len(lengths)} files", **self._run_commands(system, *paths)}
+
+    def _run_commands(
+        self, system: SystemUnderTest, source: Path, packed: Path, back: Path
+    ) -> dict[str, Any]:
+        row: dict[str, Any] = {"weights": system.name}
+        for name, before, after in (("encode", source, packed), ("decode", packed, back)):
             arguments = _arguments(system, name, before, after)
             row[name] = json.loads(_output([sys.executable, "-c", CHILD, *arguments]))
         return row

@@ -84,7 +84,7 @@ def _tables(results: dict[str, Any]) -> Iterator[tuple[str, list[str], Rows]]:
         "Memory of a `codectool` process, weights included",
         ["weights", "audio", "encode", "decode", "encode time", "decode time"],
         [
-            [row["weights"], f"{row['seconds']:g} s", *_memory(row)]
+            [row["weights"], row["audio"], *_memory(row)]
             for model in models.values()
             for row in model.get("memory", [])
         ],

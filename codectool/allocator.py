@@ -10,16 +10,19 @@ LARGEST_ON_HEAP = 8 << 20  # bytes; larger tensors are few, and would leave larg
 KEPT = 1 << 30  # bytes
 
 
-def keep_freed_memory() -> None:
+def keep_freed_memory(largest: int = LARGEST_ON_HEAP) -> None:
     """Let the process keep the memory that tensors free for the next ones.
 
     glibc returns memory of several MB to the kernel at once. The next tensor gets it back page by
     page, filled with zeros, and threads wait for each other. Other C libraries are left as they
     are.
+
+    Args:
+        largest: bytes of the largest tensors whose memory is kept; at most 32 MB.
     """
     with suppress(AttributeError, OSError, TypeError):  # no `mallopt`, or not in the process
         mallopt = ctypes.CDLL(None).mallopt
-        mallopt(M_MMAP_THRESHOLD, LARGEST_ON_HEAP)
+        mallopt(M_MMAP_THRESHOLD, largest)
         mallopt(M_TRIM_THRESHOLD, KEPT)
 
 

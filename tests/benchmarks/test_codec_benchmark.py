@@ -244,5 +244,7 @@ def test_parity_compares_all_forms(tmp_path: Path, capsys: pytest.CaptureFixture
 def test_start_and_memory_run_commands(systems: dict[str, SystemUnderTest], tmp_path: Path) -> None:
     size = replace(benchmark.QUICK, runs=0, memory_seconds=(0.5,))
     runner = benchmark.Benchmark(size, benchmark.BUNDLED_SPEECH, tmp_path)
-    (row,) = runner.memory(systems["supercodec"])
-    assert 1e7 < row["encode"]["bytes"] < 1e10
+    rows = runner.memory(systems["supercodec"])
+    assert [row["audio"] for row in rows] == ["0.5 s", "4 files"]
+    assert all(1e7 < row[name]["bytes"] < 1e10 for row in rows for name in ("encode", "decode"))
+    assert len(list((tmp_path / "back").iterdir())) == 5  # and the journal
