@@ -78,7 +78,7 @@ _BATCH_SECONDS = click.option(
     type=click.FloatRange(0.0, min_open=True),
     callback=finite,
     metavar="S",
-    show_default="40, BigCodec 60, on a GPU 400",
+    show_default="40, BigCodec 80, on a GPU 400",
     help="Folders: maximum seconds of audio per batch; longer files are streamed.",
 )
 _PROFILE = click.option(

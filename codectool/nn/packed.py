@@ -23,7 +23,7 @@ from torch.nn import functional as F
 # convolutions of many channels; those of few channels have another one for short inputs, which are
 # therefore padded.
 TYPICAL_COLUMNS = 400
-MIN_ROWS = 12
+MIN_ROWS = 12  # fewer are not padded, so that short pushes of a stream stay fast
 MIN_COLUMNS = 96
 FEW_CHANNELS = 384
 FEW_BF16_CHANNELS = 768

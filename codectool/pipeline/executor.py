@@ -16,6 +16,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
+from itertools import chain
 from queue import SimpleQueue
 from typing import Protocol
 
@@ -28,7 +29,7 @@ from codectool.pipeline.report import Result, Timing
 from codectool.pipeline.steps import BatchItem, Rules
 
 CPU_BATCH_SECONDS = 40.0
-LARGE_CPU_BATCH_SECONDS = 60.0  # for models that compute a batch faster than its files
+LARGE_CPU_BATCH_SECONDS = 80.0  # for models that compute a batch faster than its files
 DEVICE_BATCH_SECONDS = 400.0
 BATCHES_PER_THREAD = 4  # at least, so that all threads finish at about the same time
 MAX_PENDING_WRITES = 2  # batches per model thread that may wait for a writer
@@ -141,10 +142,10 @@ class LocalEngine:
             threading.Thread(target=self._run_model, name=f"model-{number}", daemon=True)
             for number in range(width)
         ]
-        if width > 1:
-            self._operation.warm_up()
         with self._operation.sharing_threads(width):
             try:
+                if width > 1:
+                    self._warm_up()
                 for thread in threads:
                     thread.start()
                 running = width
@@ -159,6 +160,13 @@ class LocalEngine:
                         running -= 1
             finally:
                 self._end(threads)
+
+    def _warm_up(self) -> None:
+        """Prepare the model for several threads, unless the first batch has nothing to compute."""
+        first = next(self._prepared)
+        if any(item.result is None for item in first):
+            self._operation.warm_up()
+        self._prepared = chain([first], self._prepared)
 
     def _prefetch(self, batches: deque[Batch], ahead: int) -> Iterator[list[BatchItem]]:
         waiting: deque[Future[list[BatchItem]]] = deque()

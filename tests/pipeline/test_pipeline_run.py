@@ -136,6 +136,9 @@ def test_weights_are_packed_before_threads_share_them(
     here = [name for name, thread in calls if thread == threading.get_ident()]
     assert here == (["encode", "decode"] if threads == "2" else [])
     assert calls[: len(here)] == [(name, threading.get_ident()) for name in here]
+    calls.clear()
+    assert reconstruct_tree(codec, in_dir, out_dir).skipped
+    assert not calls
 
 
 def test_model_threads_is_one_per_core_on_a_cpu(
