@@ -49,6 +49,7 @@ from benchmarks.systems import (
 from benchmarks.tables import render
 from benchmarks.timing import InterleavedTimer, machine, peak_rates, threads
 from codectool.allocator import keep_freed_memory
+from codectool.codec import PreparedClip
 from codectool.codecs.registry import FAMILIES
 from codectool.container.bitpack import pack_codes, unpack_codes
 from codectool.errors import CodectoolError
@@ -195,10 +196,8 @@ class Benchmark:
 
     def short_files(self, system: SystemUnderTest) -> dict[str, Any]:
         """Encode and decode short clips: codectool in batches on every core, others one by one."""
-        random = np.random.default_rng(0)
-        lengths = random.uniform(*self.size.clip_seconds, self.size.clips).tolist()
         keep_freed_memory(32 << 20)  # as in folders; the other forms have larger tensors
-        clips = short_clips(system.codec, self._speech(system, sum(lengths) + 1), lengths)
+        clips = self._short_clips(system)
         seconds = sum(clip.seconds for clip in clips)
         encode, decode, comparison = InterleavedTimer(), InterleavedTimer(), TokenComparison(system)
         cores, codec = os.cpu_count() or 1, system.codec
@@ -339,14 +338,13 @@ class Benchmark:
 
     def _folder_memory(self, system: SystemUnderTest) -> dict[str, Any]:
         """Return the memory for a folder of the clips of `short_files`."""
-        lengths = np.random.default_rng(0).uniform(*self.size.clip_seconds, self.size.clips)
-        clips = self.folder / "clips"
-        clips.mkdir(exist_ok=True)
-        wave, rate = self._speech(system, lengths.sum() + 1), system.codec.sample_rate
-        for number, part in enumerate(np.split(wave, (lengths.cumsum() * rate).astype(int))[:-1]):
-            write_repeated(clips / f"{number}.wav", part, rate, len(part) / rate)
-        paths = clips, self.folder / "tokens", self.folder / "back"
-        return {"audio": f"{len(lengths)} files", **self._run_commands(system, *paths)}
+        source, packed, back = (self.folder / name for name in ("clips", "tokens", "back"))
+        source.mkdir(exist_ok=True)
+        clips = self._short_clips(system)
+        for number, clip in enumerate(clips):
+            soundfile.write(source / f"{number}.wav", clip.samples[0], system.codec.sample_rate)
+        row = self._run_commands(system, source, packed, back)
+        return {"audio": f"{len(clips)} files", **row}
 
     def _run_commands(
         self, system: SystemUnderTest, source: Path, packed: Path, back: Path
@@ -400,6 +398,11 @@ class Benchmark:
                     comparisons[name].add(wave, encode(wave), alone)
         rows = {name: comparison.row() for name, comparison in comparisons.items()}
         return {"clips": len(clips), **rows}
+
+    def _short_clips(self, system: SystemUnderTest) -> list[PreparedClip]:
+        random = np.random.default_rng(0)
+        lengths = random.uniform(*self.size.clip_seconds, self.size.clips).tolist()
+        return short_clips(system.codec, self._speech(system, sum(lengths) + 1), lengths)
 
     def _speech(self, system: SystemUnderTest, seconds: float) -> Wave:
         return speech(self.files, system.codec.sample_rate, seconds)

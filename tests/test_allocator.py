@@ -8,6 +8,10 @@ import sys
 
 import pytest
 
+pytestmark = pytest.mark.skipif(
+    platform.libc_ver()[0] != "glibc", reason="only glibc has these settings"
+)
+
 PROGRAM = """
 import resource, threading
 import numpy as np
@@ -51,13 +55,11 @@ print(before - resident())
 """
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these settings")
 def test_memory_between_blocks_in_use_can_be_released() -> None:
     done = subprocess.run([sys.executable, "-c", GAPS], check=True, capture_output=True, text=True)
     assert int(done.stdout) > 24 << 20  # of 32 MB
 
 
-@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="only glibc has these settings")
 def test_freed_memory_is_used_again_without_page_faults() -> None:
     done = subprocess.run(
         [sys.executable, "-c", PROGRAM], check=True, capture_output=True, text=True

@@ -127,7 +127,8 @@ class StreamingConv(StreamingModule):
         windows = max(0, (length - self.span) // self.stride + 1)
         used = 0
         if windows:
-            used = (self._rounded(windows, x) - 1) * self.stride + self.span
+            computed = round_length(windows) if x.device.type == "cpu" else windows
+            used = (computed - 1) * self.stride + self.span
         columns = self._join(x, state, last, max(length, used))
         done = windows * self.stride
         buffers = (columns[:, done:length].clone(),)
@@ -151,9 +152,6 @@ class StreamingConv(StreamingModule):
     def required_input(self, columns: int) -> int:
         last_window = (columns - 1 + self.trim) // self.upsampling
         return last_window * self.stride + self.span - self.left
-
-    def _rounded(self, windows: int, x: Tensor) -> int:
-        return round_length(windows) if x.device.type == "cpu" else windows
 
     def _compute(self, columns: Tensor, windows: int, state: StreamState, last: bool) -> Tensor:
         """Return the function of ``windows`` windows; its results for others are dropped.
